@@ -7,6 +7,7 @@
 
 pub mod apply;
 pub mod compile;
+pub mod listeners;
 pub mod live;
 pub mod registry;
 pub mod warming;

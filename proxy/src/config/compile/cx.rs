@@ -8,6 +8,8 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use crate::access_log::LogFiles;
 use crate::cluster::outlier::Ejections;
 use crate::config::registry::Registry;
@@ -129,6 +131,8 @@ pub struct Inputs {
     pub read_file: Box<ReadFile>,
     /// `cluster_manager.upstream_bind_config.source_address`.
     pub source_address: Option<IpAddr>,
+    /// Names of all clusters that are defined, published or not: what static routes may name.
+    pub known_clusters: FxHashSet<Arc<str>>,
     /// The bootstrap has `ads_config`, so `ads: {}` works.
     pub has_ads: bool,
     /// The workload's identity is served in this process under the cluster name `sds-grpc`.

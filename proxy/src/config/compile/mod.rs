@@ -25,9 +25,9 @@ mod tls;
 mod tls_inspector;
 pub(crate) mod values;
 
-pub use cluster::{CompiledCluster, compile_cluster};
+pub use cluster::{CompiledCluster, Discovery, compile_cluster};
 pub use cx::{CompileCx, Inputs, Invalid, Problem, ReadFile, References};
 pub use endpoint::{Assignment, compile_endpoints};
 pub use listener::{CompiledListener, compile_listener};
 pub use route::compile_route_configuration;
-pub use secret::compile_secret;
+pub use secret::{Secret, compile_secret};

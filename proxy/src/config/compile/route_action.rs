@@ -138,7 +138,7 @@ pub(crate) fn compile_cluster_name(
         return Err(cx.refuse(field, "value length must be at least 1 characters"));
     }
     let cell = cx.inputs.registry.clusters.cell(name);
-    if must_exist && cell.peek().is_none() {
+    if must_exist && !cx.inputs.known_clusters.contains(name) {
         return Err(cx.refuse(field, format!("route: unknown cluster '{name}'")));
     }
     References::add(&mut cx.references.clusters, cell.name());
