@@ -1,7 +1,11 @@
 //! Upstream connections: a sender per connection; the connection itself runs as a task of the worker.
 
+use std::cell::Cell;
 use std::error::Error as _;
+use std::future::Future;
 use std::io;
+use std::pin::pin;
+use std::rc::Rc;
 
 use http::{Request, Response};
 use hyper::client::conn::{http1, http2};
@@ -21,7 +25,11 @@ pub(crate) struct Http1Sender(http1::SendRequest<RequestBody>);
 
 /// Sends requests on one HTTP/2 connection; cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Http2Sender(http2::SendRequest<RequestBody>);
+pub(crate) struct Http2Sender {
+    requests: http2::SendRequest<RequestBody>,
+    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, as last seen by the connection's task.
+    peer_max_streams: Rc<Cell<usize>>,
+}
 
 /// A request that failed before response headers. `unsent` gives it back when not a byte of it reached the upstream.
 #[derive(Debug)]
@@ -61,11 +69,19 @@ pub(crate) async fn connect_http2(
         .handshake(io)
         .await
         .map_err(|e| failure(&e))?;
+    let peer_max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let seen = peer_max_streams.clone();
     tokio::task::spawn_local(async move {
-        let _ = connection.await;
+        let mut connection = pin!(connection);
+        let _ = std::future::poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            seen.set(connection.current_max_send_streams());
+            ended
+        })
+        .await;
         drop(guard);
     });
-    Ok(Http2Sender(sender))
+    Ok(Http2Sender { requests: sender, peer_max_streams })
 }
 
 /// Envoy's default `max_headers_count` for responses.
@@ -95,16 +111,16 @@ impl Http1Sender {
 
 impl Http2Sender {
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.requests.is_closed()
     }
 
     /// How many streams the peer allows at once.
     pub(crate) fn peer_max_streams(&self) -> usize {
-        self.0.current_max_send_streams()
+        self.peer_max_streams.get()
     }
 
     pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        self.0.try_send_request(request).await.map_err(|mut e| SendError {
+        self.requests.try_send_request(request).await.map_err(|mut e| SendError {
             unsent: e.take_message(),
             failure: failure(&e.into_error()),
         })
