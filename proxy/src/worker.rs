@@ -113,7 +113,8 @@ pub fn spawn(index: usize, shared: Arc<Shared>) -> io::Result<WorkerHandle> {
     drop(runtime?);
     let thread = std::thread::Builder::new().name(format!("worker_{index}")).spawn(move || {
         // Built on the thread that it belongs to; that it can be built was tried above.
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())
+        let Ok(runtime) =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())
         else {
             return;
         };
