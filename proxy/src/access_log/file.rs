@@ -282,3 +282,125 @@ impl Drop for LogBuffers {
         self.flush();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::fs;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn write(buffers: &LogBuffers, file: &Arc<LogFile>, text: &str) {
+        buffers.append(file, |out, _| out.extend_from_slice(text.as_bytes()));
+    }
+
+    #[test]
+    fn lines_arrive_after_a_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        fs::write(&path, "before\n").unwrap();
+        let files = LogFiles::new(Stats::new());
+        let file = files.open(Sink::File(path.clone())).unwrap();
+        let again = files.open(Sink::File(path.clone())).unwrap();
+        assert!(Arc::ptr_eq(&file, &again));
+        let buffers = LogBuffers::new();
+        write(&buffers, &file, "one\n");
+        write(&buffers, &file, "two\n");
+        files.flush(LONG);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before\n");
+        buffers.flush();
+        files.flush(LONG);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "before\none\ntwo\n");
+    }
+
+    #[test]
+    fn a_full_buffer_goes_by_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let files = LogFiles::new(Stats::new());
+        let file = files.open(Sink::File(path.clone())).unwrap();
+        let buffers = LogBuffers::new();
+        write(&buffers, &file, &"x".repeat(BUFFER_BYTES - 1));
+        files.flush(LONG);
+        assert_eq!(fs::metadata(&path).unwrap().len(), 0);
+        write(&buffers, &file, "y");
+        files.flush(LONG);
+        assert_eq!(fs::metadata(&path).unwrap().len(), BUFFER_BYTES as u64);
+    }
+
+    #[test]
+    fn reopening_follows_a_rotation() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, old) = (dir.path().join("access.log"), dir.path().join("access.log.1"));
+        let files = LogFiles::new(Stats::new());
+        let file = files.open(Sink::File(path.clone())).unwrap();
+        let buffers = LogBuffers::new();
+        write(&buffers, &file, "old\n");
+        buffers.flush();
+        files.flush(LONG);
+        fs::rename(&path, &old).unwrap();
+        files.reopen();
+        write(&buffers, &file, "new\n");
+        drop(buffers);
+        files.flush(LONG);
+        assert_eq!(fs::read_to_string(&old).unwrap(), "old\n");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("no/such/dir.log");
+        let error = LogFiles::new(Stats::new()).open(Sink::File(path.clone())).unwrap_err();
+        assert_eq!(
+            error,
+            format!("unable to open file '{}': No such file or directory (os error 2)", path.display())
+        );
+    }
+
+    #[test]
+    fn failed_writes_are_counted() {
+        let stats = Stats::new();
+        let files = LogFiles::new(stats.clone());
+        let file = files.open(Sink::File("/dev/full".into())).unwrap();
+        let buffers = LogBuffers::new();
+        write(&buffers, &file, "lost\n");
+        buffers.flush();
+        files.flush(LONG);
+        assert_eq!(stats.server().access_log_write_failures_total.get(), 1);
+    }
+
+    #[test]
+    fn a_writer_that_stands_still_costs_neither_time_nor_memory() {
+        let stats = Stats::new();
+        // A file without a thread: nobody takes from the queue.
+        let (queue, orders) = sync_channel(QUEUE_BUFFERS);
+        let file = Arc::new(LogFile { sink: Sink::Stdout, queue, spare: Arc::default(), stats: stats.clone() });
+        let buffers = LogBuffers::new();
+        for _ in 0..QUEUE_BUFFERS + 3 {
+            write(&buffers, &file, "line\n");
+            buffers.flush();
+        }
+        assert_eq!(stats.server().access_log_write_failures_total.get(), 3);
+        assert_eq!(orders.try_iter().count(), QUEUE_BUFFERS);
+    }
+
+    #[test]
+    fn a_file_closes_when_nobody_refers_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let files = LogFiles::new(Stats::new());
+        let file = files.open(Sink::File(path)).unwrap();
+        let buffers = LogBuffers::new();
+        write(&buffers, &file, "x");
+        buffers.flush();
+        let weak = Arc::downgrade(&file);
+        drop(file);
+        assert!(weak.upgrade().is_some());
+        buffers.flush();
+        assert!(weak.upgrade().is_none());
+    }
+}
