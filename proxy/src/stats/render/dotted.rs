@@ -28,6 +28,8 @@ impl Stats {
                 Some(values) => {
                     for (i, (q, value)) in QUANTILES.iter().zip(values).enumerate() {
                         let space = if i == 0 { "" } else { " " };
+                        // Four digits are more than a bucket knows.
+                        let value = (value * 1e4).round() / 1e4;
                         let _ = write!(out, "{space}P{q}(nan,{value})");
                     }
                 }
