@@ -152,6 +152,14 @@ pub mod details {
     pub const RESET_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{connection_termination}";
     /// The upstream reset the stream after the response had begun.
     pub const REMOTE_RESET_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{remote_reset}";
+    /// The upstream broke the protocol after the response had begun.
+    pub const PROTOCOL_ERROR_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{protocol_error}";
+    /// The stream reached its maximum duration.
+    pub const MAX_DURATION: &str = "max_duration_timeout";
+    /// HTTP/1.0 is not accepted.
+    pub const LOW_VERSION: &str = "low_version";
+    /// The path is neither absolute nor `*`.
+    pub const ABSOLUTE_PATH: &str = "absolute_path_rejected";
     /// The client went away.
     pub const DOWNSTREAM_REMOTE_DISCONNECT: &str = "downstream_remote_disconnect";
     /// The client's HTTP/1 message was not valid.

@@ -1,14 +1,19 @@
-//! HTTP: one downstream connection (`connection_manager`), the request pipeline, the router.
+//! HTTP: one downstream connection (`connection_manager`), the request pipeline, the router, upstream pools.
 
-pub mod body;
-pub mod codec;
+mod active_stream;
+mod body;
+mod codec;
 pub mod connection_manager;
-pub mod error;
-pub mod headers;
-pub mod local_reply;
-pub mod router;
+mod error;
+mod headers;
+mod local_reply;
+mod mesh_metrics;
+mod pool;
+mod redirect;
+mod router;
 mod settings;
 
+pub use pool::Pools;
 pub use settings::{
     CodecType, HttpConnectionManager, HttpOptions1, HttpOptions2, RouteSource, ServerHeader, StreamLimits,
 };

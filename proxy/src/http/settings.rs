@@ -31,8 +31,6 @@ pub struct HttpConnectionManager {
     pub server_header: ServerHeader,
     /// `use_remote_address`.
     pub use_remote_address: bool,
-    /// `xff_num_trusted_hops`.
-    pub xff_num_trusted_hops: u32,
     /// `skip_xff_append`.
     pub skip_xff_append: bool,
     /// `generate_request_id`, default true.
@@ -43,10 +41,6 @@ pub struct HttpConnectionManager {
     pub always_set_request_id_in_response: bool,
     /// Router's `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
-    /// `normalize_path`, default false.
-    pub normalize_path: bool,
-    /// `merge_slashes`.
-    pub merge_slashes: bool,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).
     pub strip_host_port: Option<bool>,
     /// Time and number limits.

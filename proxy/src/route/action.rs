@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::cluster::Cluster;
 use crate::config::live::Live;
@@ -30,12 +30,21 @@ pub struct RouteAction {
     pub clusters: Clusters,
     /// `timeout`: default 15 s; 0 on the wire means `None`.
     pub timeout: Option<Duration>,
+    /// The timeout as `x-envoy-expected-rq-timeout-ms`: see [`RouteAction::expected_timeout`].
+    pub expected_timeout: Option<HeaderValue>,
     /// `idle_timeout`, overrides the HCM's `stream_idle_timeout`; `Some(ZERO)` switches it off.
     pub idle_timeout: Option<Duration>,
     /// `cluster_not_found_response_code`, default 503.
     pub cluster_not_found: StatusCode,
     /// `priority`: HIGH uses the second set of circuit breaker thresholds.
     pub high_priority: bool,
+}
+
+impl RouteAction {
+    /// A timeout as the header that tells the upstream how long we wait, in milliseconds.
+    pub fn expected_timeout(timeout: Option<Duration>) -> Option<HeaderValue> {
+        timeout.map(|t| HeaderValue::from(t.as_millis() as u64))
+    }
 }
 
 /// Which cluster a request goes to.

@@ -6,6 +6,7 @@ mod matcher;
 
 pub use action::{Action, ClusterRef, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster};
 pub use domains::DomainIndex;
+pub(crate) use domains::without_port;
 pub use matcher::{HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex};
 
 use std::sync::Arc;

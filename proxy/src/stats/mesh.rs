@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustc_hash::FxBuildHasher;
 
+use super::scope::{Scope, scope};
 use super::{Counter, Histogram, Reporter};
 use crate::stream_info::ResponseFlags;
 
@@ -229,12 +230,22 @@ impl<L: Eq + Hash + Clone, H: Default> SeriesMap<L, H> {
     }
 }
 
+scope! {
+    /// What mesh metrics say about themselves.
+    MeshOwnStats in "" [] {
+        Counter series_overflow_total as "outrigger.series_overflow_total"
+            "Times that mesh labels were counted in the overflow series.";
+    }
+    with {}
+    nested {}
+}
+
 /// All mesh metrics of the process.
 #[derive(Debug)]
 pub struct MeshStats {
     local: OnceLock<Arc<PeerLabels>>,
     limit: AtomicUsize,
-    pub(super) overflows: Counter,
+    pub(super) own: MeshOwnStats,
     pub(super) requests: SeriesMap<RequestLabels, MeshHandles>,
     pub(super) tcp: SeriesMap<TcpLabels, TcpHandles>,
 }
@@ -244,7 +255,7 @@ impl MeshStats {
         Self {
             local: OnceLock::new(),
             limit: AtomicUsize::new(DEFAULT_SERIES_LIMIT),
-            overflows: Counter::new(),
+            own: MeshOwnStats::new(Box::default()),
             requests: SeriesMap::new(),
             tcp: SeriesMap::new(),
         }
@@ -268,7 +279,7 @@ impl MeshStats {
     /// The series of these labels, or the overflow series when the cap is reached. Keep it: a look-up hashes every label.
     pub fn request(&self, labels: &RequestLabels) -> Arc<MeshHandles> {
         self.requests.get(labels, self.limit.load(Ordering::Relaxed)).unwrap_or_else(|| {
-            self.overflows.inc();
+            self.own.series_overflow_total.inc();
             self.requests.overflow()
         })
     }
@@ -276,7 +287,7 @@ impl MeshStats {
     /// The series of these labels, or the overflow series when the cap is reached. Keep it: a look-up hashes every label.
     pub fn tcp(&self, labels: &TcpLabels) -> Arc<TcpHandles> {
         self.tcp.get(labels, self.limit.load(Ordering::Relaxed)).unwrap_or_else(|| {
-            self.overflows.inc();
+            self.own.series_overflow_total.inc();
             self.tcp.overflow()
         })
     }

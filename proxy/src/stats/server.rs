@@ -64,8 +64,6 @@ scope! {
             "Connections that ended because of a fault in the proxy.";
         Counter access_log_write_failures_total as "outrigger.access_log_write_failures_total"
             "Access log buffers that could not be written.";
-        Counter series_overflow_total as "outrigger.series_overflow_total"
-            "Times that mesh labels were counted in the overflow series.";
     }
     with {
         /// Start of the process.
