@@ -127,7 +127,7 @@ impl Connection {
             self.no_chain(local, peer, hello);
             return;
         };
-        let handle = self.worker.connections.register(chain.id, &self.listener.name);
+        let handle = self.worker.connections.register(chain.id);
         let Ok((stream, tls)) = self.transport(&chain, raw).await else { return };
         let sniffed = hello.and_then(|h| h.sni);
         let info = Arc::new(ConnectionInfo {
