@@ -68,8 +68,6 @@ pub enum UpstreamProtocol {
     Http2,
     /// `use_downstream_protocol_config`.
     UseDownstream,
-    /// `auto_config`: by ALPN.
-    Auto,
 }
 
 /// Labels of the service behind a cluster, for `istio_requests_total`.
