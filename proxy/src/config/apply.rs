@@ -12,7 +12,7 @@ use outrigger_xds_api::wire::listener::v3 as listener_wire;
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::route::v3 as route_wire;
 use outrigger_xds_api::wire::tls::v3 as tls_wire;
-use outrigger_xds_api::{ResourceType, wire};
+use outrigger_xds_api::{ResourceType, validate};
 use prost::{Message, Name};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -292,7 +292,7 @@ impl Configuration {
         if self.clusters.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
-        let message: cluster_wire::Cluster = decode(ResourceType::Cluster, update, |m| &m.name)?;
+        let message = decode(ResourceType::Cluster, update, |m: &cluster_wire::Cluster| &m.name)?;
         let previous = self.clusters.get(update.name).and_then(Slot::newest).map(|v| &v.compiled);
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
@@ -318,8 +318,7 @@ impl Configuration {
         if self.assignments.get(update.name).is_some_and(|a| a.hash == offer.hash) {
             return Ok(());
         }
-        let message: endpoint_wire::ClusterLoadAssignment =
-            decode(ResourceType::ClusterLoadAssignment, update, |m| &m.cluster_name)?;
+        let message = decode(ResourceType::ClusterLoadAssignment, update, |m: &endpoint_wire::ClusterLoadAssignment| &m.cluster_name)?;
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_endpoints(&message, &mut cx);
@@ -337,8 +336,7 @@ impl Configuration {
         if self.routes.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
-        let message: route_wire::RouteConfiguration =
-            decode(ResourceType::RouteConfiguration, update, |m| &m.name)?;
+        let message = decode(ResourceType::RouteConfiguration, update, |m: &route_wire::RouteConfiguration| &m.name)?;
         let previous = self.routes.get(update.name).and_then(Slot::newest).map(|v| &*v.routes);
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
@@ -362,7 +360,7 @@ impl Configuration {
         if self.listeners.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
-        let message: listener_wire::Listener = decode(ResourceType::Listener, update, |m| &m.name)?;
+        let message = decode(ResourceType::Listener, update, |m: &listener_wire::Listener| &m.name)?;
         let previous = self.listeners.get(update.name).and_then(Slot::newest);
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
@@ -383,7 +381,7 @@ impl Configuration {
         if self.secrets.get(update.name).is_some_and(|s| s.hash == offer.hash) {
             return Ok(());
         }
-        let message: tls_wire::Secret = decode(ResourceType::Secret, update, |m| &m.name)?;
+        let message = decode(ResourceType::Secret, update, |m: &tls_wire::Secret| &m.name)?;
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_secret(&message, &mut cx);
@@ -568,7 +566,7 @@ pub(crate) fn kind(resource_type: ResourceType) -> &'static str {
 fn decode<M: Message + Name + Default>(
     resource_type: ResourceType,
     update: &Update<'_>,
-    name: impl FnOnce(&M) -> &String,
+    name: impl Fn(&M) -> &String,
 ) -> Result<M, Invalid> {
     let refused = |reason: String| Invalid::one(kind(resource_type), update.name, "", reason);
     let message: M = resource::unpack(update.resource).map_err(|e| refused(e.to_string()))?;
@@ -579,9 +577,11 @@ fn decode<M: Message + Name + Default>(
     Ok(message)
 }
 
-/// Envoy's validation rules of the message and all messages in it.
-fn validate(cx: &mut CompileCx<'_>, resource: &wire::protobuf::Any) {
-    for violation in outrigger_xds_api::validate::validate(resource) {
+/// Envoy's validation rules of the message and all messages in it. What the schema does not know is refused too: nobody can
+/// tell whether it matters.
+fn validate(cx: &mut CompileCx<'_>, resource: &Any) {
+    let report = validate::validate(resource::message_name(&resource.type_url), &resource.value);
+    for violation in report.violations.iter().chain(&report.unknown) {
         cx.problem(&violation.path, &violation.reason);
     }
 }

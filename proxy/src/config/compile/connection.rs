@@ -211,17 +211,9 @@ fn compile_http_protocol_options(
                 Ok((UpstreamProtocol::UseDownstream, http2(cx, http2_protocol_options)?))
             })?
         }
-        Some(UpstreamProtocolOptions::AutoConfig(config)) => cx.field("auto_config", |cx| {
-            let wire::http_protocol_options::AutoHttpConfig {
-                http_protocol_options,
-                http2_protocol_options,
-                http3_protocol_options,
-                alternate_protocols_cache_options,
-            } = config;
-            unsupported!(cx; http3_protocol_options, alternate_protocols_cache_options);
-            http1(cx, http_protocol_options)?;
-            Ok((UpstreamProtocol::Auto, http2(cx, http2_protocol_options)?))
-        })?,
+        Some(UpstreamProtocolOptions::AutoConfig(_)) => {
+            return Err(cx.refuse("auto_config", "not supported: name the protocol in explicit_http_config"));
+        }
     };
     Ok(ProtocolOptions { protocol, common: common?, http2 })
 }

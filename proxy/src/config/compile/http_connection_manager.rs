@@ -92,8 +92,9 @@ pub(crate) fn compile_http_connection_manager(
         early_header_mutation_extensions, internal_address_config, via, forward_client_cert_matcher,
         proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, local_reply_config,
         path_normalization_options, strip_trailing_host_dot, typed_header_validation_config,
-        append_x_forwarded_port, forward_proto_config);
+        append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops, merge_slashes);
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
+    unsupported_if_true(cx, "normalize_path", normalize_path);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
     // its connection; a last flush is bounded by the drain.
     ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout,
@@ -158,14 +159,11 @@ pub(crate) fn compile_http_connection_manager(
         server_name: server_name?,
         server_header: server_header?,
         use_remote_address: boolean(use_remote_address, false),
-        xff_num_trusted_hops: *xff_num_trusted_hops,
         skip_xff_append: *skip_xff_append,
         generate_request_id: boolean(generate_request_id, true),
         preserve_external_request_id: *preserve_external_request_id,
         always_set_request_id_in_response: *always_set_request_id_in_response,
         suppress_envoy_headers: suppress_envoy_headers?,
-        normalize_path: boolean(normalize_path, false),
-        merge_slashes: *merge_slashes,
         strip_host_port,
         limits: StreamLimits {
             request_timeout,
@@ -275,7 +273,10 @@ fn compile_http_filter(filter: &wire::HttpFilter, cx: &mut CompileCx<'_>) -> Com
     // An optional filter that is not known could be left out; none of ours is optional, so it is told instead.
     informational!(is_optional);
     cx.field("typed_config", |cx| match values::type_name(any) {
-        "envoy.extensions.filters.http.router.v3.Router" => compile_router(cx, &values::unpack(cx, any)?),
+        "envoy.extensions.filters.http.router.v3.Router" => {
+            let router = values::unpack(cx, any)?;
+            compile_router(cx, &router)
+        }
         other => Err(cx.refuse("@type", format!("http filter '{other}' is not supported"))),
     })
 }

@@ -117,6 +117,7 @@ fn compile_route_action(
     Ok(RouteAction {
         clusters: clusters?,
         timeout,
+        expected_timeout: RouteAction::expected_timeout(timeout),
         idle_timeout,
         cluster_not_found: match code? {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,

@@ -10,6 +10,9 @@ use super::values;
 /// How long a first answer is waited for by default (`initial_fetch_timeout`).
 pub(crate) const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The cluster name under which resources ask for the workload's own secrets.
+pub(crate) const SDS_CLUSTER: &str = "sds-grpc";
+
 /// Where a dynamic resource comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -97,12 +100,12 @@ fn identity_source(cx: &mut CompileCx<'_>, api: &wire::ApiConfigSource) -> Compi
         return Err(cx.refuse("grpc_services", "exactly one is required"));
     };
     let cluster = cx.item("grpc_services", 0, |cx| grpc_cluster(cx, service))?;
-    if cluster == crate::identity::SDS_CLUSTER && cx.inputs.has_identity {
+    if cluster == SDS_CLUSTER && cx.inputs.has_identity {
         return Ok(Source::Identity);
     }
     Err(cx.refuse(
         "grpc_services[0].envoy_grpc.cluster_name",
-        format!("'{cluster}' is not supported as a source of its own: use ads, or '{}' in a sidecar", crate::identity::SDS_CLUSTER),
+        format!("'{cluster}' is not supported as a source of its own: use ads, or '{}' in a sidecar", SDS_CLUSTER),
     ))
 }
 
