@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::tls_inspector::{self, ClientHello, InspectError};
 use super::{ConnectionFacts, FilterChain, Listener, NetworkFilter};
@@ -43,30 +43,23 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections of `socket` until `stop` is done, and serves each in a task of its own. Each connection gets the listener
-/// that is published when it is accepted; while there is none, connections are closed. Runs on the worker's local runtime.
-///
-/// # Errors
-/// The runtime cannot register the socket.
-pub async fn accept_loop(
-    worker: Rc<Worker>,
-    live: Arc<Live<Listener>>,
-    socket: ListenSocket,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let acceptor = Acceptor::new(socket)?;
+/// Accepts connections of `socket` until it is dropped, and serves each in a task of its own, which lives on after that. Each
+/// connection gets the listener that is published when it comes; while there is none, connections are closed. Runs on the
+/// worker's local runtime.
+pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: ListenSocket) {
+    let acceptor = match Acceptor::new(socket) {
+        Ok(acceptor) => acceptor,
+        Err(error) => {
+            tracing::error!(listener = %live.name(), %error, "the listening socket cannot be used");
+            return;
+        }
+    };
     let closed = Rc::new(Notify::new());
-    let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stop => return Ok(()),
-            accepted = acceptor.accept() => accepted,
-        };
-        match accepted {
+        match acceptor.accept().await {
             Ok(raw) => {
                 let Some(listener) = live.get() else { continue };
-                let connection = Connection::new(worker.clone(), listener, closed.clone());
+                let connection = Connection::new(worker.clone(), live.clone(), listener, closed.clone());
                 tokio::task::spawn_local(connection.serve(raw));
             }
             Err(error) if is_out_of_descriptors(&error) => {
@@ -75,11 +68,8 @@ pub async fn accept_loop(
                     listener.stats.downstream_global_cx_overflow.inc();
                 }
                 tracing::warn!(listener = %live.name(), %error, "accepting pauses");
-                tokio::select! {
-                    () = &mut stop => return Ok(()),
-                    () = closed.notified() => {}
-                    () = sleep(OUT_OF_DESCRIPTORS_PAUSE) => {}
-                }
+                // Either way it is time to try again.
+                let _ = timeout(OUT_OF_DESCRIPTORS_PAUSE, closed.notified()).await;
             }
             // The peer went away while it was in the queue, or its packet was broken: the socket is fine.
             Err(error) => tracing::debug!(listener = %live.name(), %error, "a connection was not accepted"),
@@ -94,6 +84,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// A connection from accept until its end; dropped, it counts as destroyed.
 struct Connection {
     worker: Rc<Worker>,
+    live: Arc<Live<Listener>>,
     listener: Arc<Listener>,
     accepted_at: Instant,
     closed: Rc<Notify>,
@@ -113,10 +104,15 @@ impl Drop for Connection {
 struct Refused;
 
 impl Connection {
-    fn new(worker: Rc<Worker>, listener: Arc<Listener>, closed: Rc<Notify>) -> Self {
+    fn new(
+        worker: Rc<Worker>,
+        live: Arc<Live<Listener>>,
+        listener: Arc<Listener>,
+        closed: Rc<Notify>,
+    ) -> Self {
         listener.stats.downstream_cx_total.inc();
         listener.stats.downstream_cx_active.inc();
-        Self { worker, listener, accepted_at: Instant::now(), closed }
+        Self { worker, live, listener, accepted_at: Instant::now(), closed }
     }
 
     async fn serve(self, raw: RawStream) {
@@ -127,6 +123,7 @@ impl Connection {
             self.no_chain(local, peer, hello);
             return;
         };
+        // No pause since the chain was found: a chain that goes from now on finds this connection registered and drains it.
         let handle = self.worker.connections.register(chain.id);
         let Ok((stream, tls)) = self.transport(&chain, raw).await else { return };
         let sniffed = hello.and_then(|h| h.sni);
@@ -192,7 +189,9 @@ impl Connection {
             transport_protocol: if hello.is_some() { "tls" } else { "raw_buffer" },
             application_protocols: hello.map_or(&[], |h| &h.alpn),
         };
-        self.listener.filter_chains.find(&facts).cloned()
+        // The newest listener: the one of the accept may have gone while the first bytes were waited for.
+        let newest = self.live.peek();
+        newest.as_deref().unwrap_or(&self.listener).filter_chains.find(&facts).cloned()
     }
 
     fn no_chain(&self, local_address: Address, peer_address: Address, hello: Option<ClientHello>) {
@@ -210,7 +209,7 @@ impl Connection {
         info.connection_termination_details = Some(details::FILTER_CHAIN_NOT_FOUND);
         info.duration = self.accepted_at.elapsed();
         for log in &self.listener.access_logs {
-            log.write(&info);
+            log.log(&info, &self.worker.logs);
         }
     }
 

@@ -309,6 +309,3 @@ impl SourcePorts {
         exact.or_else(|| self.0.get(&None))
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -217,7 +217,8 @@ mod tests {
 
     /// The same message in records of `size` bytes.
     fn fragmented(bytes: &[u8], size: usize) -> Vec<u8> {
-        let record = |c: &[u8]| [&[0x16, 3, 1][..], &u16::try_from(c.len()).unwrap().to_be_bytes(), c].concat();
+        let record =
+            |c: &[u8]| [&[0x16, 3, 1][..], &u16::try_from(c.len()).unwrap().to_be_bytes(), c].concat();
         bytes[5..].chunks(size).flat_map(record).collect()
     }
 
@@ -251,7 +252,8 @@ mod tests {
 
     #[test]
     fn other_protocols_are_known_by_their_first_bytes() {
-        for other in [&b"G"[..], b"GET / HTTP/1.1\r\n", b"\x16\x02", b"\x16\x03\x09", b"\x16\x03\x01\x00\x00"] {
+        for other in [&b"G"[..], b"GET / HTTP/1.1\r\n", b"\x16\x02", b"\x16\x03\x09", b"\x16\x03\x01\x00\x00"]
+        {
             assert_eq!(parse(other), Parsed::NotTls, "{other:?}");
         }
         // A handshake record with something else in it.

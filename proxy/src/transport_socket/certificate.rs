@@ -149,7 +149,8 @@ impl TlsCertificate {
         }
         let key = CertifiedKey::from_der(certificates, key, crypto_provider()).map_err(|e| match e {
             rustls::Error::InconsistentKeys(_) => {
-                "failed to load private key: the key does not belong to the certificate (key values mismatch)".to_owned()
+                "failed to load private key: the key does not belong to the certificate (key values mismatch)"
+                    .to_owned()
             }
             e => format!("failed to load private key: {e}"),
         })?;

@@ -41,10 +41,13 @@ impl TlsParams {
     /// The minimum is above the maximum.
     pub(super) fn versions(self) -> Result<&'static [&'static SupportedProtocolVersion], String> {
         use rustls::version::{TLS12, TLS13};
+        static ONLY_12: [&SupportedProtocolVersion; 1] = [&TLS12];
+        static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+        static ONLY_13: [&SupportedProtocolVersion; 1] = [&TLS13];
         match (self.min, self.max) {
-            (TlsVersion::V1_2, TlsVersion::V1_2) => Ok(&[&TLS12]),
-            (TlsVersion::V1_2, TlsVersion::V1_3) => Ok(&[&TLS13, &TLS12]),
-            (TlsVersion::V1_3, TlsVersion::V1_3) => Ok(&[&TLS13]),
+            (TlsVersion::V1_2, TlsVersion::V1_2) => Ok(&ONLY_12),
+            (TlsVersion::V1_2, TlsVersion::V1_3) => Ok(&BOTH),
+            (TlsVersion::V1_3, TlsVersion::V1_3) => Ok(&ONLY_13),
             (TlsVersion::V1_3, TlsVersion::V1_2) => {
                 Err("the minimum TLS version is above the maximum".to_owned())
             }
@@ -101,7 +104,8 @@ impl Sources {
         {
             missing.push(secret.name().clone());
         }
-        if let Some(ValidationSource::Secret(secret) | ValidationSource::Combined { secret, .. }) = &self.validation
+        if let Some(ValidationSource::Secret(secret) | ValidationSource::Combined { secret, .. }) =
+            &self.validation
             && secret.peek().is_none()
         {
             missing.push(secret.name().clone());

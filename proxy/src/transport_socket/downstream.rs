@@ -122,7 +122,11 @@ impl DownstreamTls {
     ///
     /// # Errors
     /// See [`TransportError`]; it is counted in `stats`, as are successes.
-    pub async fn accept(&self, raw: RawStream, stats: &SslStats) -> Result<(Stream, TlsInfo), TransportError> {
+    pub async fn accept(
+        &self,
+        raw: RawStream,
+        stats: &SslStats,
+    ) -> Result<(Stream, TlsInfo), TransportError> {
         let outcome = self.handshake(raw, stats).await;
         match &outcome {
             Ok(_) => stats.handshake.inc(),

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use rustls::{CipherSuite, CommonState, Error, HandshakeKind, ProtocolVersion};
 
+use super::TlsInfo;
 use super::certificate::CertificateDetails;
 use super::error::TransportError;
 use super::validation::ValidationContext;
 use super::verify::check_validity;
-use super::TlsInfo;
 use crate::stats::SslStats;
 
 /// How much a peer's certificate means in one context.

@@ -139,7 +139,8 @@ impl UpstreamTls {
             Some((_, name)) => name.clone(),
             None => {
                 // Only the key of kept sessions: an address is never sent and never compared.
-                let ip = raw.peer_address().ok().and_then(|a| a.ip()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                let ip =
+                    raw.peer_address().ok().and_then(|a| a.ip()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
                 ServerName::IpAddress(ip.into())
             }
         };

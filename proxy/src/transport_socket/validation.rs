@@ -158,10 +158,9 @@ impl ValidationContext {
 
     /// Roots that are valid at `now`; the time does not matter with `allow_expired_certificate`.
     pub(super) fn roots_at(&self, now: SystemTime) -> impl Iterator<Item = &Root> {
-        self.roots
-            .iter()
-            .map(|root| &**root)
-            .filter(move |r| self.allow_expired || (r.details.not_before <= now && now <= r.details.not_after))
+        self.roots.iter().map(|root| &**root).filter(move |r| {
+            self.allow_expired || (r.details.not_before <= now && now <= r.details.not_after)
+        })
     }
 
     /// The trusted certificates as people read them.
@@ -243,8 +242,10 @@ mod tests {
 
     #[test]
     fn names_without_a_trusted_ca_are_refused() {
-        let matcher =
-            SanMatcher { san_type: SanType::Uri, matcher: StringMatcher::Exact("spiffe://td/ns/a/sa/b".into()) };
+        let matcher = SanMatcher {
+            san_type: SanType::Uri,
+            matcher: StringMatcher::Exact("spiffe://td/ns/a/sa/b".into()),
+        };
         let options = ValidationOptions { match_sans: vec![matcher], ..ValidationOptions::default() };
         let context = ValidationContext::new(options).unwrap();
         assert!(context.check().unwrap_err().contains("without trusted CA"));

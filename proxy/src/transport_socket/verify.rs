@@ -11,7 +11,8 @@ use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
+    SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -152,7 +153,11 @@ pub(super) fn check_validity(details: &CertificateDetails, now: SystemTime) -> R
 }
 
 /// The latest time, not after `now`, at which no certificate of the chain has expired.
-fn last_valid(leaf: &CertificateDer<'_>, more: &[CertificateDer<'_>], now: UnixTime) -> Result<UnixTime, Error> {
+fn last_valid(
+    leaf: &CertificateDer<'_>,
+    more: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<UnixTime, Error> {
     let mut seconds = now.as_secs();
     for der in std::iter::once(leaf).chain(more) {
         let end = parse(der)?.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
