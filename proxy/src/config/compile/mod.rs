@@ -6,7 +6,7 @@
 mod access_log;
 mod circuit_breakers;
 mod cluster;
-mod connection;
+pub(crate) mod connection;
 pub(crate) mod cx;
 mod endpoint;
 mod http_connection_manager;
@@ -17,10 +17,8 @@ mod route;
 mod route_action;
 mod route_match;
 mod secret;
-mod source;
+pub(crate) mod source;
 mod tcp_proxy;
-#[cfg(test)]
-mod testing;
 mod tls;
 mod tls_inspector;
 pub(crate) mod values;
@@ -31,3 +29,5 @@ pub use endpoint::{Assignment, compile_endpoints};
 pub use listener::{CompiledListener, compile_listener};
 pub use route::compile_route_configuration;
 pub use secret::{Secret, compile_secret};
+pub(crate) use connection::compile_bind_config;
+pub(crate) use source::{grpc_cluster, resource_version};

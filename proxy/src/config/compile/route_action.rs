@@ -94,7 +94,7 @@ fn compile_route_action(
         }
     }
     let code = values::enumeration(cx, "cluster_not_found_response_code", *cluster_not_found_response_code);
-    let priority = values::enumeration(cx, "priority", *priority);
+    let priority = values::enumeration::<RoutingPriority>(cx, "priority", *priority);
     let timeout = values::timeout(cx, "timeout", timeout, Some(DEFAULT_TIMEOUT));
     // Zero stays zero here: it switches the connection manager's timeout off.
     let idle_timeout = values::duration(cx, "idle_timeout", idle_timeout);
