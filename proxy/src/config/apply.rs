@@ -83,6 +83,9 @@ pub struct Configuration {
     changes: Vec<Change>,
     /// Clusters or listeners changed since `take_subscriptions`.
     references_changed: bool,
+    /// Types of which the process waits for the first answer, and until when.
+    awaited: Vec<ResourceType>,
+    awaited_until: Option<Instant>,
 }
 
 /// The names that are wanted of the types that are asked for by name.
@@ -111,7 +114,20 @@ impl Configuration {
             workers,
             changes: Vec::new(),
             references_changed: true,
+            awaited: Vec::new(),
+            awaited_until: None,
         }
+    }
+
+    /// The process is not initialized before the first answer about each of these types has come, or `until`.
+    pub fn await_first(&mut self, types: &[ResourceType], until: Instant) {
+        self.awaited = types.to_vec();
+        self.awaited_until = (!types.is_empty()).then_some(until);
+    }
+
+    /// Whether everything is there that the process waits for at its start.
+    pub fn is_initialized(&self) -> bool {
+        self.awaited_until.is_none() && self.next_deadline().is_none()
     }
 
     /// What compiling needs; the cells among it.
@@ -201,15 +217,15 @@ impl Configuration {
         }
     }
 
-    /// Whether something still waits for its first deadline.
-    pub fn is_warming(&self) -> bool {
-        self.next_deadline().is_some()
-    }
-
     /// When `settle` has to be called again at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [self.clusters.next_deadline(), self.routes.next_deadline(), self.listeners.next_deadline()]
-            .into_iter()
+        [
+            self.clusters.next_deadline(),
+            self.routes.next_deadline(),
+            self.listeners.next_deadline(),
+            self.awaited_until,
+        ]
+        .into_iter()
             .flatten()
             .min()
     }
@@ -229,6 +245,7 @@ impl Configuration {
             .iter()
             .filter_map(|update| self.update(resource_type, update, false, now).err())
             .collect();
+        self.awaited.retain(|awaited| *awaited != resource_type);
         self.settle(now);
         rejected
     }
@@ -434,6 +451,9 @@ impl Configuration {
         self.activate_routes(now);
         self.activate_listeners(now);
         self.withdraw_clusters();
+        if self.awaited.is_empty() || self.awaited_until.is_some_and(|until| until <= now) {
+            self.awaited_until = None;
+        }
         self.count();
     }
 
