@@ -79,7 +79,8 @@ impl LogFiles {
             Sink::Stdout => Output::Stdout,
             Sink::Stderr => Output::Stderr,
             Sink::File(path) => {
-                let file = append_to(path).map_err(|error| format!("unable to open file '{}': {error}", path.display()))?;
+                let file = append_to(path)
+                    .map_err(|error| format!("unable to open file '{}': {error}", path.display()))?;
                 Output::File(file, path.clone())
             }
         };
@@ -378,7 +379,8 @@ mod tests {
         let stats = Stats::new();
         // A file without a thread: nobody takes from the queue.
         let (queue, orders) = sync_channel(QUEUE_BUFFERS);
-        let file = Arc::new(LogFile { sink: Sink::Stdout, queue, spare: Arc::default(), stats: stats.clone() });
+        let file =
+            Arc::new(LogFile { sink: Sink::Stdout, queue, spare: Arc::default(), stats: stats.clone() });
         let buffers = LogBuffers::new();
         for _ in 0..QUEUE_BUFFERS + 3 {
             write(&buffers, &file, "line\n");

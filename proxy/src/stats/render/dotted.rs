@@ -45,7 +45,9 @@ impl Stats {
         let mut stats: Vec<Value> =
             readings.numbers.into_iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
         let quantiles = |values: Option<[f64; 10]>| -> Vec<Value> {
-            (0..QUANTILES.len()).map(|i| json!({"interval": null, "cumulative": values.map(|v| v[i])})).collect()
+            (0..QUANTILES.len())
+                .map(|i| json!({"interval": null, "cumulative": values.map(|v| v[i])}))
+                .collect()
         };
         let histograms: Vec<Value> = readings
             .histograms
@@ -53,7 +55,9 @@ impl Stats {
             .map(|(name, values)| json!({"name": name, "values": quantiles(values)}))
             .collect();
         if !histograms.is_empty() {
-            stats.push(json!({"histograms": {"supported_quantiles": QUANTILES, "computed_quantiles": histograms}}));
+            stats.push(
+                json!({"histograms": {"supported_quantiles": QUANTILES, "computed_quantiles": histograms}}),
+            );
         }
         json!({ "stats": stats })
     }
@@ -171,10 +175,14 @@ mod tests {
         );
         let listener = stats.listener("[::1]:80");
         listener.downstream_cx_length_ms.observe(0.2);
-        let json = stats.json(&Selection { used_only: true, filter: Some(regex::Regex::new("length").unwrap()) });
+        let json =
+            stats.json(&Selection { used_only: true, filter: Some(regex::Regex::new("length").unwrap()) });
         let histograms = &json["stats"][0]["histograms"];
         assert_eq!(histograms["computed_quantiles"][0]["name"], "listener.[__1]_80.downstream_cx_length_ms");
-        assert_eq!(histograms["computed_quantiles"][0]["values"][9], json!({"interval": null, "cumulative": 0.5}));
+        assert_eq!(
+            histograms["computed_quantiles"][0]["values"][9],
+            json!({"interval": null, "cumulative": 0.5})
+        );
         assert_eq!(histograms["supported_quantiles"][7], 99.5);
     }
 }

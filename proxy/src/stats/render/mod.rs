@@ -6,8 +6,8 @@ mod prometheus;
 
 use std::sync::Arc;
 
-use super::scope::{Family, Scope};
 use super::mesh::MeshOwnStats;
+use super::scope::{Family, Scope};
 use super::{ClusterStats, HttpStats, ListenerStats, RdsStats, ServerStats, Stats, TcpStats};
 
 /// Which statistics are shown: `?usedonly` and `?filter=`.

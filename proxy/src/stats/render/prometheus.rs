@@ -159,7 +159,9 @@ type TcpFamily = (&'static str, &'static str, fn(&TcpHandles) -> &Counter);
 
 pub(super) const TCP_FAMILIES: [TcpFamily; 4] = [
     ("istio_tcp_sent_bytes_total", "Bytes sent to clients over TCP connections.", |h| &h.sent_bytes),
-    ("istio_tcp_received_bytes_total", "Bytes received from clients over TCP connections.", |h| &h.received_bytes),
+    ("istio_tcp_received_bytes_total", "Bytes received from clients over TCP connections.", |h| {
+        &h.received_bytes
+    }),
     ("istio_tcp_connections_opened_total", "TCP connections opened.", |h| &h.connections_opened),
     ("istio_tcp_connections_closed_total", "TCP connections closed.", |h| &h.connections_closed),
 ];
@@ -244,8 +246,16 @@ pub(super) fn request_labels(labels: Option<&RequestLabels>) -> String {
         RequestProtocol::Grpc => "grpc",
     };
     push_label(&mut out, "destination_service", labels.map_or(OVERFLOW, |l| &l.destination_service));
-    push_label(&mut out, "destination_service_name", labels.map_or(OVERFLOW, |l| &l.destination_service_name));
-    push_label(&mut out, "destination_service_namespace", labels.map_or(OVERFLOW, |l| &l.destination_service_namespace));
+    push_label(
+        &mut out,
+        "destination_service_name",
+        labels.map_or(OVERFLOW, |l| &l.destination_service_name),
+    );
+    push_label(
+        &mut out,
+        "destination_service_namespace",
+        labels.map_or(OVERFLOW, |l| &l.destination_service_namespace),
+    );
     push_label(&mut out, "request_protocol", labels.map_or(OVERFLOW, protocol));
     let or_overflow = |value: Option<String>| value.unwrap_or_else(|| OVERFLOW.into());
     push_label(&mut out, "response_code", &or_overflow(labels.map(|l| l.response_code.to_string())));
@@ -267,8 +277,16 @@ pub(super) fn tcp_labels(labels: Option<&TcpLabels>) -> String {
     push_peer(&mut out, "source", labels.map(|l| &*l.source));
     push_peer(&mut out, "destination", labels.map(|l| &*l.destination));
     push_label(&mut out, "destination_service", labels.map_or(OVERFLOW, |l| &l.destination_service));
-    push_label(&mut out, "destination_service_name", labels.map_or(OVERFLOW, |l| &l.destination_service_name));
-    push_label(&mut out, "destination_service_namespace", labels.map_or(OVERFLOW, |l| &l.destination_service_namespace));
+    push_label(
+        &mut out,
+        "destination_service_name",
+        labels.map_or(OVERFLOW, |l| &l.destination_service_name),
+    );
+    push_label(
+        &mut out,
+        "destination_service_namespace",
+        labels.map_or(OVERFLOW, |l| &l.destination_service_namespace),
+    );
     push_label(&mut out, "request_protocol", labels.map_or(OVERFLOW, |_| "tcp"));
     push_label(
         &mut out,
@@ -302,7 +320,9 @@ mod tests {
         RequestLabels {
             reporter: Reporter::Destination,
             source: Arc::default(),
-            destination: Arc::new(PeerLabels::from_workload_metadata(&format!("{app}-v1;default;{app};v1;Kubernetes"))),
+            destination: Arc::new(PeerLabels::from_workload_metadata(&format!(
+                "{app}-v1;default;{app};v1;Kubernetes"
+            ))),
             destination_service: "reviews.default.svc.cluster.local".into(),
             destination_service_name: "reviews".into(),
             destination_service_namespace: "default".into(),
@@ -352,7 +372,9 @@ mod tests {
         );
         assert_eq!(
             lines(&page, "envoy_http_downstream_rq_xx"),
-            ["envoy_http_downstream_rq_xx{envoy_response_code_class=\"5\",envoy_http_conn_manager_prefix=\"in\"} 1"]
+            [
+                "envoy_http_downstream_rq_xx{envoy_response_code_class=\"5\",envoy_http_conn_manager_prefix=\"in\"} 1"
+            ]
         );
     }
 
@@ -403,7 +425,8 @@ mod tests {
         let page = stats.prometheus(&Selection::default());
         assert_eq!(
             lines(&page, "istio_requests_total"),
-            ["istio_requests_total{reporter=\"destination\",source_workload=\"unknown\",source_canonical_service=\"unknown\",\
+            [
+                "istio_requests_total{reporter=\"destination\",source_workload=\"unknown\",source_canonical_service=\"unknown\",\
               source_canonical_revision=\"unknown\",source_workload_namespace=\"unknown\",source_principal=\"unknown\",\
               source_app=\"unknown\",source_version=\"unknown\",source_cluster=\"unknown\",\
               destination_workload=\"reviews-v1\",destination_canonical_service=\"reviews\",\
@@ -412,7 +435,8 @@ mod tests {
               destination_cluster=\"Kubernetes\",destination_service=\"reviews.default.svc.cluster.local\",\
               destination_service_name=\"reviews\",destination_service_namespace=\"default\",request_protocol=\"http\",\
               response_code=\"200\",grpc_response_status=\"\",response_flags=\"-\",\
-              connection_security_policy=\"mutual_tls\"} 3"]
+              connection_security_policy=\"mutual_tls\"} 3"
+            ]
         );
         assert_eq!(lines(&page, "istio_request_duration_milliseconds_bucket").len(), 20);
     }
@@ -437,7 +461,8 @@ mod tests {
     #[test]
     fn promtool_finds_only_the_units_in_names_that_are_not_ours() {
         let stats = Stats::new();
-        let scopes = (stats.cluster("up"), stats.http("in"), stats.listener("l"), stats.tcp("t"), stats.rds("r"));
+        let scopes =
+            (stats.cluster("up"), stats.http("in"), stats.listener("l"), stats.tcp("t"), stats.rds("r"));
         scopes.0.response(200);
         scopes.1.response(200);
         stats.mesh().request(&request_of("a")).requests.inc();
