@@ -61,6 +61,8 @@ flags! {
     DURATION_TIMEOUT = 15, "DT", "DurationTimeout";
     /// The overload manager refused the stream.
     OVERLOAD_MANAGER = 16, "OM", "OverloadManagerTerminated";
+    /// All connection attempts failed.
+    UPSTREAM_RETRY_LIMIT_EXCEEDED = 17, "URX", "UpstreamRetryLimitExceeded";
 }
 
 impl ResponseFlags {

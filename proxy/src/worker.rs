@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 use crate::access_log::LogBuffers;
@@ -101,19 +102,15 @@ impl WorkerHandle {
 /// Starts a worker thread.
 ///
 /// # Errors
-/// The thread or its runtime could not be made.
+/// The thread could not be made.
 pub fn spawn(index: usize, shared: Arc<Shared>) -> io::Result<WorkerHandle> {
     let (commands, received) = unbounded_channel();
     let active = Arc::new(AtomicUsize::new(0));
     let counted = active.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .event_interval(31)
-        .build_local(Default::default());
-    drop(runtime?);
     let thread = std::thread::Builder::new().name(format!("worker_{index}")).spawn(move || {
         // Built on the thread that it belongs to; that it can be built was tried above.
-        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())
+        let Ok(runtime) =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())
         else {
             return;
         };
@@ -151,26 +148,21 @@ impl Worker {
             shared,
             pools: Pools::default(),
             connections: Connections { list: RefCell::default(), active },
-            logs: LogBuffers::default(),
+            logs: LogBuffers::new(),
             timers: Timers::default(),
         });
-        let mut accepting: FxHashMap<Arc<str>, Vec<tokio::task::JoinHandle<()>>> = FxHashMap::default();
+        // Dropping a sender ends that accept loop.
+        let mut accepting: FxHashMap<Arc<str>, Vec<oneshot::Sender<()>>> = FxHashMap::default();
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Listen { listener, sockets }) => {
-                        let loops = sockets.into_iter().map(|socket| {
-                            tokio::task::spawn_local(listener::accept_loop(worker.clone(), listener.clone(), socket))
-                        });
+                        let loops = sockets.into_iter().map(|socket| worker.accept(&listener, socket));
                         accepting.entry(listener.name().clone()).or_default().extend(loops);
                     }
-                    Some(Command::StopListening { name }) => {
-                        for accept in accepting.remove(&name).unwrap_or_default() {
-                            accept.abort();
-                        }
-                    }
+                    Some(Command::StopListening { name }) => drop(accepting.remove(&name)),
                     Some(Command::DrainChains { gone }) => worker.connections.drain(|c| gone.contains(&c.chain_id)),
                     Some(Command::Drain) => worker.connections.drain(|_| true),
                     Some(Command::Exit) | None => break,
@@ -178,13 +170,26 @@ impl Worker {
                 _ = tick.tick() => worker.tick(),
             }
         }
-        for accept in accepting.into_values().flatten() {
-            accept.abort();
-        }
+        drop(accepting);
         worker.connections.kill();
         // One turn of the runtime, so that connections see it and write their log lines.
         tokio::task::yield_now().await;
         worker.logs.flush();
+    }
+
+    fn accept(self: &Rc<Self>, listener: &Arc<Live<Listener>>, socket: ListenSocket) -> oneshot::Sender<()> {
+        let (sender, dropped) = oneshot::channel::<()>();
+        let stop = async {
+            let _ = dropped.await;
+        };
+        let accept = listener::accept_loop(self.clone(), listener.clone(), socket, stop);
+        let name = listener.name().clone();
+        tokio::task::spawn_local(async move {
+            if let Err(error) = accept.await {
+                tracing::error!(target: "listener", "{name}: cannot accept: {error}");
+            }
+        });
+        sender
     }
 
     fn tick(&self) {

@@ -103,9 +103,9 @@ impl CircuitBreakers {
 
     /// Limits of (default, high) priority as (connections, pending, requests), for `/clusters`.
     pub fn limits(&self) -> [[u32; 3]; 2] {
-        self.priorities.each_ref().map(|b| {
-            [&b.connections, &b.pending, &b.requests].map(|gate| gate.limit.load(Ordering::Relaxed))
-        })
+        self.priorities
+            .each_ref()
+            .map(|b| [&b.connections, &b.pending, &b.requests].map(|gate| gate.limit.load(Ordering::Relaxed)))
     }
 
     fn gate(&self, resource: Resource, high_priority: bool) -> &Gate {

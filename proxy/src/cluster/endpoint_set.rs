@@ -85,16 +85,21 @@ impl EndpointSet {
             .collect();
         let mut priorities: Vec<Priority> = Vec::new();
         for spec in specs {
-            let host = match kept.remove(&(spec.address.clone(), spec.hostname.clone(), spec.workload.clone())) {
-                Some(host) => {
-                    host.weight.store(spec.weight.max(1), Ordering::Relaxed);
-                    host.eds_healthy.store(spec.healthy, Ordering::Relaxed);
-                    host
-                }
-                None => {
-                    Arc::new(Host::new(spec.address, spec.hostname, spec.weight, spec.healthy, spec.workload))
-                }
-            };
+            let host =
+                match kept.remove(&(spec.address.clone(), spec.hostname.clone(), spec.workload.clone())) {
+                    Some(host) => {
+                        host.weight.store(spec.weight.max(1), Ordering::Relaxed);
+                        host.eds_healthy.store(spec.healthy, Ordering::Relaxed);
+                        host
+                    }
+                    None => Arc::new(Host::new(
+                        spec.address,
+                        spec.hostname,
+                        spec.weight,
+                        spec.healthy,
+                        spec.workload,
+                    )),
+                };
             let at = spec.priority as usize;
             while priorities.len() <= at {
                 priorities.push(Priority { hosts: Vec::new() });
@@ -253,11 +258,8 @@ fn schedule(weights: &[u32]) -> Vec<u32> {
         }
     }
 
-    let mut turns: BinaryHeap<Turn> = scaled
-        .iter()
-        .enumerate()
-        .map(|(i, &w)| Turn { deadline: 0.5 / w as f64, index: i as u32 })
-        .collect();
+    let mut turns: BinaryHeap<Turn> =
+        scaled.iter().enumerate().map(|(i, &w)| Turn { deadline: 0.5 / w as f64, index: i as u32 }).collect();
     let mut order = Vec::with_capacity(slots as usize);
     for _ in 0..slots {
         if let Some(mut turn) = turns.pop() {

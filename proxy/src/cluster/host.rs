@@ -46,7 +46,13 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Host {
     /// A host that has served nothing yet.
-    pub fn new(address: Address, hostname: Arc<str>, weight: u32, healthy: bool, workload: Option<Arc<str>>) -> Self {
+    pub fn new(
+        address: Address,
+        hostname: Arc<str>,
+        weight: u32,
+        healthy: bool,
+        workload: Option<Arc<str>>,
+    ) -> Self {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,

@@ -80,7 +80,8 @@ fn eject(cluster: &Cluster, detection: &Arc<OutlierDetection>, host: &Arc<Host>)
     }
     let hosts = cluster.endpoints.peek().as_ref().map_or(0, |set| set.len()) as u32;
     let reserved = detection.ejected.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |out| {
-        may_eject(out, hosts, detection.max_ejection_percent, detection.always_eject_one_host).then_some(out + 1)
+        may_eject(out, hosts, detection.max_ejection_percent, detection.always_eject_one_host)
+            .then_some(out + 1)
     });
     if reserved.is_err() {
         cluster.stats.outlier_detection_ejections_overflow.inc();
@@ -118,7 +119,8 @@ fn ejection_time(detection: &OutlierDetection, count: u32) -> Duration {
 pub async fn monitor(mut ejections: UnboundedReceiver<Ejection>) {
     while let Some(ejection) = ejections.recv().await {
         refresh(&ejection);
-        let duration = ejection_time(&ejection.detection, ejection.host.ejection_count.load(Ordering::Relaxed));
+        let duration =
+            ejection_time(&ejection.detection, ejection.host.ejection_count.load(Ordering::Relaxed));
         tracing::warn!(
             target: "outlier",
             "cluster {}: host {} ejected for {duration:?}: {} consecutive 5xx",
@@ -150,7 +152,8 @@ async fn readmit(ejection: Ejection, duration: Duration) {
     let count = host.ejection_count.load(Ordering::Relaxed);
     for _ in 0..count {
         interval.tick().await;
-        let again = host.ejection_count.load(Ordering::Relaxed) > count || host.ejected.load(Ordering::Relaxed);
+        let again =
+            host.ejection_count.load(Ordering::Relaxed) > count || host.ejected.load(Ordering::Relaxed);
         if again || host.removed.load(Ordering::Relaxed) {
             return;
         }

@@ -68,7 +68,8 @@ impl DeadlineWatch {
             Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
         };
         // While the request is still arriving, its response deadline is at the earliest one timeout away.
-        let response = response.map(|t| (request_complete.unwrap_or_else(Instant::now) + t, Failure::Timeout));
+        let response =
+            response.map(|t| (request_complete.unwrap_or_else(Instant::now) + t, Failure::Timeout));
         let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
         let max_duration = max_duration.map(|t| (self.start + t, Failure::MaxDuration));
         [response, idle, max_duration].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -148,7 +149,8 @@ impl ActiveStream {
         cluster.stats.upstream_rq_active.inc();
         host.active_requests.fetch_add(1, Ordering::Relaxed);
         host.requests_total.fetch_add(1, Ordering::Relaxed);
-        self.upstream = Some(Upstream { cluster: cluster.clone(), host: host.clone(), lease: None, _permit: permit });
+        self.upstream =
+            Some(Upstream { cluster: cluster.clone(), host: host.clone(), lease: None, _permit: permit });
     }
 
     pub(crate) fn lend(&mut self, lease: Lease) {
@@ -190,7 +192,9 @@ impl ActiveStream {
         let Some(upstream) = &self.upstream else { return };
         match failure {
             Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
-            Failure::RemoteReset | Failure::RemoteRefused => upstream.cluster.stats.upstream_rq_rx_reset.inc(),
+            Failure::RemoteReset | Failure::RemoteRefused => {
+                upstream.cluster.stats.upstream_rq_rx_reset.inc()
+            }
             _ => {}
         }
         self.connection.hcm.stats.downstream_rq_tx_reset.inc();

@@ -82,7 +82,10 @@ pub async fn serve(
 }
 
 /// The request pipeline. The response's body owns the stream from here on; dropped without a response, the client has gone.
-async fn serve_request(connection: Rc<DownstreamConnection>, request: Request<Incoming>) -> Response<ResponseBody> {
+async fn serve_request(
+    connection: Rc<DownstreamConnection>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
     let mut stream = ActiveStream::begin(&connection, &request);
     let hcm = &connection.hcm;
     connection.requests.set(connection.requests.get() + 1);
@@ -109,7 +112,8 @@ async fn serve_request(connection: Rc<DownstreamConnection>, request: Request<In
         RouteSource::Rds(live) => live.get(),
     };
     let path_and_query = request.uri().path_and_query().map_or("", |p| p.as_str());
-    let found = routes.as_deref().and_then(|r| find_route(r, &request, path_and_query, authority.as_str(), &scheme));
+    let found =
+        routes.as_deref().and_then(|r| find_route(r, &request, path_and_query, authority.as_str(), &scheme));
     let route = match found {
         Some(Found::Route(route)) => route,
         Some(Found::RequiresTls) => {
@@ -143,7 +147,9 @@ async fn serve_request(connection: Rc<DownstreamConnection>, request: Request<In
     hcm.stats.rq_total.inc();
     stream.limit(Deadlines {
         response: action.timeout,
-        idle: action.idle_timeout.map_or(hcm.limits.stream_idle_timeout, |t| Some(t).filter(|t| !t.is_zero())),
+        idle: action
+            .idle_timeout
+            .map_or(hcm.limits.stream_idle_timeout, |t| Some(t).filter(|t| !t.is_zero())),
         max_duration: hcm.limits.max_stream_duration,
     });
     match forward_in_time(&mut stream, action, request, &authority).await {
@@ -170,7 +176,9 @@ impl DownstreamConnection {
         }
         // HTTP/2's `:authority`, or the absolute form of HTTP/1, beats the host header.
         if let Some(authority) = request.uri().authority()
-            && (self.version == Version::Http2 || hcm.http1.allow_absolute_url || request.method() == Method::CONNECT)
+            && (self.version == Version::Http2
+                || hcm.http1.allow_absolute_url
+                || request.method() == Method::CONNECT)
         {
             let authority = authority.clone();
             let host = self.host_value(&authority);
@@ -191,9 +199,12 @@ impl DownstreamConnection {
         let Some(host) = request.headers().get(HOST) else {
             return Err((StatusCode::BAD_REQUEST, details::MISSING_HOST));
         };
-        let authority = self.parsed_authority(host).ok_or((StatusCode::BAD_REQUEST, details::MISSING_HOST))?;
+        let authority =
+            self.parsed_authority(host).ok_or((StatusCode::BAD_REQUEST, details::MISSING_HOST))?;
         match request.uri().path() {
-            path if path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS) => Ok(authority),
+            path if path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS) => {
+                Ok(authority)
+            }
             "" if request.method() == Method::CONNECT => Ok(authority),
             "" => Err((StatusCode::NOT_FOUND, details::MISSING_PATH)),
             _ => {
@@ -253,7 +264,8 @@ impl DownstreamConnection {
     /// The last response of an HTTP/1 connection says so.
     fn is_last_response(&self) -> bool {
         let max = self.hcm.limits.max_requests_per_connection;
-        self.version == Version::Http1 && (self.handle.is_draining() || (max > 0 && self.requests.get() >= max))
+        self.version == Version::Http1
+            && (self.handle.is_draining() || (max > 0 && self.requests.get() >= max))
     }
 }
 
@@ -346,13 +358,22 @@ fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Response<Respons
     send_local(stream, reply)
 }
 
-fn local(mut stream: Box<ActiveStream>, status: StatusCode, body: Bytes, why: &'static str) -> Response<ResponseBody> {
+fn local(
+    mut stream: Box<ActiveStream>,
+    status: StatusCode,
+    body: Bytes,
+    why: &'static str,
+) -> Response<ResponseBody> {
     stream.info.response_code_details = why;
     let reply = local_reply::reply(status, body, stream.grpc);
     send_local(stream, reply)
 }
 
-fn redirected(stream: Box<ActiveStream>, status: StatusCode, to: Option<HeaderValue>) -> Response<ResponseBody> {
+fn redirected(
+    stream: Box<ActiveStream>,
+    status: StatusCode,
+    to: Option<HeaderValue>,
+) -> Response<ResponseBody> {
     let mut response = local(stream, status, Bytes::new(), details::DIRECT_RESPONSE);
     if let Some(location) = to {
         response.headers_mut().insert(LOCATION, location);
@@ -394,7 +415,8 @@ fn send_downstream(
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     if !hcm.access_logs.is_empty() {
-        stream.info.response_headers = hcm.captures.response.iter().map(|name| headers.get(name).cloned()).collect();
+        stream.info.response_headers =
+            hcm.captures.response.iter().map(|name| headers.get(name).cloned()).collect();
     }
     response.map(|()| body(stream))
 }

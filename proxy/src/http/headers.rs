@@ -34,7 +34,8 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     if let Some(te) = headers.get(header::TE)
         && te != "trailers"
     {
-        let trailers = te.to_str().is_ok_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
+        let trailers =
+            te.to_str().is_ok_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
         if trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
         } else {
@@ -117,7 +118,9 @@ mod tests {
     fn request_ids_are_version_4_uuids() {
         let (a, b) = (new_request_id(), new_request_id());
         assert_ne!(a, b);
-        let shape = regex::Regex::new("^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$").unwrap();
+        let shape =
+            regex::Regex::new("^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+                .unwrap();
         assert!(shape.is_match(a.to_str().unwrap()), "{a:?}");
     }
 }

@@ -13,7 +13,9 @@ const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 /// Whether the request is gRPC, so that a local reply must be too.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|v| {
-        v.as_bytes().strip_prefix(b"application/grpc").is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+        v.as_bytes()
+            .strip_prefix(b"application/grpc")
+            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
     })
 }
 
@@ -111,20 +113,35 @@ mod tests {
         let r = for_error(&Failure::Overflow.into(), false);
         assert_eq!(r.status(), 503);
         assert_eq!(r.headers()["x-envoy-overloaded"], "true");
-        assert_eq!(r.body().as_ref(), b"upstream connect error or disconnect/reset before headers. reset reason: overflow");
+        assert_eq!(
+            r.body().as_ref(),
+            b"upstream connect error or disconnect/reset before headers. reset reason: overflow"
+        );
         let r = for_error(
-            &StreamError { kind: Failure::ConnectFailure, transport_failure: Some("delayed connect error: 111".into()) },
+            &StreamError {
+                kind: Failure::ConnectFailure,
+                transport_failure: Some("delayed connect error: 111".into()),
+            },
             false,
         );
-        assert!(r.body().ends_with(b"remote connection failure, transport failure reason: delayed connect error: 111"));
-        assert!(for_error(&Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE).into(), false).body().is_empty());
+        assert!(
+            r.body().ends_with(
+                b"remote connection failure, transport failure reason: delayed connect error: 111"
+            )
+        );
+        assert!(
+            for_error(&Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE).into(), false).body().is_empty()
+        );
     }
 
     #[test]
     fn what_is_grpc() {
-        for (value, expected) in
-            [("application/grpc", true), ("application/grpc+proto", true), ("application/grpc-web", false), ("text/plain", false)]
-        {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("text/plain", false),
+        ] {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
             assert_eq!(is_grpc(&headers), expected, "{value}");
         }

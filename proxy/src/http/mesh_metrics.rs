@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::connection_manager::DownstreamConnection;
-use crate::stats::mesh::{MeshHandles, PeerLabels, RequestLabels, RequestProtocol, SecurityPolicy};
 use crate::stats::Reporter;
+use crate::stats::mesh::{MeshHandles, PeerLabels, RequestLabels, RequestProtocol, SecurityPolicy};
 use crate::stream_info::StreamInfo;
 
 /// Series of one downstream connection.

@@ -83,9 +83,24 @@ mod tests {
             (Redirect { scheme: Some("https".into()), ..redirect() }, "a:80", "/x?q=1", "https://a/x?q=1"),
             (Redirect { host: Some("b".into()), ..redirect() }, "a:81", "/x", "http://b/x"),
             (Redirect { port: 8443, ..redirect() }, "a:80", "/x", "http://a:8443/x"),
-            (Redirect { path: PathRedirect::Replace("/n".into()), ..redirect() }, "a", "/x?q", "http://a/n?q"),
-            (Redirect { path: PathRedirect::Replace("/n?z".into()), ..redirect() }, "a", "/x?q", "http://a/n?z"),
-            (Redirect { path: PathRedirect::Prefix("/new".into()), ..redirect() }, "a", "/old/p?q", "http://a/new/p?q"),
+            (
+                Redirect { path: PathRedirect::Replace("/n".into()), ..redirect() },
+                "a",
+                "/x?q",
+                "http://a/n?q",
+            ),
+            (
+                Redirect { path: PathRedirect::Replace("/n?z".into()), ..redirect() },
+                "a",
+                "/x?q",
+                "http://a/n?z",
+            ),
+            (
+                Redirect { path: PathRedirect::Prefix("/new".into()), ..redirect() },
+                "a",
+                "/old/p?q",
+                "http://a/new/p?q",
+            ),
             (Redirect { strip_query: true, ..redirect() }, "a", "/x?q", "http://a/x"),
         ] {
             assert_eq!(location(&r, &prefix, "http", authority, path).unwrap(), expected);

@@ -1,13 +1,23 @@
 //! Downstream: accept → listener filters → filter chain match → transport socket → network filter.
+//!
+//! Compiled on main, run on the workers. A worker reads the `Live<Listener>` at each accept, so that new content needs no new
+//! socket, and a connection keeps the listener that it was accepted with.
+
+mod accept;
+mod filter_chain;
+mod filter_chain_match;
+mod prefixes;
+pub mod tls_inspector;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::http::HttpConnectionManager;
 use crate::net::Address;
 use crate::stats::ListenerStats;
-use crate::tcp::TcpProxy;
-use crate::transport_socket::DownstreamTransport;
+
+pub use accept::accept_loop;
+pub use filter_chain::{FilterChain, NetworkFilter};
+pub use filter_chain_match::{ConnectionFacts, FilterChainMatch, FilterChains, SourceType};
 
 /// `envoy.config.listener.v3.Listener`, compiled. The sockets live apart from it: a new `Listener` under the same name and
 /// address changes no socket.
@@ -34,31 +44,3 @@ pub struct Listener {
     /// `access_log` of the listener: only for connections that no chain took.
     pub access_logs: Vec<crate::access_log::AccessLog>,
 }
-
-/// One compiled filter chain. Equal chains keep their `Arc` (and so their connections) across listener updates.
-#[derive(Debug)]
-pub struct FilterChain {
-    /// `name`.
-    pub name: Arc<str>,
-    /// `transport_socket`.
-    pub transport: DownstreamTransport,
-    /// `transport_socket_connect_timeout`, `None` = off.
-    pub handshake_timeout: Option<Duration>,
-    /// The last network filter.
-    pub filter: NetworkFilter,
-    /// Hash of the wire form, so that an equal one is reused.
-    pub hash: u64,
-}
-
-/// What a connection is given to.
-#[derive(Debug, Clone)]
-pub enum NetworkFilter {
-    /// `envoy.filters.network.http_connection_manager`.
-    Http(Arc<HttpConnectionManager>),
-    /// `envoy.filters.network.tcp_proxy`.
-    Tcp(Arc<TcpProxy>),
-}
-
-/// Filter chains and their match.
-#[derive(Debug)]
-pub struct FilterChains {}

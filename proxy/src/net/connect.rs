@@ -44,7 +44,8 @@ async fn connect_tcp(
     }
     if let Some(source) = source {
         if source.is_ipv4() != address.is_ipv4() {
-            let text = format!("source address {source} and destination {address} are of different IP versions");
+            let text =
+                format!("source address {source} and destination {address} are of different IP versions");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
         bind_address_no_port(&socket)?;

@@ -92,7 +92,11 @@ fn bind_tcp(address: SocketAddr, options: &ListenOptions, workers: usize) -> io:
     let address = first.local_addr()?;
     let mut sockets = Vec::with_capacity(workers);
     for _ in 1..workers {
-        sockets.push(ListenSocket::Tcp(if options.reuse_port { listen(address)? } else { first.try_clone()? }));
+        sockets.push(ListenSocket::Tcp(if options.reuse_port {
+            listen(address)?
+        } else {
+            first.try_clone()?
+        }));
     }
     sockets.insert(0, ListenSocket::Tcp(first));
     Ok(sockets)

@@ -9,6 +9,17 @@ use tokio::net::{TcpStream, UnixStream};
 use super::RawStream;
 
 impl RawStream {
+    /// Waits until there is something to read, or the end.
+    ///
+    /// # Errors
+    /// The connection broke.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            RawStream::Tcp(s) => s.readable().await,
+            RawStream::Unix(s) => s.readable().await,
+        }
+    }
+
     /// Waits until more than `seen` bytes have arrived and copies as much as fits into `buf`, leaving everything in the socket.
     /// Gives the number of bytes copied; one that is not more than `seen` means that the peer has ended its side.
     /// Waits for events only: data that does not grow costs nothing.

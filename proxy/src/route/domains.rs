@@ -52,9 +52,9 @@ impl DomainIndex {
         };
         match map.insert(key.into(), virtual_host) {
             None => Ok(()),
-            Some(_) => {
-                Err(format!("Only unique values for domains are permitted. Duplicate entry of domain {domain}"))
-            }
+            Some(_) => Err(format!(
+                "Only unique values for domains are permitted. Duplicate entry of domain {domain}"
+            )),
         }
     }
 

@@ -116,7 +116,8 @@ impl PathMatcher {
             PathMatcher::Exact(p) if case_sensitive => path == &**p,
             PathMatcher::Exact(p) => path.eq_ignore_ascii_case(p),
             PathMatcher::SeparatedPrefix(p) => {
-                starts_with(path, p, case_sensitive) && matches!(path.as_bytes().get(p.len()), None | Some(b'/'))
+                starts_with(path, p, case_sensitive)
+                    && matches!(path.as_bytes().get(p.len()), None | Some(b'/'))
             }
             PathMatcher::Regex(r) => r.is_match(path),
         }
@@ -153,7 +154,9 @@ impl HeaderMatcher {
         };
         let matched = match &self.value {
             ValueMatcher::Present(_) => true,
-            ValueMatcher::Range(start, end) => value.parse::<i64>().is_ok_and(|n| (*start..*end).contains(&n)),
+            ValueMatcher::Range(start, end) => {
+                value.parse::<i64>().is_ok_and(|n| (*start..*end).contains(&n))
+            }
             ValueMatcher::String(m) => m.matches(&value),
         };
         matched != self.invert
@@ -216,7 +219,14 @@ mod tests {
     }
 
     fn request(headers: &HeaderMap) -> RequestView<'_> {
-        RequestView { method: "GET", path: "/a?q", authority: "h", scheme: "http", headers, random_ppm: 500_000 }
+        RequestView {
+            method: "GET",
+            path: "/a?q",
+            authority: "h",
+            scheme: "http",
+            headers,
+            random_ppm: 500_000,
+        }
     }
 
     fn header(name: &str, value: ValueMatcher, invert: bool, missing_as_empty: bool) -> HeaderMatcher {
@@ -257,7 +267,15 @@ mod tests {
             (header("y", string(StringMatcher::Suffix("bc".into())), false, false), true),
             (header("y", string(StringMatcher::Contains("b".into())), false, false), true),
             (header("y", string(StringMatcher::Exact("abc".into())), false, false), false),
-            (header("y", string(StringMatcher::IgnoreCase(Box::new(StringMatcher::Exact("abc".into())))), false, false), true),
+            (
+                header(
+                    "y",
+                    string(StringMatcher::IgnoreCase(Box::new(StringMatcher::Exact("abc".into())))),
+                    false,
+                    false,
+                ),
+                true,
+            ),
             (header("two", string(StringMatcher::Exact("a,b".into())), false, false), true),
             (header("z", string(StringMatcher::Exact("".into())), false, true), true),
             (header("z", string(StringMatcher::Exact("v".into())), true, false), false),

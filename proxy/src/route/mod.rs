@@ -4,10 +4,14 @@ mod action;
 mod domains;
 mod matcher;
 
-pub use action::{Action, ClusterRef, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster};
+pub use action::{
+    Action, ClusterRef, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster,
+};
 pub use domains::DomainIndex;
 pub(crate) use domains::without_port;
-pub use matcher::{HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex};
+pub use matcher::{
+    HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex,
+};
 
 use std::sync::Arc;
 

@@ -1,4 +1,10 @@
-//! Opaque TCP: `tcp_proxy` and the copy loop.
+//! Opaque TCP: `tcp_proxy` and the copy loop. Runs on the workers.
+
+mod buffered;
+mod copy;
+mod mesh_metrics;
+mod proxy;
+mod splice;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,6 +12,9 @@ use std::time::Duration;
 use crate::access_log::{AccessLog, CapturePlan};
 use crate::route::Clusters;
 use crate::stats::{Reporter, TcpStats};
+
+pub use copy::{ByteCounts, CopyEnd, CopyLimits, copy_bidirectional};
+pub use proxy::serve;
 
 /// `envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy`, compiled.
 #[derive(Debug)]

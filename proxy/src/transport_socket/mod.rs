@@ -1,6 +1,30 @@
 //! Transport sockets: plaintext or TLS, downstream (`accept`) and upstream (`connect`).
+//!
+//! Contexts are compiled on main and used by the workers. A context keeps its rustls configuration until its certificate or its
+//! validation context is replaced; then the next handshake builds a new one and established connections stay as they are.
+//! Private keys are in memory only and never printed.
 
-use std::sync::Arc;
+mod certificate;
+mod context;
+mod downstream;
+mod error;
+mod info;
+mod upstream;
+mod validation;
+mod verify;
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::crypto::CryptoProvider;
+
+pub use certificate::{CertificateDetails, San, TlsCertificate};
+pub use context::{CertificateSource, TlsParams, TlsVersion, ValidationSource};
+pub use downstream::{DownstreamTls, DownstreamTlsOptions};
+pub use error::{TransportError, TransportErrorKind, failure_reason};
+pub use upstream::{UpstreamTls, UpstreamTlsOptions};
+pub use validation::{
+    SanMatcher, SanType, ValidationContext, ValidationOptions, parse_certificate_hash, parse_spki_hash,
+};
 
 /// What a finished TLS handshake established.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -37,10 +61,8 @@ pub enum UpstreamTransport {
     Tls(Arc<UpstreamTls>),
 }
 
-/// A compiled `DownstreamTlsContext`, fed by files, inline data or SDS.
-#[derive(Debug)]
-pub struct DownstreamTls {}
-
-/// A compiled `UpstreamTlsContext`, fed by files, inline data or SDS.
-#[derive(Debug)]
-pub struct UpstreamTls {}
+/// The one crypto provider of the process: aws-lc-rs.
+pub fn crypto_provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}

@@ -16,8 +16,15 @@ mod tests {
     #[test]
     fn even_and_weighted() {
         let cursor = AtomicUsize::new(5);
-        let host = |p| std::sync::Arc::new(crate::cluster::Host::new(
-            crate::net::Address::Ip(([127, 0, 0, 1], p).into()), "".into(), 1, true, None));
+        let host = |p| {
+            std::sync::Arc::new(crate::cluster::Host::new(
+                crate::net::Address::Ip(([127, 0, 0, 1], p).into()),
+                "".into(),
+                1,
+                true,
+                None,
+            ))
+        };
         let mut table = Table { hosts: vec![host(1), host(2)], ..Table::default() };
         let mut counts = [0; 2];
         (0..10).for_each(|_| counts[pick(&table, &cursor)] += 1);

@@ -45,8 +45,11 @@ pub(crate) async fn connect_http1(
     guard: ConnectionGuard,
 ) -> Result<Http1Sender, Failure> {
     let io = TokioIo::new(Io::new(stream, Default::default(), ByteCount::Upstream(cluster.stats.clone())));
-    let (sender, connection) =
-        http1::Builder::new().max_headers(MAX_RESPONSE_HEADERS).handshake(io).await.map_err(|e| failure(&e))?;
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(MAX_RESPONSE_HEADERS)
+        .handshake(io)
+        .await
+        .map_err(|e| failure(&e))?;
     tokio::task::spawn_local(async move {
         // Requests in flight hear of the error themselves.
         let _ = connection.await;
@@ -101,11 +104,14 @@ impl Http1Sender {
         self.0.ready().await.is_ok()
     }
 
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        self.0.try_send_request(request).await.map_err(|mut e| SendError {
-            unsent: e.take_message(),
-            failure: failure(&e.into_error()),
-        })
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.0
+            .try_send_request(request)
+            .await
+            .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })
     }
 }
 
@@ -119,11 +125,14 @@ impl Http2Sender {
         self.peer_max_streams.get()
     }
 
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
-        self.requests.try_send_request(request).await.map_err(|mut e| SendError {
-            unsent: e.take_message(),
-            failure: failure(&e.into_error()),
-        })
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.requests
+            .try_send_request(request)
+            .await
+            .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })
     }
 }
 

@@ -65,14 +65,18 @@ impl Lease {
         self.connection.requests > 1
     }
 
-    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
         self.connection.sender.send(request).await
     }
 
     pub(super) fn finish(self) {
         let Lease { pool, mut connection } = self;
         let max = pool.settings.max_requests_per_connection;
-        if pool.http1.closed.get() || connection.sender.is_closed() || (max > 0 && connection.requests >= max) {
+        if pool.http1.closed.get() || connection.sender.is_closed() || (max > 0 && connection.requests >= max)
+        {
             return;
         }
         let mut waiting = pool.http1.waiting.borrow_mut();
@@ -111,7 +115,8 @@ impl Pool {
 
     pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) {
         self.idle.borrow_mut().retain(|c| {
-            !c.sender.is_closed() && idle_timeout.is_none_or(|t| now.saturating_duration_since(c.idle_since) < t)
+            !c.sender.is_closed()
+                && idle_timeout.is_none_or(|t| now.saturating_duration_since(c.idle_since) < t)
         });
     }
 }

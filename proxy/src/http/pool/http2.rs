@@ -56,7 +56,10 @@ impl Lease {
         self.reused
     }
 
-    pub(super) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
         self.sender.send(request).await
     }
 }
@@ -75,7 +78,8 @@ impl Pool {
     /// A stream of the first connection that has room; full or finished ones are skipped or dropped.
     fn take_stream(&self, max_streams: u32, max_requests: u32) -> Option<Lease> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|c| !c.sender.is_closed() && (max_requests == 0 || c.requests.get() < max_requests));
+        connections
+            .retain(|c| !c.sender.is_closed() && (max_requests == 0 || c.requests.get() < max_requests));
         connections
             .iter()
             .find(|c| (c.streams.get() as usize) < c.sender.peer_max_streams().min(max_streams as usize))
@@ -112,7 +116,8 @@ pub(super) async fn checkout(
     high_priority: bool,
 ) -> Result<Lease, StreamError> {
     let settings = &pool.settings;
-    let take = || pool.http2.take_stream(settings.max_concurrent_streams, settings.max_requests_per_connection);
+    let take =
+        || pool.http2.take_stream(settings.max_concurrent_streams, settings.max_requests_per_connection);
     if let Some(lease) = take() {
         return Ok(lease);
     }

@@ -78,7 +78,10 @@ impl Lease {
         }
     }
 
-    pub(crate) async fn send(&mut self, request: Request<RequestBody>) -> Result<Response<Incoming>, SendError> {
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
         match self {
             Lease::Http1(lease) => lease.send(request).await,
             Lease::Http2(lease) => lease.send(request).await,
