@@ -15,7 +15,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use certs::{CertificateDetails, CertificateEntry};
+pub use certs::{CertificateEntry, days_until_expiration};
 pub use serve::{serve, serve_prometheus, serve_readiness};
 
 use crate::access_log::LogFiles;
