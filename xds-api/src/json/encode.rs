@@ -70,7 +70,7 @@ impl Encoder {
         value: &Value,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Result<T, Error> {
-        scalar::text(value).and_then(read).map_err(|reason| self.error(node, reason))
+        scalar::text(value).and_then(|text| read(&text)).map_err(|reason| self.error(node, reason))
     }
 
     /// The fields of a message, without the entry `skipped`.

@@ -1,5 +1,7 @@
 //! The text forms of scalars and of the small well-known types. Errors are reasons only: the caller knows the place.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -80,11 +82,12 @@ fn boolean(value: &Value) -> Result<bool, String> {
     }
 }
 
-/// A text; an unquoted number with a fraction counts as written.
-pub(super) fn text(value: &Value) -> Result<&str, String> {
+/// A text. As in Envoy, an unquoted number with a fraction or beyond 32 bits is one too.
+pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, String> {
     match value {
-        Value::String(text) => Ok(text),
-        Value::Float(float) => Ok(&float.text),
+        Value::String(text) => Ok(Cow::Borrowed(text)),
+        Value::Float(float) => Ok(Cow::Borrowed(&float.text)),
+        Value::Int(number) if i32::try_from(*number).is_err() => Ok(Cow::Owned(number.to_string())),
         Value::Int(_) | Value::Bool(_) => {
             Err(format!("expected a string, got {}: put it in quotes", value.describe()))
         }
@@ -95,7 +98,7 @@ pub(super) fn text(value: &Value) -> Result<&str, String> {
 fn bytes(value: &Value) -> Result<Vec<u8>, String> {
     let text = text(value)?;
     let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-    engine.decode(text).map_err(|_| "expected bytes in base64".to_owned())
+    engine.decode(text.as_bytes()).map_err(|_| "expected bytes in base64".to_owned())
 }
 
 /// Bytes in base64.

@@ -38,6 +38,7 @@ fn clusters_that_envoy_takes() {
             json!({"name": "a", "connect_timeout": "1.005s"}),
         ),
         ("{name: 1.50}", json!({"name": "1.50"})),
+        ("{name: 99999999999}", json!({"name": "99999999999"})),
         ("{name: a, alt_stat_name: null, health_checks: ~}", json!({"name": "a"})),
         (
             "{name: a, per_connection_buffer_limit_bytes: '80', max_requests_per_connection: 80.0}",
@@ -205,6 +206,43 @@ fn structs_read_as_in_envoy() {
     let node: WireNode = from_json(r#"{"metadata": {"f": 1.5, "big": 3000000000}}"#).unwrap();
     let printed = to_json("envoy.config.core.v3.Node", &node.encode_to_vec()).unwrap();
     assert_eq!(printed, json!({"metadata": {"f": 1.5, "big": 3_000_000_000_u64}}));
+}
+
+#[test]
+fn prints_as_envoy_does() {
+    // The text and what the `config_dump` of an Envoy 1.40 shows for it.
+    let text = r#"
+name: a
+connect_timeout: 0.000000001s
+type: static
+common_lb_config:
+  {healthy_panic_threshold: {value: 50.0}, update_merge_window: 1.25s, zone_aware_lb_config: {min_cluster_size: 6}}
+ring_hash_lb_config: {minimum_ring_size: 5}
+metadata:
+  filter_metadata: {x: {b: 2, a: 0.1}}
+  typed_filter_metadata:
+    x: {"@type": type.googleapis.com/google.protobuf.Duration, value: 1.5s}
+    y: {"@type": type.googleapis.com/google.protobuf.Struct, value: {a: 1}}
+    z: {"@type": type.googleapis.com/google.protobuf.UInt32Value, value: 5}
+    w: {"@type": type.googleapis.com/google.protobuf.Empty}
+load_assignment:
+  cluster_name: a
+  endpoints:
+  - lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}}]
+    load_balancing_weight: 3
+"#;
+    let expected = json!({"name": "a", "type": "STATIC", "connect_timeout": "0.000000001s",
+        "ring_hash_lb_config": {"minimum_ring_size": "5"},
+        "metadata": {"filter_metadata": {"x": {"b": 2, "a": "0.1"}}, "typed_filter_metadata": {
+            "z": {"@type": "type.googleapis.com/google.protobuf.UInt32Value", "value": 5},
+            "w": {"@type": "type.googleapis.com/google.protobuf.Empty"},
+            "x": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1.500s"},
+            "y": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"a": 1}}}},
+        "common_lb_config": {"healthy_panic_threshold": {"value": 50},
+            "zone_aware_lb_config": {"min_cluster_size": "6"}, "update_merge_window": "1.250s"},
+        "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [{"endpoint": {"address":
+            {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}}], "load_balancing_weight": 3}]}});
+    assert_eq!(round::<Cluster>(text), expected);
 }
 
 #[test]
