@@ -92,8 +92,8 @@ fn clusters_that_envoy_takes() {
 #[test]
 fn clusters_that_envoy_refuses() {
     let cases = [
-        ("{name: 5}", "line 1, column 8: name: expected a string, got the integer 5: put it in quotes"),
-        ("{name: yes}", "line 1, column 8: name: expected a string, got the boolean true: put it in quotes"),
+        ("{name: 5}", "line 1, column 8: name: expected a string in quotes, got the integer 5"),
+        ("{name: yes}", "line 1, column 8: name: expected a string in quotes, got the boolean true"),
         ("{name: [a]}", "line 1, column 8: name: expected a string, got a list"),
         ("{typ: STATIC}", "line 1, column 2: typ: unknown field"),
         ("{hosts: []}", "line 1, column 2: hosts: unknown field"),
@@ -111,19 +111,19 @@ fn clusters_that_envoy_refuses() {
         ),
         (
             "{connect_timeout: 1}",
-            "line 1, column 19: connect_timeout: expected a string, got the integer 1: put it in quotes",
+            "line 1, column 19: connect_timeout: expected a string in quotes, got the integer 1",
         ),
         (
             "{connect_timeout: 1m}",
-            "line 1, column 19: connect_timeout: expected a duration in seconds such as 1.5s, got \"1m\"",
+            "line 1, column 19: connect_timeout: expected a duration in seconds such as 1.5s, got the string \"1m\"",
         ),
         (
             "{connect_timeout: 1.5}",
-            "line 1, column 19: connect_timeout: expected a duration in seconds such as 1.5s, got \"1.5\"",
+            "line 1, column 19: connect_timeout: expected a duration in seconds such as 1.5s, got the number 1.5",
         ),
         (
             "{per_connection_buffer_limit_bytes: -1}",
-            "line 1, column 37: per_connection_buffer_limit_bytes: -1 is out of range: expected 0 to 4294967295",
+            "line 1, column 37: per_connection_buffer_limit_bytes: expected 0 to 4294967295, got the integer -1",
         ),
         (
             "{per_connection_buffer_limit_bytes: 1.5}",
@@ -320,6 +320,16 @@ tls_certificate:
             "password": {"inline_bytes": "W3JlZGFjdGVkXQ=="},
         }})
     );
+    // Nor quoted by an error.
+    for wrong in
+        ["private_key: hidden", "private_key: {inline_bytes: hidden!}", "password: {inline_string: 7734}"]
+    {
+        let error = refused::<Secret>(&format!("name: s\ntls_certificate: {{{wrong}}}"));
+        assert!(
+            error.contains("expected") && !error.contains("hidden") && !error.contains("7734"),
+            "{error}"
+        );
+    }
     let text = "common_tls_context: {tls_certificates: [{private_key: {inline_string: hidden-text}}]}";
     assert!(!round::<UpstreamTlsContext>(text).to_string().contains("hidden"));
 }
