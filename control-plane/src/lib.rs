@@ -1,1 +1,4 @@
-//! cp
+//! The control plane: Kubernetes objects in, xDS out, and the mesh's certificate authority.
+
+pub mod scope;
+pub mod snapshot;
