@@ -29,6 +29,14 @@ pub struct Peer {
     pub certificate: Option<Identity>,
 }
 
+impl Peer {
+    /// The peer of a call. Every connection that the server accepts carries one, so an error is a mistake in the
+    /// server's wiring; the call is refused then.
+    pub fn of(extensions: &tonic::Extensions) -> Result<&Self, tonic::Status> {
+        extensions.get().ok_or_else(|| tonic::Status::internal("the connection's peer is not known"))
+    }
+}
+
 /// What a peer has proved. At least one of the two is there.
 #[derive(Clone, Debug)]
 pub struct Proof {
@@ -122,25 +130,34 @@ impl Proof {
         self.token.as_deref().ok_or(Refusal::TokenRequired)
     }
 
-    /// Whether this proof is one of `node`: pod and namespace for a token, the identity of that pod
-    /// (`identity`, from the source) for a certificate.
-    pub fn check(&self, node: &NodeId, identity: &Identity) -> Result<(), Refusal> {
+    /// Checks that `node` is what was proved and returns the proven identity: pod and namespace must be those of the
+    /// token, the namespace that of the certificate. Whether the pod runs as that service account is the source's
+    /// to say ([`Snapshot::scope_of`](crate::snapshot::Snapshot::scope_of)).
+    pub fn check(&self, node: &NodeId, trust_domain: &str) -> Result<Identity, Refusal> {
         let mismatch = |proof, proven| Refusal::NodeMismatch {
-            claimed: format!("pod {}/{} ({identity})", node.namespace, node.pod),
+            claimed: format!("pod {}/{}", node.namespace, node.pod),
             proof,
             proven,
         };
-        if let Some(token) = &self.token
-            && (token.pod != node.pod || token.namespace != node.namespace)
-        {
-            return Err(mismatch("token", format!("pod {}/{}", token.namespace, token.pod)));
-        }
-        if let Some(certificate) = &self.certificate
-            && certificate != identity
-        {
-            return Err(mismatch("certificate", certificate.to_string()));
-        }
-        Ok(())
+        let by_token = match &self.token {
+            Some(token) => {
+                let proven = || format!("pod {}/{}", token.namespace, token.pod);
+                if token.pod != node.pod || token.namespace != node.namespace {
+                    return Err(mismatch("token", proven()));
+                }
+                let identity = Identity::new(trust_domain, &token.namespace, &token.service_account)
+                    .map_err(|_| mismatch("token", proven()))?;
+                Some(identity)
+            }
+            None => None,
+        };
+        let Some(certificate) = &self.certificate else {
+            return by_token.ok_or(Refusal::NoCredentials);
+        };
+        let fits = certificate.trust_domain() == trust_domain
+            && certificate.namespace() == node.namespace
+            && by_token.is_none_or(|token| token == *certificate);
+        if fits { Ok(certificate.clone()) } else { Err(mismatch("certificate", certificate.to_string())) }
     }
 
     /// Whom this proof belongs to, for a log line.
@@ -244,18 +261,20 @@ mod tests {
         let by_certificate = f.authenticator.authenticate(&peer(Some("web")), &MetadataMap::new()).unwrap();
         let disagreeing = f.authenticator.authenticate(&peer(Some("reviews")), &token).unwrap();
 
-        assert_eq!(by_token.check(&node("web-0"), &identity("web")), Ok(()));
-        assert_eq!(by_certificate.check(&node("web-0"), &identity("web")), Ok(()));
-        // A certificate proves the service account, so any pod of it.
-        assert_eq!(by_certificate.check(&node("web-1"), &identity("web")), Ok(()));
-        for (proof, pod, account) in [
-            (&by_token, "reviews-0", "reviews"),
-            (&by_token, "web-1", "web"),
-            (&by_certificate, "reviews-0", "reviews"),
-            (&disagreeing, "web-0", "web"),
-            (&disagreeing, "reviews-0", "reviews"),
+        let domain = "cluster.local";
+        assert_eq!(by_token.check(&node("web-0"), domain), Ok(identity("web")));
+        // A certificate proves a service account; which pods run as it is the source's to say.
+        assert_eq!(by_certificate.check(&node("web-0"), domain), Ok(identity("web")));
+        let elsewhere = NodeId::parse("sidecar~127.1.0.1~web-0.bank~bank.svc.cluster.local").unwrap();
+        for (proof, node, domain) in [
+            (&by_token, node("reviews-0"), domain),
+            (&by_token, elsewhere.clone(), domain),
+            (&by_certificate, elsewhere, domain),
+            (&by_certificate, node("web-0"), "other.domain"),
+            (&disagreeing, node("web-0"), domain),
+            (&disagreeing, node("reviews-0"), domain),
         ] {
-            let refusal = proof.check(&node(pod), &identity(account)).unwrap_err();
+            let refusal = proof.check(&node, domain).unwrap_err();
             assert_eq!(refusal.reason(), "node_mismatch");
             let status = tonic::Status::from(refusal);
             assert_eq!(status.code(), tonic::Code::PermissionDenied);
