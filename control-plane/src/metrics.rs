@@ -62,8 +62,10 @@ impl Metrics {
                 Histogram::with_opts(HistogramOpts::new(name, help).buckets(PUSH_BUCKETS_S.to_vec()))?;
             registry.register(Box::new(metric.clone())).map(|()| metric)
         };
-        let build =
-            IntGaugeVec::new(Opts::new("outrigger_build_info", "Version of the control plane."), &["version"])?;
+        let build = IntGaugeVec::new(
+            Opts::new("outrigger_build_info", "Version of the control plane."),
+            &["version"],
+        )?;
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
 

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::ads::proxies::Proxies;
 use crate::metrics::Metrics;
 use crate::model::Findings;
-use crate::server::Synced;
+use crate::server::Lifecycle;
 
 /// How long a client may take to send a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -29,8 +29,8 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// What the pages show.
 pub struct Admin {
-    /// Whether the sources are read and every listener is bound.
-    pub synced: Synced,
+    /// Whether the source is read and the process is not stopping.
+    pub lifecycle: Lifecycle,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
     /// The connected proxies.
@@ -76,8 +76,11 @@ impl Admin {
         }
         match request.uri().path() {
             "/" => text(StatusCode::OK, "/ready\n/metrics\n/proxies\n/rejections\n/version\n"),
-            "/ready" if self.synced.is_synced() => text(StatusCode::OK, "ready\n"),
-            "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, "the source is not read yet\n"),
+            "/ready" if self.lifecycle.is_serving() => text(StatusCode::OK, "ready\n"),
+            "/ready" => text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the source is not read yet, or the process is stopping\n",
+            ),
             "/metrics" => match self.metrics.encode() {
                 Ok(encoded) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, encoded),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::auth::{Authenticator, InvalidNodeId, Peer, Refusal};
 use crate::metrics::Metrics;
 use crate::scope::ScopeError;
-use crate::server::Synced;
+use crate::server::Lifecycle;
 use crate::snapshot::Snapshot;
 use proxies::Proxies;
 
@@ -33,8 +33,8 @@ use proxies::Proxies;
 pub struct Shared {
     /// The published configuration.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// Whether there is one to serve.
-    pub synced: Synced,
+    /// Whether there is one to serve, and when to stop.
+    pub lifecycle: Lifecycle,
     /// Checks who a proxy is.
     pub authenticator: Arc<Authenticator>,
     /// The trust domain that every proxy's identity is in.
@@ -43,8 +43,6 @@ pub struct Shared {
     pub proxies: Arc<Proxies>,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
-    /// Becomes true when the process is to stop.
-    pub stopping: watch::Receiver<bool>,
 }
 
 /// The gRPC service.
@@ -112,7 +110,7 @@ impl AggregatedDiscoveryService for DiscoveryService {
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
         let shared = Arc::clone(&self.shared);
-        shared.synced.wait().await?;
+        shared.lifecycle.serving().await?;
         let peer = Peer::of(request.extensions())?.clone();
         let proof = shared.authenticator.authenticate(&peer, request.metadata()).map_err(|refusal| {
             shared.metrics.refused_proxies.with_label_values(&[refusal.reason()]).inc();

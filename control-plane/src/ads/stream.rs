@@ -4,6 +4,7 @@
 //! sends what the push queue gives. Responses go into a channel that has room for one of each type, which is
 //! all that can be unanswered, so a proxy that reads slowly holds up nobody but itself.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,6 +20,7 @@ use super::push::{PushQueue, Resources};
 use super::{Refused, Shared};
 use crate::auth::{NodeId, Peer, Proof};
 use crate::scope::{ProxyId, ScopeError};
+use crate::server::shutting_down;
 use crate::snapshot::Snapshot;
 
 /// A NACK's text is cut to this length before it is logged and kept: it comes from the other end.
@@ -39,10 +41,9 @@ pub(super) async fn serve(
     responses: Responses,
 ) {
     let result = async {
-        let mut stopping = shared.stopping.clone();
         let first = tokio::select! {
             first = requests.message() => first?,
-            () = stopped(&mut stopping) => return Err(shutting_down()),
+            () = shared.lifecycle.stopping() => return Err(shutting_down()),
         };
         let Some(first) = first else { return Ok(()) };
         let mut stream = Stream::open(&shared, &peer, &proof, &first, responses.clone())?;
@@ -51,7 +52,7 @@ pub(super) async fn serve(
             node = ?stream.proxy.node_id, identity = stream.proxy.identity, address = %peer.address,
             "proxy connected"
         );
-        let result = stream.run(first, requests, stopping).await;
+        let result = stream.run(first, requests).await;
         let reason = result.as_ref().err().map(|status: &Status| status.message());
         tracing::info!(node = ?stream.proxy.node_id, reason, "proxy disconnected");
         result
@@ -129,10 +130,12 @@ impl<'a> Stream<'a> {
         &mut self,
         first: DeltaDiscoveryRequest,
         mut requests: Streaming<DeltaDiscoveryRequest>,
-        mut stopping: watch::Receiver<bool>,
     ) -> Result<(), Status> {
         self.on_request(&first)?;
         self.push()?;
+        // One future for the whole loop: it is polled anew for every event.
+        let shared = self.shared;
+        let mut stopping = pin!(shared.lifecycle.stopping());
         loop {
             tokio::select! {
                 request = requests.message() => match request? {
@@ -143,7 +146,7 @@ impl<'a> Stream<'a> {
                     changed.map_err(|_| shutting_down())?;
                     self.on_snapshot()?;
                 }
-                () = stopped(&mut stopping) => return Err(shutting_down()),
+                () = &mut stopping => return Err(shutting_down()),
             }
             self.push()?;
         }
@@ -257,14 +260,4 @@ impl From<ScopeError> for Refused {
     fn from(error: ScopeError) -> Self {
         Self::Scope(error)
     }
-}
-
-/// Ends when the process is to stop.
-async fn stopped(stopping: &mut watch::Receiver<bool>) {
-    // A closed channel means that the process is going down, too.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
-}
-
-fn shutting_down() -> Status {
-    Status::unavailable("the control plane is shutting down")
 }

@@ -16,25 +16,25 @@ use tonic::{Request, Response, Status};
 use super::{CertificateAuthority, SignError, to_pem};
 use crate::auth::{Authenticator, Identity, Peer, PodIdentity, Refusal};
 use crate::metrics::Metrics;
-use crate::server::Synced;
+use crate::server::Lifecycle;
 
 /// The certificate service over a CA.
 pub struct CertificateService {
     authority: Arc<CertificateAuthority>,
     authenticator: Arc<Authenticator>,
     metrics: Arc<Metrics>,
-    synced: Synced,
+    lifecycle: Lifecycle,
 }
 
 impl CertificateService {
-    /// A service that signs for the pods that `authenticator` knows, once `synced` says that it knows them all.
+    /// A service that signs for the pods that `authenticator` knows, once the source is read.
     pub fn new(
         authority: Arc<CertificateAuthority>,
         authenticator: Arc<Authenticator>,
         metrics: Arc<Metrics>,
-        synced: Synced,
+        lifecycle: Lifecycle,
     ) -> Self {
-        Self { authority, authenticator, metrics, synced }
+        Self { authority, authenticator, metrics, lifecycle }
     }
 
     fn refuse(&self, who: &str, reason: &str, status: Status) -> Status {
@@ -44,10 +44,10 @@ impl CertificateService {
     }
 
     fn sign(&self, pod: &PodIdentity, request: &IstioCertificateRequest) -> Result<Vec<String>, Refused> {
-        let invalid = |text: String| Refused { reason: "invalid_argument", status: Status::invalid_argument(text) };
-        let identity =
-            Identity::new(self.authority.trust_domain(), &pod.namespace, &pod.service_account)
-                .map_err(|error| invalid(error.to_string()))?;
+        let invalid =
+            |text: String| Refused { reason: "invalid_argument", status: Status::invalid_argument(text) };
+        let identity = Identity::new(self.authority.trust_domain(), &pod.namespace, &pod.service_account)
+            .map_err(|error| invalid(error.to_string()))?;
         check_metadata(request.metadata.as_ref()).map_err(invalid)?;
         let requested = match u64::try_from(request.validity_duration) {
             Ok(0) => None,
@@ -106,7 +106,7 @@ impl IstioCertificateService for CertificateService {
         &self,
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
-        self.synced.wait().await?;
+        self.lifecycle.serving().await?;
         let peer = Peer::of(request.extensions())?;
         let authenticated = self.authenticator.authenticate(peer, request.metadata());
         let pod = authenticated.and_then(|proof| proof.pod().cloned()).map_err(|refusal: Refusal| {

@@ -94,7 +94,8 @@ async fn handshake(acceptor: &TlsAcceptor, stream: TcpStream, address: SocketAdd
 
 /// The SPIFFE id of a certificate whose chain rustls has verified (X.509-SVID: exactly one URI name).
 fn identity_in(certificate: &CertificateDer<'_>) -> io::Result<Identity> {
-    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidData, format!("client certificate: {text}"));
+    let invalid =
+        |text: &str| io::Error::new(io::ErrorKind::InvalidData, format!("client certificate: {text}"));
     let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| invalid("cannot be decoded"))?;
     let names = parsed
         .subject_alternative_name()

@@ -5,6 +5,7 @@
 //! order of the stop: no new connections, every stream ends with a reason, then the tasks are dropped.
 
 mod addresses;
+mod lifecycle;
 mod listener;
 mod options;
 mod pipeline;
@@ -19,13 +20,14 @@ use outrigger_xds_api::istio_ca::IstioCertificateServiceServer;
 use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use tonic::transport::Server;
 
 pub use addresses::{ADDRESSES_FILE, Addresses};
+pub use lifecycle::Lifecycle;
+pub(crate) use lifecycle::shutting_down;
 pub use options::{Options, Source};
 
 use crate::admin::{self, Admin};
@@ -39,7 +41,8 @@ use crate::ca::serving::{ServingCertificate, ServingError};
 use crate::metrics::Metrics;
 use crate::model::Findings;
 use crate::snapshot::Snapshot;
-use pipeline::Published;
+use lifecycle::Switch;
+pub(crate) use pipeline::Published;
 
 /// How long streams may take to end after the stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,7 +56,9 @@ const EXPIRY_WARNING: time::Duration = time::Duration::days(30);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A plaintext listener that others could reach.
-    #[error("--xds-address {0}: is not a loopback address; tokens and configuration travel in plaintext there, use --xds-tls-address")]
+    #[error(
+        "--xds-address {0}: is not a loopback address; tokens and configuration travel in plaintext there, use --xds-tls-address"
+    )]
     NotLoopback(SocketAddr),
     /// The CA has no usable root, or the data directory is not private.
     #[error("certificate authority: {0}")]
@@ -91,36 +96,11 @@ pub enum StartError {
     Ended(&'static str),
 }
 
-/// Tells when every source is read and every pod of it can authenticate.
-#[derive(Clone, Debug)]
-pub struct Synced(watch::Receiver<bool>);
-
-impl Synced {
-    /// Whether it is so now.
-    pub fn is_synced(&self) -> bool {
-        *self.0.borrow()
-    }
-
-    /// Waits until it is so; `Unavailable` when the process stops first.
-    pub async fn wait(&self) -> Result<(), Status> {
-        let mut synced = self.0.clone();
-        match synced.wait_for(|synced| *synced).await {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Status::unavailable("the control plane is shutting down")),
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn new(synced: watch::Receiver<bool>) -> Self {
-        Self(synced)
-    }
-}
-
 /// A running control plane. Dropping it stops it at once; see [`ControlPlane::stop`] for the graceful way.
 pub struct ControlPlane {
     addresses: Addresses,
-    synced: Synced,
-    stopping: watch::Sender<bool>,
+    lifecycle: Lifecycle,
+    switch: Switch,
     tasks: JoinSet<&'static str>,
     grpc: tokio::task::JoinHandle<()>,
 }
@@ -143,9 +123,26 @@ impl ControlPlane {
     /// Starts a control plane on the current runtime; returns once its listeners are bound. It serves as soon as its
     /// source is read: see [`ControlPlane::ready`].
     pub async fn start(options: Options) -> Result<Self, StartError> {
+        if !options.xds_address.ip().is_loopback() {
+            return Err(StartError::NotLoopback(options.xds_address));
+        }
         let mut tasks = JoinSet::new();
         let published = pipeline::start(&options, &mut tasks).map_err(StartError::Source)?;
         serve(options, published, tasks).await
+    }
+
+    /// Starts on free ports with what a test publishes.
+    #[cfg(test)]
+    pub(crate) async fn start_with(
+        data_dir: &std::path::Path,
+        published: Published,
+    ) -> Result<Self, StartError> {
+        use clap::Parser as _;
+        let flags = ["x", "--source=file:x", "--xds-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"];
+        let mut options = Options::parse_from(flags.into_iter().chain(["--data-dir=x"]));
+        options.data_dir = data_dir.to_owned();
+        options.xds_tls_address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        serve(options, published, JoinSet::new()).await
     }
 
     /// The bound addresses.
@@ -156,7 +153,7 @@ impl ControlPlane {
     /// Waits until the source is read, so that proxies and certificate requests are served.
     pub async fn ready(&self) {
         // The only error is that the process stops, when nobody waits any more.
-        let _ = self.synced.wait().await;
+        let _ = self.lifecycle.serving().await;
     }
 
     /// Waits until a task that should never end has ended; names it.
@@ -170,7 +167,7 @@ impl ControlPlane {
 
     /// Stops accepting, ends every stream with a reason and waits for them, at most 5 s.
     pub async fn stop(mut self) {
-        let _ = self.stopping.send(true);
+        self.switch.stop();
         if tokio::time::timeout(STOP_TIMEOUT, &mut self.grpc).await.is_err() {
             tracing::warn!("streams did not end in time");
             self.grpc.abort();
@@ -190,9 +187,6 @@ async fn serve(
     published: Published,
     mut tasks: JoinSet<&'static str>,
 ) -> Result<ControlPlane, StartError> {
-    if !options.xds_address.ip().is_loopback() {
-        return Err(StartError::NotLoopback(options.xds_address));
-    }
     let metrics = Arc::new(Metrics::new()?);
     let authority = Arc::new(open_authority(&options, &metrics)?);
     let authenticator = Arc::new(Authenticator::new(FileTokens::open(&options.data_dir)?));
@@ -211,9 +205,7 @@ async fn serve(
         admin: local(&admin)?,
     };
 
-    let (stopping, stopped) = watch::channel(false);
-    let (set_synced, synced) = watch::channel(false);
-    let synced = Synced(synced);
+    let (switch, lifecycle) = lifecycle::start();
     let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
     let (accepted, incoming) = mpsc::channel(listener::BACKLOG);
     if let Some(listener) = xds_tls {
@@ -241,33 +233,30 @@ async fn serve(
         Arc::clone(&authority),
         Arc::clone(&authenticator),
         Arc::clone(&metrics),
-        synced.clone(),
+        lifecycle.clone(),
     );
     let discovery = DiscoveryService::new(ads::Shared {
         snapshots: published.snapshots.clone(),
-        synced: synced.clone(),
+        lifecycle: lifecycle.clone(),
         authenticator: Arc::clone(&authenticator),
         trust_domain: options.trust_domain.clone(),
         proxies: Arc::clone(&proxies),
         metrics: Arc::clone(&metrics),
-        stopping: stopped.clone(),
     });
-    let mut until_stopped = stopped;
+    let until_stopped = lifecycle.clone();
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(AggregatedDiscoveryServiceServer::new(discovery))
         .add_service(IstioCertificateServiceServer::new(certificates));
     let grpc = tokio::spawn(async move {
-        let stop = async move {
-            let _ = until_stopped.wait_for(|stopping| *stopping).await;
-        };
+        let stop = async move { until_stopped.stopping().await };
         if let Err(error) = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop).await {
             tracing::error!(%error, "gRPC server");
         }
     });
     let pages = Arc::new(Admin {
-        synced: synced.clone(),
+        lifecycle: lifecycle.clone(),
         metrics: Arc::clone(&metrics),
         proxies,
         findings: published.findings.clone(),
@@ -276,8 +265,9 @@ async fn serve(
         admin::serve(admin, pages).await;
         "the admin server"
     });
+    let reader = switch.clone();
     tasks.spawn(async move {
-        follow(published, &authenticator, &metrics, &set_synced).await;
+        follow(published, &authenticator, &metrics, &reader).await;
         "the source"
     });
 
@@ -285,25 +275,20 @@ async fn serve(
     tracing::info!(
         xds = %addresses.xds, xds_tls = ?addresses.xds_tls, admin = %addresses.admin, "control plane started"
     );
-    Ok(ControlPlane { addresses, synced, stopping, tasks, grpc })
+    Ok(ControlPlane { addresses, lifecycle, switch, tasks, grpc })
 }
 
 /// Keeps tokens and gauges equal to what is published, until the source is gone.
-async fn follow(
-    published: Published,
-    authenticator: &Authenticator,
-    metrics: &Metrics,
-    synced: &watch::Sender<bool>,
-) {
+async fn follow(published: Published, authenticator: &Authenticator, metrics: &Metrics, switch: &Switch) {
     let Published { mut snapshots, mut findings } = published;
     show_findings(&findings.borrow_and_update(), metrics);
-    follow_snapshot(&snapshots.borrow_and_update(), authenticator, synced);
+    follow_snapshot(&snapshots.borrow_and_update(), authenticator, switch);
     loop {
         tokio::select! {
             changed = snapshots.changed() => {
                 if changed.is_err() { return; }
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
-                follow_snapshot(&snapshot, authenticator, synced);
+                follow_snapshot(&snapshot, authenticator, switch);
             }
             changed = findings.changed() => {
                 if changed.is_err() { return; }
@@ -313,7 +298,7 @@ async fn follow(
     }
 }
 
-fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, synced: &watch::Sender<bool>) {
+fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, switch: &Switch) {
     if snapshot.generation() == 0 {
         return;
     }
@@ -325,7 +310,7 @@ fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, synced: &
     for error in authenticator.tokens().replace(pods) {
         tracing::error!(%error, "a pod has no token");
     }
-    if !synced.send_replace(true) {
+    if switch.serve() {
         tracing::info!("the source is read; serving");
     }
 }

@@ -98,7 +98,8 @@ fn trust_domain(text: &str) -> Result<String, String> {
 
 /// A whole number with the unit `s`, `m`, `h` or `d`; more than zero.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration; write a whole number with s, m, h or d, for example 24h");
+    let wrong =
+        || format!("`{text}` is not a duration; write a whole number with s, m, h or d, for example 24h");
     let unit_s = match text.as_bytes().last() {
         Some(b's') => 1,
         Some(b'm') => 60,

@@ -15,9 +15,9 @@ use crate::source;
 const EVENTS_MAX: usize = 64;
 
 /// What the pipeline publishes.
-pub(super) struct Published {
-    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
-    pub(super) findings: watch::Receiver<Arc<Findings>>,
+pub(crate) struct Published {
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) findings: watch::Receiver<Arc<Findings>>,
 }
 
 /// Starts reading the source. Fails when it cannot be read at all.

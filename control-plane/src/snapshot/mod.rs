@@ -4,6 +4,7 @@
 //! changed; whatever did not change keeps its `Arc`, so that the ADS server sees by pointer comparison which type of
 //! which proxy may need a push. The engine runs on one task of the control plane's runtime; readers run anywhere.
 
+mod pods;
 mod publish;
 mod resource;
 
