@@ -85,12 +85,6 @@ impl Refused {
     }
 }
 
-impl From<Refused> for Status {
-    fn from(refused: Refused) -> Self {
-        refused.into_parts().1
-    }
-}
-
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for DiscoveryService {
     type StreamAggregatedResourcesStream = tokio_stream::Empty<Result<DiscoveryResponse, Status>>;

@@ -8,6 +8,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::session::delta::Verdict;
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
@@ -25,6 +26,9 @@ use crate::snapshot::Snapshot;
 
 /// A NACK's text is cut to this length before it is logged and kept: it comes from the other end.
 const NACK_MESSAGE_MAX_BYTES: usize = 4096;
+
+/// How many requests are taken in at most before something is sent.
+const BURST_MAX: usize = 2 * ResourceType::ALL.len();
 
 /// Where responses go.
 pub(super) type Responses = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
@@ -131,15 +135,28 @@ impl<'a> Stream<'a> {
         first: DeltaDiscoveryRequest,
         mut requests: Streaming<DeltaDiscoveryRequest>,
     ) -> Result<(), Status> {
-        self.on_request(&first)?;
-        self.push()?;
+        let mut next = Some(first);
         // One future for the whole loop: it is polled anew for every event.
         let shared = self.shared;
         let mut stopping = pin!(shared.lifecycle.stopping());
         loop {
+            // A proxy sends the requests of all types in one burst. What is here is taken in before anything is
+            // sent, so that the order of types holds across them.
+            for _ in 0..BURST_MAX {
+                let Some(request) = next.take() else { break };
+                self.on_request(&request)?;
+                if let Some(request) = requests.message().now_or_never() {
+                    let Some(request) = request? else { return Ok(()) };
+                    next = Some(request);
+                }
+            }
+            self.push()?;
+            if next.is_some() {
+                continue;
+            }
             tokio::select! {
                 request = requests.message() => match request? {
-                    Some(request) => self.on_request(&request)?,
+                    Some(request) => next = Some(request),
                     None => return Ok(()),
                 },
                 changed = self.snapshots.changed() => {
@@ -148,14 +165,17 @@ impl<'a> Stream<'a> {
                 }
                 () = &mut stopping => return Err(shutting_down()),
             }
-            self.push()?;
         }
     }
 
     fn on_snapshot(&mut self) -> Result<(), Status> {
         let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
         // The pod may have left or have got another service account: then this proxy has no configuration.
-        let scope = snapshot.scope_of(&self.id).map_err(|error| Status::from(Refused::Scope(error)))?;
+        let scope = snapshot.scope_of(&self.id).map_err(|error| {
+            let (reason, status) = Refused::Scope(error).into_parts();
+            self.shared.metrics.refused_proxies.with_label_values(&[reason]).inc();
+            status
+        })?;
         self.generation = snapshot.generation();
         self.resources = Resources::of(&snapshot, &scope);
         // Several changes that the proxy does not have yet count from the first.
