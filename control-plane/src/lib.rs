@@ -18,5 +18,6 @@ pub mod scope;
 pub mod server;
 pub mod snapshot;
 pub mod source;
+pub mod translate;
 
 pub use server::{Addresses, ControlPlane, Options, Source, StartError, run};

@@ -19,8 +19,8 @@ use tokio::sync::watch;
 
 use crate::ads::proxies::Proxies;
 use crate::metrics::Metrics;
-use crate::model::Findings;
 use crate::server::Lifecycle;
+use crate::snapshot::Snapshot;
 
 /// How long a client may take to send a request's head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,8 +35,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// The connected proxies.
     pub proxies: Arc<Proxies>,
-    /// What is wrong with the source's objects.
-    pub findings: watch::Receiver<Arc<Findings>>,
+    /// The published configuration, for what is wrong with the source's objects.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
 }
 
 /// Serves the pages until the task is dropped.
@@ -86,7 +86,7 @@ impl Admin {
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
             },
             "/proxies" => json(&pages::proxies(&self.proxies.list())),
-            "/rejections" => json(&pages::rejections(&self.findings.borrow())),
+            "/rejections" => json(&pages::rejections(&self.snapshots.borrow())),
             "/version" => json(&pages::version()),
             _ => text(StatusCode::NOT_FOUND, "no such page; see /\n"),
         }

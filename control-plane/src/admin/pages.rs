@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::ads::proxies::{Proxy, TypeStatus};
-use crate::model::{Finding, Findings};
+use crate::model::Finding;
+use crate::snapshot::Snapshot;
 
 /// The connected proxies with the state of each resource type.
 pub(super) fn proxies(proxies: &[Arc<Proxy>]) -> Value {
@@ -49,9 +50,9 @@ fn type_status(status: &TypeStatus, now: OffsetDateTime) -> Value {
 }
 
 /// What is wrong with the source's objects.
-pub(super) fn rejections(findings: &Findings) -> Value {
+pub(super) fn rejections(snapshot: &Snapshot) -> Value {
     let rows = |list: &[Finding]| list.iter().map(finding).collect::<Vec<_>>();
-    json!({ "rejections": rows(&findings.rejections), "problems": rows(&findings.problems) })
+    json!({ "rejections": rows(snapshot.rejections()), "problems": rows(snapshot.problems()) })
 }
 
 fn finding(finding: &Finding) -> Value {

@@ -15,7 +15,7 @@ use outrigger_xds_api::session::delta::{self, InvalidRequest, Outcome, Part};
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 use crate::scope::ScopeKey;
-use crate::snapshot::{self, ResourceSet, Snapshot};
+use crate::snapshot::{ResourceSet, Snapshot};
 
 /// Users before what they use.
 const REMOVAL_ORDER: [ResourceType; 5] = [
@@ -33,17 +33,7 @@ pub(crate) struct Resources([ResourceSet; ResourceType::ALL.len()]);
 impl Resources {
     /// What the proxy of `scope` gets by `snapshot`.
     pub(crate) fn of(snapshot: &Snapshot, scope: &ScopeKey) -> Self {
-        Self(ResourceType::ALL.map(|of| {
-            let of = match of {
-                ResourceType::Cluster => snapshot::ResourceType::Cluster,
-                ResourceType::ClusterLoadAssignment => snapshot::ResourceType::Endpoints,
-                ResourceType::Listener => snapshot::ResourceType::Listener,
-                ResourceType::RouteConfiguration => snapshot::ResourceType::Route,
-                // A workload makes its own secrets; the control plane has none to give.
-                ResourceType::Secret => return ResourceSet::default(),
-            };
-            snapshot.resources(scope, of)
-        }))
+        Self(ResourceType::ALL.map(|of| snapshot.resources(scope, of)))
     }
 
     fn get(&self, of: ResourceType) -> &ResourceSet {
@@ -61,7 +51,7 @@ struct View<'a>(&'a ResourceSet);
 impl delta::View for View<'_> {
     fn get(&self, name: &str) -> Option<delta::Resource<'_>> {
         let resource = self.0.get(name)?;
-        Some(delta::Resource { version: &resource.version, content: &resource.body })
+        Some(delta::Resource { version: &resource.version, content: &resource.content })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -201,7 +191,8 @@ mod tests {
     fn set(resources: &[(&str, &str)]) -> ResourceSet {
         let own = resources
             .iter()
-            .map(|(name, body)| Arc::new(Resource::new(name, body.as_bytes().to_vec())))
+            // The session looks at names and versions only, so one type does for all.
+            .map(|(name, body)| Arc::new(Resource::new(Cluster, name, body.as_bytes().to_vec())))
             .map(|resource| (Arc::clone(&resource.name), resource))
             .collect();
         ResourceSet { shared: Arc::default(), own: Arc::new(own) }

@@ -18,10 +18,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Request, Status, Streaming};
 
-use crate::model::Findings;
-use crate::scope::ScopeKey;
-use crate::server::{ControlPlane, Published};
-use crate::snapshot::{ProxyScope, Resource, ResourceSet, Snapshot};
+use crate::server::ControlPlane;
+use crate::snapshot::{Resource, Snapshot};
 
 const WEB: &str = "sidecar~127.1.0.1~web-0.shop~shop.svc.cluster.local";
 const REVIEWS: &str = "sidecar~127.1.0.2~reviews-0.shop~shop.svc.cluster.local";
@@ -30,48 +28,28 @@ const REVIEWS: &str = "sidecar~127.1.0.2~reviews-0.shop~shop.svc.cluster.local";
 struct Mesh {
     control_plane: ControlPlane,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    _findings: watch::Sender<Arc<Findings>>,
     dir: tempfile::TempDir,
 }
 
 type Content = [(ResourceType, &'static [(&'static str, &'static str)])];
 
-fn set(resources: &[(&str, &str)]) -> ResourceSet {
-    let own = resources
-        .iter()
-        .map(|(name, body)| Arc::new(Resource::new(name, body.as_bytes().to_vec())))
-        .map(|resource| (Arc::clone(&resource.name), resource))
-        .collect();
-    ResourceSet { shared: Arc::default(), own: Arc::new(own) }
-}
-
 /// Pods web-0 and reviews-0 in `shop`, both with the same resources.
 fn snapshot(generation: u64, content: &Content) -> Arc<Snapshot> {
-    let of = |wanted: ResourceType| {
-        content.iter().find(|(of, _)| *of == wanted).map_or_else(ResourceSet::default, |(_, list)| set(list))
+    let resources = |wanted: ResourceType| {
+        let list = content.iter().find(|(of, _)| *of == wanted).map_or(&[][..], |(_, list)| *list);
+        let encoded = list.iter().map(|(name, body)| Resource::new(wanted, name, body.as_bytes().to_vec()));
+        Arc::new(encoded.map(|resource| (Arc::clone(&resource.name), Arc::new(resource))).collect())
     };
-    let pod = |name: &str, ip: [u8; 4]| {
-        let scope = ProxyScope {
-            service_account: name.to_owned(),
-            ips: vec![ip.into()],
-            clusters: of(ResourceType::Cluster),
-            endpoints: of(ResourceType::ClusterLoadAssignment),
-            listeners: of(ResourceType::Listener),
-            routes: of(ResourceType::RouteConfiguration),
-        };
-        (ScopeKey { namespace: "shop".into(), pod: format!("{name}-0") }, Arc::new(scope))
-    };
-    Arc::new(Snapshot::of(generation, [pod("web", [127, 1, 0, 1]), pod("reviews", [127, 1, 0, 2])]))
+    let pods = [("web-0", "web", [127, 1, 0, 1].into()), ("reviews-0", "reviews", [127, 1, 0, 2].into())];
+    Arc::new(Snapshot::by_hand(generation, "shop", &pods, resources))
 }
 
 impl Mesh {
     async fn start(first: Arc<Snapshot>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (snapshots, receiver) = watch::channel(first);
-        let (findings, findings_receiver) = watch::channel(Arc::default());
-        let published = Published { snapshots: receiver, findings: findings_receiver };
-        let control_plane = ControlPlane::start_with(dir.path(), published).await.unwrap();
-        Self { control_plane, snapshots, _findings: findings, dir }
+        let control_plane = ControlPlane::start_with(dir.path(), receiver).await.unwrap();
+        Self { control_plane, snapshots, dir }
     }
 
     fn token(&self, pod: &str) -> String {
@@ -297,7 +275,7 @@ async fn a_reconnect_costs_only_the_difference() {
         .into_iter()
         .zip(["1", "2"])
         .map(|(name, body)| {
-            (name.to_owned(), Resource::new(name, body.as_bytes().to_vec()).version.to_string())
+            (name.to_owned(), Resource::new(Cluster, name, body.as_bytes().to_vec()).version.to_string())
         })
         .collect();
     client.send(request).await;
@@ -333,7 +311,7 @@ async fn streams_end_with_a_reason() {
     let mut gone = mesh.connect(WEB, "web-0").await;
     gone.subscribe(Cluster, &[]).await;
     gone.accept().await;
-    mesh.publish(Arc::new(Snapshot::of(2, [])));
+    mesh.publish(Arc::new(Snapshot::by_hand(2, "shop", &[], |_| Arc::default())));
     assert_eq!(gone.refusal().await.code(), Code::NotFound);
 
     mesh.publish(snapshot(3, FIRST));

@@ -136,7 +136,8 @@ pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
         ips.clear();
     }
     let ready = status.conditions.iter().find(|condition| condition.r#type == "Ready");
-    let ready = ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
+    let ready =
+        ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
     let inject = metadata.labels.get(INJECT).or_else(|| metadata.annotations.get(INJECT));
     let sidecar = !spec.host_network && inject.is_none_or(|value| value != "false");
     let named_ports = spec.containers.into_iter().flat_map(|container| container.ports);
@@ -231,8 +232,9 @@ pub(super) fn endpoint_slice(object: &Object) -> Result<Option<EndpointSlice>, R
         let Some(first) = endpoint.addresses.first() else {
             return Err(Refusal::new(field, "must hold an address"));
         };
-        let address =
-            first.parse().map_err(|_| Refusal::new(format!("{field}[0]"), format!("{first:?} is no IP address")))?;
+        let address = first
+            .parse()
+            .map_err(|_| Refusal::new(format!("{field}[0]"), format!("{first:?} is no IP address")))?;
         endpoints.push(SliceEndpoint {
             address,
             ready: endpoint.conditions.ready.unwrap_or(true),

@@ -61,8 +61,11 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
         if supported.contains(&version) {
             return Ok(());
         }
-        let reason =
-            format!("version {version} of {} is not supported; supported: {}", key.kind, supported.join(", "));
+        let reason = format!(
+            "version {version} of {} is not supported; supported: {}",
+            key.kind,
+            supported.join(", ")
+        );
         Err(Refusal::new("apiVersion", reason))
     };
     Ok(Some(match (group, key.kind.as_str()) {
@@ -151,7 +154,9 @@ fn read<T: DeserializeOwned>(object: &Object) -> Result<T, Refusal> {
         let reason = error.into_inner().to_string();
         // serde says `unknown field`, also of fields that the API has and this mesh does not support.
         let reason = match reason.strip_prefix("unknown field ") {
-            Some(rest) => format!("unknown or unsupported field {}", rest.replacen("expected", "supported are", 1)),
+            Some(rest) => {
+                format!("unknown or unsupported field {}", rest.replacen("expected", "supported are", 1))
+            }
             None => reason,
         };
         Refusal::new(path, reason)

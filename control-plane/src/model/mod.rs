@@ -21,8 +21,8 @@ pub use peer_authn::{MutualTlsMode, PeerAuthn};
 pub use registry::{ChangeSet, Input, Registry};
 pub use resolve::{Endpoint, InboundPort};
 pub use route::{
-    Backend, HeaderMatch, HttpRoute, Parent, PathMatch, PathRewrite, Redirect, RequestMatch, RouteAction, RouteRule,
-    StringMatch,
+    Backend, HeaderMatch, HttpRoute, Parent, PathMatch, PathRewrite, Redirect, RequestMatch, RouteAction,
+    RouteRule, StringMatch,
 };
 pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
 pub use settings::MeshSettings;

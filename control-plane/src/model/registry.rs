@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use crate::api::{self, Decoded};
 use crate::model::{
-    EndpointSlice, Finding, HttpRoute, MeshSettings, Name, PeerAuthn, Protocol, Service, TrafficPolicy, Workload,
+    EndpointSlice, Finding, HttpRoute, MeshSettings, Name, PeerAuthn, Protocol, Service, TrafficPolicy,
+    Workload,
 };
 use crate::source::{Event, Object, ObjectKey};
 
@@ -26,10 +27,14 @@ pub enum Input {
     TcpPorts,
     /// The endpoints of the Service of this name, with their workloads.
     Endpoints(Name),
+    /// The route of this name, or that there is none.
+    Route(Name),
     /// The routes whose parent is the Service of this name.
-    Routes(Name),
-    /// The traffic policy of the Service of this name.
+    RoutesOf(Name),
+    /// The traffic policy of this name, or that there is none.
     Policy(Name),
+    /// The traffic policies for the Service of this name.
+    PoliciesOf(Name),
     /// The workload of this name, or that there is none.
     Workload(Name),
     /// Which Services lead to the workload of this name, by which ports.
@@ -284,12 +289,14 @@ impl Registry {
     fn set_route(&mut self, name: &Name, new: Option<Arc<HttpRoute>>, changes: &mut ChangeSet) {
         let parents = |route: &HttpRoute| route.parents.iter().map(|parent| parent.service.clone()).collect();
         let (_, services) = self.routes.replace(name, new, parents);
-        changes.inputs.extend(services.into_iter().map(Input::Routes));
+        changes.inputs.extend(services.into_iter().map(Input::RoutesOf));
+        changes.inputs.insert(Input::Route(name.clone()));
     }
 
     fn set_policy(&mut self, name: &Name, new: Option<Arc<TrafficPolicy>>, changes: &mut ChangeSet) {
         let (_, services) = self.policies.replace(name, new, |policy| vec![policy.service.clone()]);
-        changes.inputs.extend(services.into_iter().map(Input::Policy));
+        changes.inputs.extend(services.into_iter().map(Input::PoliciesOf));
+        changes.inputs.insert(Input::Policy(name.clone()));
     }
 
     fn set_peer_authn(&mut self, name: &Name, new: Option<Arc<PeerAuthn>>, changes: &mut ChangeSet) {
@@ -321,7 +328,7 @@ impl Registry {
     }
 
     /// All workloads of a namespace.
-    pub fn workloads_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Workload>> {
+    pub fn workloads_in<'a, 'n>(&'a self, namespace: &'n str) -> impl Iterator<Item = &'a Arc<Workload>> {
         in_namespace(&self.workloads, namespace)
     }
 
@@ -331,13 +338,29 @@ impl Registry {
     }
 
     /// The slices of all Services of a namespace.
-    pub(super) fn slices_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+    pub(super) fn slices_in<'a, 'n>(
+        &'a self,
+        namespace: &'n str,
+    ) -> impl Iterator<Item = &'a Arc<EndpointSlice>> {
         in_namespace(&self.slices.objects, namespace)
     }
 
     /// The Services of a namespace.
-    pub(super) fn services_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Service>> {
+    pub(super) fn services_in<'a, 'n>(
+        &'a self,
+        namespace: &'n str,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
         in_namespace(&self.services, namespace)
+    }
+
+    /// The route of this name.
+    pub fn route(&self, name: &Name) -> Option<&Arc<HttpRoute>> {
+        self.routes.objects.get(name)
+    }
+
+    /// The traffic policy of this name.
+    pub fn policy(&self, name: &Name) -> Option<&Arc<TrafficPolicy>> {
+        self.policies.objects.get(name)
     }
 
     /// The routes whose parent is this Service, oldest first.
@@ -379,9 +402,9 @@ fn replace<T>(map: &mut BTreeMap<Name, Arc<T>>, name: &Name, new: Option<Arc<T>>
     }
 }
 
-fn in_namespace<'a, T>(
+fn in_namespace<'a, 'n, T>(
     map: &'a BTreeMap<Name, Arc<T>>,
-    namespace: &'a str,
+    namespace: &'n str,
 ) -> impl Iterator<Item = &'a Arc<T>> {
     let first = Name::new(namespace, "");
     map.range((Bound::Included(first), Bound::Unbounded))

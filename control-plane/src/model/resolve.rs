@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    EndpointSlice, MutualTlsMode, PeerAuthn, Registry, Service, ServicePort, SliceEndpoint, TargetPort, Workload,
+    EndpointSlice, MutualTlsMode, PeerAuthn, Registry, Service, ServicePort, SliceEndpoint, TargetPort,
+    Workload,
 };
 
 /// One address behind a port of a Service.
@@ -72,11 +73,11 @@ impl Registry {
     }
 
     /// The Pod behind an endpoint of a slice: the one that it names, else the one that has its address.
-    pub(super) fn workload_of(
-        &self,
+    pub(super) fn workload_of<'a>(
+        &'a self,
         slice: &EndpointSlice,
         endpoint: &SliceEndpoint,
-    ) -> Option<&Arc<Workload>> {
+    ) -> Option<&'a Arc<Workload>> {
         let namespace = &slice.name.namespace;
         match &endpoint.pod {
             Some(pod) => self.workload(&crate::model::Name::new(namespace, pod)),
@@ -136,7 +137,11 @@ impl Registry {
             let first = policies.iter().find(|policy| policy.selector.is_empty());
             first.and_then(|policy| policy.mode)
         };
-        selected.and_then(|policy| policy.mode).or_else(|| wide(&own)).or_else(|| wide(&root)).unwrap_or_default()
+        selected
+            .and_then(|policy| policy.mode)
+            .or_else(|| wide(&own))
+            .or_else(|| wide(&root))
+            .unwrap_or_default()
     }
 }
 

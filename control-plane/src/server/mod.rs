@@ -20,7 +20,7 @@ use outrigger_xds_api::istio_ca::IstioCertificateServiceServer;
 use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -39,10 +39,8 @@ use crate::ca::root::{Root, RootError, private_data_dir};
 use crate::ca::service::CertificateService;
 use crate::ca::serving::{ServingCertificate, ServingError};
 use crate::metrics::Metrics;
-use crate::model::Findings;
 use crate::snapshot::Snapshot;
 use lifecycle::Switch;
-pub(crate) use pipeline::Published;
 
 /// How long streams may take to end after the stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -127,22 +125,22 @@ impl ControlPlane {
             return Err(StartError::NotLoopback(options.xds_address));
         }
         let mut tasks = JoinSet::new();
-        let published = pipeline::start(&options, &mut tasks).map_err(StartError::Source)?;
-        serve(options, published, tasks).await
+        let snapshots = pipeline::start(&options, &mut tasks).map_err(StartError::Source)?;
+        serve(options, snapshots, tasks).await
     }
 
     /// Starts on free ports with what a test publishes.
     #[cfg(test)]
     pub(crate) async fn start_with(
         data_dir: &std::path::Path,
-        published: Published,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Self, StartError> {
         use clap::Parser as _;
         let flags = ["x", "--source=file:x", "--xds-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"];
         let mut options = Options::parse_from(flags.into_iter().chain(["--data-dir=x"]));
         options.data_dir = data_dir.to_owned();
         options.xds_tls_address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        serve(options, published, JoinSet::new()).await
+        serve(options, snapshots, JoinSet::new()).await
     }
 
     /// The bound addresses.
@@ -184,7 +182,7 @@ impl Drop for ControlPlane {
 
 async fn serve(
     options: Options,
-    published: Published,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     mut tasks: JoinSet<&'static str>,
 ) -> Result<ControlPlane, StartError> {
     let metrics = Arc::new(Metrics::new()?);
@@ -236,7 +234,7 @@ async fn serve(
         lifecycle.clone(),
     );
     let discovery = DiscoveryService::new(ads::Shared {
-        snapshots: published.snapshots.clone(),
+        snapshots: snapshots.clone(),
         lifecycle: lifecycle.clone(),
         authenticator: Arc::clone(&authenticator),
         trust_domain: options.trust_domain.clone(),
@@ -259,7 +257,7 @@ async fn serve(
         lifecycle: lifecycle.clone(),
         metrics: Arc::clone(&metrics),
         proxies,
-        findings: published.findings.clone(),
+        snapshots: snapshots.clone(),
     });
     tasks.spawn(async move {
         admin::serve(admin, pages).await;
@@ -267,7 +265,7 @@ async fn serve(
     });
     let reader = switch.clone();
     tasks.spawn(async move {
-        follow(published, &authenticator, &metrics, &reader).await;
+        follow(snapshots, &authenticator, &metrics, &reader).await;
         "the source"
     });
 
@@ -279,29 +277,27 @@ async fn serve(
 }
 
 /// Keeps tokens and gauges equal to what is published, until the source is gone.
-async fn follow(published: Published, authenticator: &Authenticator, metrics: &Metrics, switch: &Switch) {
-    let Published { mut snapshots, mut findings } = published;
-    show_findings(&findings.borrow_and_update(), metrics);
-    follow_snapshot(&snapshots.borrow_and_update(), authenticator, switch);
+async fn follow(
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    authenticator: &Authenticator,
+    metrics: &Metrics,
+    switch: &Switch,
+) {
     loop {
-        tokio::select! {
-            changed = snapshots.changed() => {
-                if changed.is_err() { return; }
-                let snapshot = Arc::clone(&snapshots.borrow_and_update());
-                follow_snapshot(&snapshot, authenticator, switch);
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        if snapshot.generation() > 0 {
+            follow_snapshot(&snapshot, authenticator, metrics);
+            if switch.serve() {
+                tracing::info!("the source is read; serving");
             }
-            changed = findings.changed() => {
-                if changed.is_err() { return; }
-                show_findings(&findings.borrow_and_update(), metrics);
-            }
+        }
+        if snapshots.changed().await.is_err() {
+            return;
         }
     }
 }
 
-fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, switch: &Switch) {
-    if snapshot.generation() == 0 {
-        return;
-    }
+fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, metrics: &Metrics) {
     let pods = snapshot.pods().map(|(pod, service_account)| PodIdentity {
         namespace: pod.namespace.clone(),
         pod: pod.pod.clone(),
@@ -310,15 +306,9 @@ fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, switch: &
     for error in authenticator.tokens().replace(pods) {
         tracing::error!(%error, "a pod has no token");
     }
-    if switch.serve() {
-        tracing::info!("the source is read; serving");
-    }
-}
-
-fn show_findings(findings: &Findings, metrics: &Metrics) {
-    let count = |list: usize| i64::try_from(list).unwrap_or(i64::MAX);
-    metrics.rejected_objects.set(count(findings.rejections.len()));
-    metrics.objects_with_problems.set(count(findings.problems.len()));
+    let count = |findings: &[_]| i64::try_from(findings.len()).unwrap_or(i64::MAX);
+    metrics.rejected_objects.set(count(snapshot.rejections()));
+    metrics.objects_with_problems.set(count(snapshot.problems()));
 }
 
 fn open_authority(options: &Options, metrics: &Metrics) -> Result<CertificateAuthority, StartError> {

@@ -7,21 +7,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::options::{Options, Source};
-use crate::model::{Findings, MeshSettings};
+use crate::model::MeshSettings;
 use crate::snapshot::{self, Snapshot};
 use crate::source;
 
 /// Batches of events that may wait for the model; a source that is faster waits.
 const EVENTS_MAX: usize = 64;
 
-/// What the pipeline publishes.
-pub(crate) struct Published {
-    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
-    pub(crate) findings: watch::Receiver<Arc<Findings>>,
-}
-
 /// Starts reading the source. Fails when it cannot be read at all.
-pub(super) fn start(options: &Options, tasks: &mut JoinSet<&'static str>) -> io::Result<Published> {
+pub(super) fn start(
+    options: &Options,
+    tasks: &mut JoinSet<&'static str>,
+) -> io::Result<watch::Receiver<Arc<Snapshot>>> {
     let settings = MeshSettings {
         trust_domain: options.trust_domain.clone(),
         cluster_domain: options.cluster_domain.clone(),
@@ -30,14 +27,13 @@ pub(super) fn start(options: &Options, tasks: &mut JoinSet<&'static str>) -> io:
         ..MeshSettings::default()
     };
     let (events, received) = mpsc::channel(EVENTS_MAX);
-    let (publish_snapshots, snapshots) = watch::channel(Arc::default());
-    let (publish_findings, findings) = watch::channel(Arc::default());
+    let (publish, snapshots) = watch::channel(Arc::default());
     match &options.source {
         Source::File(directory) => source::file::watch(directory.clone(), events)?,
     }
     tasks.spawn(async move {
-        snapshot::run(settings, received, publish_snapshots, publish_findings).await;
+        snapshot::run(settings, received, publish).await;
         "the source"
     });
-    Ok(Published { snapshots, findings })
+    Ok(snapshots)
 }

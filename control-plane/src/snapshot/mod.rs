@@ -4,47 +4,45 @@
 //! changed; whatever did not change keeps its `Arc`, so that the ADS server sees by pointer comparison which type of
 //! which proxy may need a push. The engine runs on one task of the control plane's runtime; readers run anywhere.
 
+mod engine;
 mod pods;
 mod publish;
 mod resource;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-pub use publish::{MeshSettings, run};
+use outrigger_xds_api::ResourceType;
+
+pub use crate::model::MeshSettings;
+use crate::model::{Finding, Findings};
+use crate::scope::{ProxyId, ScopeError, ScopeKey};
+pub use engine::Engine;
+pub use publish::run;
 pub use resource::{Resource, ResourceMap, ResourceSet};
 
-use crate::scope::{ProxyId, ScopeError, ScopeKey};
-
-/// The types of resources that a snapshot has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ResourceType {
-    /// `envoy.config.cluster.v3.Cluster`
-    Cluster,
-    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`
-    Endpoints,
-    /// `envoy.config.listener.v3.Listener`
-    Listener,
-    /// `envoy.config.route.v3.RouteConfiguration`
-    Route,
-}
-
-/// Everything that is served at one moment.
-#[derive(Debug, Default)]
+/// Everything that is served at one moment. Cloning copies pointers.
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     generation: u64,
-    workloads: BTreeMap<ScopeKey, Arc<ProxyScope>>,
+    /// Clusters of Service ports, for every proxy.
+    clusters: Arc<ResourceMap>,
+    /// Load assignments of Service ports, for every proxy.
+    endpoints: Arc<ResourceMap>,
+    /// Route configurations by the namespace of the clients.
+    routes: Arc<BTreeMap<String, Arc<ResourceMap>>>,
+    proxies: Arc<BTreeMap<ScopeKey, Arc<ProxyScope>>>,
+    findings: Arc<Findings>,
 }
 
-/// One proxy's configuration.
-#[derive(Debug)]
-pub(crate) struct ProxyScope {
-    pub(crate) service_account: String,
-    pub(crate) ips: Vec<std::net::IpAddr>,
-    pub(crate) clusters: ResourceSet,
-    pub(crate) endpoints: ResourceSet,
-    pub(crate) listeners: ResourceSet,
-    pub(crate) routes: ResourceSet,
+/// What one proxy has of its own.
+#[derive(Debug, Clone)]
+struct ProxyScope {
+    service_account: String,
+    ips: Vec<IpAddr>,
+    clusters: Arc<ResourceMap>,
+    listeners: Arc<ResourceMap>,
 }
 
 impl Snapshot {
@@ -56,10 +54,10 @@ impl Snapshot {
     /// Finds the scope of a proxy and checks that the identity which it proved is its Pod's.
     ///
     /// # Errors
-    /// See [`ScopeError`]. Ask again with a later snapshot after [`ScopeError::UnknownPod`].
+    /// See [`ScopeError`]. After [`ScopeError::UnknownPod`] ask again with a later snapshot.
     pub fn scope_of(&self, proxy: &ProxyId) -> Result<ScopeKey, ScopeError> {
         let key = ScopeKey { namespace: proxy.namespace.clone(), pod: proxy.pod.clone() };
-        let Some(scope) = self.workloads.get(&key) else {
+        let Some(scope) = self.proxies.get(&key) else {
             return Err(ScopeError::UnknownPod { namespace: key.namespace, pod: key.pod });
         };
         if scope.service_account != proxy.service_account {
@@ -74,14 +72,39 @@ impl Snapshot {
         }
     }
 
-    /// What the proxy of `scope` gets of type `of`. Empty when the workload is gone.
+    /// What the proxy of `scope` gets of type `of`. Empty when the workload is gone, and for secrets, which the workload's
+    /// own sidecar serves.
     pub fn resources(&self, scope: &ScopeKey, of: ResourceType) -> ResourceSet {
-        let Some(proxy) = self.workloads.get(scope) else { return ResourceSet::default() };
+        let Some(proxy) = self.proxies.get(scope) else { return ResourceSet::default() };
         match of {
-            ResourceType::Cluster => proxy.clusters.clone(),
-            ResourceType::Endpoints => proxy.endpoints.clone(),
-            ResourceType::Listener => proxy.listeners.clone(),
-            ResourceType::Route => proxy.routes.clone(),
+            ResourceType::Cluster => {
+                ResourceSet { shared: self.clusters.clone(), own: proxy.clusters.clone() }
+            }
+            ResourceType::ClusterLoadAssignment => {
+                ResourceSet { shared: self.endpoints.clone(), own: Arc::default() }
+            }
+            ResourceType::Listener => ResourceSet { shared: Arc::default(), own: proxy.listeners.clone() },
+            ResourceType::RouteConfiguration => {
+                let shared = self.routes.get(&scope.namespace).cloned().unwrap_or_default();
+                ResourceSet { shared, own: Arc::default() }
+            }
+            ResourceType::Secret => ResourceSet::default(),
         }
+    }
+
+    /// All scopes that have a configuration.
+    pub fn scopes(&self) -> impl Iterator<Item = &ScopeKey> {
+        self.proxies.keys()
+    }
+
+    /// Objects and files that were refused, each with file, field and reason; sorted. The last good version of each is in
+    /// force.
+    pub fn rejections(&self) -> &[Finding] {
+        &self.findings.rejections
+    }
+
+    /// Objects that are in force without their whole effect, for example a route to a Service that does not exist; sorted.
+    pub fn problems(&self) -> &[Finding] {
+        &self.findings.problems
     }
 }

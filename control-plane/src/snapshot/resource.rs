@@ -7,30 +7,32 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::protobuf::Any;
 
 /// One resource, ready to be sent.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resource {
     /// The resource's xDS name.
     pub name: Arc<str>,
-    /// The first 16 hexadecimal digits of the SHA-256 of `body`.
+    /// The first 16 hexadecimal digits of the SHA-256 of the encoded message.
     pub version: Arc<str>,
-    /// The encoded message: the `value` of the `google.protobuf.Any` that carries it.
-    pub body: Bytes,
+    /// The encoded message with its type URL.
+    pub content: Any,
 }
 
 impl Resource {
     /// Wraps an encoded message and computes its version.
-    pub fn new(name: &str, body: Vec<u8>) -> Self {
+    pub fn new(of: ResourceType, name: &str, encoded: Vec<u8>) -> Self {
         use std::fmt::Write as _;
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &body);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &encoded);
         let mut version = String::with_capacity(16);
         for byte in &digest.as_ref()[..8] {
             // Writing to a String cannot fail.
             let _ = write!(version, "{byte:02x}");
         }
-        Self { name: name.into(), version: version.into(), body: body.into() }
+        let content = Any { type_url: of.type_url().to_owned(), value: encoded };
+        Self { name: name.into(), version: version.into(), content }
     }
 }
 
@@ -71,7 +73,9 @@ impl ResourceSet {
     /// Whether both are the very same sets (two pointer comparisons). `true` means that nothing changed between the two
     /// snapshots that they came from; `false` that something may have.
     pub fn same_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared) && Arc::ptr_eq(&self.own, &other.own)
+        let same =
+            |a: &Arc<ResourceMap>, b: &Arc<ResourceMap>| Arc::ptr_eq(a, b) || (a.is_empty() && b.is_empty());
+        same(&self.shared, &other.shared) && same(&self.own, &other.own)
     }
 }
 
@@ -81,9 +85,9 @@ mod tests {
 
     #[test]
     fn version_follows_content_only() {
-        let a = Resource::new("a", vec![1, 2, 3]);
-        let b = Resource::new("b", vec![1, 2, 3]);
-        let c = Resource::new("a", vec![1, 2, 4]);
+        let a = Resource::new(ResourceType::Cluster, "a", vec![1, 2, 3]);
+        let b = Resource::new(ResourceType::Cluster, "b", vec![1, 2, 3]);
+        let c = Resource::new(ResourceType::Cluster, "a", vec![1, 2, 4]);
         assert_eq!(a.version, b.version);
         assert_ne!(a.version, c.version);
         // sha256(01 02 03) begins so.

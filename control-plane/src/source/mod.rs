@@ -140,3 +140,19 @@ mod tests {
         assert_eq!(origin.position_of("status"), at(1));
     }
 }
+
+/// An origin for tests of other modules.
+#[cfg(test)]
+pub(crate) fn test_origin(kind: &str, namespace: &str, name: &str) -> Arc<Origin> {
+    Arc::new(Origin {
+        object: ObjectKey {
+            group: String::new(),
+            kind: kind.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        },
+        file: "test.yaml".into(),
+        start: Position { line: 1, column: 1 },
+        fields: BTreeMap::new(),
+    })
+}

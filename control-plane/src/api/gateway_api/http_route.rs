@@ -6,8 +6,8 @@
 use crate::api::gateway_api::wire;
 use crate::api::{Refusal, Strict, duration, name_of, read};
 use crate::model::{
-    Backend, HeaderMatch, HttpRoute, Name, Parent, PathMatch, PathRewrite, Redirect, RequestMatch, RouteAction,
-    RouteRule, StringMatch,
+    Backend, HeaderMatch, HttpRoute, Name, Parent, PathMatch, PathRewrite, Redirect, RequestMatch,
+    RouteAction, RouteRule, StringMatch,
 };
 use crate::source::Object;
 
@@ -128,8 +128,9 @@ fn request_match_of(wire: wire::Match, field: &str) -> Result<RequestMatch, Refu
     let mut headers: Vec<HeaderMatch> = Vec::new();
     for (index, header) in wire.headers.into_iter().enumerate() {
         let field = format!("{field}.headers[{index}]");
-        let name = http::HeaderName::from_bytes(header.name.as_bytes())
-            .map_err(|_| Refusal::new(format!("{field}.name"), format!("{:?} is no header name", header.name)))?;
+        let name = http::HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| {
+            Refusal::new(format!("{field}.name"), format!("{:?} is no header name", header.name))
+        })?;
         if headers.iter().any(|other| other.name == name.as_str()) {
             return Err(Refusal::new(format!("{field}.name"), format!("header {name} is there twice")));
         }
@@ -201,7 +202,9 @@ fn path_rewrite(
     matches: &[RequestMatch],
     field: &str,
 ) -> Result<PathRewrite, Refusal> {
-    let missing = |name: &str| Refusal::new(format!("{field}.{name}"), format!("must be there for type {}", path.r#type));
+    let missing = |name: &str| {
+        Refusal::new(format!("{field}.{name}"), format!("must be there for type {}", path.r#type))
+    };
     match (path.r#type.as_str(), &path.replace_full_path, &path.replace_prefix_match) {
         ("ReplaceFullPath", Some(full), None) => Ok(PathRewrite::Full(full.clone())),
         ("ReplaceFullPath", None, _) => Err(missing("replaceFullPath")),
@@ -229,7 +232,8 @@ fn backend(backend: wire::BackendRef, route: &Name, field: String) -> Result<Bac
         return Err(Refusal::new(format!("{field}.group"), format!("group {group:?} is not supported")));
     }
     if let Some(namespace) = backend.namespace.as_deref().filter(|namespace| **namespace != route.namespace) {
-        let reason = format!("a backend in namespace {namespace} needs a ReferenceGrant, which is not supported");
+        let reason =
+            format!("a backend in namespace {namespace} needs a ReferenceGrant, which is not supported");
         return Err(Refusal::new(format!("{field}.namespace"), reason));
     }
     let Some(number) = backend.port else {

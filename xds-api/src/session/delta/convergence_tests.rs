@@ -22,7 +22,7 @@ struct Store(BTreeMap<String, (String, Any)>);
 
 impl View for Store {
     fn get(&self, name: &str) -> Option<Resource<'_>> {
-        self.0.get(name).map(|(version, content)| Resource { version, content: &content.value })
+        self.0.get(name).map(|(version, content)| Resource { version, content })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {

@@ -23,8 +23,8 @@ pub trait View {
 pub struct Resource<'a> {
     /// Changes whenever the content does; best a hash of the content, so that it survives a restart.
     pub version: &'a str,
-    /// The encoded message, without the `Any` around it. Copied only when it is sent.
-    pub content: &'a [u8],
+    /// The encoded resource. Copied only when it is sent.
+    pub content: &'a Any,
 }
 
 /// Which part of a difference to send: updates go out in the order of the types, removals in the reverse order.
@@ -344,10 +344,7 @@ impl Server {
                     resources.push(discovery::Resource {
                         name: name.to_owned(),
                         version: resource.version.to_owned(),
-                        resource: Some(Any {
-                            type_url: self.resource_type.type_url().to_owned(),
-                            value: resource.content.to_vec(),
-                        }),
+                        resource: Some(resource.content.clone()),
                         ..Default::default()
                     });
                 }

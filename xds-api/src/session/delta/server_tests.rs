@@ -24,7 +24,7 @@ impl Resources {
 
 impl View for Resources {
     fn get(&self, name: &str) -> Option<Resource<'_>> {
-        self.0.get(name).map(|(version, content)| Resource { version, content: &content.value })
+        self.0.get(name).map(|(version, content)| Resource { version, content })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
