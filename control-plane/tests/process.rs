@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use outrigger_control_plane::Addresses;
 
@@ -15,6 +16,9 @@ metadata: { name: web-0, namespace: shop, labels: { app: web } }
 spec: { serviceAccountName: web, containers: [ { name: web } ] }
 status: { podIP: 127.1.0.1, podIPs: [ { ip: 127.1.0.1 } ] }
 ";
+
+/// Whatever is waited for comes much earlier.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Process {
     child: Child,
@@ -28,12 +32,12 @@ impl Drop for Process {
     }
 }
 
-fn command(dir: &Path, flags: &[&str]) -> Command {
+fn command(dir: &Path, source: &str, flags: &[&str]) -> Command {
     std::fs::create_dir_all(dir.join("mesh")).unwrap();
     std::fs::write(dir.join("mesh/pod.yaml"), POD).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-control-plane"));
     command
-        .arg(format!("--source=file:{}", dir.join("mesh").display()))
+        .arg(format!("--source=file:{}", dir.join(source).display()))
         .arg(format!("--data-dir={}", dir.join("data").display()))
         .args(flags)
         .env_remove("RUST_LOG")
@@ -46,8 +50,8 @@ const FREE_PORTS: &[&str] =
     &["--xds-address=127.0.0.1:0", "--xds-tls-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"];
 
 /// Runs to the end and shows what was said.
-fn fails(dir: &Path, flags: &[&str]) -> String {
-    let Output { status, stderr, .. } = command(dir, flags).output().unwrap();
+fn fails(dir: &Path, source: &str, flags: &[&str]) -> String {
+    let Output { status, stderr, .. } = command(dir, source, flags).output().unwrap();
     assert!(!status.success(), "{flags:?}");
     String::from_utf8(stderr).unwrap()
 }
@@ -55,12 +59,14 @@ fn fails(dir: &Path, flags: &[&str]) -> String {
 impl Process {
     fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = command(dir.path(), FREE_PORTS).spawn().unwrap();
+        let child = command(dir.path(), "mesh", FREE_PORTS).spawn().unwrap();
         Self { child, dir }
     }
 
     fn addresses(&mut self) -> Addresses {
+        let started = Instant::now();
         loop {
+            assert!(started.elapsed() < DEADLINE, "no addresses.json");
             if let Ok(text) = std::fs::read(self.dir.path().join("data/addresses.json")) {
                 return serde_json::from_slice(&text).unwrap();
             }
@@ -82,7 +88,9 @@ fn get(address: SocketAddr, path: &str) -> String {
 fn it_becomes_ready_and_ends_well_on_sigterm() {
     let mut process = Process::start();
     let addresses = process.addresses();
+    let started = Instant::now();
     while !get(addresses.admin, "/ready").starts_with("HTTP/1.1 200 ") {
+        assert!(started.elapsed() < DEADLINE, "not ready");
         std::thread::yield_now();
     }
     let token = std::fs::read_to_string(process.dir.path().join("data/tokens/shop/web-0")).unwrap();
@@ -101,18 +109,18 @@ fn it_becomes_ready_and_ends_well_on_sigterm() {
 #[test]
 fn bad_flags_end_it_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = fails(dir.path(), &["--xds-address=0.0.0.0:0", "--admin-address=127.0.0.1:0"]);
+    let refused = fails(dir.path(), "mesh", &["--xds-address=0.0.0.0:0", "--admin-address=127.0.0.1:0"]);
     assert!(refused.contains("not a loopback address"), "{refused}");
 
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let flag = format!("--xds-address={}", taken.local_addr().unwrap());
-    let refused = fails(dir.path(), &[&flag, "--admin-address=127.0.0.1:0"]);
+    let refused = fails(dir.path(), "mesh", &[&flag, "--admin-address=127.0.0.1:0"]);
     assert!(refused.contains("--xds-address") && refused.contains("in use"), "{refused}");
 
-    let refused = fails(dir.path(), &["--source=file:/nonexistent-directory"]);
-    assert!(refused.contains("--source"), "{refused}");
+    let refused = fails(dir.path(), "elsewhere", FREE_PORTS);
+    assert!(refused.contains("--source") && refused.contains("elsewhere"), "{refused}");
 
     let missing = ["--ca-cert=/nonexistent.pem", "--ca-key=/nonexistent-key.pem"];
-    let refused = fails(dir.path(), &[&missing[..], FREE_PORTS].concat());
+    let refused = fails(dir.path(), "mesh", &[&missing[..], FREE_PORTS].concat());
     assert!(refused.contains("/nonexistent"), "{refused}");
 }

@@ -80,13 +80,16 @@ impl Mesh {
 
     /// The proxies page once `ready` holds for it.
     async fn proxies(&self, ready: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-        loop {
-            let page: serde_json::Value = serde_json::from_str(&self.page("/proxies").await.1).unwrap();
-            if ready(&page["proxies"]) {
-                return page["proxies"].clone();
+        let poll = async {
+            loop {
+                let page: serde_json::Value = serde_json::from_str(&self.page("/proxies").await.1).unwrap();
+                if ready(&page["proxies"]) {
+                    return page["proxies"].clone();
+                }
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), poll).await.expect("the state never came")
     }
 }
 

@@ -81,8 +81,13 @@ pub enum StartError {
         source: io::Error,
     },
     /// The source cannot be read.
-    #[error("--source: {0}")]
-    Source(io::Error),
+    #[error("--source {location}: {source}")]
+    Source {
+        /// The source as it was given.
+        location: Source,
+        /// What the system said.
+        source: io::Error,
+    },
     /// `addresses.json` cannot be written.
     #[error("{ADDRESSES_FILE} in --data-dir: {0}")]
     Addresses(io::Error),
@@ -125,7 +130,8 @@ impl ControlPlane {
             return Err(StartError::NotLoopback(options.xds_address));
         }
         let mut tasks = JoinSet::new();
-        let snapshots = pipeline::start(&options, &mut tasks).map_err(StartError::Source)?;
+        let snapshots = pipeline::start(&options, &mut tasks)
+            .map_err(|source| StartError::Source { location: options.source.clone(), source })?;
         serve(options, snapshots, tasks).await
     }
 

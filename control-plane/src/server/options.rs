@@ -1,5 +1,6 @@
 //! What the control plane is started with: flags, each also an environment variable.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -69,6 +70,14 @@ pub struct Options {
 pub enum Source {
     /// A directory of Kubernetes YAML.
     File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(directory) => write!(f, "file:{}", directory.display()),
+        }
+    }
 }
 
 impl FromStr for Source {
