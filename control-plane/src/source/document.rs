@@ -48,7 +48,11 @@ fn object(file: &Arc<str>, document: &Node) -> Result<Object, ParseError> {
     let text = |node: &Node, field: &str, path: &str| match node.get(field) {
         Some(value) => match value.as_str() {
             Some(text) if !text.is_empty() => Ok(text.to_owned()),
-            _ => Err(at(value, &format!("{path} must be a text that is not empty"))),
+            _ => {
+                let reason =
+                    format!("{path} must be a text that is not empty, not {}", value.value.describe());
+                Err(at(value, &reason))
+            }
         },
         None => Err(at(node, &format!("a Kubernetes object must have {path}"))),
     };

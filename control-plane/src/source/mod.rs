@@ -156,3 +156,12 @@ pub(crate) fn test_origin(kind: &str, namespace: &str, name: &str) -> Arc<Origin
         fields: BTreeMap::new(),
     })
 }
+
+/// The objects of a YAML text, for tests of other modules.
+#[cfg(test)]
+pub(crate) fn test_objects(text: &str) -> Vec<Object> {
+    match document::parse(&"test.yaml".into(), text.as_bytes()) {
+        Ok(objects) => objects,
+        Err(error) => panic!("{error:?}"),
+    }
+}
