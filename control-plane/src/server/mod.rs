@@ -1,103 +1,47 @@
 //! The life of the process: start, readiness, stop.
 //!
-//! Everything runs on one current-thread runtime, apart from the source's own thread. The order of the start: the CA and
-//! the tokens, then the listeners, then the source; nothing is served before the source is read, callers wait. The
-//! order of the stop: no new connections, every stream ends with a reason, then the tasks are dropped.
+//! Everything runs on one current-thread runtime, apart from the source's own thread. The start: the source begins to
+//! be read, then the CA and the tokens, then the listeners; nothing is served before the source is read in full,
+//! callers wait. The stop: no new connections, every stream ends with a reason, then the tasks are dropped.
 
 mod addresses;
+mod error;
+mod grpc;
 mod lifecycle;
 mod listener;
 mod options;
 mod pipeline;
 
 use std::future::Future;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outrigger_xds_api::istio_ca::IstioCertificateServiceServer;
-use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
 
 pub use addresses::{ADDRESSES_FILE, Addresses};
+pub use error::StartError;
 pub use lifecycle::Lifecycle;
 pub(crate) use lifecycle::shutting_down;
 pub use options::{Options, Source};
 
 use crate::admin::{self, Admin};
+use crate::ads;
 use crate::ads::proxies::Proxies;
-use crate::ads::{self, DiscoveryService};
-use crate::auth::{Authenticator, FileTokens, PodIdentity, TokenError};
+use crate::auth::{Authenticator, FileTokens, PodIdentity};
 use crate::ca::CertificateAuthority;
-use crate::ca::root::{Root, RootError, private_data_dir};
-use crate::ca::service::CertificateService;
-use crate::ca::serving::{ServingCertificate, ServingError};
+use crate::ca::root::{Root, private_data_dir};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use lifecycle::Switch;
 
 /// How long streams may take to end after the stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection that is silent for this long is asked for a sign of life, and closed without one.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The CA warns from this long before its own chain expires.
 const EXPIRY_WARNING: time::Duration = time::Duration::days(30);
-
-/// Why the control plane did not start, or stopped by itself.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A plaintext listener that others could reach.
-    #[error(
-        "--xds-address {0}: is not a loopback address; tokens and configuration travel in plaintext there, use --xds-tls-address"
-    )]
-    NotLoopback(SocketAddr),
-    /// The CA has no usable root, or the data directory is not private.
-    #[error("certificate authority: {0}")]
-    Root(#[from] RootError),
-    /// The token directory cannot be made.
-    #[error("tokens: {0}")]
-    Tokens(#[from] TokenError),
-    /// The control plane's own certificate.
-    #[error(transparent)]
-    Serving(#[from] ServingError),
-    /// rustls refuses the configuration.
-    #[error("--xds-tls-address: {0}")]
-    Tls(#[from] rustls::Error),
-    /// An address cannot be bound.
-    #[error("{flag} {address}: {source}")]
-    Bind {
-        /// The flag that named it.
-        flag: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The source cannot be read.
-    #[error("--source {location}: {source}")]
-    Source {
-        /// The source as it was given.
-        location: Source,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// `addresses.json` cannot be written.
-    #[error("{ADDRESSES_FILE} in --data-dir: {0}")]
-    Addresses(io::Error),
-    /// Two metrics have one name.
-    #[error("metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
-    /// A task that lives as long as the process ended.
-    #[error("{0} ended unexpectedly")]
-    Ended(&'static str),
-}
 
 /// A running control plane. Dropping it stops it at once; see [`ControlPlane::stop`] for the graceful way.
 pub struct ControlPlane {
@@ -145,7 +89,7 @@ impl ControlPlane {
         let flags = ["x", "--source=file:x", "--xds-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"];
         let mut options = Options::parse_from(flags.into_iter().chain(["--data-dir=x"]));
         options.data_dir = data_dir.to_owned();
-        options.xds_tls_address = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        options.xds_tls_address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         serve(options, snapshots, JoinSet::new()).await
     }
 
@@ -211,54 +155,15 @@ async fn serve(
 
     let (switch, lifecycle) = lifecycle::start();
     let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
-    let (accepted, incoming) = mpsc::channel(listener::BACKLOG);
-    if let Some(listener) = xds_tls {
-        let (serving, not_after) = ServingCertificate::issue(
-            Arc::clone(&authority),
-            serving_addresses(addresses.xds_tls),
-            OffsetDateTime::now_utc(),
-        )?;
-        let acceptor = listener::acceptor(Arc::clone(&serving) as _, authority.root_certificate())?;
-        let accepted = accepted.clone();
-        tasks.spawn(async move {
-            tokio::select! {
-                () = serving.keep_fresh(not_after) => {}
-                () = listener::accept(listener, Some(acceptor), accepted) => {}
-            }
-            "the TLS listener"
-        });
-    }
-    tasks.spawn(async move {
-        listener::accept(xds, None, accepted).await;
-        "the plaintext listener"
-    });
-
-    let certificates = CertificateService::new(
-        Arc::clone(&authority),
-        Arc::clone(&authenticator),
-        Arc::clone(&metrics),
-        lifecycle.clone(),
-    );
-    let discovery = DiscoveryService::new(ads::Shared {
+    let discovery = ads::Shared {
         snapshots: snapshots.clone(),
         lifecycle: lifecycle.clone(),
         authenticator: Arc::clone(&authenticator),
         trust_domain: options.trust_domain.clone(),
         proxies: Arc::clone(&proxies),
         metrics: Arc::clone(&metrics),
-    });
-    let until_stopped = lifecycle.clone();
-    let router = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(AggregatedDiscoveryServiceServer::new(discovery))
-        .add_service(IstioCertificateServiceServer::new(certificates));
-    let grpc = tokio::spawn(async move {
-        let stop = async move { until_stopped.stopping().await };
-        if let Err(error) = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop).await {
-            tracing::error!(%error, "gRPC server");
-        }
-    });
+    };
+    let grpc = grpc::serve(xds, xds_tls, authority, discovery, &mut tasks)?;
     let pages = Arc::new(Admin {
         lifecycle: lifecycle.clone(),
         metrics: Arc::clone(&metrics),
@@ -333,16 +238,4 @@ fn open_authority(options: &Options, metrics: &Metrics) -> Result<CertificateAut
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Bind { flag, address, source })
-}
-
-/// The addresses that the serving certificate is good for: loopback, and the listener's own unless it is "any".
-fn serving_addresses(listener: Option<SocketAddr>) -> Vec<IpAddr> {
-    let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
-    if let Some(ip) = listener.map(|address| address.ip())
-        && !ip.is_unspecified()
-        && !addresses.contains(&ip)
-    {
-        addresses.push(ip);
-    }
-    addresses
 }
