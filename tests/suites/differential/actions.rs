@@ -110,9 +110,11 @@ fn weighted_clusters() {
             "90 to 10",
             weighted(json!([{"name": "up", "weight": 90}, {"name": "up2", "weight": 10}])),
         )
-        .drive(|target, view| split(target, view, 0.1)),
+        .drive(|target, view| split(target, view, 0.1))
+        .without_logs(),
         Case::routes("1 to 3", weighted(json!([{"name": "up", "weight": 1}, {"name": "up2", "weight": 3}])))
-            .drive(|target, view| split(target, view, 0.75)),
+            .drive(|target, view| split(target, view, 0.75))
+            .without_logs(),
         Case::routes(
             "all to one",
             weighted(json!([{"name": "up", "weight": 0}, {"name": "up2", "weight": 5}])),
