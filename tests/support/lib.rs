@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod addr;
+pub mod ads;
 pub mod bootstrap;
 pub mod certs;
 pub mod client;

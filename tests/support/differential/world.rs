@@ -139,11 +139,17 @@ impl World {
             }
             let method = exchange.bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
             let method = String::from_utf8_lossy(method).into_owned();
+            let mut announced = true;
             for _ in 0..exchange.responses {
-                view.add_answer(format!("{}: client", exchange.name), &client.response_to(&method));
+                let answer = client.response_to(&method);
+                announced =
+                    !answer.as_ref().is_ok_and(|response| !response.headers.lists("connection", "close"));
+                view.add_answer(format!("{}: client", exchange.name), &answer);
             }
             if exchange.look_for_close {
-                let closed = client.closes_within(Duration::from_secs(2));
+                // An announced close may come late: Envoy waits up to a second for the client to go first.
+                let limit = Duration::from_millis(if announced { 3_000 } else { 100 });
+                let closed = client.closes_within(limit);
                 view.add(format!("{}: closed", exchange.name), format!("  {closed}\n"));
             }
             view.add_requests(format!("{}: upstream", exchange.name), &self.take_requests());

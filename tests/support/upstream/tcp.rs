@@ -1,7 +1,7 @@
 //! A TCP upstream below HTTP.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -33,7 +33,12 @@ pub struct TcpUpstream {
 impl TcpUpstream {
     /// Starts one on an address of its own.
     pub fn start(behaviour: TcpBehaviour) -> Self {
-        let listener = TcpListener::bind((pod_ip(), 0)).expect("bind a loopback address");
+        Self::start_at((IpAddr::from(pod_ip()), 0).into(), behaviour)
+    }
+
+    /// Starts one at `addr`; port 0 lets the kernel choose.
+    pub fn start_at(addr: SocketAddr, behaviour: TcpBehaviour) -> Self {
+        let listener = TcpListener::bind(addr).expect("bind a loopback address");
         let addr = listener.local_addr().expect("address of a bound socket");
         let (connections, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         let (count, stopped) = (connections.clone(), stop.clone());
