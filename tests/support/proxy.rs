@@ -1,7 +1,7 @@
 //! A whole proxy as a child process: ours or a real Envoy, started on the same file.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -29,13 +29,17 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// The program; `None` when Envoy is not installed, and then the calling test has been reported as skipped.
+    /// The program; `None` when Envoy is not installed, and then the calling test has been reported as skipped. The
+    /// variable OUTRIGGER_PROXY names another program to be tested as ours.
     ///
     /// # Panics
     /// When our own binary has not been built.
     pub fn program(self) -> Option<PathBuf> {
         match self {
-            Engine::Outrigger => Some(binary("outrigger-proxy")),
+            Engine::Outrigger => Some(match env::var_os("OUTRIGGER_PROXY") {
+                Some(file) => PathBuf::from(file),
+                None => binary("outrigger-proxy"),
+            }),
             Engine::Envoy => require_tool("envoy"),
         }
     }
@@ -85,12 +89,21 @@ pub struct Launch {
     args: Vec<OsString>,
     envs: Vec<(String, String)>,
     max_open_files: Option<u32>,
+    program: Option<PathBuf>,
+    wrapper: Vec<OsString>,
 }
 
 impl Launch {
     /// This engine with one worker.
     pub fn new(engine: Engine) -> Self {
-        Launch { engine, args: Vec::new(), envs: Vec::new(), max_open_files: None }
+        Launch {
+            engine,
+            args: Vec::new(),
+            envs: Vec::new(),
+            max_open_files: None,
+            program: None,
+            wrapper: Vec::new(),
+        }
     }
 
     /// One more argument.
@@ -114,17 +127,32 @@ impl Launch {
         self
     }
 
+    /// Runs this program instead of the engine's own.
+    #[must_use]
+    pub fn program(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
+    }
+
+    /// Runs the program under another one, such as valgrind; these are its path and arguments. The process of the
+    /// [`Proxy`] is then that one: end it by [`Proxy::quit`].
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&OsStr]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// The command on `file`, without starting it; `None` as [`Engine::program`].
     pub fn command(&self, file: &Path) -> Option<Command> {
-        let program = self.engine.program()?;
-        let mut command = match self.max_open_files {
-            Some(limit) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\"")).arg(program);
-                shell
-            }
-            None => Command::new(program),
-        };
+        let program = self.program.clone().or_else(|| self.engine.program())?;
+        let mut words = self.wrapper.clone();
+        if let Some(limit) = self.max_open_files {
+            let script = format!("ulimit -n {limit} && exec \"$0\" \"$@\"");
+            words.extend(["sh", "-c", &script].map(OsString::from));
+        }
+        words.push(program.into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
         command.arg("-c").arg(file).args(["--concurrency", "1", "--disable-hot-restart"]).args(&self.args);
         command.envs(self.envs.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         Some(command)
@@ -154,7 +182,14 @@ impl Launch {
             .stderr(File::create(&stderr).expect("log file"));
         command.current_dir(bootstrap.folder());
         let child = command.spawn().unwrap_or_else(|error| panic!("start {command:?}: {error}"));
-        Some(Proxy { engine: self.engine, child, admin: bootstrap.admin, stdout, stderr })
+        Some(Proxy {
+            engine: self.engine,
+            child,
+            admin: bootstrap.admin,
+            stdout,
+            stderr,
+            wrapped: !self.wrapper.is_empty(),
+        })
     }
 
     /// Runs the command until it ends by itself, as with `--mode validate`, at most [`PATIENCE`].
@@ -189,6 +224,7 @@ pub struct Proxy {
     admin: SocketAddr,
     stdout: PathBuf,
     stderr: PathBuf,
+    wrapped: bool,
 }
 
 impl Proxy {
@@ -205,7 +241,9 @@ impl Proxy {
     }
 
     fn wait_ready(mut self) -> Result<Proxy, String> {
-        let ready = within(PATIENCE, || {
+        // Under valgrind all is some fifty times slower.
+        let limit = if self.wrapped { 10 * PATIENCE } else { PATIENCE };
+        let ready = within(limit, || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Some(Err(format!("ended with {status}")));
             }
@@ -307,6 +345,17 @@ impl Proxy {
     /// Waits for the end; `None` when it does not come within `limit`.
     pub fn wait_exit(&mut self, limit: Duration) -> Option<ExitStatus> {
         within(limit, || self.child.try_wait().ok().flatten())
+    }
+
+    /// Asks the admin listener to end the process and waits for that.
+    ///
+    /// # Panics
+    /// When it does not end.
+    #[track_caller]
+    pub fn quit(mut self) -> ExitStatus {
+        let _ = self.try_admin("POST", "/quitquitquit");
+        let status = self.wait_exit(10 * PATIENCE);
+        status.unwrap_or_else(|| panic!("{} does not quit:\n{}", self.engine, self.stderr()))
     }
 
     /// Sends SIGTERM and waits for the end, so that the logs are whole.
