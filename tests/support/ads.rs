@@ -90,7 +90,8 @@ impl FakeAds {
             .enable_all()
             .build()
             .expect("a runtime");
-        let listener = runtime.block_on(TcpListener::bind(addr)).expect("bind a loopback address");
+        // A server that was just dropped here lets go of its socket in the background.
+        let listener = eventually("a free address", || runtime.block_on(TcpListener::bind(addr)).ok());
         let addr = listener.local_addr().expect("address of a bound socket");
         let state = Arc::new(Mutex::new(State::default()));
         let (changed, watcher) = watch::channel(0);
