@@ -82,8 +82,11 @@ fn identities(pki: &Pki) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// Gives the proxies at the client's and at the server's side.
+type Place = fn(Engine) -> (Engine, Engine);
+
 /// Who runs at the client's and at the server's side: `engine` at both, or beside an Envoy.
-const PLACES: [(&str, fn(Engine) -> (Engine, Engine)); 3] = [
+const PLACES: [(&str, Place); 3] = [
     ("both sides", |engine| (engine, engine)),
     ("the client's side", |engine| (engine, Engine::Envoy)),
     ("the server's side", |engine| (Engine::Envoy, engine)),
