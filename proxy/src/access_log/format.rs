@@ -221,7 +221,6 @@ mod tests {
             authority: Some(HeaderValue::from_static("reviews:80")),
             scheme: "http",
             headers: plan.request.iter().map(value).collect(),
-            ..CapturedRequest::default()
         });
         info.response_headers = plan.response.iter().map(value).collect();
         info.response_code = 200;

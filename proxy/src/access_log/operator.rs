@@ -363,7 +363,7 @@ fn text(value: Option<&str>, out: &mut Vec<u8>) -> Appended {
     }
 }
 
-fn shared<'a>(value: Option<&'a Option<Arc<str>>>) -> Option<&'a str> {
+fn shared(value: Option<&Option<Arc<str>>>) -> Option<&str> {
     value?.as_deref()
 }
 
