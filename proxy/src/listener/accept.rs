@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::tls_inspector::{self, ClientHello, InspectError};
 use super::{ConnectionFacts, FilterChain, Listener, NetworkFilter};
@@ -43,20 +43,28 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections of `socket` until it is dropped, and serves each in a task of its own, which lives on after that. Each
+/// Accepts connections of `socket` until `stop` is done, and serves each in a task of its own, which lives on after that. Each
 /// connection gets the listener that is published when it comes; while there is none, connections are closed. Runs on the
 /// worker's local runtime.
-pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: ListenSocket) {
-    let acceptor = match Acceptor::new(socket) {
-        Ok(acceptor) => acceptor,
-        Err(error) => {
-            tracing::error!(listener = %live.name(), %error, "the listening socket cannot be used");
-            return;
-        }
-    };
+///
+/// # Errors
+/// The runtime cannot register the socket.
+pub async fn accept_loop(
+    worker: Rc<Worker>,
+    live: Arc<Live<Listener>>,
+    socket: ListenSocket,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let acceptor = Acceptor::new(socket)?;
     let closed = Rc::new(Notify::new());
+    let mut stop = std::pin::pin!(stop);
     loop {
-        match acceptor.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            accepted = acceptor.accept() => accepted,
+        };
+        match accepted {
             Ok(raw) => {
                 let Some(listener) = live.get() else { continue };
                 let connection = Connection::new(worker.clone(), live.clone(), listener, closed.clone());
@@ -68,8 +76,11 @@ pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: 
                     listener.stats.downstream_global_cx_overflow.inc();
                 }
                 tracing::warn!(listener = %live.name(), %error, "accepting pauses");
-                // Either way it is time to try again.
-                let _ = timeout(OUT_OF_DESCRIPTORS_PAUSE, closed.notified()).await;
+                tokio::select! {
+                    () = &mut stop => return Ok(()),
+                    () = closed.notified() => {}
+                    () = sleep(OUT_OF_DESCRIPTORS_PAUSE) => {}
+                }
             }
             // The peer went away while it was in the queue, or its packet was broken: the socket is fine.
             Err(error) => tracing::debug!(listener = %live.name(), %error, "a connection was not accepted"),

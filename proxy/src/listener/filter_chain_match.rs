@@ -309,3 +309,6 @@ impl SourcePorts {
         exact.or_else(|| self.0.get(&None))
     }
 }
+
+#[cfg(test)]
+mod tests;

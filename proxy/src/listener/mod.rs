@@ -44,3 +44,6 @@ pub struct Listener {
     /// `access_log` of the listener: only for connections that no chain took.
     pub access_logs: Vec<crate::access_log::AccessLog>,
 }
+
+#[cfg(test)]
+mod tests;

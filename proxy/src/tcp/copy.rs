@@ -166,3 +166,6 @@ impl Direction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,3 +38,6 @@ pub struct TcpProxy {
     /// Our own: mesh metrics.
     pub reporter: Option<Reporter>,
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

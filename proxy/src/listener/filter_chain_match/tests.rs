@@ -1,19 +1,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use crate::listener::NetworkFilter;
+use crate::config::live::Live;
+use crate::stats::Stats;
 use crate::transport_socket::DownstreamTransport;
 
 fn chain(name: &str) -> Arc<FilterChain> {
-    let proxy = crate::tcp::tests::proxy_to(crate::config::live::Live::empty("none"));
-    Arc::new(FilterChain {
-        id: FilterChain::next_id(),
-        name: name.into(),
-        transport: DownstreamTransport::Plaintext,
-        handshake_timeout: None,
-        filter: NetworkFilter::Tcp(Arc::new(proxy)),
-        hash: 0,
-    })
+    let proxy = crate::tcp::tests::proxy_to(&Stats::new(), Live::empty("none"));
+    crate::tcp::tests::chain(name, DownstreamTransport::Plaintext, proxy)
 }
 
 /// A connection with all of its parts owned.
