@@ -62,6 +62,8 @@ pub struct Leaf<T> {
     pub value: T,
     /// Its version, as the sender calls it.
     pub version: Arc<str>,
+    /// The wire form of a load assignment; empty for a secret.
+    pub wire: Box<[u8]>,
     hash: u64,
 }
 
@@ -278,8 +280,17 @@ impl Configuration {
         now: Instant,
     ) -> Result<(), Invalid> {
         let hash = super::compile::values::content_hash(&[&update.resource.value]);
-        let offer =
-            Offer { hash, version: update.version.into(), is_static, deadline: now + WARMING_TIMEOUT };
+        let offer = Offer {
+            // Key material is not kept twice.
+            wire: match resource_type {
+                ResourceType::Secret => Box::default(),
+                _ => update.resource.value.as_slice().into(),
+            },
+            hash,
+            version: update.version.into(),
+            is_static,
+            deadline: now + WARMING_TIMEOUT,
+        };
         if !is_static && self.is_static(resource_type, update.name) {
             // As in Envoy: what the bootstrap says stands.
             tracing::warn!(
@@ -341,7 +352,12 @@ impl Configuration {
         let compiled = compile_endpoints(&message, &mut cx);
         let (assignment, _) = cx.finish(kind(ResourceType::ClusterLoadAssignment), update.name, compiled)?;
         let name = assignment.name.clone();
-        let leaf = Leaf { value: Arc::new(assignment), version: offer.version, hash: offer.hash };
+        let leaf = Leaf {
+            value: Arc::new(assignment),
+            version: offer.version,
+            wire: offer.wire,
+            hash: offer.hash,
+        };
         self.assignments.insert(name.clone(), leaf);
         for user in self.endpoint_users.get(&name).cloned().unwrap_or_default() {
             self.publish_endpoints(&user);
@@ -410,7 +426,7 @@ impl Configuration {
             }
             Secret::Validation(context) => registry.validations.cell(update.name).publish(context.clone()),
         }
-        let leaf = Leaf { value: secret, version: offer.version, hash: offer.hash };
+        let leaf = Leaf { value: secret, version: offer.version, wire: offer.wire, hash: offer.hash };
         self.secrets.insert(update.name.into(), leaf);
         Ok(())
     }
