@@ -90,6 +90,15 @@ pub struct Configuration {
     awaited_until: Option<Instant>,
 }
 
+/// What a start waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// CDS.
+    Clusters,
+    /// LDS.
+    Listeners,
+}
+
 /// The names that are wanted of the types that are asked for by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subscriptions {
@@ -121,10 +130,16 @@ impl Configuration {
         }
     }
 
-    /// The process is not initialized before the first answer about each of these types has come, or `until`.
-    pub fn await_first(&mut self, types: &[ResourceType], until: Instant) {
-        self.awaited = types.to_vec();
-        self.awaited_until = (!types.is_empty()).then_some(until);
+    /// The process is not initialized before the first answer about each of these has come, or `until`.
+    pub fn await_first(&mut self, subjects: impl IntoIterator<Item = Subject>, until: Instant) {
+        self.awaited = subjects
+            .into_iter()
+            .map(|subject| match subject {
+                Subject::Clusters => ResourceType::Cluster,
+                Subject::Listeners => ResourceType::Listener,
+            })
+            .collect();
+        self.awaited_until = (!self.awaited.is_empty()).then_some(until);
     }
 
     /// Whether everything is there that the process waits for at its start.
