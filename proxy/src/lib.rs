@@ -12,6 +12,7 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod listener;
+pub mod logging;
 pub mod net;
 pub mod route;
 pub mod server;

@@ -1,1 +1,31 @@
-//! tests
+//! What the whole-system suites stand on: fakes around a proxy, the proxy itself as a child process, and clients.
+//!
+//! All of it is blocking code on plain threads, so that a test reads top to bottom and a hang is one thread's stack;
+//! HTTP/2 and gRPC run on small runtimes of their own behind blocking calls. Nothing here waits by sleeping for a
+//! fixed time: [`wait::eventually`] polls a condition with one deadline. Every socket is on its own 127.x.y.z address
+//! ([`addr`]), so that suites can run side by side.
+//!
+//! A broken harness must fail the test at once, hence the panics.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+pub mod addr;
+pub mod ads;
+pub mod bootstrap;
+pub mod certs;
+pub mod client;
+pub mod differential;
+pub mod message;
+pub mod prometheus;
+pub mod prometheus_server;
+pub mod proxy;
+pub mod resources;
+pub mod tools;
+pub mod upstream;
+pub mod wait;
+mod wire;
+
+pub use bootstrap::Bootstrap;
+pub use client::{Http2Client, RawClient, Tls};
+pub use message::{Headers, Request, Response};
+pub use proxy::{Engine, Proxy};
+pub use upstream::{Http2Upstream, Upstream};

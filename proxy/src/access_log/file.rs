@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
-use std::{fmt, thread};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::time::Clock;
 use crate::stats::Stats;
@@ -57,13 +58,21 @@ impl fmt::Display for Sink {
 #[derive(Debug)]
 pub struct LogFiles {
     stats: Arc<Stats>,
-    open: Mutex<HashMap<Sink, Weak<LogFile>>>,
+    open: Mutex<HashMap<Sink, OpenFile>>,
+    /// Writers of closed files, while they write what is left.
+    closing: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: Weak<LogFile>,
+    writer: JoinHandle<()>,
 }
 
 impl LogFiles {
     /// No file yet. Failures are counted in `stats`.
     pub fn new(stats: Arc<Stats>) -> Arc<Self> {
-        Arc::new(Self { stats, open: Mutex::default() })
+        Arc::new(Self { stats, open: Mutex::default(), closing: Mutex::default() })
     }
 
     /// Opens a sink and starts its writer, or gives the one that is open already. It closes when nobody refers to it any more.
@@ -72,28 +81,36 @@ impl LogFiles {
     /// The file's path and why it cannot be opened.
     pub fn open(&self, sink: Sink) -> Result<Arc<LogFile>, String> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = open.get(&sink).and_then(Weak::upgrade) {
+        if let Some(file) = open.get(&sink).and_then(|open| open.file.upgrade()) {
             return Ok(file);
         }
+        self.sweep(&mut open);
         let output = match &sink {
             Sink::Stdout => Output::Stdout,
             Sink::Stderr => Output::Stderr,
             Sink::File(path) => {
-                let file = append_to(path).map_err(|error| format!("unable to open file '{}': {error}", path.display()))?;
+                let file = append_to(path)
+                    .map_err(|error| format!("unable to open file '{}': {error}", path.display()))?;
                 Output::File(file, path.clone())
             }
         };
         let (queue, orders) = sync_channel(QUEUE_BUFFERS);
         let spare = Arc::new(Mutex::new(Vec::new()));
         let writer = Writer { output, spare: spare.clone(), stats: self.stats.clone() };
-        thread::Builder::new()
+        let writer = thread::Builder::new()
             .name("access_log".into())
             .spawn(move || writer.run(&orders))
             .map_err(|error| format!("cannot start the writer of '{sink}': {error}"))?;
         let file = Arc::new(LogFile { sink: sink.clone(), queue, spare, stats: self.stats.clone() });
-        open.retain(|_, file| file.strong_count() > 0);
-        open.insert(sink, Arc::downgrade(&file));
+        open.insert(sink, OpenFile { file: Arc::downgrade(&file), writer });
         Ok(file)
+    }
+
+    /// Lets go of files that are closed and of writers that have ended.
+    fn sweep(&self, open: &mut HashMap<Sink, OpenFile>) {
+        let mut closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner);
+        closing.retain(|writer| !writer.is_finished());
+        closing.extend(open.extract_if(|_, open| open.file.strong_count() == 0).map(|(_, open)| open.writer));
     }
 
     /// Opens all files anew by their paths, after rotation (`SIGUSR1`, `/reopen_logs`). What was queued before goes to the old
@@ -105,21 +122,37 @@ impl LogFiles {
         }
     }
 
-    /// Waits until everything that was handed over is written, at most `timeout` for each file. Call it at exit, after the workers
-    /// have flushed their buffers.
+    /// Waits until everything that was handed over is written, but no longer than `timeout`. Blocks the thread: call it at exit,
+    /// after the workers have flushed their buffers.
     pub fn flush(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
         for file in self.files() {
             let (done, finished) = sync_channel(1);
-            if file.queue.try_send(Order::Flush(done)).is_ok() {
-                let _ = finished.recv_timeout(timeout);
+            // A writer that has a full queue gets its time too.
+            while let Err(TrySendError::Full(_)) = file.queue.try_send(Order::Flush(done.clone())) {
+                if !pause_until(deadline) {
+                    return;
+                }
             }
+            // If the writer is gone, nobody has the other end any more and this returns at once.
+            drop(done);
+            let _ = finished.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         }
+        self.sweep(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner));
+        let closing = std::mem::take(&mut *self.closing.lock().unwrap_or_else(PoisonError::into_inner));
+        while closing.iter().any(|writer| !writer.is_finished()) && pause_until(deadline) {}
     }
 
     fn files(&self) -> Vec<Arc<LogFile>> {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.values().filter_map(Weak::upgrade).collect()
+        open.values().filter_map(|open| open.file.upgrade()).collect()
     }
+}
+
+/// A short pause; false when the deadline has passed.
+fn pause_until(deadline: Instant) -> bool {
+    thread::sleep(Duration::from_millis(5));
+    Instant::now() < deadline
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
@@ -378,7 +411,8 @@ mod tests {
         let stats = Stats::new();
         // A file without a thread: nobody takes from the queue.
         let (queue, orders) = sync_channel(QUEUE_BUFFERS);
-        let file = Arc::new(LogFile { sink: Sink::Stdout, queue, spare: Arc::default(), stats: stats.clone() });
+        let file =
+            Arc::new(LogFile { sink: Sink::Stdout, queue, spare: Arc::default(), stats: stats.clone() });
         let buffers = LogBuffers::new();
         for _ in 0..QUEUE_BUFFERS + 3 {
             write(&buffers, &file, "line\n");
@@ -386,6 +420,19 @@ mod tests {
         }
         assert_eq!(stats.server().access_log_write_failures_total.get(), 3);
         assert_eq!(orders.try_iter().count(), QUEUE_BUFFERS);
+    }
+
+    #[test]
+    fn a_flush_waits_for_closed_files_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let files = LogFiles::new(Stats::new());
+        let buffers = LogBuffers::new();
+        write(&buffers, &files.open(Sink::File(path.clone())).unwrap(), "last words\n");
+        drop(buffers);
+        assert!(files.files().is_empty());
+        files.flush(LONG);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "last words\n");
     }
 
     #[test]

@@ -91,7 +91,12 @@ impl Template {
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal).into_bytes().into()));
             }
-            parts.push(Part::Operator(Operator::compile(command.name, command.parameters, command.length, plan)?));
+            parts.push(Part::Operator(Operator::compile(
+                command.name,
+                command.parameters,
+                command.length,
+                plan,
+            )?));
             at += command.consumed;
         }
         literal.push_str(&text[at..]);
@@ -153,7 +158,9 @@ impl<'a> Command<'a> {
 
     /// `:length%` or `%`.
     fn end(text: &str) -> Option<(Option<usize>, &str)> {
-        let Some(length) = text.strip_prefix(':') else { return text.strip_prefix('%').map(|rest| (None, rest)) };
+        let Some(length) = text.strip_prefix(':') else {
+            return text.strip_prefix('%').map(|rest| (None, rest));
+        };
         let (digits, rest) = length.split_at(length.find('%')?);
         if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return None;
@@ -214,7 +221,6 @@ mod tests {
             authority: Some(HeaderValue::from_static("reviews:80")),
             scheme: "http",
             headers: plan.request.iter().map(value).collect(),
-            ..CapturedRequest::default()
         });
         info.response_headers = plan.response.iter().map(value).collect();
         info.response_code = 200;
@@ -242,7 +248,10 @@ mod tests {
         let names: Vec<_> = plan.request.iter().map(|n| n.as_str()).collect();
         assert_eq!(names, ["x-envoy-original-path", "x-forwarded-for", "user-agent", "x-request-id"]);
         assert_eq!(plan.response, ["x-envoy-upstream-service-time"]);
-        let info = request(&plan, &[("user-agent", "curl/8"), ("x-request-id", "id"), ("x-envoy-upstream-service-time", "11")]);
+        let info = request(
+            &plan,
+            &[("user-agent", "curl/8"), ("x-request-id", "id"), ("x-envoy-upstream-service-time", "11")],
+        );
         assert_eq!(
             line(&format, &info),
             "[2026-11-21T05:30:37.138Z] \"GET /a?b=c HTTP/1.1\" 200 - 5 1234 12 11 \"-\" \"curl/8\" \"id\" \"reviews:80\" \
@@ -321,7 +330,9 @@ mod tests {
     #[test]
     fn tcp_has_no_request() {
         let mut plan = CapturePlan::default();
-        let format = Format::compile("%REQ(:METHOD)% %PROTOCOL% %RESPONSE_CODE% %ACCESS_LOG_TYPE%", &mut plan).unwrap();
+        let format =
+            Format::compile("%REQ(:METHOD)% %PROTOCOL% %RESPONSE_CODE% %ACCESS_LOG_TYPE%", &mut plan)
+                .unwrap();
         let connection = ConnectionInfo {
             local_address: address("127.0.0.1:1"),
             peer_address: Address::Pipe(Arc::new("/run/x".into())),
@@ -331,7 +342,8 @@ mod tests {
         };
         let info = StreamInfo::new(Arc::new(connection), None);
         assert_eq!(line(&format, &info), "- - 0 TcpConnectionEnd");
-        let format = Format::compile("%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_PORT%", &mut plan).unwrap();
+        let format =
+            Format::compile("%DOWNSTREAM_REMOTE_ADDRESS% %DOWNSTREAM_REMOTE_PORT%", &mut plan).unwrap();
         assert_eq!(line(&format, &info), "/run/x -");
     }
 
@@ -355,7 +367,10 @@ mod tests {
             ("%RESPONSE_CODE(a)%", "RESPONSE_CODE does not take any parameters or length"),
             ("%PROTOCOL:3%", "PROTOCOL does not take any parameters or length"),
             ("%REQ(a?b?c)%", "More than 1 alternative header specified in token: a?b?c"),
-            ("%start_time%", "Incorrect configuration: %start_time%. Couldn't find valid command at position 0"),
+            (
+                "%start_time%",
+                "Incorrect configuration: %start_time%. Couldn't find valid command at position 0",
+            ),
             ("%REQ(a\nb)%", "Invalid header configuration. Format string contains newline."),
             ("%REQ(a b)%", "not a header name: 'a b'"),
             ("%TRAILER(X)%", "Not supported field in StreamInfo: TRAILER"),
@@ -394,7 +409,8 @@ mod tests {
     #[test]
     fn json_errors_name_the_key() {
         let object = json!({"a": {"b": "%NOPE%"}});
-        let error = Format::compile_json(object.as_object().unwrap(), false, &mut CapturePlan::default()).unwrap_err();
+        let error = Format::compile_json(object.as_object().unwrap(), false, &mut CapturePlan::default())
+            .unwrap_err();
         assert_eq!(error, "a: b: Not supported field in StreamInfo: NOPE");
     }
 

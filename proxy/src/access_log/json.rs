@@ -47,7 +47,10 @@ impl JsonFormat {
     }
 }
 
-fn compile_fields(object: &serde_json::Map<String, Value>, plan: &mut CapturePlan) -> Result<Vec<Field>, String> {
+fn compile_fields(
+    object: &serde_json::Map<String, Value>,
+    plan: &mut CapturePlan,
+) -> Result<Vec<Field>, String> {
     let mut entries: Vec<_> = object.iter().collect();
     entries.sort_by(|a, b| a.0.cmp(b.0));
     entries
@@ -70,7 +73,9 @@ impl Node {
             }
             // A `google.protobuf.Value` has no integers.
             Value::Number(number) => match number.as_f64() {
-                Some(n) if n.fract() == 0.0 && n.abs() < 1e15 => Node::Constant((n as i64).to_string().into_bytes().into()),
+                Some(n) if n.fract() == 0.0 && n.abs() < 1e15 => {
+                    Node::Constant((n as i64).to_string().into_bytes().into())
+                }
                 _ => Node::Constant(number.to_string().into_bytes().into()),
             },
             Value::Bool(_) => Node::Constant(value.to_string().into_bytes().into()),

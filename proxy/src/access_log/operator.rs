@@ -1,7 +1,7 @@
 //! One command operator of an access log format, `%NAME(parameters):length%`, compiled.
 
-use std::net::{IpAddr, SocketAddr};
 use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,7 +63,11 @@ pub(super) enum Operator {
     ResponseDuration,
     ResponseTxDuration,
     /// `REQ(main?alternative):length` and `RESP(...)`.
-    Headers { main: Header, alternative: Option<Header>, length: usize },
+    Headers {
+        main: Header,
+        alternative: Option<Header>,
+        length: usize,
+    },
     UpstreamHost,
     UpstreamHostName,
     UpstreamCluster,
@@ -111,8 +115,12 @@ impl Operator {
                     (format, None) => TimeFormat::compile(format).map(Operator::StartTime),
                 };
             }
-            "REQ" | "REQUEST_HEADER" => return headers(name, parameters, length, |h| request_header(h, plan)),
-            "RESP" | "RESPONSE_HEADER" => return headers(name, parameters, length, |h| response_header(h, plan)),
+            "REQ" | "REQUEST_HEADER" => {
+                return headers(name, parameters, length, |h| request_header(h, plan));
+            }
+            "RESP" | "RESPONSE_HEADER" => {
+                return headers(name, parameters, length, |h| response_header(h, plan));
+            }
             "ENVIRONMENT" => {
                 if parameters.is_empty() {
                     return Err("ENVIRONMENT requires parameters".into());
@@ -158,7 +166,9 @@ impl Operator {
             "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamRemoteAddress(WithoutPort),
             "DOWNSTREAM_REMOTE_PORT" => Operator::DownstreamRemoteAddress(Port),
             "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Operator::DownstreamDirectRemoteAddress(Whole),
-            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamDirectRemoteAddress(WithoutPort),
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+                Operator::DownstreamDirectRemoteAddress(WithoutPort)
+            }
             "DOWNSTREAM_DIRECT_REMOTE_PORT" => Operator::DownstreamDirectRemoteAddress(Port),
             "REQUESTED_SERVER_NAME" => Operator::RequestedServerName,
             "ROUTE_NAME" => Operator::RouteName,
@@ -211,7 +221,9 @@ impl Operator {
                     None => Appended::Empty,
                 }
             }
-            Operator::UpstreamHost => address(info.upstream_host.as_ref().map(|h| &h.address), AddressPart::Whole, out),
+            Operator::UpstreamHost => {
+                address(info.upstream_host.as_ref().map(|h| &h.address), AddressPart::Whole, out)
+            }
             Operator::UpstreamHostName => match &info.upstream_host {
                 Some(host) if !host.hostname.is_empty() => text(Some(&host.hostname), out),
                 host => address(host.as_ref().map(|h| &h.address), AddressPart::Whole, out),
@@ -233,8 +245,12 @@ impl Operator {
             },
             Operator::UpstreamTlsVersion => text(info.upstream_tls.as_ref().map(|t| t.version), out),
             Operator::UpstreamTlsCipher => text(info.upstream_tls.as_ref().map(|t| t.cipher), out),
-            Operator::UpstreamPeerUriSan => text(shared(info.upstream_tls.as_ref().map(|t| &t.peer_principal)), out),
-            Operator::UpstreamLocalUriSan => text(shared(info.upstream_tls.as_ref().map(|t| &t.local_principal)), out),
+            Operator::UpstreamPeerUriSan => {
+                text(shared(info.upstream_tls.as_ref().map(|t| &t.peer_principal)), out)
+            }
+            Operator::UpstreamLocalUriSan => {
+                text(shared(info.upstream_tls.as_ref().map(|t| &t.local_principal)), out)
+            }
             Operator::DownstreamLocalAddress(part) => address(Some(&connection.local_address), *part, out),
             Operator::DownstreamRemoteAddress(part) | Operator::DownstreamDirectRemoteAddress(part) => {
                 address(Some(&connection.peer_address), *part, out)
@@ -347,7 +363,7 @@ fn text(value: Option<&str>, out: &mut Vec<u8>) -> Appended {
     }
 }
 
-fn shared<'a>(value: Option<&'a Option<Arc<str>>>) -> Option<&'a str> {
+fn shared(value: Option<&Option<Arc<str>>>) -> Option<&str> {
     value?.as_deref()
 }
 
@@ -388,7 +404,9 @@ fn underscored(value: &str, out: &mut Vec<u8>) -> Appended {
 fn response_code_details(info: &StreamInfo, out: &mut Vec<u8>) -> Appended {
     let details = info.response_code_details;
     match (&info.upstream_transport_failure, details.strip_suffix('}')) {
-        (Some(reason), Some(open)) if !reason.is_empty() && details.starts_with("upstream_reset_before_response_started{") => {
+        (Some(reason), Some(open))
+            if !reason.is_empty() && details.starts_with("upstream_reset_before_response_started{") =>
+        {
             out.extend_from_slice(open.as_bytes());
             out.push(b'|');
             underscored(reason, out);

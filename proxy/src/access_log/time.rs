@@ -152,7 +152,9 @@ impl TimeFormat {
                 Part::AmPm => out.extend_from_slice(if date.hour() < 12 { b"AM" } else { b"PM" }),
                 Part::Minute => push_digits(out, date.minute().into(), 2),
                 Part::Second => push_digits(out, date.second().into(), 2),
-                Part::UnixSeconds => out.extend_from_slice(itoa::Buffer::new().format(second.unix_s).as_bytes()),
+                Part::UnixSeconds => {
+                    out.extend_from_slice(itoa::Buffer::new().format(second.unix_s).as_bytes())
+                }
                 Part::Fraction(digits) => {
                     let at = out.len();
                     push_digits(out, since.subsec_nanos(), 9);

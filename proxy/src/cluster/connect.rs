@@ -92,7 +92,8 @@ pub async fn connect(
         let (stream, tls) = match &settings.transport {
             UpstreamTransport::Plaintext => (Stream::from(raw), None),
             UpstreamTransport::Tls(tls) => {
-                let (stream, info) = tls.connect(raw, &stats.ssl).await.map_err(|e| ConnectError::Failed(e.reason))?;
+                let (stream, info) =
+                    tls.connect(raw, &stats.ssl).await.map_err(|e| ConnectError::Failed(e.reason))?;
                 (stream, Some(info))
             }
         };

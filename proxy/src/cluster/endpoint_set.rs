@@ -186,7 +186,7 @@ impl Table {
 fn split_load(health: &[(u32, u32)], overprovisioning_percent: u32, panic_percent: u32) -> Vec<(u32, bool)> {
     let availability: Vec<u32> = health
         .iter()
-        .map(|&(ok, all)| if all == 0 { 0 } else { (overprovisioning_percent * ok / all).min(100) })
+        .map(|&(ok, all)| (overprovisioning_percent * ok).checked_div(all).unwrap_or(0).min(100))
         .collect();
     let total = availability.iter().sum::<u32>().min(100);
     let hosts: u32 = health.iter().map(|&(_, all)| all).sum();
@@ -195,12 +195,10 @@ fn split_load(health: &[(u32, u32)], overprovisioning_percent: u32, panic_percen
     let mut first_load = None;
     let mut split: Vec<(u32, bool)> = Vec::with_capacity(health.len());
     for (&(ok, all), available) in health.iter().zip(&availability) {
-        let (load, panic) = if total == 0 {
-            let load = if hosts == 0 { 0 } else { 100 * all / hosts };
-            (load, panic_percent > 0)
-        } else {
-            let healthy_percent = if all == 0 { 0 } else { 100 * ok / all };
-            (left.min(available * 100 / total), total < 100 && healthy_percent < panic_percent)
+        let healthy_percent = (100 * ok).checked_div(all).unwrap_or(0);
+        let (load, panic) = match (available * 100).checked_div(total) {
+            Some(share) => (left.min(share), total < 100 && healthy_percent < panic_percent),
+            None => ((100 * all).checked_div(hosts).unwrap_or(0), panic_percent > 0),
         };
         left -= load;
         if load > 0 && first_load.is_none() {

@@ -113,7 +113,7 @@ async fn serve_request(
     };
     let path_and_query = request.uri().path_and_query().map_or("", |p| p.as_str());
     let found =
-        routes.as_deref().and_then(|r| find_route(r, &request, path_and_query, authority.as_str(), &scheme));
+        routes.as_deref().and_then(|r| find_route(r, &request, path_and_query, authority.as_str(), scheme));
     let route = match found {
         Some(Found::Route(route)) => route,
         Some(Found::RequiresTls) => {
@@ -134,7 +134,7 @@ async fn serve_request(
         Action::Redirect(to) => {
             hcm.stats.rq_redirect.inc();
             let location =
-                redirect::location(to, &route.matcher.path, &scheme, authority.as_str(), path_and_query);
+                redirect::location(to, &route.matcher.path, scheme, authority.as_str(), path_and_query);
             return redirected(stream, to.status, location);
         }
         Action::DirectResponse(direct) => {

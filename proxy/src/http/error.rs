@@ -24,7 +24,7 @@ pub(crate) enum Failure {
     /// A circuit breaker is open.
     Overflow,
     /// Connecting failed.
-    ConnectFailure,
+    ConnectRefused,
     /// Connecting took too long.
     ConnectTimeout,
     /// The upstream closed the connection.
@@ -58,7 +58,7 @@ impl Failure {
             Failure::NoCluster(_) => ResponseFlags::NO_CLUSTER_FOUND,
             Failure::NoHealthyHost => ResponseFlags::NO_HEALTHY_UPSTREAM,
             Failure::Overflow => ResponseFlags::UPSTREAM_OVERFLOW,
-            Failure::ConnectFailure | Failure::ConnectTimeout => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+            Failure::ConnectRefused | Failure::ConnectTimeout => ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
             Failure::ConnectionTermination => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
             Failure::RemoteReset | Failure::RemoteRefused => ResponseFlags::UPSTREAM_REMOTE_RESET,
             Failure::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
@@ -75,7 +75,7 @@ impl Failure {
             Failure::NoCluster(_) => details::CLUSTER_NOT_FOUND,
             Failure::NoHealthyHost => details::NO_HEALTHY_UPSTREAM,
             Failure::Overflow => details::OVERFLOW,
-            Failure::ConnectFailure => details::CONNECTION_FAILURE,
+            Failure::ConnectRefused => details::CONNECTION_FAILURE,
             Failure::ConnectTimeout => details::CONNECTION_TIMEOUT,
             Failure::ConnectionTermination => details::CONNECTION_TERMINATION,
             Failure::RemoteReset => details::REMOTE_RESET,
@@ -114,7 +114,7 @@ impl Failure {
     pub(crate) fn reset_reason(self) -> Option<&'static str> {
         match self {
             Failure::Overflow => Some("overflow"),
-            Failure::ConnectFailure => Some("remote connection failure"),
+            Failure::ConnectRefused => Some("remote connection failure"),
             Failure::ConnectTimeout => Some("connection timeout"),
             Failure::ConnectionTermination => Some("connection termination"),
             Failure::RemoteReset => Some("remote reset"),
@@ -128,7 +128,7 @@ impl Failure {
     pub(crate) fn blames_upstream(self) -> bool {
         matches!(
             self,
-            Failure::ConnectFailure
+            Failure::ConnectRefused
                 | Failure::ConnectTimeout
                 | Failure::ConnectionTermination
                 | Failure::RemoteReset

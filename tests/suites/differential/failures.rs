@@ -1,0 +1,111 @@
+//! Every way a request ends without an upstream's whole answer.
+
+use std::time::Duration;
+
+use outrigger_tests::differential::{Case, Target, View, World, compare_cases, hold};
+use outrigger_tests::{RawClient, bootstrap, wait};
+use serde_json::{Value, json};
+
+fn to(name: &'static str, cluster: &str) -> Case {
+    Case::routes(name, bootstrap::to(cluster))
+}
+
+#[test]
+fn no_upstream() {
+    let post = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nhello";
+    let validate_off = |routes: Value| {
+        let mut config = json!({"name": "local_route", "virtual_hosts": bootstrap::any_host(routes)});
+        config["validate_clusters"] = false.into();
+        json!({"route_config": config})
+    };
+    compare_cases(&[
+        Case::routes("no route", json!([{"match": {"path": "/only"}, "route": {"cluster": "up"}}]))
+            .paths(&["/other"])
+            .send("POST", post)
+            .send("HEAD", "HEAD / HTTP/1.1\r\nhost: h\r\n\r\n"),
+        Case::plain("missing cluster")
+            .hcm(validate_off(bootstrap::to("missing")))
+            .paths(&["/"])
+            .send("POST", post),
+        Case::plain("missing cluster, 404")
+            .hcm(validate_off(json!([{"match": {"prefix": "/"}, "route": {
+                "cluster": "missing", "cluster_not_found_response_code": "NOT_FOUND"}}])))
+            .paths(&["/"]),
+        to("no endpoint", "empty").paths(&["/"]).send("POST", post),
+        to("refused", "refusing").paths(&["/"]).send("POST", post),
+    ]);
+}
+
+#[test]
+fn broken_upstreams() {
+    compare_cases(&[
+        to("http1", "up")
+            .paths(&["/close", "/reset", "/reset-after-head", "/garbage"])
+            .send("POST", "POST /reset HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nhello"),
+        to("http2", "h2").paths(&["/reset", "/reset-after-head"]),
+    ]);
+}
+
+fn limited(world: &World, name: &str, thresholds: Value) -> Value {
+    bootstrap::cluster(name, &[world.up.addr()], json!({"circuit_breakers": {"thresholds": [thresholds]}}))
+}
+
+#[test]
+fn circuit_breakers() {
+    compare_cases(&[
+        to("max_requests", "one-request")
+            .clusters(|world| vec![limited(world, "one-request", json!({"max_requests": 1}))])
+            .drive(one_held_one_more),
+        to("max_connections and no pending", "one-connection")
+            .clusters(|world| {
+                let limits = json!({"max_connections": 1, "max_pending_requests": 0});
+                vec![limited(world, "one-connection", limits)]
+            })
+            .drive(no_pending_allowed),
+        to("max_connections and one pending", "one-pending")
+            .clusters(|world| {
+                let limits = json!({"max_connections": 1, "max_pending_requests": 1});
+                vec![limited(world, "one-pending", limits)]
+            })
+            .drive(one_pending),
+    ]);
+}
+
+/// While one request is held, the next one overflows; after it, requests pass again.
+fn one_held_one_more(target: &Target<'_>, view: &mut View) {
+    let gate = hold(&target.world.up);
+    let mut first = RawClient::connect(target.addr).unwrap();
+    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
+    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
+    let mut second = RawClient::connect(target.addr).unwrap();
+    view.add_answer("second: client", &second.get("h", "/second"));
+    gate.open();
+    view.add_answer("first: client", &first.response());
+    view.add_answer("third: client", &second.get("h", "/third"));
+    view.add_requests("upstream", &target.world.take_requests());
+}
+
+/// With no pending request allowed, a request that needs a new connection overflows at once.
+fn no_pending_allowed(target: &Target<'_>, view: &mut View) {
+    let mut client = RawClient::connect(target.addr).unwrap();
+    view.add_answer("client", &client.get("h", "/"));
+}
+
+/// One request is served, one waits for the connection, the third overflows; then the second is served.
+fn one_pending(target: &Target<'_>, view: &mut View) {
+    let gate = hold(&target.world.up);
+    let mut first = RawClient::connect(target.addr).unwrap();
+    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
+    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
+    let mut second = RawClient::connect(target.addr).unwrap();
+    second.send(b"GET /second HTTP/1.1\r\nhost: h\r\n\r\n");
+    // Which of two waiting requests overflows is only known when the second has been read; both proxies read the
+    // connections of one worker in the order of arrival, and this one's silence shows that it waits.
+    assert!(!second.closes_within(Duration::from_millis(100)));
+    let mut third = RawClient::connect(target.addr).unwrap();
+    view.add_answer("third: client", &third.get("h", "/third"));
+    gate.open();
+    view.add_answer("first: client", &first.response());
+    view.add_answer("second: client", &second.response());
+    view.add_requests("upstream", &target.world.take_requests());
+}

@@ -1,0 +1,13 @@
+//! The same file and the same requests through a real Envoy and through ours: the client's view, the upstream's view
+//! and the access log must be equal. To add a case is to add a row to a table here.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod actions;
+mod bench_shapes;
+mod comparer;
+mod domains;
+mod failures;
+mod header_match;
+mod messages;
+mod path_match;
+mod requests;

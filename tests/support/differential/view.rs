@@ -1,0 +1,167 @@
+//! What was seen, as text: named blocks that are compared and printed whole.
+
+use std::fmt;
+use std::io;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use crate::message::{Headers, Request, Response};
+
+/// Named blocks of text in a fixed order.
+#[derive(Clone, Debug, Default)]
+pub struct View(Vec<(String, String)>);
+
+impl View {
+    /// Adds a block.
+    pub fn add(&mut self, name: impl Into<String>, text: impl Into<String>) {
+        self.0.push((name.into(), text.into()));
+    }
+
+    /// Adds what a client saw.
+    pub fn add_answer(&mut self, name: impl Into<String>, answer: &io::Result<Response>) {
+        let text = match answer {
+            Ok(response) => render_response(response),
+            Err(error) => format!("no response: {:?}\n", error.kind()),
+        };
+        self.add(name, text);
+    }
+
+    /// Adds what an upstream saw.
+    pub fn add_requests(&mut self, name: impl Into<String>, requests: &[Request]) {
+        self.add(name, requests.iter().map(render_request).collect::<String>());
+    }
+
+    /// The names and texts of the blocks.
+    pub fn blocks(self) -> Vec<(String, String)> {
+        self.0
+    }
+
+    /// Number of blocks.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no block.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One text for each block that differs from the block of the same place in `ours`.
+    pub fn differences(&self, ours: &View) -> Vec<String> {
+        let missing = (String::from("(missing)"), String::new());
+        (0..self.0.len().max(ours.0.len()))
+            .filter_map(|at| {
+                let (name, theirs) = self.0.get(at).unwrap_or(&missing);
+                let (our_name, ours) = ours.0.get(at).unwrap_or(&missing);
+                let equal = name == our_name && theirs == ours;
+                (!equal).then(|| format!("--- {name}, envoy:\n{theirs}--- {our_name}, ours:\n{ours}"))
+            })
+            .collect()
+    }
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(name, text)| write!(f, "--- {name}:\n{text}"))
+    }
+}
+
+/// A response without what is different on every run: `date` is gone, times and ids are masked, fields are sorted.
+pub fn render_response(response: &Response) -> String {
+    let headers = render_headers(&response.headers);
+    let trailers = if response.trailers.0.is_empty() {
+        String::new()
+    } else {
+        format!("trailers\n{}", render_headers(&response.trailers))
+    };
+    format!("{} {}\n{headers}{}{trailers}", response.version, response.status, render_body(&response.body))
+}
+
+/// A request as the upstream saw it, with the same masks.
+pub fn render_request(request: &Request) -> String {
+    let line = format!("{} {} {}\n", request.method, request.target, request.version);
+    line + &render_headers(&request.headers) + &render_body(&request.body)
+}
+
+fn render_headers(headers: &Headers) -> String {
+    let mut lines: Vec<String> = headers
+        .0
+        .iter()
+        .filter(|(name, _)| !name.eq_ignore_ascii_case("date"))
+        .map(|(name, value)| format!("  {name}: {}\n", mask_header(name, value)))
+        .collect();
+    lines.sort();
+    lines.concat()
+}
+
+fn mask_header<'a>(name: &str, value: &'a str) -> &'a str {
+    static UUID: LazyLock<Regex> = LazyLock::new(|| regex(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"));
+    match name {
+        "x-envoy-upstream-service-time" if value.parse::<u64>().is_ok() => "(ms)",
+        "x-request-id" if UUID.is_match(value) => "(uuid)",
+        _ => value,
+    }
+}
+
+fn render_body(body: &[u8]) -> String {
+    if body.is_empty() {
+        String::new()
+    } else if body.len() > 2000 {
+        let sum = body.iter().fold(0u32, |sum, byte| sum.rotate_left(5) ^ u32::from(*byte));
+        format!("  ({} bytes, checksum {sum:08x})\n", body.len())
+    } else {
+        format!("  {:?}\n", String::from_utf8_lossy(body))
+    }
+}
+
+/// An access log line in Envoy's default or Istio's format without what is different on every run: the time, the
+/// three durations, generated request ids, and ports of client sockets (in the range that the kernel takes them from).
+pub fn mask_log_line(line: &str) -> String {
+    static TIME: LazyLock<Regex> = LazyLock::new(|| regex(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"));
+    static UUID: LazyLock<Regex> = LazyLock::new(|| regex(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"));
+    // BYTES_RECEIVED BYTES_SENT DURATION UPSTREAM_SERVICE_TIME "X-FORWARDED-FOR"
+    static TIMES: LazyLock<Regex> = LazyLock::new(|| regex(r#" (\d+) (\d+) \d+ (\d+|-) ""#));
+    static CLIENT_PORT: LazyLock<Regex> = LazyLock::new(|| regex(r"\b127\.0\.0\.1:\d+"));
+    let line = TIME.replace_all(line, "(time)");
+    let line = UUID.replace_all(&line, "(uuid)");
+    let line = TIMES.replace(&line, |found: &regex::Captures<'_>| {
+        let upstream = if &found[3] == "-" { "-" } else { "(ms)" };
+        format!(" {} {} (ms) {upstream} \"", &found[1], &found[2])
+    });
+    CLIENT_PORT.replace_all(&line, "127.0.0.1:(port)").into_owned()
+}
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a regular expression")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changes_from_run_to_run_is_masked_in_a_log_line() {
+        let line = r#"[2026-01-02T03:04:05.678Z] "GET / HTTP/1.1" 200 - 0 12 7 3 "-" "-" "0a1b2c3d-0a1b-4a1b-8a1b-0a1b2c3d4e5f" "h" "127.9.8.7:80""#;
+        let masked = r#"[(time)] "GET / HTTP/1.1" 200 - 0 12 (ms) (ms) "-" "-" "(uuid)" "h" "127.9.8.7:80""#;
+        assert_eq!(mask_log_line(line), masked);
+    }
+
+    #[test]
+    fn a_header_a_status_and_a_body_make_a_difference() {
+        let seen = |response: Response| {
+            let mut view = View::default();
+            view.add_answer("x", &Ok(response));
+            view
+        };
+        let base = || Response::new(200, "ok").header("a", "1").header("b", "2");
+        let equal = |other: Response| seen(base()).differences(&seen(other)).is_empty();
+        assert!(equal(base()));
+        assert!(equal(Response::new(200, "ok").header("b", "2").header("a", "1").header("date", "today")));
+        assert!(!equal(base().header("c", "3")));
+        assert!(!equal(Response::new(200, "ok").header("A", "1").header("b", "2")));
+        assert!(!equal(Response { status: 201, ..base() }));
+        assert!(!equal(Response { body: b"no".into(), ..base() }));
+        assert!(!seen(base()).differences(&View::default()).is_empty());
+    }
+}

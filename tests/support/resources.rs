@@ -1,0 +1,164 @@
+//! Small xDS resources for the fake control plane, packed for the wire.
+
+use std::net::SocketAddr;
+
+use outrigger_xds_api::resource::pack;
+use outrigger_xds_api::wire::cluster::v3::Cluster;
+use outrigger_xds_api::wire::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
+use outrigger_xds_api::wire::core::v3::config_source::ConfigSourceSpecifier;
+use outrigger_xds_api::wire::core::v3::socket_address::PortSpecifier;
+use outrigger_xds_api::wire::core::v3::{
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
+};
+use outrigger_xds_api::wire::endpoint::v3::lb_endpoint::HostIdentifier;
+use outrigger_xds_api::wire::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+};
+use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use outrigger_xds_api::wire::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter, Rds, http_filter,
+};
+use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filter};
+use outrigger_xds_api::wire::protobuf::{Any, Duration};
+use outrigger_xds_api::wire::route::v3::route::Action;
+use outrigger_xds_api::wire::route::v3::route_action::ClusterSpecifier;
+use outrigger_xds_api::wire::route::v3::route_match::PathSpecifier;
+use outrigger_xds_api::wire::route::v3::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
+use outrigger_xds_api::wire::router::v3::Router;
+use serde_json::{Value, json};
+
+use crate::bootstrap::{cluster, http2_upstream};
+
+/// Type URL of a Listener.
+pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+/// Type URL of a RouteConfiguration.
+pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+/// Type URL of a Cluster.
+pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+/// Type URL of a ClusterLoadAssignment.
+pub const ENDPOINT: &str = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment";
+
+/// A bootstrap that takes listeners and clusters from the incremental ADS server at `ads`.
+pub fn ads_bootstrap(ads: SocketAddr) -> Value {
+    let from_ads = json!({"ads": {}, "resource_api_version": "V3"});
+    json!({
+        "node": {"id": "test-node", "cluster": "test"},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
+            },
+            "lds_config": from_ads,
+            "cds_config": from_ads,
+        },
+        "static_resources": {"clusters": [cluster("xds", &[ads], http2_upstream())]},
+    })
+}
+
+/// An EDS cluster.
+pub fn eds_cluster(name: &str) -> Any {
+    pack(&Cluster {
+        name: name.into(),
+        connect_timeout: Some(Duration { seconds: 1, nanos: 0 }),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds.into())),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(from_ads()), ..Default::default() }),
+        ..Default::default()
+    })
+}
+
+/// A cluster that no proxy can take: its connect timeout is negative.
+pub fn invalid_cluster(name: &str) -> Any {
+    pack(&Cluster {
+        name: name.into(),
+        connect_timeout: Some(Duration { seconds: -1, nanos: 0 }),
+        ..Default::default()
+    })
+}
+
+/// The endpoints of an EDS cluster.
+pub fn endpoints(cluster: &str, endpoints: &[SocketAddr]) -> Any {
+    let endpoints = endpoints.iter().map(|addr| LbEndpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+            address: Some(address_of(*addr)),
+            ..Default::default()
+        })),
+        ..Default::default()
+    });
+    pack(&ClusterLoadAssignment {
+        cluster_name: cluster.into(),
+        endpoints: vec![LocalityLbEndpoints { lb_endpoints: endpoints.collect(), ..Default::default() }],
+        ..Default::default()
+    })
+}
+
+/// A route configuration that sends everything to `cluster`.
+pub fn routes(name: &str, cluster: &str) -> Any {
+    let all = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".into())), ..Default::default() };
+    let action = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.into())),
+        ..Default::default()
+    };
+    let route = Route { r#match: Some(all), action: Some(Action::Route(action)), ..Default::default() };
+    pack(&RouteConfiguration {
+        name: name.into(),
+        virtual_hosts: vec![VirtualHost {
+            name: "all".into(),
+            domains: vec!["*".into()],
+            routes: vec![route],
+            ..Default::default()
+        }],
+        ..Default::default()
+    })
+}
+
+/// A route configuration that no proxy can take: its virtual host has no domain.
+pub fn invalid_routes(name: &str) -> Any {
+    let nowhere = VirtualHost { name: "nowhere".into(), ..Default::default() };
+    pack(&RouteConfiguration { name: name.into(), virtual_hosts: vec![nowhere], ..Default::default() })
+}
+
+/// An HTTP listener whose routes come over RDS.
+pub fn listener(name: &str, addr: SocketAddr, route_config: &str) -> Any {
+    let router = HttpFilter {
+        name: "envoy.filters.http.router".into(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+        ..Default::default()
+    };
+    let manager = HttpConnectionManager {
+        stat_prefix: name.into(),
+        http_filters: vec![router],
+        route_specifier: Some(RouteSpecifier::Rds(Rds {
+            config_source: Some(from_ads()),
+            route_config_name: route_config.into(),
+        })),
+        ..Default::default()
+    };
+    let filter = Filter {
+        name: "envoy.filters.network.http_connection_manager".into(),
+        config_type: Some(filter::ConfigType::TypedConfig(pack(&manager))),
+    };
+    pack(&Listener {
+        name: name.into(),
+        address: Some(address_of(addr)),
+        filter_chains: vec![FilterChain { filters: vec![filter], ..Default::default() }],
+        ..Default::default()
+    })
+}
+
+fn from_ads() -> ConfigSource {
+    ConfigSource {
+        resource_api_version: ApiVersion::V3.into(),
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        ..Default::default()
+    }
+}
+
+fn address_of(addr: SocketAddr) -> Address {
+    let socket_address = SocketAddress {
+        address: addr.ip().to_string(),
+        port_specifier: Some(PortSpecifier::PortValue(addr.port().into())),
+        ..Default::default()
+    };
+    Address { address: Some(address::Address::SocketAddress(socket_address)) }
+}
