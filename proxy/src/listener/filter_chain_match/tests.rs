@@ -167,13 +167,13 @@ fn naive<'a>(
             if m.server_names.is_empty() {
                 return Some(0);
             }
-            let fits = |n: &Box<str>| match n.strip_prefix('*') {
+            let fits = |n: &str| match n.strip_prefix('*') {
                 Some(suffix) => (facts.server_name.len() > suffix.len()
                     && facts.server_name.ends_with(suffix))
                 .then_some(suffix.len()),
-                None => (**n == *facts.server_name).then_some(1000),
+                None => (n == facts.server_name).then_some(1000),
             };
-            m.server_names.iter().filter_map(fits).max()
+            m.server_names.iter().filter_map(|n| fits(n)).max()
         }),
         Box::new(|m| match &*m.transport_protocol {
             "" => Some(0),
