@@ -35,10 +35,15 @@ impl Acceptor {
         }
     }
 
-    async fn accept(&self) -> io::Result<RawStream> {
+    /// The next connection and its peer.
+    async fn accept(&self) -> io::Result<(RawStream, Address)> {
         match self {
-            Acceptor::Tcp(s) => s.accept().await.map(|(stream, _)| RawStream::Tcp(stream)),
-            Acceptor::Unix(s) => s.accept().await.map(|(stream, _)| RawStream::Unix(stream)),
+            Acceptor::Tcp(s) => s.accept().await.map(|(stream, peer)| (RawStream::Tcp(stream), peer.into())),
+            Acceptor::Unix(s) => {
+                let (stream, peer) = s.accept().await?;
+                let peer: std::os::unix::net::SocketAddr = peer.into();
+                Ok((RawStream::Unix(stream), Address::from(&peer)))
+            }
         }
     }
 }
@@ -65,17 +70,17 @@ pub async fn accept_loop(
             accepted = acceptor.accept() => accepted,
         };
         match accepted {
-            Ok(raw) => {
+            Ok((raw, peer)) => {
                 let Some(listener) = live.get() else { continue };
                 let connection = Connection::new(worker.clone(), live.clone(), listener, closed.clone());
-                tokio::task::spawn_local(connection.serve(raw));
+                tokio::task::spawn_local(connection.serve(raw, peer));
             }
             Err(error) if is_out_of_descriptors(&error) => {
                 // The connection stays in the kernel's queue; those that are open are served on.
                 if let Some(listener) = live.get() {
                     listener.stats.downstream_global_cx_overflow.inc();
                 }
-                tracing::warn!(listener = %live.name(), %error, "accepting pauses");
+                tracing::warn!(target: "listener", "{}: accepting pauses: {error}", live.name());
                 tokio::select! {
                     () = &mut stop => return Ok(()),
                     () = closed.notified() => {}
@@ -83,7 +88,7 @@ pub async fn accept_loop(
                 }
             }
             // The peer went away while it was in the queue, or its packet was broken: the socket is fine.
-            Err(error) => tracing::debug!(listener = %live.name(), %error, "a connection was not accepted"),
+            Err(error) => tracing::debug!(target: "listener", "{}: a connection was not accepted: {error}", live.name()),
         }
     }
 }
@@ -126,9 +131,8 @@ impl Connection {
         Self { worker, live, listener, accepted_at: Instant::now(), closed }
     }
 
-    async fn serve(self, raw: RawStream) {
-        // A peer that is gone already has no addresses; there is nobody to serve.
-        let (Ok(local), Ok(peer)) = (raw.local_address(), raw.peer_address()) else { return };
+    async fn serve(self, raw: RawStream, peer: Address) {
+        let Ok(local) = raw.local_address() else { return };
         let Ok((raw, hello)) = self.listener_filters(raw).await else { return };
         let Some(chain) = self.find_chain(&local, &peer, hello.as_ref()) else {
             self.no_chain(local, peer, hello);
@@ -246,7 +250,7 @@ impl Connection {
         match outcome {
             Ok((stream, info)) => Ok((stream, Some(info))),
             Err(error) => {
-                tracing::debug!(listener = %self.listener.name, %error, "handshake failed");
+                tracing::debug!(target: "connection", "{}: handshake failed: {error}", self.listener.name);
                 Err(Refused)
             }
         }
