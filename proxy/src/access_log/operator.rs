@@ -70,7 +70,10 @@ pub(super) enum Operator {
     },
     UpstreamHost,
     UpstreamHostName,
+    /// By its `alt_stat_name`.
     UpstreamCluster,
+    /// By its name.
+    UpstreamClusterRaw,
     UpstreamLocalAddress(AddressPart),
     UpstreamRemoteAddress(AddressPart),
     UpstreamRequestAttemptCount,
@@ -145,8 +148,8 @@ impl Operator {
             "RESPONSE_TX_DURATION" => Operator::ResponseTxDuration,
             "UPSTREAM_HOST" => Operator::UpstreamHost,
             "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName,
-            // They differ for clusters with an `alt_stat_name` only, which do not exist here.
-            "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamCluster,
+            "UPSTREAM_CLUSTER" => Operator::UpstreamCluster,
+            "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamClusterRaw,
             "UPSTREAM_LOCAL_ADDRESS" => Operator::UpstreamLocalAddress(Whole),
             "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::UpstreamLocalAddress(WithoutPort),
             "UPSTREAM_LOCAL_PORT" => Operator::UpstreamLocalAddress(Port),
@@ -217,7 +220,11 @@ impl Operator {
                         out.extend_from_slice(&value[..value.len().min(*length)]);
                         Appended::Text
                     }
-                    None if matches!(main, Header::Status) => number(info.response_code.into(), out),
+                    // A header is text, this one too.
+                    None if *main == Header::Status && info.response_code != 0 => {
+                        number(info.response_code.into(), out);
+                        Appended::Text
+                    }
                     None => Appended::Empty,
                 }
             }
@@ -228,7 +235,8 @@ impl Operator {
                 Some(host) if !host.hostname.is_empty() => text(Some(&host.hostname), out),
                 host => address(host.as_ref().map(|h| &h.address), AddressPart::Whole, out),
             },
-            Operator::UpstreamCluster => text(info.upstream_cluster.as_ref().map(|c| &*c.name), out),
+            Operator::UpstreamCluster => text(info.upstream_cluster.as_ref().map(|c| c.stats.name()), out),
+            Operator::UpstreamClusterRaw => text(info.upstream_cluster.as_ref().map(|c| &*c.name), out),
             Operator::UpstreamLocalAddress(part) => match info.upstream_local_address {
                 Some(local) => socket_address(local, *part, out),
                 None => Appended::Empty,
