@@ -203,6 +203,11 @@ impl Operator {
             Operator::ResponseCode => number(info.response_code.into(), out),
             Operator::ResponseCodeDetails => response_code_details(info, out),
             Operator::ConnectionTerminationDetails => text(info.connection_termination_details, out),
+            // Text also when there is none: `"-"`, not `null`, in JSON.
+            Operator::ResponseFlags | Operator::ResponseFlagsLong if info.flags.is_empty() => {
+                out.push(b'-');
+                Appended::Text
+            }
             Operator::ResponseFlags => joined(info.flags.short_codes(), out),
             Operator::ResponseFlagsLong => joined(info.flags.long_names(), out),
             Operator::BytesReceived => number(info.bytes_received, out),
@@ -387,7 +392,6 @@ fn milliseconds(value: Option<Duration>, out: &mut Vec<u8>) -> Appended {
     }
 }
 
-/// Response flags print `-` themselves when there is none, so that it is `"-"` in JSON too, as in Envoy.
 fn joined(names: impl Iterator<Item = &'static str>, out: &mut Vec<u8>) -> Appended {
     let start = out.len();
     for name in names {
@@ -395,9 +399,6 @@ fn joined(names: impl Iterator<Item = &'static str>, out: &mut Vec<u8>) -> Appen
             out.push(b',');
         }
         out.extend_from_slice(name.as_bytes());
-    }
-    if out.len() == start {
-        out.push(b'-');
     }
     Appended::Text
 }
