@@ -237,7 +237,9 @@ mod tests {
     use super::*;
 
     fn service(name: &str, port: u16) -> String {
-        format!("---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n")
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n"
+        )
     }
 
     /// Events in short: `+name` upserted, `-name` deleted, `!file` unreadable, `.file` well again.

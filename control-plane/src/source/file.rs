@@ -143,9 +143,8 @@ mod tests {
     fn wait_for(events: &mut mpsc::Receiver<Vec<Event>>, name: &str) {
         loop {
             let batch = events.blocking_recv().expect("the watch ended");
-            let found = batch
-                .iter()
-                .any(|event| matches!(event, Event::Upsert(object) if object.key().name == name));
+            let found =
+                batch.iter().any(|event| matches!(event, Event::Upsert(object) if object.key().name == name));
             if found {
                 return;
             }

@@ -629,3 +629,27 @@ fn a_proxy_gets_only_its_own_scope() {
     ));
     assert!(matches!(snapshot.scope_of(&id("nobody", "web", None)), Err(ScopeError::UnknownPod { .. })));
 }
+
+#[test]
+fn every_resource_obeys_envoys_validation_rules() {
+    let settings = MeshSettings { access_log: true, ..MeshSettings::default() };
+    let rule = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: r}
+spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}}}
+";
+    let snapshot = with_settings(settings, &[MESH, SPLIT, rule]);
+    for scope in snapshot.scopes() {
+        for of in ResourceType::ALL {
+            for resource in snapshot.resources(scope, of).iter() {
+                let report =
+                    outrigger_xds_api::validate::validate(of.message_name(), &resource.content.value);
+                let name = &resource.name;
+                assert!(report.violations.is_empty(), "{name}: {:?}", report.violations);
+                assert!(report.unknown.is_empty(), "{name}: {:?}", report.unknown);
+                assert!(report.deprecated.is_empty(), "{name}: {:?}", report.deprecated);
+            }
+        }
+    }
+}
