@@ -1,1 +1,23 @@
-//! cp
+//! The control plane: Kubernetes objects in, xDS out, and the mesh's certificate authority.
+//!
+//! ```text
+//! source ─Event─► api ─► model::Registry ─ChangeSet─► snapshot (only what changed) ─► ads: push queue per proxy ─► xDS
+//!                                                        └─► auth: a token for each pod ─► ca: certificates
+//! ```
+//!
+//! [`server::ControlPlane`] is the whole of it in one value, for the binary and for tests in process.
+
+pub mod admin;
+pub mod ads;
+pub mod api;
+pub mod auth;
+pub mod ca;
+pub mod metrics;
+pub mod model;
+pub mod scope;
+pub mod server;
+pub mod snapshot;
+pub mod source;
+pub mod translate;
+
+pub use server::{Addresses, ControlPlane, Options, Source, StartError, run};

@@ -1,1 +1,24 @@
-//! proxy
+//! Outrigger's proxy: a small L7 proxy that runs Envoy's configuration.
+//!
+//! Two worlds (docs/architecture.md): the *main* runtime thinks (`config`, `xds`, `identity`, `admin`, `server`), the *workers*
+//! move bytes (`listener`, `transport_socket`, `http`, `tcp`, `route`, `cluster`). Data goes from main to the workers only as
+//! immutable values behind an `Arc`, through `config::live`.
+
+pub mod access_log;
+pub mod admin;
+pub mod bootstrap;
+pub mod cluster;
+pub mod config;
+pub mod http;
+pub mod identity;
+pub mod listener;
+pub mod logging;
+pub mod net;
+pub mod route;
+pub mod server;
+pub mod stats;
+pub mod stream_info;
+pub mod tcp;
+pub mod transport_socket;
+pub mod worker;
+pub mod xds;

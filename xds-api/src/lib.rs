@@ -3,9 +3,14 @@
 //!
 //! Everything here is pure: no I/O, no clock, no runtime. The proxy, the control plane and the tests share it.
 
+mod encoding;
 pub mod istio_ca;
+pub mod json;
+mod path;
 pub mod resource;
+pub mod schema;
 pub mod session;
+pub mod validate;
 
 pub use resource::ResourceType;
 

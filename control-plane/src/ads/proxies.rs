@@ -1,0 +1,154 @@
+//! The proxies that are connected, and how far each has got: what the admin page shows.
+//!
+//! Written by each stream, read by the admin page; everything runs on the main runtime, so the locks are never
+//! contended.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use outrigger_xds_api::ResourceType;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::metrics::Metrics;
+
+/// How far a proxy is with one resource type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncState {
+    /// The proxy did not ask for the type.
+    NeverSent,
+    /// Something is on its way, or waits to be sent.
+    Stale,
+    /// The proxy has everything, but rejected some of it.
+    Nacked,
+    /// The proxy has accepted everything.
+    Synced,
+}
+
+/// One rejected response.
+#[derive(Clone, Debug)]
+pub struct LastNack {
+    /// When it came.
+    pub at: OffsetDateTime,
+    /// The proxy's reason.
+    pub message: String,
+    /// The resources of the response.
+    pub names: Vec<String>,
+}
+
+/// What is known about one type of one proxy.
+#[derive(Clone, Debug)]
+pub struct TypeStatus {
+    /// How far it is.
+    pub state: SyncState,
+    /// The snapshot that the last response was made from.
+    pub sent_generation: Option<u64>,
+    /// The nonce of the last response.
+    pub nonce: String,
+    /// Resources that the proxy accepted.
+    pub accepted: usize,
+    /// The names of those that it rejected and that were not replaced since.
+    pub rejected: Vec<String>,
+    /// When it last accepted a response.
+    pub last_ack: Option<OffsetDateTime>,
+    /// What it last rejected, kept after it recovered.
+    pub last_nack: Option<LastNack>,
+}
+
+impl Default for TypeStatus {
+    fn default() -> Self {
+        Self {
+            state: SyncState::NeverSent,
+            sent_generation: None,
+            nonce: String::new(),
+            accepted: 0,
+            rejected: Vec::new(),
+            last_ack: None,
+            last_nack: None,
+        }
+    }
+}
+
+/// One connected proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Its node id.
+    pub node_id: String,
+    /// The SPIFFE id that it proved.
+    pub identity: String,
+    /// The address that it connected from.
+    pub address: SocketAddr,
+    /// When the stream began.
+    pub since: OffsetDateTime,
+    types: Mutex<[TypeStatus; ResourceType::ALL.len()]>,
+}
+
+impl Proxy {
+    /// A proxy whose stream begins now.
+    pub fn new(node_id: &str, identity: String, address: SocketAddr) -> Self {
+        Self {
+            node_id: node_id.to_owned(),
+            identity,
+            address,
+            since: OffsetDateTime::now_utc(),
+            types: Mutex::default(),
+        }
+    }
+
+    /// Changes the status of one type.
+    pub fn update(&self, of: ResourceType, change: impl FnOnce(&mut TypeStatus)) {
+        change(&mut lock(&self.types)[of as usize]);
+    }
+
+    /// The status of every type.
+    pub fn types(&self) -> Vec<(ResourceType, TypeStatus)> {
+        ResourceType::ALL.into_iter().zip(lock(&self.types).clone()).collect()
+    }
+}
+
+/// All connected proxies.
+pub struct Proxies {
+    next_key: AtomicU64,
+    connected: Mutex<BTreeMap<u64, Arc<Proxy>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Proxies {
+    /// None yet.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { next_key: AtomicU64::new(0), connected: Mutex::default(), metrics }
+    }
+
+    /// Adds a proxy for as long as the returned value lives.
+    pub fn connect(self: &Arc<Self>, proxy: Arc<Proxy>) -> Connected {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        lock(&self.connected).insert(key, proxy);
+        self.metrics.connected_proxies.inc();
+        Connected { proxies: Arc::clone(self), key }
+    }
+
+    /// The connected proxies, the longest connected first.
+    pub fn list(&self) -> Vec<Arc<Proxy>> {
+        lock(&self.connected).values().cloned().collect()
+    }
+}
+
+/// Keeps a proxy in the list.
+pub struct Connected {
+    proxies: Arc<Proxies>,
+    key: u64,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        lock(&self.proxies.connected).remove(&self.key);
+        self.proxies.metrics.connected_proxies.dec();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,283 @@
+//! One proxy's stream, from its first request to its end.
+//!
+//! A task of the main runtime: it waits for a request, a new snapshot or the end of the process, and after each
+//! sends what the push queue gives. Responses go into a channel that has room for one of each type, which is
+//! all that can be unanswered, so a proxy that reads slowly holds up nobody but itself.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::FutureExt as _;
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::session::delta::Verdict;
+use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, watch};
+use tonic::{Status, Streaming};
+
+use super::proxies::{LastNack, Proxy, SyncState};
+use super::push::{PushQueue, Resources};
+use super::{Refused, Shared};
+use crate::auth::{NodeId, Peer, Proof};
+use crate::scope::{ProxyId, ScopeError};
+use crate::server::shutting_down;
+use crate::snapshot::Snapshot;
+
+/// A NACK's text is cut to this length before it is logged and kept: it comes from the other end.
+const NACK_MESSAGE_MAX_BYTES: usize = 4096;
+
+/// How many requests are taken in at most before something is sent.
+const BURST_MAX: usize = 2 * ResourceType::ALL.len();
+
+/// Where responses go.
+pub(super) type Responses = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
+
+/// How many responses can be unanswered, and the status that ends the stream.
+pub(super) const RESPONSES_MAX: usize = ResourceType::ALL.len() + 1;
+
+/// Serves one stream to its end. An error is the reason that the proxy is told.
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    peer: Peer,
+    proof: Proof,
+    mut requests: Streaming<DeltaDiscoveryRequest>,
+    responses: Responses,
+) {
+    let result = async {
+        let first = tokio::select! {
+            first = requests.message() => first?,
+            () = shared.lifecycle.stopping() => return Err(shutting_down()),
+        };
+        let Some(first) = first else { return Ok(()) };
+        let mut stream = Stream::open(&shared, &peer, &proof, &first, responses.clone())?;
+        let _connected = shared.proxies.connect(Arc::clone(&stream.proxy));
+        tracing::info!(
+            node = ?stream.proxy.node_id, identity = stream.proxy.identity, address = %peer.address,
+            "proxy connected"
+        );
+        let result = stream.run(first, requests).await;
+        let reason = result.as_ref().err().map(|status: &Status| status.message());
+        tracing::info!(node = ?stream.proxy.node_id, reason, "proxy disconnected");
+        result
+    }
+    .await;
+    if let Err(status) = result {
+        // The proxy may be gone already.
+        let _ = responses.try_send(Err(status));
+    }
+}
+
+struct Stream<'a> {
+    shared: &'a Shared,
+    proxy: Arc<Proxy>,
+    id: ProxyId,
+    queue: PushQueue,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    generation: u64,
+    resources: Resources,
+    changed: Option<Change>,
+    responses: Responses,
+}
+
+/// A change that the proxy does not have yet.
+struct Change {
+    at: Instant,
+    was_sent: bool,
+}
+
+impl<'a> Stream<'a> {
+    fn open(
+        shared: &'a Shared,
+        peer: &Peer,
+        proof: &Proof,
+        first: &DeltaDiscoveryRequest,
+        responses: Responses,
+    ) -> Result<Self, Status> {
+        let refuse = |refused: Refused| {
+            let (reason, status) = refused.into_parts();
+            shared.metrics.refused_proxies.with_label_values(&[reason]).inc();
+            let claimed = first.node.as_ref().map_or("", |node| node.id.as_str());
+            let proven = proof.describe();
+            tracing::warn!(node = ?claimed, proven, address = %peer.address, error = status.message(), "proxy refused");
+            status
+        };
+        let open = || {
+            let node = first.node.as_ref().ok_or(Refused::NoNode)?;
+            let claimed = NodeId::parse(&node.id)?;
+            let identity = proof.check(&claimed, &shared.trust_domain)?;
+            let id = ProxyId {
+                namespace: claimed.namespace,
+                pod: claimed.pod,
+                service_account: identity.service_account().to_owned(),
+                ip: Some(claimed.address),
+            };
+            let mut snapshots = shared.snapshots.clone();
+            let snapshot = Arc::clone(&snapshots.borrow_and_update());
+            let scope = snapshot.scope_of(&id)?;
+            Ok(Self {
+                shared,
+                proxy: Arc::new(Proxy::new(&node.id, identity.to_string(), peer.address)),
+                id,
+                queue: PushQueue::new(),
+                generation: snapshot.generation(),
+                resources: Resources::of(&snapshot, &scope),
+                snapshots,
+                changed: None,
+                responses,
+            })
+        };
+        open().map_err(refuse)
+    }
+
+    async fn run(
+        &mut self,
+        first: DeltaDiscoveryRequest,
+        mut requests: Streaming<DeltaDiscoveryRequest>,
+    ) -> Result<(), Status> {
+        let mut next = Some(first);
+        // One future for the whole loop: it is polled anew for every event.
+        let shared = self.shared;
+        let mut stopping = pin!(shared.lifecycle.stopping());
+        loop {
+            // A proxy sends the requests of all types in one burst. What is here is taken in before anything is
+            // sent, so that the order of types holds across them.
+            for _ in 0..BURST_MAX {
+                let Some(request) = next.take() else { break };
+                self.on_request(&request)?;
+                if let Some(request) = requests.message().now_or_never() {
+                    let Some(request) = request? else { return Ok(()) };
+                    next = Some(request);
+                }
+            }
+            self.push()?;
+            if next.is_some() {
+                continue;
+            }
+            tokio::select! {
+                request = requests.message() => match request? {
+                    Some(request) => next = Some(request),
+                    None => return Ok(()),
+                },
+                changed = self.snapshots.changed() => {
+                    changed.map_err(|_| shutting_down())?;
+                    self.on_snapshot()?;
+                }
+                () = &mut stopping => return Err(shutting_down()),
+            }
+        }
+    }
+
+    fn on_snapshot(&mut self) -> Result<(), Status> {
+        let snapshot = Arc::clone(&self.snapshots.borrow_and_update());
+        // The pod may have left or have got another service account: then this proxy has no configuration.
+        let scope = snapshot.scope_of(&self.id).map_err(|error| {
+            let (reason, status) = Refused::Scope(error).into_parts();
+            self.shared.metrics.refused_proxies.with_label_values(&[reason]).inc();
+            status
+        })?;
+        self.generation = snapshot.generation();
+        self.resources = Resources::of(&snapshot, &scope);
+        // Several changes that the proxy does not have yet count from the first.
+        self.changed.get_or_insert_with(|| Change { at: Instant::now(), was_sent: false });
+        Ok(())
+    }
+
+    fn on_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<(), Status> {
+        if let Some(node) = &request.node
+            && !node.id.is_empty()
+            && node.id != self.proxy.node_id
+        {
+            return Err(Status::invalid_argument("node.id: must not change during a stream"));
+        }
+        let Some(of) = ResourceType::from_type_url(&request.type_url) else {
+            let text = format!("type_url: `{}` is not served", request.type_url);
+            return Err(Status::invalid_argument(text));
+        };
+        let outcome = self
+            .queue
+            .on_request(of, request)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        match outcome.verdict {
+            Verdict::None | Verdict::Ack => {}
+            Verdict::Nack { message, names, .. } => self.on_nack(of, message, names),
+            Verdict::Stale { nonce } => {
+                tracing::debug!(node = ?self.proxy.node_id, %of, nonce, "stale answer");
+                return Ok(());
+            }
+        }
+        if !request.response_nonce.is_empty() {
+            let (accepted, rejected) = self.queue.counts(of);
+            let acked = request.error_detail.is_none();
+            self.proxy.update(of, |status| {
+                status.accepted = accepted;
+                status.rejected = rejected;
+                if acked {
+                    status.last_ack = Some(OffsetDateTime::now_utc());
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn on_nack(&self, of: ResourceType, mut message: String, names: Vec<String>) {
+        let mut end = message.len().min(NACK_MESSAGE_MAX_BYTES);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        message.truncate(end);
+        self.shared.metrics.nacks.with_label_values(&[of.short_name()]).inc();
+        tracing::warn!(node = ?self.proxy.node_id, r#type = %of, ?names, error = ?message, "NACK");
+        let nack = LastNack { at: OffsetDateTime::now_utc(), message, names };
+        self.proxy.update(of, |status| status.last_nack = Some(nack));
+    }
+
+    fn push(&mut self) -> Result<(), Status> {
+        let responses = self.queue.next(&self.resources);
+        if let Some(change) = &mut self.changed
+            && !change.was_sent
+            && !responses.is_empty()
+        {
+            change.was_sent = true;
+            self.shared.metrics.queue_time.observe(change.at.elapsed().as_secs_f64());
+        }
+        for mut response in responses {
+            let Some(of) = ResourceType::from_type_url(&response.type_url) else { continue };
+            response.system_version_info = self.generation.to_string();
+            self.shared.metrics.pushes.with_label_values(&[of.short_name()]).inc();
+            tracing::debug!(
+                node = ?self.proxy.node_id, r#type = %of, nonce = response.nonce,
+                updated = response.resources.len(), removed = response.removed_resources.len(), "push"
+            );
+            self.proxy.update(of, |status| {
+                status.nonce.clone_from(&response.nonce);
+                status.sent_generation = Some(self.generation);
+            });
+            // There is room for every response that can be unanswered; a failure means that the proxy is gone.
+            self.responses.try_send(Ok(response)).map_err(|_| Status::cancelled("the proxy is gone"))?;
+        }
+        for of in ResourceType::ALL {
+            let is_settled = self.queue.is_settled(of, &self.resources);
+            self.proxy.update(of, |status| {
+                status.state = match (status.sent_generation, is_settled, status.rejected.is_empty()) {
+                    (None, ..) => SyncState::NeverSent,
+                    (_, false, _) => SyncState::Stale,
+                    (_, true, false) => SyncState::Nacked,
+                    (_, true, true) => SyncState::Synced,
+                };
+            });
+        }
+        if self.queue.is_all_settled(&self.resources)
+            && let Some(Change { at, was_sent: true }) = self.changed.take()
+        {
+            self.shared.metrics.convergence.observe(at.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+}
+
+impl From<ScopeError> for Refused {
+    fn from(error: ScopeError) -> Self {
+        Self::Scope(error)
+    }
+}

@@ -1,0 +1,253 @@
+//! Kubernetes' own kinds: Service, Pod, EndpointSlice. Fields that the mesh does not read are Kubernetes' business.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::api::{Lenient, Metadata, Refusal, name_of, read};
+use crate::model::{
+    EndpointSlice, Name, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, Workload,
+};
+use crate::source::Object;
+
+/// Label or annotation that switches the sidecar of a Pod off.
+const INJECT: &str = "sidecar.istio.io/inject";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ServiceSpec {
+    r#type: Option<String>,
+    selector: BTreeMap<String, String>,
+    ports: Vec<ServicePortSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ServicePortSpec {
+    #[serde(default)]
+    name: Option<String>,
+    port: u16,
+    #[serde(default)]
+    target_port: Option<NumberOrName>,
+    #[serde(default)]
+    protocol: Option<String>,
+    #[serde(default)]
+    app_protocol: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "expected a port number (1 to 65535) or the name of a container port")]
+enum NumberOrName {
+    Number(u16),
+    Name(String),
+}
+
+/// Decodes a Service. `None` for `type: ExternalName`: an alias in DNS, which the mesh neither resolves nor routes.
+pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
+    let Lenient { spec, .. }: Lenient<ServiceSpec, IgnoredAny> = read(object)?;
+    if spec.r#type.as_deref() == Some("ExternalName") {
+        return Ok(None);
+    }
+    let mut ports = Vec::new();
+    for (index, port) in spec.ports.into_iter().enumerate() {
+        if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
+            continue;
+        }
+        let field = format!("spec.ports[{index}]");
+        if port.port == 0 {
+            return Err(Refusal::new(format!("{field}.port"), "must be between 1 and 65535"));
+        }
+        let target = match port.target_port {
+            None => TargetPort::Number(port.port),
+            Some(NumberOrName::Number(0)) => {
+                return Err(Refusal::new(format!("{field}.targetPort"), "must be between 1 and 65535"));
+            }
+            Some(NumberOrName::Number(number)) => TargetPort::Number(number),
+            Some(NumberOrName::Name(name)) => TargetPort::Named(name),
+        };
+        let name = port.name.unwrap_or_default();
+        if ports.iter().any(|other: &ServicePort| other.number == port.port) {
+            return Err(Refusal::new(format!("{field}.port"), format!("port {} is there twice", port.port)));
+        }
+        let protocol = Protocol::of(port.app_protocol.as_deref(), &name);
+        ports.push(ServicePort { name, number: port.port, target, protocol });
+    }
+    Ok(Some(Service { name: name_of(object), ports, selector: spec.selector, origin: object.origin.clone() }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec {
+    #[serde(default)]
+    service_account_name: Option<String>,
+    #[serde(default)]
+    host_network: bool,
+    #[serde(default)]
+    containers: Vec<Container>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Container {
+    #[serde(default)]
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    #[serde(default)]
+    name: Option<String>,
+    container_port: u16,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct PodStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<IpAddr>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Vec<PodIp>,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Deserialize)]
+struct PodIp {
+    ip: IpAddr,
+}
+
+#[derive(Debug, Deserialize)]
+struct Condition {
+    r#type: String,
+    status: String,
+}
+
+/// Decodes a Pod. A Pod whose status tells no condition counts as ready (a file written by hand); one that has ended has
+/// no address any more.
+pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
+    let Lenient { metadata, spec, status }: Lenient<PodSpec, PodStatus> = read(object)?;
+    let name = name_of(object);
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let mut ips: Vec<IpAddr> = status.pod_ip.into_iter().collect();
+    ips.extend(status.pod_ips.iter().map(|entry| entry.ip).filter(|ip| status.pod_ip != Some(*ip)));
+    if ended {
+        ips.clear();
+    }
+    let ready = status.conditions.iter().find(|condition| condition.r#type == "Ready");
+    let ready =
+        ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
+    let inject = metadata.labels.get(INJECT).or_else(|| metadata.annotations.get(INJECT));
+    let sidecar = !spec.host_network && inject.is_none_or(|value| value != "false");
+    let named_ports = spec.containers.into_iter().flat_map(|container| container.ports);
+    let named_ports = named_ports.filter_map(|port| Some((port.name?, port.container_port))).collect();
+    Ok(Workload {
+        controller: controller(&metadata, &name),
+        name,
+        ips,
+        service_account: spec.service_account_name.unwrap_or_else(|| "default".to_owned()),
+        named_ports,
+        ready,
+        sidecar,
+        labels: metadata.labels,
+        origin: object.origin.clone(),
+    })
+}
+
+/// Name of what a Pod belongs to. A ReplicaSet's name is its Deployment's and the Pod's template hash.
+fn controller(metadata: &Metadata, pod: &Name) -> String {
+    let Some(owner) = metadata.owner_references.iter().find(|owner| owner.controller) else {
+        return pod.name.clone();
+    };
+    let deployment = metadata
+        .labels
+        .get("pod-template-hash")
+        .filter(|_| owner.kind == "ReplicaSet")
+        .and_then(|hash| owner.name.strip_suffix(hash.as_str()))
+        .and_then(|name| name.strip_suffix('-'));
+    deployment.unwrap_or(&owner.name).to_owned()
+}
+
+/// An EndpointSlice has no `spec`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EndpointSliceDocument {
+    #[serde(default)]
+    metadata: Metadata,
+    address_type: String,
+    #[serde(default)]
+    endpoints: Option<Vec<EndpointSpec>>,
+    #[serde(default)]
+    ports: Option<Vec<EndpointPort>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EndpointSpec {
+    addresses: Vec<String>,
+    #[serde(default)]
+    conditions: Conditions,
+    #[serde(default)]
+    target_ref: Option<TargetRef>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Conditions {
+    #[serde(default)]
+    ready: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct TargetRef {
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct EndpointPort {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default)]
+    protocol: Option<String>,
+}
+
+/// Decodes an EndpointSlice. `None` when it belongs to no Service or holds host names (`addressType: FQDN`).
+pub(super) fn endpoint_slice(object: &Object) -> Result<Option<EndpointSlice>, Refusal> {
+    let document: EndpointSliceDocument = read(object)?;
+    let name = name_of(object);
+    let Some(service) = document.metadata.labels.get("kubernetes.io/service-name") else { return Ok(None) };
+    match document.address_type.as_str() {
+        "IPv4" | "IPv6" => {}
+        "FQDN" => return Ok(None),
+        other => return Err(Refusal::new("addressType", format!("{other:?} is not IPv4, IPv6 or FQDN"))),
+    }
+    let mut endpoints = Vec::new();
+    for (index, endpoint) in document.endpoints.into_iter().flatten().enumerate() {
+        let field = format!("endpoints[{index}].addresses");
+        let Some(first) = endpoint.addresses.first() else {
+            return Err(Refusal::new(field, "must hold an address"));
+        };
+        let address = first
+            .parse()
+            .map_err(|_| Refusal::new(format!("{field}[0]"), format!("{first:?} is no IP address")))?;
+        endpoints.push(SliceEndpoint {
+            address,
+            ready: endpoint.conditions.ready.unwrap_or(true),
+            pod: endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| target.name),
+        });
+    }
+    let ports = document.ports.into_iter().flatten().filter(|port| {
+        // No protocol means TCP; no number means all ports, which Services never make.
+        port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
+    });
+    let ports = ports
+        .filter_map(|port| Some(SlicePort { name: port.name.unwrap_or_default(), number: port.port? }))
+        .collect();
+    let service = Name::new(&name.namespace, service);
+    Ok(Some(EndpointSlice { name, service, ports, endpoints, origin: object.origin.clone() }))
+}

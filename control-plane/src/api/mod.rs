@@ -1,0 +1,171 @@
+//! Front ends: Kubernetes objects -> model nodes.
+//!
+//! Decoding is pure. Kubernetes' own kinds are read leniently, because most of their fields are not the mesh's business.
+//! The mesh's kinds (Gateway API, Istio) are read strictly: a field that is not honoured is refused by its path, never
+//! dropped. A refused object leaves its last good version in force (see [`crate::model::Registry`]).
+
+mod core;
+mod duration;
+mod gateway_api;
+mod istio;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+
+use crate::model::{
+    EndpointSlice, HttpRoute, MeshSettings, Name, PeerAuthn, Service, TrafficPolicy, Workload,
+};
+use crate::source::Object;
+
+/// What an object means for the mesh.
+#[derive(Debug)]
+pub enum Decoded {
+    /// From a Service.
+    Service(Service),
+    /// From an EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// From a Pod.
+    Workload(Workload),
+    /// From an HTTPRoute.
+    HttpRoute(HttpRoute),
+    /// From a DestinationRule.
+    TrafficPolicy(TrafficPolicy),
+    /// From a PeerAuthentication.
+    PeerAuthn(PeerAuthn),
+}
+
+/// Why an object is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Path of the field, for example `spec.rules[0].filters[0].type`; empty for the whole object.
+    pub field: String,
+    /// The reason, in a sentence.
+    pub reason: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: field.into(), reason: reason.into() }
+    }
+}
+
+/// Decodes an object. `None`: its kind has no meaning for the mesh (a Deployment, a ConfigMap).
+///
+/// # Errors
+/// The first field that is malformed, unknown or not supported. Unknown kinds of the groups that configure a mesh are
+/// refused as well: a VirtualService that nobody reads must not look as if it worked.
+pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded>, Refusal> {
+    let key = object.key();
+    let (group, version) = object.api_version.rsplit_once('/').unwrap_or(("", &object.api_version));
+    let require = |supported: &[&str]| {
+        if supported.contains(&version) {
+            return Ok(());
+        }
+        let reason = format!(
+            "version {version} of {} is not supported; supported: {}",
+            key.kind,
+            supported.join(", ")
+        );
+        Err(Refusal::new("apiVersion", reason))
+    };
+    Ok(Some(match (group, key.kind.as_str()) {
+        ("", "Service") => match core::service(object)? {
+            Some(service) => Decoded::Service(service),
+            None => return Ok(None),
+        },
+        ("", "Pod") => Decoded::Workload(core::pod(object)?),
+        ("discovery.k8s.io", "EndpointSlice") => {
+            require(&["v1"])?;
+            match core::endpoint_slice(object)? {
+                Some(slice) => Decoded::EndpointSlice(slice),
+                None => return Ok(None),
+            }
+        }
+        ("gateway.networking.k8s.io", "HTTPRoute") => {
+            require(&["v1", "v1beta1"])?;
+            Decoded::HttpRoute(gateway_api::http_route(object)?)
+        }
+        ("networking.istio.io", "DestinationRule") => {
+            require(&["v1", "v1beta1", "v1alpha3"])?;
+            Decoded::TrafficPolicy(istio::destination_rule(object, settings)?)
+        }
+        ("security.istio.io", "PeerAuthentication") => {
+            require(&["v1", "v1beta1"])?;
+            Decoded::PeerAuthn(istio::peer_authentication(object)?)
+        }
+        ("gateway.networking.k8s.io" | "outrigger.dev", kind) => return Err(unsupported_kind(kind)),
+        (group, kind) if group.ends_with(".istio.io") => return Err(unsupported_kind(kind)),
+        _ => return Ok(None),
+    }))
+}
+
+fn unsupported_kind(kind: &str) -> Refusal {
+    Refusal::new("kind", format!("kind {kind} is not supported; it has no effect"))
+}
+
+/// `metadata`, as far as the mesh reads it. Kubernetes owns the rest.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Metadata {
+    labels: std::collections::BTreeMap<String, String>,
+    annotations: std::collections::BTreeMap<String, String>,
+    creation_timestamp: Option<String>,
+    deletion_timestamp: Option<String>,
+    owner_references: Vec<OwnerReference>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OwnerReference {
+    kind: String,
+    name: String,
+    #[serde(default)]
+    controller: bool,
+}
+
+/// An object of a kind that is read leniently.
+#[derive(Debug, Deserialize)]
+struct Lenient<S, T> {
+    #[serde(default)]
+    metadata: Metadata,
+    spec: S,
+    #[serde(default)]
+    status: T,
+}
+
+/// An object of a kind that is read strictly. Its status is what controllers say about it, never input.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Strict<S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: IgnoredAny,
+    #[serde(rename = "kind")]
+    _kind: IgnoredAny,
+    metadata: Metadata,
+    spec: S,
+    #[serde(rename = "status", default)]
+    _status: IgnoredAny,
+}
+
+/// Reads a document into `T`, with the path of the field that does not fit.
+fn read<T: DeserializeOwned>(object: &Object) -> Result<T, Refusal> {
+    serde_path_to_error::deserialize(&*object.document).map_err(|error| {
+        let path = error.path().to_string();
+        let path = if path == "." { String::new() } else { path };
+        let reason = error.into_inner().to_string();
+        // serde says `unknown field`, also of fields that the API has and this mesh does not support.
+        let reason = match reason.strip_prefix("unknown field ") {
+            Some(rest) => {
+                format!("unknown or unsupported field {}", rest.replacen("expected", "supported are", 1))
+            }
+            None => reason,
+        };
+        Refusal::new(path, reason)
+    })
+}
+
+fn name_of(object: &Object) -> Name {
+    Name::new(&object.key().namespace, &object.key().name)
+}
+
+#[cfg(test)]
+mod tests;

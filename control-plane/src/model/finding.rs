@@ -1,0 +1,74 @@
+//! What is wrong with the user's objects, and where.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::source::{ObjectKey, Origin, Position, Unreadable};
+
+/// One thing that is wrong, pointing at the user's own file and field.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The object, unless the file could not be read that far.
+    pub object: Option<ObjectKey>,
+    /// Path of the file.
+    pub file: Arc<str>,
+    /// Where in the file, when known.
+    pub position: Option<Position>,
+    /// Path of the field, for example `spec.rules[0].backendRefs[1].weight`. Empty when it is about the whole object.
+    pub field: String,
+    /// What is wrong, in a sentence.
+    pub reason: String,
+}
+
+impl Finding {
+    /// A finding about one field of an object.
+    pub fn at(origin: &Origin, field: impl Into<String>, reason: impl Into<String>) -> Self {
+        let field = field.into();
+        Self {
+            object: Some(origin.object.clone()),
+            file: origin.file.clone(),
+            position: Some(origin.position_of(&field)),
+            field,
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<Unreadable> for Finding {
+    fn from(found: Unreadable) -> Self {
+        Self {
+            object: None,
+            file: found.file,
+            position: found.position,
+            field: String::new(),
+            reason: found.reason,
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    /// `FILE:LINE:COLUMN: KIND NAMESPACE/NAME: FIELD: REASON`, without the parts that are not known.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(Position { line, column }) = self.position {
+            write!(f, ":{line}:{column}")?;
+        }
+        if let Some(object) = &self.object {
+            write!(f, ": {object}")?;
+        }
+        if !self.field.is_empty() {
+            write!(f, ": {}", self.field)?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+/// All that is wrong at one moment. Both lists are sorted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Objects and files that were refused. The last good version of each, if there was one, is in force.
+    pub rejections: Vec<Finding>,
+    /// Objects that are in force but cannot have their whole effect, for example a route to a Service that does not
+    /// exist.
+    pub problems: Vec<Finding>,
+}

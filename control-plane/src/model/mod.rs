@@ -1,0 +1,52 @@
+//! The mesh as the control plane understands it, whatever kinds it was written in.
+//!
+//! Model nodes are immutable values behind an `Arc`, decoded by the front ends in [`crate::api`] and held by the
+//! [`Registry`]. Each keeps its [`Origin`](crate::source::Origin). Nothing here knows xDS. Runs on the task that owns the
+//! registry.
+
+mod finding;
+mod peer_authn;
+mod registry;
+mod resolve;
+mod route;
+mod service;
+mod settings;
+mod traffic_policy;
+mod workload;
+
+use std::fmt;
+
+pub use finding::{Finding, Findings};
+pub use peer_authn::{MutualTlsMode, PeerAuthn};
+pub use registry::{ChangeSet, Input, Registry};
+pub use resolve::{Endpoint, InboundPort};
+pub use route::{
+    Backend, HeaderMatch, HttpRoute, Parent, PathMatch, PathRewrite, Redirect, RequestMatch, RouteAction,
+    RouteRule, StringMatch,
+};
+pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
+pub use settings::MeshSettings;
+pub use traffic_policy::{ConnectionPool, LoadBalancing, OutlierDetection, TrafficPolicy};
+pub use workload::Workload;
+
+/// The name of a namespaced object whose kind is known.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name {
+    /// Namespace.
+    pub namespace: String,
+    /// Name in the namespace.
+    pub name: String,
+}
+
+impl Name {
+    /// The name `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}

@@ -1,0 +1,154 @@
+//! What follows from several objects together: endpoints of Services, inbound ports of workloads, modes of ports.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{
+    EndpointSlice, MutualTlsMode, PeerAuthn, Registry, Service, ServicePort, SliceEndpoint, TargetPort,
+    Workload,
+};
+
+/// One address behind a port of a Service.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// The Pod's address.
+    pub ip: IpAddr,
+    /// The Pod's port.
+    pub port: u16,
+    /// Whether it takes traffic.
+    pub ready: bool,
+    /// The Pod, when it is known.
+    pub workload: Option<Arc<Workload>>,
+}
+
+/// A port of a workload that a Service's port leads to.
+#[derive(Debug, Clone)]
+pub struct InboundPort {
+    /// The Service.
+    pub service: Arc<Service>,
+    /// The Service's port.
+    pub port: ServicePort,
+    /// The workload's port.
+    pub target: u16,
+}
+
+impl Registry {
+    /// All endpoints of a port, ready or not, in the order of addresses. EndpointSlices tell them; a Service that has none
+    /// selects Pods itself.
+    pub fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
+        let mut endpoints: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
+        let mut add = |endpoint: Endpoint| {
+            let key = (endpoint.ip, endpoint.port);
+            // While an endpoint moves between slices it may be in two: it is ready when one says so.
+            let entry = endpoints.entry(key).or_insert_with(|| endpoint.clone());
+            entry.ready |= endpoint.ready;
+        };
+        let mut has_slices = false;
+        for slice in self.slices_of(&service.name) {
+            has_slices = true;
+            let Some(slice_port) = slice.ports.iter().find(|slice_port| slice_port.name == port.name) else {
+                continue;
+            };
+            for endpoint in &slice.endpoints {
+                add(Endpoint {
+                    ip: endpoint.address,
+                    port: slice_port.number,
+                    ready: endpoint.ready,
+                    workload: self.workload_of(slice, endpoint).cloned(),
+                });
+            }
+        }
+        if !has_slices {
+            for workload in self.workloads_in(&service.name.namespace) {
+                let (Some(ip), Some(port)) = (workload.ips.first(), target(workload, &port.target)) else {
+                    continue;
+                };
+                if service.selects(&workload.labels) {
+                    add(Endpoint { ip: *ip, port, ready: workload.ready, workload: Some(workload.clone()) });
+                }
+            }
+        }
+        endpoints.into_values().collect()
+    }
+
+    /// The Pod behind an endpoint of a slice: the one that it names, else the one that has its address.
+    pub(super) fn workload_of<'a>(
+        &'a self,
+        slice: &EndpointSlice,
+        endpoint: &SliceEndpoint,
+    ) -> Option<&'a Arc<Workload>> {
+        let namespace = &slice.name.namespace;
+        match &endpoint.pod {
+            Some(pod) => self.workload(&crate::model::Name::new(namespace, pod)),
+            None => self.workloads_in(namespace).find(|workload| workload.ips.contains(&endpoint.address)),
+        }
+    }
+
+    /// The ports of Services that lead to a workload, in the order of Services and port numbers.
+    pub fn inbound_ports(&self, workload: &Workload) -> Vec<InboundPort> {
+        let namespace = &workload.name.namespace;
+        // Services whose slices lead here, with the number of each port by name.
+        let mut by_slices: BTreeMap<&crate::model::Name, BTreeMap<&str, u16>> = BTreeMap::new();
+        let mut has_slices = BTreeSet::new();
+        for slice in self.slices_in(namespace) {
+            has_slices.insert(&slice.service);
+            let leads_here = slice.endpoints.iter().any(|endpoint| {
+                self.workload_of(slice, endpoint).is_some_and(|found| found.name == workload.name)
+            });
+            if leads_here {
+                let ports = slice.ports.iter().map(|port| (port.name.as_str(), port.number));
+                by_slices.entry(&slice.service).or_default().extend(ports);
+            }
+        }
+        let mut inbound = Vec::new();
+        for service in self.services_in(namespace) {
+            let sliced = has_slices.contains(&service.name);
+            if !sliced && !service.selects(&workload.labels) {
+                continue;
+            }
+            for port in &service.ports {
+                let target = if sliced {
+                    by_slices.get(&service.name).and_then(|ports| ports.get(port.name.as_str()).copied())
+                } else {
+                    target(workload, &port.target)
+                };
+                if let Some(target) = target {
+                    inbound.push(InboundPort { service: service.clone(), port: port.clone(), target });
+                }
+            }
+        }
+        inbound.sort_by(|a, b| (&a.service.name, a.port.number).cmp(&(&b.service.name, b.port.number)));
+        inbound
+    }
+
+    /// What a workload's port accepts. The most specific PeerAuthentication that says something decides: port, selected
+    /// workload, namespace, mesh; of two equally specific ones the older (Istio).
+    pub fn mutual_tls_mode(&self, workload: &Workload, port: u16) -> MutualTlsMode {
+        let own = self.peer_authn_in(&workload.name.namespace);
+        let root = self.peer_authn_in(&self.settings().root_namespace);
+        let selected = own.iter().find(|policy| policy.selects(&workload.labels));
+        if let Some(policy) = selected
+            && let Some(mode) = policy.port_modes.get(&port).copied().flatten()
+        {
+            return mode;
+        }
+        let wide = |policies: &[Arc<PeerAuthn>]| {
+            let first = policies.iter().find(|policy| policy.selector.is_empty());
+            first.and_then(|policy| policy.mode)
+        };
+        selected
+            .and_then(|policy| policy.mode)
+            .or_else(|| wide(&own))
+            .or_else(|| wide(&root))
+            .unwrap_or_default()
+    }
+}
+
+/// The number of a Service's target port at a workload.
+fn target(workload: &Workload, port: &TargetPort) -> Option<u16> {
+    match port {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Named(name) => workload.named_ports.get(name).copied(),
+    }
+}

@@ -1,0 +1,76 @@
+//! How clients treat a Service's endpoints.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::Name;
+use crate::source::Origin;
+
+/// Policy for all clients of one Service (a DestinationRule).
+#[derive(Debug)]
+pub struct TrafficPolicy {
+    /// Its name.
+    pub name: Name,
+    /// The Service.
+    pub service: Name,
+    /// How an endpoint is chosen.
+    pub load_balancing: LoadBalancing,
+    /// When an endpoint that fails is left out for a while.
+    pub outlier_detection: Option<OutlierDetection>,
+    /// Limits.
+    pub connection_pool: ConnectionPool,
+    /// `metadata.creationTimestamp`, or empty. The older of two policies for a Service wins.
+    pub created: String,
+    /// Where it was written.
+    pub origin: Arc<Origin>,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LoadBalancing {
+    /// The one of two at random with fewer active requests (Istio's default).
+    #[default]
+    LeastRequest,
+    /// One after the other.
+    RoundRobin,
+}
+
+/// When an endpoint that fails is left out for a while. Defaults are Istio's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutlierDetection {
+    /// So many 5xx answers in a row eject the endpoint; 0: never.
+    pub consecutive_5xx: u32,
+    /// How often ejected endpoints are looked at.
+    pub interval: Duration,
+    /// How long the first ejection lasts; the n-th lasts n times as long.
+    pub base_ejection_time: Duration,
+    /// At most this share of the endpoints is ejected, in percent.
+    pub max_ejection_percent: u32,
+    /// With less than this share of healthy endpoints, all are used, in percent; 0: never.
+    pub min_health_percent: u32,
+}
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        Self {
+            consecutive_5xx: 5,
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_percent: 10,
+            min_health_percent: 0,
+        }
+    }
+}
+
+/// Limits of one client towards one Service port. What is not set has no limit but Istio's (2^32-1).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionPool {
+    /// `tcp.maxConnections`
+    pub max_connections: Option<u32>,
+    /// `tcp.connectTimeout`
+    pub connect_timeout: Option<Duration>,
+    /// `http.http1MaxPendingRequests`
+    pub max_pending_requests: Option<u32>,
+    /// `http.http2MaxRequests`
+    pub max_requests: Option<u32>,
+}

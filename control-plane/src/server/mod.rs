@@ -1,0 +1,241 @@
+//! The life of the process: start, readiness, stop.
+//!
+//! Everything runs on one current-thread runtime, apart from the source's own thread. The start: the source begins to
+//! be read, then the CA and the tokens, then the listeners; nothing is served before the source is read in full,
+//! callers wait. The stop: no new connections, every stream ends with a reason, then the tasks are dropped.
+
+mod addresses;
+mod error;
+mod grpc;
+mod lifecycle;
+mod listener;
+mod options;
+mod pipeline;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use addresses::{ADDRESSES_FILE, Addresses};
+pub use error::StartError;
+pub use lifecycle::Lifecycle;
+pub(crate) use lifecycle::shutting_down;
+pub use options::{Options, Source};
+
+use crate::admin::{self, Admin};
+use crate::ads;
+use crate::ads::proxies::Proxies;
+use crate::auth::{Authenticator, FileTokens, PodIdentity};
+use crate::ca::CertificateAuthority;
+use crate::ca::root::{Root, private_data_dir};
+use crate::metrics::Metrics;
+use crate::snapshot::Snapshot;
+use lifecycle::Switch;
+
+/// How long streams may take to end after the stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The CA warns from this long before its own chain expires.
+const EXPIRY_WARNING: time::Duration = time::Duration::days(30);
+
+/// A running control plane. Dropping it stops it at once; see [`ControlPlane::stop`] for the graceful way.
+pub struct ControlPlane {
+    addresses: Addresses,
+    lifecycle: Lifecycle,
+    switch: Switch,
+    tasks: JoinSet<&'static str>,
+    grpc: tokio::task::JoinHandle<()>,
+}
+
+/// Runs a control plane until `shutdown` completes, then stops it gracefully.
+pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    let mut control_plane = ControlPlane::start(options).await?;
+    let ended = tokio::select! {
+        () = shutdown => None,
+        ended = control_plane.ended() => Some(ended),
+    };
+    control_plane.stop().await;
+    match ended {
+        Some(task) => Err(StartError::Ended(task)),
+        None => Ok(()),
+    }
+}
+
+impl ControlPlane {
+    /// Starts a control plane on the current runtime; returns once its listeners are bound. It serves as soon as its
+    /// source is read: see [`ControlPlane::ready`].
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        if !options.xds_address.ip().is_loopback() {
+            return Err(StartError::NotLoopback(options.xds_address));
+        }
+        let mut tasks = JoinSet::new();
+        let snapshots = pipeline::start(&options, &mut tasks)
+            .map_err(|source| StartError::Source { location: options.source.clone(), source })?;
+        serve(options, snapshots, tasks).await
+    }
+
+    /// Starts on free ports with what a test publishes.
+    #[cfg(test)]
+    pub(crate) async fn start_with(
+        data_dir: &std::path::Path,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+    ) -> Result<Self, StartError> {
+        use clap::Parser as _;
+        let flags = ["x", "--source=file:x", "--xds-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"];
+        let mut options = Options::parse_from(flags.into_iter().chain(["--data-dir=x"]));
+        options.data_dir = data_dir.to_owned();
+        options.xds_tls_address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        serve(options, snapshots, JoinSet::new()).await
+    }
+
+    /// The bound addresses.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Waits until the source is read, so that proxies and certificate requests are served.
+    pub async fn ready(&self) {
+        // The only error is that the process stops, when nobody waits any more.
+        let _ = self.lifecycle.serving().await;
+    }
+
+    /// Waits until a task that should never end has ended; names it.
+    async fn ended(&mut self) -> &'static str {
+        match self.tasks.join_next().await {
+            Some(Ok(name)) => name,
+            Some(Err(_)) => "a task",
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops accepting, ends every stream with a reason and waits for them, at most 5 s.
+    pub async fn stop(mut self) {
+        self.switch.stop();
+        if tokio::time::timeout(STOP_TIMEOUT, &mut self.grpc).await.is_err() {
+            tracing::warn!("streams did not end in time");
+            self.grpc.abort();
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.grpc.abort();
+    }
+}
+
+async fn serve(
+    options: Options,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut tasks: JoinSet<&'static str>,
+) -> Result<ControlPlane, StartError> {
+    let metrics = Arc::new(Metrics::new()?);
+    let authority = Arc::new(open_authority(&options, &metrics)?);
+    let authenticator = Arc::new(Authenticator::new(FileTokens::open(&options.data_dir)?));
+    Addresses::forget(&options.data_dir).map_err(StartError::Addresses)?;
+
+    let xds = bind("--xds-address", options.xds_address).await?;
+    let xds_tls = match options.xds_tls_address {
+        Some(address) => Some(bind("--xds-tls-address", address).await?),
+        None => None,
+    };
+    let admin = bind("--admin-address", options.admin_address).await?;
+    let local = |listener: &TcpListener| listener.local_addr().map_err(StartError::Addresses);
+    let addresses = Addresses {
+        xds: local(&xds)?,
+        xds_tls: xds_tls.as_ref().map(local).transpose()?,
+        admin: local(&admin)?,
+    };
+
+    let (switch, lifecycle) = lifecycle::start();
+    let proxies = Arc::new(Proxies::new(Arc::clone(&metrics)));
+    let discovery = ads::Shared {
+        snapshots: snapshots.clone(),
+        lifecycle: lifecycle.clone(),
+        authenticator: Arc::clone(&authenticator),
+        trust_domain: options.trust_domain.clone(),
+        proxies: Arc::clone(&proxies),
+        metrics: Arc::clone(&metrics),
+    };
+    let grpc = grpc::serve(xds, xds_tls, authority, discovery, &mut tasks)?;
+    let pages = Arc::new(Admin {
+        lifecycle: lifecycle.clone(),
+        metrics: Arc::clone(&metrics),
+        proxies,
+        snapshots: snapshots.clone(),
+    });
+    tasks.spawn(async move {
+        admin::serve(admin, pages).await;
+        "the admin server"
+    });
+    let reader = switch.clone();
+    tasks.spawn(async move {
+        follow(snapshots, &authenticator, &metrics, &reader).await;
+        "the source"
+    });
+
+    addresses.write(&options.data_dir).map_err(StartError::Addresses)?;
+    tracing::info!(
+        xds = %addresses.xds, xds_tls = ?addresses.xds_tls, admin = %addresses.admin, "control plane started"
+    );
+    Ok(ControlPlane { addresses, lifecycle, switch, tasks, grpc })
+}
+
+/// Keeps tokens and gauges equal to what is published, until the source is gone.
+async fn follow(
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    authenticator: &Authenticator,
+    metrics: &Metrics,
+    switch: &Switch,
+) {
+    loop {
+        let snapshot = Arc::clone(&snapshots.borrow_and_update());
+        if snapshot.generation() > 0 {
+            follow_snapshot(&snapshot, authenticator, metrics);
+            if switch.serve() {
+                tracing::info!("the source is read; serving");
+            }
+        }
+        if snapshots.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, metrics: &Metrics) {
+    let pods = snapshot.pods().map(|(pod, service_account)| PodIdentity {
+        namespace: pod.namespace.clone(),
+        pod: pod.pod.clone(),
+        service_account: service_account.to_owned(),
+    });
+    for error in authenticator.tokens().replace(pods) {
+        tracing::error!(%error, "a pod has no token");
+    }
+    let count = |findings: &[_]| i64::try_from(findings.len()).unwrap_or(i64::MAX);
+    metrics.rejected_objects.set(count(snapshot.rejections()));
+    metrics.objects_with_problems.set(count(snapshot.problems()));
+}
+
+fn open_authority(options: &Options, metrics: &Metrics) -> Result<CertificateAuthority, StartError> {
+    let now = OffsetDateTime::now_utc();
+    private_data_dir(&options.data_dir)?;
+    let root = match (&options.ca_cert, &options.ca_key) {
+        (Some(certificate), Some(key)) => Root::load(certificate, key, now)?,
+        _ => Root::open_or_create(&options.data_dir, &options.trust_domain, now)?,
+    };
+    metrics.root_expiry.set(root.not_after().unix_timestamp());
+    if root.not_after() - now < EXPIRY_WARNING {
+        tracing::warn!(not_after = %root.not_after(), "the certificate authority's certificate expires soon");
+    }
+    Ok(CertificateAuthority::new(root, &options.trust_domain, options.workload_cert_ttl))
+}
+
+async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { flag, address, source })
+}

@@ -1,0 +1,158 @@
+//! What the control plane is started with: flags, each also an environment variable.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+
+/// The control plane of the Outrigger service mesh: reads Kubernetes objects, configures the sidecars over xDS and
+/// signs their certificates.
+#[derive(Parser, Debug, Clone)]
+#[command(name = "outrigger-control-plane", version)]
+pub struct Options {
+    /// Where the objects come from: `file:DIR`, a directory of Kubernetes YAML that is watched
+    #[arg(long, env = "OUTRIGGER_SOURCE", value_name = "SOURCE")]
+    pub source: Source,
+
+    /// Plaintext address of xDS and the certificate service; loopback only. Port 0 picks a free port
+    #[arg(long, env = "OUTRIGGER_XDS_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15010")]
+    pub xds_address: SocketAddr,
+
+    /// TLS address of xDS and the certificate service, with a certificate of the mesh's own CA
+    #[arg(long, env = "OUTRIGGER_XDS_TLS_ADDRESS", value_name = "IP:PORT")]
+    pub xds_tls_address: Option<SocketAddr>,
+
+    /// Address of /ready, /metrics, /proxies, /rejections and /version (HTTP)
+    #[arg(long, env = "OUTRIGGER_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
+    pub admin_address: SocketAddr,
+
+    /// Directory of the CA's root, the tokens and addresses.json; made with mode 0700
+    #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Trust domain of every workload's identity, spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT
+    #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
+    pub trust_domain: String,
+
+    /// DNS suffix of Services
+    #[arg(long, env = "OUTRIGGER_CLUSTER_DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+
+    /// Namespace whose policies hold for the whole mesh
+    #[arg(long, env = "OUTRIGGER_ROOT_NAMESPACE", default_value = "istio-system")]
+    pub root_namespace: String,
+
+    /// Longest life of a workload certificate, for example 24h, 90m or 30s
+    #[arg(
+        long, env = "OUTRIGGER_WORKLOAD_CERT_TTL", value_name = "DURATION", default_value = "24h",
+        value_parser = duration
+    )]
+    pub workload_cert_ttl: Duration,
+
+    /// PEM file with the certificate to sign with, then its issuers up to the root; without it a root is made
+    #[arg(long, env = "OUTRIGGER_CA_CERT", value_name = "FILE", requires = "ca_key")]
+    pub ca_cert: Option<PathBuf>,
+
+    /// PEM file with the private key of --ca-cert
+    #[arg(long, env = "OUTRIGGER_CA_KEY", value_name = "FILE", requires = "ca_cert")]
+    pub ca_key: Option<PathBuf>,
+
+    /// Have the sidecars write an access log line for each request and connection
+    #[arg(long, env = "OUTRIGGER_ACCESS_LOG")]
+    pub access_log: bool,
+}
+
+/// Where the objects come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A directory of Kubernetes YAML.
+    File(PathBuf),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(directory) => write!(f, "file:{}", directory.display()),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some(("file", "")) => Err("`file:` needs a directory, for example file:./mesh".to_owned()),
+            Some(("file", directory)) => Ok(Self::File(directory.into())),
+            _ if text == "kubernetes" => {
+                Err("the source `kubernetes` is not supported yet; use file:DIR".to_owned())
+            }
+            _ => Err(format!("`{text}` is not a source; use file:DIR")),
+        }
+    }
+}
+
+fn trust_domain(text: &str) -> Result<String, String> {
+    // SPIFFE-ID section 2.1.
+    let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_');
+    if !text.is_empty() && text.bytes().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("a trust domain has lower-case letters, digits, `.`, `-` and `_` only".to_owned())
+    }
+}
+
+/// A whole number with the unit `s`, `m`, `h` or `d`; more than zero.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong =
+        || format!("`{text}` is not a duration; write a whole number with s, m, h or d, for example 24h");
+    let unit_s = match text.as_bytes().last() {
+        Some(b's') => 1,
+        Some(b'm') => 60,
+        Some(b'h') => 3600,
+        Some(b'd') => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
+    let seconds = count.checked_mul(unit_s).filter(|seconds| (1..=10 * 365 * 24 * 3600).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is not between 1s and ten years"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Options, clap::Error> {
+        Options::try_parse_from(["outrigger-control-plane", "--data-dir", "d"].iter().chain(arguments))
+    }
+
+    #[test]
+    fn defaults() {
+        let options = parse(&["--source", "file:mesh"]).unwrap();
+        assert_eq!(options.source, Source::File("mesh".into()));
+        assert_eq!(options.workload_cert_ttl, Duration::from_secs(24 * 3600));
+        assert_eq!(options.xds_address.to_string(), "127.0.0.1:15010");
+        assert!(options.xds_tls_address.is_none() && !options.access_log);
+    }
+
+    #[test]
+    fn wrong_values_are_explained() {
+        for (arguments, expected) in [
+            (&["--source", "kubernetes"][..], "not supported yet"),
+            (&["--source", "consul"], "use file:DIR"),
+            (&["--source", "file:"], "needs a directory"),
+            (&["--source", "file:x", "--workload-cert-ttl", "24"], "whole number"),
+            (&["--source", "file:x", "--workload-cert-ttl", "0s"], "between 1s"),
+            (&["--source", "file:x", "--trust-domain", "a/b"], "trust domain"),
+            (&["--source", "file:x", "--ca-cert", "c.pem"], "--ca-key"),
+            (&["--source", "file:x", "--xds-address", "localhost"], "--xds-address"),
+        ] {
+            let error = parse(arguments).unwrap_err().to_string();
+            assert!(error.contains(expected), "{arguments:?}: {error}");
+        }
+    }
+}

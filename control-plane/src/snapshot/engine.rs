@@ -1,0 +1,279 @@
+//! The incremental engine: which resources a change makes new.
+//!
+//! Each *node* is one call of a translator, with the inputs that it read and the resources that it made. A change of
+//! inputs recomputes the nodes that read them and no other. Invariant, held by a property test: after any sequence of
+//! events the snapshot equals the one computed from scratch.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use outrigger_xds_api::ResourceType;
+
+use crate::model::{ChangeSet, Finding, Findings, Input, MeshSettings, Name, Registry, Workload};
+use crate::scope::ScopeKey;
+use crate::snapshot::{ProxyScope, ResourceMap, Snapshot};
+use crate::source::Event;
+use crate::translate::{self, InputView, Output};
+
+/// One call of a translator.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Node {
+    /// Clusters of a Service.
+    Clusters(Name),
+    /// Load assignments of a Service.
+    Endpoints(Name),
+    /// Route configuration of the clients in a namespace.
+    Routes(String),
+    /// Listeners of a workload.
+    Listeners(Name),
+    /// Inbound clusters of a workload.
+    InboundClusters(Name),
+    /// What is wrong with a route.
+    RouteCheck(Name),
+    /// What is wrong with a traffic policy.
+    PolicyCheck(Name),
+}
+
+/// What a node read and made.
+#[derive(Debug, Default)]
+struct Computed {
+    read: BTreeSet<Input>,
+    made: BTreeSet<(ResourceType, Arc<str>)>,
+    problems: Vec<Finding>,
+}
+
+/// The model, the nodes over it, and the next snapshot.
+#[derive(Debug)]
+pub struct Engine {
+    registry: Registry,
+    nodes: BTreeMap<Node, Computed>,
+    readers: HashMap<Input, BTreeSet<Node>>,
+    changes: ChangeSet,
+    snapshot: Snapshot,
+}
+
+impl Engine {
+    /// An empty mesh.
+    pub fn new(settings: MeshSettings) -> Self {
+        let mut snapshot = Snapshot::default();
+        for (_, resource) in translate::black_hole().resources {
+            Arc::make_mut(&mut snapshot.clusters).insert(resource.name.clone(), Arc::new(resource));
+        }
+        Self {
+            registry: Registry::new(settings),
+            nodes: BTreeMap::new(),
+            readers: HashMap::new(),
+            changes: ChangeSet::default(),
+            snapshot,
+        }
+    }
+
+    /// Takes events in. Nothing is computed before [`Engine::publish`].
+    pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.changes.merge(self.registry.apply(event));
+        }
+    }
+
+    /// Computes what the events since the last call changed. `None` when the result is the same as before, except that the
+    /// first call always gives a snapshot.
+    pub fn publish(&mut self) -> Option<Arc<Snapshot>> {
+        let before = self.snapshot.clone();
+        let changes = std::mem::take(&mut self.changes);
+        let mut dirty: BTreeSet<Node> = BTreeSet::new();
+        for input in &changes.inputs {
+            dirty.extend(self.readers.get(input).into_iter().flatten().cloned());
+            dirty.extend(self.roots(input));
+        }
+        let recomputed = !dirty.is_empty();
+        for node in dirty {
+            self.recompute(node);
+        }
+        if recomputed || changes.rejections {
+            self.collect_findings();
+        }
+        let same = Arc::ptr_eq(&before.clusters, &self.snapshot.clusters)
+            && Arc::ptr_eq(&before.endpoints, &self.snapshot.endpoints)
+            && Arc::ptr_eq(&before.routes, &self.snapshot.routes)
+            && Arc::ptr_eq(&before.proxies, &self.snapshot.proxies)
+            && before.findings == self.snapshot.findings;
+        if same && before.generation > 0 {
+            return None;
+        }
+        self.snapshot.generation += 1;
+        Some(Arc::new(self.snapshot.clone()))
+    }
+
+    /// Nodes that exist because of an object. They also hear of its changes through what they read; this is how they come
+    /// to be.
+    fn roots(&self, input: &Input) -> Vec<Node> {
+        match input {
+            Input::Service(name) => vec![Node::Clusters(name.clone()), Node::Endpoints(name.clone())],
+            Input::Workload(name) => vec![
+                Node::Routes(name.namespace.clone()),
+                Node::Listeners(name.clone()),
+                Node::InboundClusters(name.clone()),
+            ],
+            Input::Route(name) => vec![Node::RouteCheck(name.clone())],
+            Input::Policy(name) => vec![Node::PolicyCheck(name.clone())],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether what the node is for exists.
+    fn is_wanted(&self, node: &Node) -> bool {
+        match node {
+            Node::Clusters(name) | Node::Endpoints(name) => self.registry.service(name).is_some(),
+            Node::Routes(namespace) => {
+                self.registry.workloads_in(namespace).any(|workload| is_in_mesh(workload))
+            }
+            Node::Listeners(name) | Node::InboundClusters(name) => {
+                self.registry.workload(name).is_some_and(|workload| is_in_mesh(workload))
+            }
+            Node::RouteCheck(name) => self.registry.route(name).is_some(),
+            Node::PolicyCheck(name) => self.registry.policy(name).is_some(),
+        }
+    }
+
+    fn recompute(&mut self, node: Node) {
+        let wanted = self.is_wanted(&node);
+        let view = InputView::new(&self.registry);
+        let output = if wanted { translate(&view, &node) } else { Output::default() };
+        let read = view.into_read();
+        let before = self.nodes.remove(&node).unwrap_or_default();
+        for input in before.read.difference(&read) {
+            if let Some(readers) = self.readers.get_mut(input) {
+                readers.remove(&node);
+                if readers.is_empty() {
+                    self.readers.remove(input);
+                }
+            }
+        }
+        for input in read.difference(&before.read) {
+            self.readers.entry(input.clone()).or_default().insert(node.clone());
+        }
+        self.scope_of(&node, wanted);
+        let mut made = BTreeSet::new();
+        for (of, resource) in output.resources {
+            made.insert((of, resource.name.clone()));
+            self.edit(&node, |map| match map.get(&resource.name) {
+                Some(old) if old.version == resource.version => {}
+                _ => {
+                    Arc::make_mut(map).insert(resource.name.clone(), Arc::new(resource));
+                }
+            });
+        }
+        for (_, name) in before.made.difference(&made) {
+            self.edit(&node, |map| {
+                Arc::make_mut(map).remove(name);
+            });
+        }
+        if wanted {
+            self.nodes.insert(node, Computed { read, made, problems: output.problems });
+        }
+    }
+
+    /// Keeps the list of proxies, and of namespaces with routes, in step with a node of theirs.
+    fn scope_of(&mut self, node: &Node, wanted: bool) {
+        match node {
+            Node::Routes(namespace) if !wanted => {
+                if self.snapshot.routes.contains_key(namespace) {
+                    Arc::make_mut(&mut self.snapshot.routes).remove(namespace);
+                }
+            }
+            Node::Listeners(name) | Node::InboundClusters(name) => {
+                let key = scope_key(name);
+                let current = self.snapshot.proxies.get(&key);
+                let workload = self.registry.workload(name).filter(|workload| is_in_mesh(workload));
+                match (workload, current) {
+                    (None, None) => {}
+                    (None, Some(_)) => {
+                        Arc::make_mut(&mut self.snapshot.proxies).remove(&key);
+                    }
+                    (Some(workload), Some(scope))
+                        if scope.service_account == workload.service_account && scope.ips == workload.ips => {
+                    }
+                    (Some(workload), current) => {
+                        let scope = ProxyScope {
+                            service_account: workload.service_account.clone(),
+                            ips: workload.ips.clone(),
+                            clusters: current.map(|scope| scope.clusters.clone()).unwrap_or_default(),
+                            listeners: current.map(|scope| scope.listeners.clone()).unwrap_or_default(),
+                        };
+                        Arc::make_mut(&mut self.snapshot.proxies).insert(key, Arc::new(scope));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Edits the map that a node's resources are in. A map that is left as it was keeps its `Arc`, and so does all that
+    /// holds it.
+    fn edit(&mut self, node: &Node, change: impl FnOnce(&mut Arc<ResourceMap>)) {
+        let snapshot = &mut self.snapshot;
+        match node {
+            Node::Clusters(_) => change(&mut snapshot.clusters),
+            Node::Endpoints(_) => change(&mut snapshot.endpoints),
+            Node::Routes(namespace) => {
+                let before = snapshot.routes.get(namespace).cloned().unwrap_or_default();
+                let mut after = before.clone();
+                change(&mut after);
+                if !Arc::ptr_eq(&before, &after) {
+                    Arc::make_mut(&mut snapshot.routes).insert(namespace.clone(), after);
+                }
+            }
+            Node::Listeners(name) | Node::InboundClusters(name) => {
+                let key = scope_key(name);
+                // Gone with the workload, and its resources with it.
+                let Some(before) = snapshot.proxies.get(&key) else { return };
+                let mut after = ProxyScope::clone(before);
+                let map = match node {
+                    Node::Listeners(_) => &mut after.listeners,
+                    _ => &mut after.clusters,
+                };
+                let map_before = map.clone();
+                change(map);
+                if !Arc::ptr_eq(&map_before, map) {
+                    Arc::make_mut(&mut snapshot.proxies).insert(key, Arc::new(after));
+                }
+            }
+            Node::RouteCheck(_) | Node::PolicyCheck(_) => {}
+        }
+    }
+
+    fn collect_findings(&mut self) {
+        let problems: BTreeSet<&Finding> = self.nodes.values().flat_map(|node| &node.problems).collect();
+        let findings = Findings {
+            rejections: self.registry.rejections(),
+            problems: problems.into_iter().cloned().collect(),
+        };
+        if *self.snapshot.findings != findings {
+            self.snapshot.findings = Arc::new(findings);
+        }
+    }
+}
+
+fn translate(view: &InputView<'_>, node: &Node) -> Output {
+    match node {
+        Node::Clusters(service) => translate::outbound_clusters(view, service),
+        Node::Endpoints(service) => translate::load_assignments(view, service),
+        Node::Routes(namespace) => translate::route_configuration(view, namespace),
+        Node::Listeners(workload) => translate::listeners(view, workload),
+        Node::InboundClusters(workload) => translate::inbound_clusters(view, workload),
+        Node::RouteCheck(route) => translate::check_route(view, route),
+        Node::PolicyCheck(policy) => translate::check_policy(view, policy),
+    }
+}
+
+/// Whether a workload gets a configuration: it has a sidecar and an address.
+fn is_in_mesh(workload: &Workload) -> bool {
+    workload.sidecar && !workload.ips.is_empty()
+}
+
+fn scope_key(workload: &Name) -> ScopeKey {
+    ScopeKey { namespace: workload.namespace.clone(), pod: workload.name.clone() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! The published configuration of the whole mesh: immutable, shared, encoded once.
+//!
+//! A [`Snapshot`] is a value behind an `Arc`. The engine builds the next one from the last by recomputing only what
+//! changed; whatever did not change keeps its `Arc`, so that the ADS server sees by pointer comparison which type of
+//! which proxy may need a push. The engine runs on one task of the control plane's runtime; readers run anywhere.
+
+mod engine;
+mod pods;
+mod publish;
+mod resource;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use outrigger_xds_api::ResourceType;
+
+pub use crate::model::MeshSettings;
+use crate::model::{Finding, Findings};
+use crate::scope::{ProxyId, ScopeError, ScopeKey};
+pub use engine::Engine;
+pub use publish::run;
+pub use resource::{Resource, ResourceMap, ResourceSet};
+
+/// Everything that is served at one moment. Cloning copies pointers.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    generation: u64,
+    /// Clusters of Service ports, for every proxy.
+    clusters: Arc<ResourceMap>,
+    /// Load assignments of Service ports, for every proxy.
+    endpoints: Arc<ResourceMap>,
+    /// Route configurations by the namespace of the clients.
+    routes: Arc<BTreeMap<String, Arc<ResourceMap>>>,
+    proxies: Arc<BTreeMap<ScopeKey, Arc<ProxyScope>>>,
+    findings: Arc<Findings>,
+}
+
+/// What one proxy has of its own.
+#[derive(Debug, Clone)]
+struct ProxyScope {
+    service_account: String,
+    ips: Vec<IpAddr>,
+    clusters: Arc<ResourceMap>,
+    listeners: Arc<ResourceMap>,
+}
+
+impl Snapshot {
+    /// A number that grows with every published snapshot. 0 is the empty snapshot before every source was read.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Finds the scope of a proxy and checks that the identity which it proved is its Pod's.
+    ///
+    /// # Errors
+    /// See [`ScopeError`]. After [`ScopeError::UnknownPod`] ask again with a later snapshot.
+    pub fn scope_of(&self, proxy: &ProxyId) -> Result<ScopeKey, ScopeError> {
+        let key = ScopeKey { namespace: proxy.namespace.clone(), pod: proxy.pod.clone() };
+        let Some(scope) = self.proxies.get(&key) else {
+            return Err(ScopeError::UnknownPod { namespace: key.namespace, pod: key.pod });
+        };
+        if scope.service_account != proxy.service_account {
+            let proved = proxy.service_account.clone();
+            return Err(ScopeError::WrongServiceAccount { pod: key.to_string(), proved });
+        }
+        match proxy.ip {
+            Some(ip) if !scope.ips.contains(&ip) => {
+                Err(ScopeError::WrongAddress { pod: key.to_string(), ip })
+            }
+            _ => Ok(key),
+        }
+    }
+
+    /// What the proxy of `scope` gets of type `of`. Empty when the workload is gone, and for secrets, which the workload's
+    /// own sidecar serves.
+    pub fn resources(&self, scope: &ScopeKey, of: ResourceType) -> ResourceSet {
+        let Some(proxy) = self.proxies.get(scope) else { return ResourceSet::default() };
+        match of {
+            ResourceType::Cluster => {
+                ResourceSet { shared: self.clusters.clone(), own: proxy.clusters.clone() }
+            }
+            ResourceType::ClusterLoadAssignment => {
+                ResourceSet { shared: self.endpoints.clone(), own: Arc::default() }
+            }
+            ResourceType::Listener => ResourceSet { shared: Arc::default(), own: proxy.listeners.clone() },
+            ResourceType::RouteConfiguration => {
+                let shared = self.routes.get(&scope.namespace).cloned().unwrap_or_default();
+                ResourceSet { shared, own: Arc::default() }
+            }
+            ResourceType::Secret => ResourceSet::default(),
+        }
+    }
+
+    /// All scopes that have a configuration.
+    pub fn scopes(&self) -> impl Iterator<Item = &ScopeKey> {
+        self.proxies.keys()
+    }
+
+    /// Objects and files that were refused, each with file, field and reason; sorted. The last good version of each is in
+    /// force.
+    pub fn rejections(&self) -> &[Finding] {
+        &self.findings.rejections
+    }
+
+    /// Objects that are in force without their whole effect, for example a route to a Service that does not exist; sorted.
+    pub fn problems(&self) -> &[Finding] {
+        &self.findings.problems
+    }
+}

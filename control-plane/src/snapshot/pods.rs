@@ -1,0 +1,43 @@
+//! Who may ask for a snapshot's configuration.
+
+use super::Snapshot;
+use crate::scope::ScopeKey;
+
+impl Snapshot {
+    /// Every pod that a proxy may run in, with its service account.
+    pub fn pods(&self) -> impl Iterator<Item = (&ScopeKey, &str)> {
+        self.proxies.iter().map(|(pod, scope)| (pod, scope.service_account.as_str()))
+    }
+
+    /// A snapshot made by hand: `pods` of one namespace with their service account and address, all with the same
+    /// `resources`.
+    #[cfg(test)]
+    pub(crate) fn by_hand(
+        generation: u64,
+        namespace: &str,
+        pods: &[(&str, &str, std::net::IpAddr)],
+        resources: impl Fn(outrigger_xds_api::ResourceType) -> std::sync::Arc<super::ResourceMap>,
+    ) -> Self {
+        use outrigger_xds_api::ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
+        use std::sync::Arc;
+
+        let proxies = pods.iter().map(|(pod, service_account, ip)| {
+            let key = ScopeKey { namespace: namespace.to_owned(), pod: (*pod).to_owned() };
+            let scope = super::ProxyScope {
+                service_account: (*service_account).to_owned(),
+                ips: vec![*ip],
+                clusters: Arc::default(),
+                listeners: resources(Listener),
+            };
+            (key, Arc::new(scope))
+        });
+        Self {
+            generation,
+            clusters: resources(Cluster),
+            endpoints: resources(ClusterLoadAssignment),
+            routes: Arc::new([(namespace.to_owned(), resources(RouteConfiguration))].into()),
+            proxies: Arc::new(proxies.collect()),
+            ..Self::default()
+        }
+    }
+}

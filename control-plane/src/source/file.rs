@@ -1,0 +1,126 @@
+//! `--source file:DIR`: a directory of Kubernetes YAML, watched.
+//!
+//! A thread of its own waits for the operating system to tell of changes, lets a burst of them settle, and looks again
+//! at the whole directory. It survives that the directory disappears and comes back, and editors that write by renaming.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc as thread_channel;
+use std::time::{Duration, Instant};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use crate::source::Event;
+use crate::source::directory::Directory;
+
+/// A burst of changes is over when nothing happened for so long.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// A burst that does not end is looked at after so long.
+const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
+
+/// How often the directory itself is checked for having been replaced: a watch does not tell.
+const CHECK_ROOT_EVERY: Duration = Duration::from_secs(1);
+
+/// Starts watching `directory`. The first batch ends with [`Event::Synced`]; each later one is what one burst of writes
+/// changed. The thread ends when the receiver of `events` is dropped.
+///
+/// # Errors
+/// When the directory does not exist at the start (a typing mistake is better told than waited for), or the thread cannot
+/// be started.
+pub fn watch(directory: PathBuf, events: mpsc::Sender<Vec<Event>>) -> std::io::Result<()> {
+    let metadata = std::fs::metadata(&directory)?;
+    if !metadata.is_dir() {
+        return Err(std::io::Error::other(format!("{} is not a directory", directory.display())));
+    }
+    std::thread::Builder::new().name("source-file".into()).spawn(move || run(&directory, &events))?;
+    Ok(())
+}
+
+fn run(root: &Path, events: &mpsc::Sender<Vec<Event>>) {
+    let mut directory = Directory::new(root.to_owned());
+    // The watch comes first, so that no change can fall between the first look and the watch.
+    let mut watch = Watch::start(root);
+    let mut batch = directory.rescan();
+    batch.push(Event::Synced);
+    loop {
+        if !batch.is_empty() && events.blocking_send(std::mem::take(&mut batch)).is_err() {
+            return;
+        }
+        let changed = watch.wait();
+        if events.is_closed() {
+            return;
+        }
+        if watch.is_stale(root) {
+            debug!(directory = %root.display(), "watching again");
+            watch = Watch::start(root);
+        } else if !changed {
+            continue;
+        }
+        batch = directory.rescan();
+    }
+}
+
+/// A running watch of one directory.
+struct Watch {
+    changes: thread_channel::Receiver<()>,
+    /// Held for its effect: dropping it ends the watch.
+    watcher: Option<RecommendedWatcher>,
+    /// The watched directory's identity, when it existed.
+    identity: Option<(u64, u64)>,
+}
+
+impl Watch {
+    fn start(root: &Path) -> Self {
+        let (tell, changes) = thread_channel::channel();
+        let watcher = notify::recommended_watcher(move |change: notify::Result<notify::Event>| {
+            // Our own reading is no change. An error (for example a queue overflow) asks for a look.
+            let relevant = change.map_or(true, |event| !event.kind.is_access());
+            if relevant {
+                // The receiver is gone when the watch was replaced.
+                let _ = tell.send(());
+            }
+        })
+        .and_then(|mut watcher| {
+            watcher.watch(root, RecursiveMode::Recursive)?;
+            Ok(watcher)
+        });
+        let watcher = match watcher {
+            Ok(watcher) => Some(watcher),
+            Err(error) => {
+                warn!(directory = %root.display(), %error, "cannot watch; trying again");
+                None
+            }
+        };
+        Self { changes, watcher, identity: identity(root) }
+    }
+
+    /// Waits until a burst of changes is over (`true`) or it is time to check the root (`false`).
+    fn wait(&self) -> bool {
+        use thread_channel::RecvTimeoutError::{Disconnected, Timeout};
+        match self.changes.recv_timeout(CHECK_ROOT_EVERY) {
+            Ok(()) => {}
+            Err(Timeout) => return false,
+            // There is no watcher: only the time passes.
+            Err(Disconnected) => {
+                std::thread::sleep(CHECK_ROOT_EVERY);
+                return false;
+            }
+        }
+        let began = Instant::now();
+        while began.elapsed() < SETTLE_AT_MOST && self.changes.recv_timeout(SETTLE).is_ok() {}
+        true
+    }
+
+    /// Whether the directory is another one than the one that is watched.
+    fn is_stale(&self, root: &Path) -> bool {
+        self.watcher.is_none() || identity(root) != self.identity
+    }
+}
+
+/// Device and inode of a directory.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}

@@ -1,0 +1,167 @@
+//! Sources of Kubernetes objects, and what they say.
+//!
+//! A source turns what it watches into batches of [`Event`]s. A batch is applied as a whole, so that one save of a file
+//! is one change. Objects are passed on undecoded: the front ends in [`crate::api`] decode them, the same way for every
+//! source. Sources run on threads or tasks of their own and share nothing with the model but the channel.
+
+mod directory;
+mod document;
+pub mod file;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// What a source says.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// An object appeared or changed.
+    Upsert(Object),
+    /// An object is gone.
+    Delete(ObjectKey),
+    /// A file (or other unit of the source) could not be read as a whole. Objects that it held before stay in force.
+    Unreadable(Unreadable),
+    /// What [`Event::Unreadable`] named is well again, or gone.
+    Readable {
+        /// The file, as in [`Unreadable::file`].
+        file: Arc<str>,
+    },
+    /// Everything that existed when the source started has been said.
+    Synced,
+}
+
+/// A file that could not be read or parsed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Path of the file.
+    pub file: Arc<str>,
+    /// Where in the file, when known.
+    pub position: Option<Position>,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// The identity of a Kubernetes object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Kind, for example `Service`.
+    pub kind: String,
+    /// Namespace; `default` when the document names none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+/// One object as the source has it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// `apiVersion` as written.
+    pub api_version: String,
+    /// Where it comes from; its key is the object's identity.
+    pub origin: Arc<Origin>,
+    /// The whole document.
+    pub document: Arc<serde_json::Value>,
+}
+
+impl Object {
+    /// The object's identity.
+    pub fn key(&self) -> &ObjectKey {
+        &self.origin.object
+    }
+}
+
+/// A place in a text file; both numbers count from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Line.
+    pub line: u32,
+    /// Column.
+    pub column: u32,
+}
+
+/// Where an object was written. Every model node keeps its origin, so that whatever is said about it points at the
+/// user's own file and field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The object.
+    pub object: ObjectKey,
+    /// Path of the file.
+    pub file: Arc<str>,
+    /// Where the document starts.
+    pub start: Position,
+    /// Where each field is, by its path (`spec.rules[0].matches`).
+    pub(crate) fields: BTreeMap<String, Position>,
+}
+
+impl Origin {
+    /// Where the field at `path` is written. For a field that is not there, the nearest enclosing one that is.
+    pub fn position_of(&self, path: &str) -> Position {
+        let mut path = path;
+        loop {
+            if let Some(position) = self.fields.get(path) {
+                return *position;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = &path[..end],
+                None => return self.start,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_of_a_missing_field_is_its_parents() {
+        let at = |line| Position { line, column: 1 };
+        let origin = Origin {
+            object: ObjectKey {
+                group: String::new(),
+                kind: "Service".into(),
+                namespace: "a".into(),
+                name: "b".into(),
+            },
+            file: "x.yaml".into(),
+            start: at(1),
+            fields: [("spec".to_owned(), at(5)), ("spec.ports[0]".to_owned(), at(7))].into(),
+        };
+        assert_eq!(origin.position_of("spec.ports[0].name"), at(7));
+        assert_eq!(origin.position_of("spec.ports[1].name"), at(5));
+        assert_eq!(origin.position_of("status"), at(1));
+    }
+}
+
+/// An origin for tests of other modules.
+#[cfg(test)]
+pub(crate) fn test_origin(kind: &str, namespace: &str, name: &str) -> Arc<Origin> {
+    Arc::new(Origin {
+        object: ObjectKey {
+            group: String::new(),
+            kind: kind.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        },
+        file: "test.yaml".into(),
+        start: Position { line: 1, column: 1 },
+        fields: BTreeMap::new(),
+    })
+}
+
+/// The objects of a YAML text, for tests of other modules.
+#[cfg(test)]
+pub(crate) fn test_objects(text: &str) -> Vec<Object> {
+    match document::parse(&"test.yaml".into(), text.as_bytes()) {
+        Ok(objects) => objects,
+        Err(error) => panic!("{error:?}"),
+    }
+}

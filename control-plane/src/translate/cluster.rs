@@ -1,0 +1,148 @@
+//! Clusters of Service ports, for their clients.
+//!
+//! They are the same for every proxy: the address that upstream sockets bind to is in the proxy's own bootstrap.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::cluster::v3::circuit_breakers::Thresholds;
+use outrigger_xds_api::wire::cluster::v3::cluster::{
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+};
+use outrigger_xds_api::wire::cluster::v3::{self as cluster, CircuitBreakers, Cluster};
+use outrigger_xds_api::wire::core::v3::Http2ProtocolOptions;
+use outrigger_xds_api::wire::http_protocol_options::v3::HttpProtocolOptions;
+use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
+};
+use outrigger_xds_api::wire::protobuf::Any;
+use outrigger_xds_api::wire::r#type::v3::Percent;
+use prost::Message;
+
+use crate::model::{ConnectionPool, LoadBalancing, Name, OutlierDetection, Protocol};
+use crate::translate::metadata::OrderedMetadata;
+use crate::translate::wire::{ads, any, duration, number};
+use crate::translate::{InputView, Output, names, reach, tls};
+
+/// Istio's default connect timeout.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Number of field `metadata` in `Cluster`.
+const CLUSTER_METADATA: u32 = 25;
+
+/// One cluster for each port of a Service.
+pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
+    let mut output = Output::default();
+    let Some(service) = view.service(name) else { return output };
+    let domain = &view.settings().cluster_domain;
+    let policies = view.policies_of(name);
+    let policy = policies.first();
+    let pool = policy.map(|policy| policy.connection_pool.clone()).unwrap_or_default();
+    let outlier = policy.and_then(|policy| policy.outlier_detection.as_ref());
+    for port in &service.ports {
+        let reach = reach::reach(view, service, port);
+        if reach.mixed {
+            output.problems.push(reach::mixed(service, port));
+        }
+        // Between sidecars HTTP is always HTTP/2.
+        let http2 = match port.protocol {
+            Protocol::Http => reach.mutual_tls.is_some(),
+            Protocol::Http2 => true,
+            Protocol::Tcp => false,
+        };
+        let alpn: &[&str] = if port.protocol.is_http() { &["h2"] } else { &[] };
+        let cluster_name = names::outbound_cluster(name, port.number, domain);
+        let wire = Cluster {
+            name: cluster_name.clone(),
+            cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+            eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
+            connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
+            lb_policy: match policy.map(|policy| policy.load_balancing).unwrap_or_default() {
+                LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+                LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+            } as i32,
+            circuit_breakers: Some(circuit_breakers(&pool)),
+            outlier_detection: outlier.map(outlier_detection),
+            common_lb_config: outlier.map(|outlier| CommonLbConfig {
+                healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
+                ..Default::default()
+            }),
+            typed_extension_protocol_options: protocol_options(http2),
+            transport_socket: reach
+                .mutual_tls
+                .as_ref()
+                .map(|identities| tls::upstream(names::sni(name, port.number, domain), identities, alpn)),
+            ..Cluster::default()
+        };
+        output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], domain));
+    }
+    output
+}
+
+/// The cluster that refuses everything.
+pub(crate) fn black_hole() -> Output {
+    let mut output = Output::default();
+    let wire = Cluster {
+        name: names::BLACK_HOLE.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        ..Cluster::default()
+    };
+    output.add(ResourceType::Cluster, names::BLACK_HOLE, wire.encode_to_vec());
+    output
+}
+
+/// Encodes a cluster with the metadata of the Services that it belongs to.
+pub(super) fn encode<'a>(
+    wire: &Cluster,
+    services: impl IntoIterator<Item = &'a Name>,
+    domain: &str,
+) -> Vec<u8> {
+    let mut encoded = wire.encode_to_vec();
+    OrderedMetadata::services(services, domain).append_to(CLUSTER_METADATA, &mut encoded);
+    encoded
+}
+
+/// Limits. Istio sets those that nobody configured to the largest number, not to Envoy's 1,024.
+pub(super) fn circuit_breakers(pool: &ConnectionPool) -> CircuitBreakers {
+    let limit = |limit: Option<u32>| number(limit.unwrap_or(u32::MAX));
+    let thresholds = Thresholds {
+        max_connections: limit(pool.max_connections),
+        max_pending_requests: limit(pool.max_pending_requests),
+        max_requests: limit(pool.max_requests),
+        max_retries: limit(None),
+        ..Default::default()
+    };
+    CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
+}
+
+fn outlier_detection(outlier: &OutlierDetection) -> cluster::OutlierDetection {
+    cluster::OutlierDetection {
+        // Zero switches the detector off; Envoy wants at least one and has the enforcement for it.
+        consecutive_5xx: number(outlier.consecutive_5xx.max(1)),
+        enforcing_consecutive_5xx: number(if outlier.consecutive_5xx == 0 { 0 } else { 100 }),
+        interval: duration(outlier.interval),
+        base_ejection_time: duration(outlier.base_ejection_time),
+        max_ejection_percent: number(outlier.max_ejection_percent),
+        // Istio has no field for the success rate detector and switches it off.
+        enforcing_success_rate: number(0),
+        ..Default::default()
+    }
+}
+
+/// Protocol towards the cluster: explicit HTTP/2, or Envoy's default, HTTP/1.1. One key, so its bytes are always the same.
+pub(super) fn protocol_options(http2: bool) -> HashMap<String, Any> {
+    if !http2 {
+        return HashMap::new();
+    }
+    let explicit = ExplicitHttpConfig {
+        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
+    };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..Default::default()
+    };
+    HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options))])
+}

@@ -1,0 +1,62 @@
+//! Endpoints of Service ports.
+
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::core::v3::HealthStatus;
+use outrigger_xds_api::wire::endpoint::v3::lb_endpoint::HostIdentifier;
+use outrigger_xds_api::wire::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+};
+use prost::Message;
+
+use crate::model::{Name, Workload};
+use crate::translate::wire::address;
+use crate::translate::{InputView, Output, metadata, names, reach};
+
+/// One load assignment for each port of a Service.
+pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
+    let mut output = Output::default();
+    let Some(service) = view.service(name) else { return output };
+    let settings = view.settings();
+    for port in &service.ports {
+        let reach = reach::reach(view, service, port);
+        let lb_endpoints: Vec<_> = reach
+            .addresses
+            .into_iter()
+            .map(|dial| LbEndpoint {
+                host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+                    address: Some(address(dial.ip, dial.port)),
+                    ..Endpoint::default()
+                })),
+                health_status: HealthStatus::Healthy as i32,
+                metadata: dial.workload.map(|workload| {
+                    metadata::one("istio", "workload", &description(&workload, &settings.cluster_name))
+                }),
+                ..LbEndpoint::default()
+            })
+            .collect();
+        let localities = match lb_endpoints.is_empty() {
+            true => Vec::new(),
+            false => vec![LocalityLbEndpoints { lb_endpoints, ..LocalityLbEndpoints::default() }],
+        };
+        let cluster_name = names::outbound_cluster(name, port.number, &settings.cluster_domain);
+        let wire = ClusterLoadAssignment {
+            cluster_name: cluster_name.clone(),
+            endpoints: localities,
+            ..ClusterLoadAssignment::default()
+        };
+        output.add(ResourceType::ClusterLoadAssignment, &cluster_name, wire.encode_to_vec());
+    }
+    output
+}
+
+/// Istio's description of a workload, which the proxies' metrics read:
+/// `name;namespace;canonical name;canonical revision;cluster`.
+fn description(workload: &Workload, cluster_name: &str) -> String {
+    format!(
+        "{};{};{};{};{cluster_name}",
+        workload.controller,
+        workload.name.namespace,
+        workload.canonical_name(),
+        workload.canonical_revision()
+    )
+}

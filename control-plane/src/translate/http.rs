@@ -1,0 +1,75 @@
+//! Network filters and listeners: what inbound and outbound have in common.
+
+use std::net::IpAddr;
+
+use outrigger_xds_api::wire::core::v3::TrafficDirection;
+use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::{
+    CodecType, RouteSpecifier,
+};
+use outrigger_xds_api::wire::http_connection_manager::v3::{HttpConnectionManager, HttpFilter, http_filter};
+use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filter};
+use outrigger_xds_api::wire::protobuf::Any;
+use outrigger_xds_api::wire::router::v3::Router;
+use outrigger_xds_api::wire::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
+
+use crate::model::MeshSettings;
+use crate::translate::access_log::access_log;
+use crate::translate::metadata;
+use crate::translate::wire::{address, any};
+
+/// A connection manager with only the router, for HTTP/1.1 and HTTP/2 alike.
+pub(super) fn connection_manager(
+    settings: &MeshSettings,
+    stat_prefix: String,
+    routes: RouteSpecifier,
+) -> Filter {
+    let router = HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any(&Router::default()))),
+        ..HttpFilter::default()
+    };
+    let manager = HttpConnectionManager {
+        codec_type: CodecType::Auto as i32,
+        stat_prefix,
+        http_filters: vec![router],
+        access_log: access_log(settings),
+        route_specifier: Some(routes),
+        ..HttpConnectionManager::default()
+    };
+    network_filter("envoy.filters.network.http_connection_manager", any(&manager))
+}
+
+/// A TCP proxy to one cluster.
+pub(super) fn tcp_proxy(settings: &MeshSettings, stat_prefix: String, cluster: String) -> Filter {
+    let proxy = TcpProxy {
+        stat_prefix,
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
+        access_log: access_log(settings),
+        ..TcpProxy::default()
+    };
+    network_filter("envoy.filters.network.tcp_proxy", any(&proxy))
+}
+
+fn network_filter(name: &str, config: Any) -> Filter {
+    Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
+}
+
+/// A listener at one address. Its metadata switches our own proxy's mesh metrics on, as the reporter `source` (outbound) or
+/// `destination` (inbound); an Envoy ignores it.
+pub(super) fn listener(
+    name: String,
+    ip: IpAddr,
+    port: u16,
+    direction: TrafficDirection,
+    filter_chains: Vec<FilterChain>,
+) -> Listener {
+    let reporter = if direction == TrafficDirection::Inbound { "destination" } else { "source" };
+    Listener {
+        name,
+        address: Some(address(ip, port)),
+        traffic_direction: direction as i32,
+        filter_chains,
+        metadata: Some(metadata::one("outrigger.dev", "reporter", reporter)),
+        ..Listener::default()
+    }
+}

@@ -1,0 +1,212 @@
+//! The inbound side of a workload: one listener for all ports, one cluster for each port of the application.
+//!
+//! In explicit mode peers dial one port, so the wanted port travels in the SNI, and one filter chain per Service port
+//! takes mutual TLS. In plaintext there is no SNI: one filter chain takes all HTTP ports and tells them apart by host
+//! name; TCP in plaintext works only for a workload that has no other port.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::cluster::v3::Cluster;
+use outrigger_xds_api::wire::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
+use outrigger_xds_api::wire::core::v3::TrafficDirection;
+use outrigger_xds_api::wire::endpoint::v3::lb_endpoint::HostIdentifier;
+use outrigger_xds_api::wire::endpoint::v3::{
+    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+};
+use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use outrigger_xds_api::wire::listener::v3::{
+    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, listener_filter,
+};
+use outrigger_xds_api::wire::route::v3::{RouteConfiguration, VirtualHost};
+use outrigger_xds_api::wire::tls_inspector::v3::TlsInspector;
+
+use crate::model::{
+    ConnectionPool, Finding, InboundPort, MeshSettings, MutualTlsMode, Name, Protocol, Workload,
+};
+use crate::translate::names::{INBOUND_PORT, inbound_cluster};
+use crate::translate::wire::{address, any, duration};
+use crate::translate::{InputView, Output, cluster, http, names, route, tls};
+
+/// Clusters of a workload's own ports, at its address.
+pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
+    let mut output = Output::default();
+    let Some(workload) = view.workload(name) else { return output };
+    let Some(&ip) = workload.ips.first() else { return output };
+    let mut targets: BTreeMap<u16, Vec<InboundPort>> = BTreeMap::new();
+    for inbound in view.inbound_ports(workload) {
+        targets.entry(inbound.target).or_default().push(inbound);
+    }
+    for (target, ports) in targets {
+        let cluster_name = inbound_cluster(target);
+        let endpoint = Endpoint { address: Some(address(ip, target)), ..Endpoint::default() };
+        let lb_endpoint =
+            LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..LbEndpoint::default() };
+        let wire = Cluster {
+            name: cluster_name.clone(),
+            cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
+            lb_policy: LbPolicy::RoundRobin as i32,
+            connect_timeout: duration(cluster::CONNECT_TIMEOUT),
+            circuit_breakers: Some(cluster::circuit_breakers(&ConnectionPool::default())),
+            typed_extension_protocol_options: cluster::protocol_options(protocol(&ports) == Protocol::Http2),
+            load_assignment: Some(ClusterLoadAssignment {
+                cluster_name: cluster_name.clone(),
+                endpoints: vec![LocalityLbEndpoints {
+                    lb_endpoints: vec![lb_endpoint],
+                    ..LocalityLbEndpoints::default()
+                }],
+                ..ClusterLoadAssignment::default()
+            }),
+            ..Cluster::default()
+        };
+        // Sorted by Service, and a Service may have two ports with one target.
+        let mut services: Vec<&Name> = ports.iter().map(|port| &port.service.name).collect();
+        services.dedup();
+        let encoded = cluster::encode(&wire, services, &view.settings().cluster_domain);
+        output.add(ResourceType::Cluster, &cluster_name, encoded);
+    }
+    output
+}
+
+/// The inbound listener; none for a workload that no Service leads to.
+pub(super) fn listener(
+    view: &InputView<'_>,
+    workload: &Workload,
+    ip: IpAddr,
+    ports: &[InboundPort],
+    problems: &mut Vec<Finding>,
+) -> Option<Listener> {
+    let settings = view.settings();
+    problems.extend(disagreements(ports));
+    let mode = |inbound: &InboundPort| view.mutual_tls_mode(workload, inbound.target);
+    let mut chains: Vec<FilterChain> = ports
+        .iter()
+        .filter(|inbound| mode(inbound) != MutualTlsMode::Disable)
+        .map(|inbound| mutual_tls_chain(settings, inbound))
+        .collect();
+    let plaintext: Vec<&InboundPort> =
+        ports.iter().filter(|inbound| mode(inbound) != MutualTlsMode::Strict).collect();
+    chains.extend(plaintext_chain(settings, ports, &plaintext));
+    if chains.is_empty() {
+        return None;
+    }
+    let inspector = ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
+        ..ListenerFilter::default()
+    };
+    let name = "virtualInbound".to_owned();
+    let mut listener = http::listener(name, ip, INBOUND_PORT, TrafficDirection::Inbound, chains);
+    listener.listener_filters = vec![inspector];
+    Some(listener)
+}
+
+fn mutual_tls_chain(settings: &MeshSettings, inbound: &InboundPort) -> FilterChain {
+    let sni = names::sni(&inbound.service.name, inbound.port.number, &settings.cluster_domain);
+    let http = inbound.port.protocol.is_http();
+    let alpn: &[&str] = if http { &["h2", "http/1.1"] } else { &[] };
+    FilterChain {
+        name: sni.clone(),
+        filter_chain_match: Some(FilterChainMatch {
+            server_names: vec![sni],
+            transport_protocol: "tls".to_owned(),
+            ..FilterChainMatch::default()
+        }),
+        filters: vec![if http { http_filter(settings, inbound) } else { tcp_filter(settings, inbound) }],
+        transport_socket: Some(tls::downstream(&settings.trust_domain, alpn)),
+        ..FilterChain::default()
+    }
+}
+
+/// The chain for plaintext, when there is something that it can tell apart.
+fn plaintext_chain(
+    settings: &MeshSettings,
+    all: &[InboundPort],
+    allowed: &[&InboundPort],
+) -> Option<FilterChain> {
+    let http: Vec<&InboundPort> =
+        allowed.iter().copied().filter(|inbound| inbound.port.protocol.is_http()).collect();
+    let one_target = |ports: &[&InboundPort]| ports.windows(2).all(|pair| pair[0].target == pair[1].target);
+    let filter = match (http.first(), allowed.first()) {
+        (Some(first), _) if one_target(&http) => http_filter(settings, first),
+        (Some(_), _) => by_host_filter(settings, &http),
+        (None, Some(only)) if one_target(&all.iter().collect::<Vec<_>>()) => tcp_filter(settings, only),
+        _ => return None,
+    };
+    Some(FilterChain {
+        name: "plaintext".to_owned(),
+        filter_chain_match: Some(FilterChainMatch {
+            transport_protocol: "raw_buffer".to_owned(),
+            ..FilterChainMatch::default()
+        }),
+        filters: vec![filter],
+        ..FilterChain::default()
+    })
+}
+
+/// All requests to one port.
+fn http_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
+    let port = inbound.port.number;
+    let host = VirtualHost {
+        name: format!("inbound|http|{port}"),
+        domains: vec!["*".to_owned()],
+        routes: vec![route::everything_to(inbound_cluster(inbound.target))],
+        ..VirtualHost::default()
+    };
+    connection_manager(settings, inbound.target, format!("inbound|{port}||"), vec![host])
+}
+
+/// Requests to several ports, by the host that the client asked for.
+fn by_host_filter(settings: &MeshSettings, ports: &[&InboundPort]) -> Filter {
+    let hosts = ports.iter().map(|inbound| {
+        let Name { name, namespace } = &inbound.service.name;
+        let number = inbound.port.number;
+        VirtualHost {
+            name: format!("inbound|http|{number}|{name}.{namespace}"),
+            // Clients of the same namespace use short names.
+            domains: route::domains(&inbound.service.name, number, namespace, &settings.cluster_domain),
+            routes: vec![route::everything_to(inbound_cluster(inbound.target))],
+            ..VirtualHost::default()
+        }
+    });
+    connection_manager(settings, INBOUND_PORT, "inbound|plaintext||".to_owned(), hosts.collect())
+}
+
+fn connection_manager(
+    settings: &MeshSettings,
+    stat_port: u16,
+    name: String,
+    virtual_hosts: Vec<VirtualHost>,
+) -> Filter {
+    let routes = RouteConfiguration { name, virtual_hosts, ..RouteConfiguration::default() };
+    let stat_prefix = format!("inbound_0.0.0.0_{stat_port};");
+    http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes))
+}
+
+fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
+    let cluster = inbound_cluster(inbound.target);
+    http::tcp_proxy(settings, cluster.clone(), cluster)
+}
+
+/// What a port's application speaks: what the first Service says.
+fn protocol(ports: &[InboundPort]) -> Protocol {
+    ports.first().map_or(Protocol::Tcp, |first| first.port.protocol)
+}
+
+/// Services that do not agree on what a port speaks.
+fn disagreements(ports: &[InboundPort]) -> Vec<Finding> {
+    let mut first: BTreeMap<u16, &InboundPort> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for inbound in ports {
+        let first = first.entry(inbound.target).or_insert(inbound);
+        if first.port.protocol != inbound.port.protocol {
+            let reason = format!(
+                "port {} of the Pods speaks another protocol according to Service {}, which comes first",
+                inbound.target, first.service.name
+            );
+            problems.push(Finding::at(&inbound.service.origin, "spec.ports", reason));
+        }
+    }
+    problems
+}

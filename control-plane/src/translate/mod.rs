@@ -1,0 +1,64 @@
+//! Model -> xDS resources.
+//!
+//! Each function here makes the resources of one *node* (the clusters of a Service, the listeners of a workload). All are
+//! pure: they read the model through a recording [`InputView`] and nothing else, no clock and no randomness, and equal
+//! inputs give equal bytes. They run on the task that owns the registry.
+//!
+//! Resources and their names (Istio's names, so that what people grep for is there):
+//!
+//! | type | name | one for each |
+//! |---|---|---|
+//! | Cluster, ClusterLoadAssignment | `outbound\|PORT\|\|FQDN` | Service port |
+//! | Cluster | `inbound\|TARGETPORT\|\|` | port of a workload |
+//! | Cluster | `BlackHoleCluster` | mesh: where the share of a missing backend goes |
+//! | RouteConfiguration | `15001` | namespace of clients |
+//! | Listener | `IP_15001`, `IP_PORT`, `virtualInbound` | workload |
+//!
+//! In explicit mode there is one HTTP listener for all Services, so there is one route configuration for all; it differs
+//! between namespaces only by short host names and consumer routes, and is shared by all proxies of one.
+
+mod access_log;
+mod check;
+mod cluster;
+mod endpoints;
+mod http;
+mod inbound;
+mod metadata;
+mod names;
+mod outbound;
+mod reach;
+mod route;
+mod tls;
+mod view;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use outrigger_xds_api::ResourceType;
+
+use crate::model::Finding;
+use crate::snapshot::Resource;
+
+pub(crate) use check::{check_policy, check_route};
+pub(crate) use cluster::{black_hole, outbound_clusters};
+pub(crate) use endpoints::load_assignments;
+pub(crate) use inbound::inbound_clusters;
+pub(crate) use outbound::listeners;
+pub(crate) use route::route_configuration;
+pub use view::InputView;
+
+/// What one node comes to.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// Its resources. Names are unique within a type.
+    pub(crate) resources: Vec<(ResourceType, Resource)>,
+    /// What about its inputs cannot have its whole effect.
+    pub(crate) problems: Vec<Finding>,
+}
+
+impl Output {
+    fn add(&mut self, of: ResourceType, name: &str, encoded: Vec<u8>) {
+        self.resources.push((of, Resource::new(of, name, encoded)));
+    }
+}

@@ -1,0 +1,94 @@
+//! Listeners of a workload. Outbound: one HTTP listener that routes by host, and one listener for each TCP port.
+//!
+//! Explicit mode: the listeners are bound to the workload's address, and applications use them by configuration
+//! (`http_proxy`). They speak with the workload's identity, so they take connections from the workload itself only: from
+//! its own address or the loopback address.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::core::v3::TrafficDirection;
+use outrigger_xds_api::wire::http_connection_manager::v3::Rds;
+use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use outrigger_xds_api::wire::listener::v3::filter_chain_match::ConnectionSourceType;
+use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
+use prost::Message;
+
+use crate::model::{Finding, InboundPort, Name, Workload};
+use crate::translate::names::{OUTBOUND_PORT, SIDECAR_PORTS};
+use crate::translate::wire::ads;
+use crate::translate::{InputView, Output, http, inbound, names};
+
+/// All listeners of a workload, outbound and inbound.
+pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
+    let mut output = Output::default();
+    let Some(workload) = view.workload(name) else { return output };
+    let Some(&ip) = workload.ips.first() else { return output };
+    let inbound_ports = view.inbound_ports(workload);
+    let mut listeners = vec![http_listener(view, ip)];
+    listeners.extend(tcp_listeners(view, workload, ip, &inbound_ports, &mut output.problems));
+    listeners.extend(inbound::listener(view, workload, ip, &inbound_ports, &mut output.problems));
+    for listener in listeners {
+        output.add(ResourceType::Listener, &listener.name, listener.encode_to_vec());
+    }
+    output
+}
+
+fn http_listener(view: &InputView<'_>, ip: IpAddr) -> Listener {
+    let routes = Rds { config_source: Some(ads()), route_config_name: OUTBOUND_PORT.to_string() };
+    let stat_prefix = format!("outbound_0.0.0.0_{OUTBOUND_PORT}");
+    let filter = http::connection_manager(view.settings(), stat_prefix, RouteSpecifier::Rds(routes));
+    outbound_listener(ip, OUTBOUND_PORT, filter)
+}
+
+fn outbound_listener(ip: IpAddr, port: u16, filter: Filter) -> Listener {
+    let chain = FilterChain {
+        filter_chain_match: Some(FilterChainMatch {
+            source_type: ConnectionSourceType::SameIpOrLoopback as i32,
+            ..FilterChainMatch::default()
+        }),
+        filters: vec![filter],
+        ..FilterChain::default()
+    };
+    http::listener(format!("{ip}_{port}"), ip, port, TrafficDirection::Outbound, vec![chain])
+}
+
+/// One listener for each TCP port that some Service has. An address and a port say nothing of a Service: of two with the
+/// same port the one in the client's own namespace wins, then the first by name.
+fn tcp_listeners(
+    view: &InputView<'_>,
+    workload: &Workload,
+    ip: IpAddr,
+    inbound_ports: &[InboundPort],
+    problems: &mut Vec<Finding>,
+) -> Vec<Listener> {
+    let settings = view.settings();
+    let mut services: Vec<(&Name, u16)> = view.tcp_ports().collect();
+    services.sort_by_key(|(service, _)| service.namespace != workload.name.namespace);
+    let mut winners: BTreeMap<u16, &Name> = BTreeMap::new();
+    for (service, port) in services {
+        let mut problem = |reason: String| {
+            let service = view.service(service);
+            problems.extend(service.map(|service| Finding::at(&service.origin, "spec.ports", reason)));
+        };
+        if SIDECAR_PORTS.contains(&port) {
+            problem(format!("TCP port {port} is the sidecar's own, so clients cannot use it"));
+        } else if let Some(winner) = winners.get(&port) {
+            let namespace = &workload.name.namespace;
+            problem(format!(
+                "clients in namespace {namespace} cannot use TCP port {port}: it is that of Service {winner}"
+            ));
+        } else {
+            winners.insert(port, service);
+        }
+    }
+    // The application listens on its own ports at this address.
+    winners.retain(|port, _| inbound_ports.iter().all(|inbound| inbound.target != *port));
+    let listener = |(port, service): (u16, &Name)| {
+        let cluster = names::outbound_cluster(service, port, &settings.cluster_domain);
+        let stat_prefix = format!("outbound|{port}||{}", names::fqdn(service, &settings.cluster_domain));
+        outbound_listener(ip, port, http::tcp_proxy(settings, stat_prefix, cluster))
+    };
+    winners.into_iter().map(listener).collect()
+}

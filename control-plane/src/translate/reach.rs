@@ -1,0 +1,103 @@
+//! How clients reach a Service's port: with mutual TLS or without, and at which addresses.
+//!
+//! A client has one TLS context for a cluster, so all endpoints must agree. Where they do not, only those with mutual TLS
+//! are used: the mesh never falls back to plaintext because somebody added a Pod without a sidecar.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::model::{Endpoint, Finding, MutualTlsMode, Service, ServicePort, Workload};
+use crate::translate::InputView;
+use crate::translate::names::INBOUND_PORT;
+
+/// How to reach a port.
+pub(super) struct Reach {
+    /// Identities that may answer, sorted; `None` for plaintext.
+    pub(super) mutual_tls: Option<Vec<String>>,
+    /// Where to, ready endpoints only, in the order of addresses.
+    pub(super) addresses: Vec<Dial>,
+    /// Whether endpoints had to be left out because they take plaintext only.
+    pub(super) mixed: bool,
+}
+
+/// One address to connect to.
+pub(super) struct Dial {
+    pub(super) ip: std::net::IpAddr,
+    pub(super) port: u16,
+    pub(super) workload: Option<Arc<Workload>>,
+}
+
+/// Who takes the connection at an endpoint.
+#[derive(PartialEq, Eq)]
+enum Taker {
+    /// The sidecar, with mutual TLS.
+    SidecarMutualTls,
+    /// The sidecar, in plaintext: PeerAuthentication DISABLE. It tells ports apart by host name, so only for HTTP.
+    SidecarPlaintext,
+    /// The application.
+    Application,
+}
+
+pub(super) fn reach(view: &InputView<'_>, service: &Service, port: &ServicePort) -> Reach {
+    let endpoints: Vec<(Endpoint, Taker)> = view
+        .endpoints(service, port)
+        .into_iter()
+        .map(|endpoint| {
+            let taker = taker(view, &endpoint, port);
+            (endpoint, taker)
+        })
+        .collect();
+    let with_mutual_tls = endpoints.iter().filter(|(_, taker)| *taker == Taker::SidecarMutualTls).count();
+    // With no endpoint at all the answer must be the safe one.
+    let mutual_tls = with_mutual_tls > 0 || endpoints.is_empty();
+    let mixed = mutual_tls && with_mutual_tls < endpoints.len();
+    // Pods that are not ready count, so that becoming ready changes endpoints only.
+    let identities = mutual_tls.then(|| identities(view, &endpoints));
+    let used = endpoints
+        .into_iter()
+        .filter(|(endpoint, taker)| endpoint.ready && mutual_tls == (*taker == Taker::SidecarMutualTls));
+    let addresses = used
+        .map(|(endpoint, taker)| Dial {
+            ip: endpoint.ip,
+            port: if taker == Taker::Application { endpoint.port } else { INBOUND_PORT },
+            workload: endpoint.workload,
+        })
+        .collect();
+    Reach { mutual_tls: identities, addresses, mixed }
+}
+
+/// The problem of a port whose endpoints do not agree.
+pub(super) fn mixed(service: &Service, port: &ServicePort) -> Finding {
+    let reason = format!(
+        "port {}: some endpoints have a sidecar that takes mutual TLS and some take plaintext only; the latter get no \
+         traffic",
+        port.number
+    );
+    Finding::at(&service.origin, "spec.selector", reason)
+}
+
+fn taker(view: &InputView<'_>, endpoint: &Endpoint, port: &ServicePort) -> Taker {
+    match &endpoint.workload {
+        Some(workload) if workload.sidecar => match view.mutual_tls_mode(workload, endpoint.port) {
+            MutualTlsMode::Permissive | MutualTlsMode::Strict => Taker::SidecarMutualTls,
+            MutualTlsMode::Disable if port.protocol.is_http() => Taker::SidecarPlaintext,
+            MutualTlsMode::Disable => Taker::Application,
+        },
+        _ => Taker::Application,
+    }
+}
+
+fn identities(view: &InputView<'_>, endpoints: &[(Endpoint, Taker)]) -> Vec<String> {
+    let trust_domain = &view.settings().trust_domain;
+    let workloads = endpoints
+        .iter()
+        .filter(|(_, taker)| *taker == Taker::SidecarMutualTls)
+        .filter_map(|(endpoint, _)| endpoint.workload.as_ref());
+    let mut identities: BTreeSet<String> =
+        workloads.map(|workload| workload.spiffe_id(trust_domain)).collect();
+    if identities.is_empty() {
+        // An empty list would accept anybody. This path is no service account's.
+        identities.insert(format!("spiffe://{trust_domain}/no-endpoint"));
+    }
+    identities.into_iter().collect()
+}

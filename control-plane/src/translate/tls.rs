@@ -1,0 +1,101 @@
+//! TLS contexts of the mesh: SPIFFE identities both ways, keys by SDS.
+//!
+//! Secrets are named `default` (the workload's certificate and key) and `ROOTCA` (the trust bundle), on the cluster
+//! `sds-grpc`: the workload's own sidecar or SDS agent. A private key never comes near the control plane.
+
+use outrigger_xds_api::wire::core::v3::{
+    ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket, api_config_source,
+    config_source, grpc_service, transport_socket,
+};
+use outrigger_xds_api::wire::protobuf::BoolValue;
+use outrigger_xds_api::wire::tls::v3::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use outrigger_xds_api::wire::tls::v3::subject_alt_name_matcher::SanType;
+use outrigger_xds_api::wire::tls::v3::tls_parameters::TlsProtocol;
+use outrigger_xds_api::wire::tls::v3::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
+    SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
+};
+use outrigger_xds_api::wire::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+
+use crate::translate::wire::any;
+
+/// Name of Envoy's TLS transport socket.
+const TLS: &str = "envoy.transport_sockets.tls";
+
+/// The client's side: the peer must prove one of `identities` (SPIFFE URIs, sorted).
+pub(super) fn upstream(sni: String, identities: &[String], alpn: &[&str]) -> TransportSocket {
+    let names = identities.iter().map(|identity| uri(MatchPattern::Exact(identity.clone()))).collect();
+    let context =
+        UpstreamTlsContext { sni, common_tls_context: Some(common(names, alpn)), ..Default::default() };
+    socket(any(&context))
+}
+
+/// The server's side: the peer must prove an identity of the trust domain.
+pub(super) fn downstream(trust_domain: &str, alpn: &[&str]) -> TransportSocket {
+    let names = vec![uri(MatchPattern::Prefix(format!("spiffe://{trust_domain}/")))];
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(common(names, alpn)),
+        require_client_certificate: Some(BoolValue { value: true }),
+        ..Default::default()
+    };
+    socket(any(&context))
+}
+
+fn socket(context: outrigger_xds_api::wire::protobuf::Any) -> TransportSocket {
+    let config_type = Some(transport_socket::ConfigType::TypedConfig(context));
+    TransportSocket { name: TLS.to_owned(), config_type }
+}
+
+fn common(names: Vec<SubjectAltNameMatcher>, alpn: &[&str]) -> CommonTlsContext {
+    let validation =
+        CertificateValidationContext { match_typed_subject_alt_names: names, ..Default::default() };
+    CommonTlsContext {
+        tls_params: Some(TlsParameters {
+            tls_minimum_protocol_version: TlsProtocol::TlSv13 as i32,
+            tls_maximum_protocol_version: TlsProtocol::TlSv13 as i32,
+            ..Default::default()
+        }),
+        alpn_protocols: alpn.iter().map(|&protocol| protocol.to_owned()).collect(),
+        tls_certificate_sds_secret_configs: vec![secret("default")],
+        validation_context_type: Some(ValidationContextType::CombinedValidationContext(
+            CombinedCertificateValidationContext {
+                default_validation_context: Some(validation),
+                validation_context_sds_secret_config: Some(secret("ROOTCA")),
+                ..Default::default()
+            },
+        )),
+        ..Default::default()
+    }
+}
+
+fn uri(pattern: MatchPattern) -> SubjectAltNameMatcher {
+    SubjectAltNameMatcher {
+        san_type: SanType::Uri as i32,
+        matcher: Some(StringMatcher { match_pattern: Some(pattern), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn secret(name: &str) -> SdsSecretConfig {
+    let grpc = grpc_service::EnvoyGrpc { cluster_name: "sds-grpc".to_owned(), ..Default::default() };
+    let source = ApiConfigSource {
+        api_type: api_config_source::ApiType::Grpc as i32,
+        transport_api_version: ApiVersion::V3 as i32,
+        set_node_on_first_message_only: true,
+        grpc_services: vec![GrpcService {
+            target_specifier: Some(grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(ConfigSource {
+            resource_api_version: ApiVersion::V3 as i32,
+            config_source_specifier: Some(config_source::ConfigSourceSpecifier::ApiConfigSource(source)),
+            ..Default::default()
+        }),
+    }
+}

@@ -1,0 +1,109 @@
+//! The recording view: reading the model notes what was read.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::model::{
+    Endpoint, HttpRoute, InboundPort, Input, MeshSettings, MutualTlsMode, Name, Protocol, Registry, Service,
+    ServicePort, TrafficPolicy, Workload,
+};
+
+/// A view of the model that remembers which [`Input`]s were read through it, found or not. Translation has no other way to
+/// the model, so that no dependency can be forgotten.
+#[derive(Debug)]
+pub struct InputView<'a> {
+    registry: &'a Registry,
+    read: RefCell<BTreeSet<Input>>,
+}
+
+impl<'a> InputView<'a> {
+    /// A fresh view.
+    pub fn new(registry: &'a Registry) -> Self {
+        Self { registry, read: RefCell::default() }
+    }
+
+    /// What was read.
+    pub fn into_read(self) -> BTreeSet<Input> {
+        self.read.into_inner()
+    }
+
+    fn note(&self, input: Input) {
+        self.read.borrow_mut().insert(input);
+    }
+
+    /// Settings of the mesh. They never change, so nothing is noted.
+    pub fn settings(&self) -> &'a MeshSettings {
+        self.registry.settings()
+    }
+
+    /// Names of all Services, sorted.
+    pub fn service_names(&self) -> impl Iterator<Item = &'a Name> + use<'a> {
+        self.note(Input::ServiceList);
+        self.registry.services().map(|service| &service.name)
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &Name) -> Option<&'a Arc<Service>> {
+        self.note(Input::Service(name.clone()));
+        self.registry.service(name)
+    }
+
+    /// Every TCP port of every Service, sorted by Service.
+    pub fn tcp_ports(&self) -> impl Iterator<Item = (&'a Name, u16)> + use<'a> {
+        self.note(Input::TcpPorts);
+        self.registry.services().flat_map(|service| {
+            let ports = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+            ports.map(|port| (&service.name, port.number))
+        })
+    }
+
+    /// The endpoints of a Service's port.
+    pub fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
+        self.note(Input::Endpoints(service.name.clone()));
+        self.registry.endpoints(service, port)
+    }
+
+    /// The route of this name.
+    pub fn route(&self, name: &Name) -> Option<&'a Arc<HttpRoute>> {
+        self.note(Input::Route(name.clone()));
+        self.registry.route(name)
+    }
+
+    /// The routes whose parent is this Service, oldest first.
+    pub fn routes_of(&self, service: &Name) -> Vec<Arc<HttpRoute>> {
+        self.note(Input::RoutesOf(service.clone()));
+        self.registry.routes_of(service)
+    }
+
+    /// The traffic policies for this Service, the one in force first.
+    pub fn policies_of(&self, service: &Name) -> Vec<Arc<TrafficPolicy>> {
+        self.note(Input::PoliciesOf(service.clone()));
+        self.registry.policies_of(service)
+    }
+
+    /// The traffic policy of this name.
+    pub fn policy(&self, name: &Name) -> Option<&'a Arc<TrafficPolicy>> {
+        self.note(Input::Policy(name.clone()));
+        self.registry.policy(name)
+    }
+
+    /// A workload.
+    pub fn workload(&self, name: &Name) -> Option<&'a Arc<Workload>> {
+        self.note(Input::Workload(name.clone()));
+        self.registry.workload(name)
+    }
+
+    /// The ports of Services that lead to a workload.
+    pub fn inbound_ports(&self, workload: &Workload) -> Vec<InboundPort> {
+        self.note(Input::InboundPorts(workload.name.clone()));
+        self.registry.inbound_ports(workload)
+    }
+
+    /// What a workload's port accepts. The workload itself must have been read through this view.
+    pub fn mutual_tls_mode(&self, workload: &Workload, port: u16) -> MutualTlsMode {
+        self.note(Input::PeerAuthn(workload.name.namespace.clone()));
+        self.note(Input::PeerAuthn(self.settings().root_namespace.clone()));
+        self.registry.mutual_tls_mode(workload, port)
+    }
+}

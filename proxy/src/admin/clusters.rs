@@ -1,0 +1,153 @@
+//! `/clusters`: clusters and their hosts, as text and as JSON.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde_json::{Value, json};
+
+use super::ClusterEntry;
+use crate::cluster::Host;
+use crate::net::Address;
+
+/// A number of a host.
+enum Number {
+    Counter(u64),
+    Gauge(u64),
+}
+
+/// What is counted for each host, by name.
+fn numbers(host: &Host) -> [(&'static str, Number); 7] {
+    let (total, error) = (host.requests_total.load(Relaxed), host.requests_error.load(Relaxed));
+    let active = u64::from(host.active_requests.load(Relaxed));
+    [
+        ("cx_active", Number::Gauge(host.connections_active.load(Relaxed).into())),
+        ("cx_connect_fail", Number::Counter(host.connect_failures.load(Relaxed))),
+        ("cx_total", Number::Counter(host.connections_total.load(Relaxed))),
+        ("rq_active", Number::Gauge(active)),
+        ("rq_error", Number::Counter(error)),
+        ("rq_success", Number::Counter(total.saturating_sub(error).saturating_sub(active))),
+        ("rq_total", Number::Counter(total)),
+    ]
+}
+
+/// `healthy`, or what is wrong.
+fn health_flags(host: &Host) -> String {
+    let mut flags = String::new();
+    if host.ejected.load(Relaxed) {
+        flags.push_str("/failed_outlier_check");
+    }
+    if !host.eds_healthy.load(Relaxed) {
+        flags.push_str("/failed_eds_health");
+    }
+    if flags.is_empty() { "healthy".into() } else { flags }
+}
+
+/// Envoy's text: `cluster::host::name::value`.
+pub(super) fn text(entries: &[ClusterEntry]) -> String {
+    let mut out = String::new();
+    for ClusterEntry { cluster, added_via_api } in entries {
+        let name = &cluster.name;
+        let _ = writeln!(out, "{name}::observability_name::{name}");
+        if cluster.outlier.is_some() {
+            // Success rates are not measured; Envoy prints -1 then.
+            for what in ["outlier::success_rate_average", "outlier::success_rate_ejection_threshold"] {
+                let _ = writeln!(out, "{name}::{what}::-1");
+            }
+        }
+        for (priority, limits) in
+            ["default_priority", "high_priority"].iter().zip(cluster.circuit_breakers.limits())
+        {
+            for (limit, value) in
+                ["max_connections", "max_pending_requests", "max_requests"].iter().zip(limits)
+            {
+                let _ = writeln!(out, "{name}::{priority}::{limit}::{value}");
+            }
+        }
+        let _ = writeln!(out, "{name}::added_via_api::{added_via_api}");
+        let Some(endpoints) = cluster.endpoints.get() else { continue };
+        for (priority, hosts) in endpoints.priorities.iter().enumerate() {
+            for host in &hosts.hosts {
+                let prefix = format!("{name}::{}", host.address);
+                for (what, number) in numbers(host) {
+                    let (Number::Counter(value) | Number::Gauge(value)) = number;
+                    let _ = writeln!(out, "{prefix}::{what}::{value}");
+                }
+                let _ = writeln!(out, "{prefix}::hostname::{}", host.hostname);
+                let _ = writeln!(out, "{prefix}::health_flags::{}", health_flags(host));
+                let _ = writeln!(out, "{prefix}::weight::{}", host.weight.load(Relaxed));
+                let _ = writeln!(out, "{prefix}::priority::{priority}");
+                let _ = writeln!(out, "{prefix}::success_rate::-1");
+                let _ = writeln!(out, "{prefix}::local_origin_success_rate::-1");
+            }
+        }
+    }
+    out
+}
+
+/// `envoy.admin.v3.Clusters`.
+pub(super) fn json(entries: &[ClusterEntry]) -> Value {
+    let statuses: Vec<Value> = entries
+        .iter()
+        .map(|ClusterEntry { cluster, added_via_api }| {
+            let limits = cluster.circuit_breakers.limits();
+            let thresholds: Vec<Value> = ["DEFAULT", "HIGH"]
+                .iter()
+                .zip(limits)
+                .map(|(priority, [connections, pending, requests])| {
+                    json!({
+                        "priority": priority,
+                        "max_connections": connections,
+                        "max_pending_requests": pending,
+                        "max_requests": requests,
+                    })
+                })
+                .collect();
+            let endpoints = cluster.endpoints.get();
+            let hosts: Vec<Value> = endpoints
+                .iter()
+                .flat_map(|set| set.priorities.iter().enumerate())
+                .flat_map(|(priority, hosts)| hosts.hosts.iter().map(move |host| host_json(host, priority)))
+                .collect();
+            json!({
+                "name": &*cluster.name,
+                "added_via_api": added_via_api,
+                "host_statuses": hosts,
+                "circuit_breakers": {"thresholds": thresholds},
+                "observability_name": &*cluster.name,
+            })
+        })
+        .collect();
+    json!({ "cluster_statuses": statuses })
+}
+
+fn host_json(host: &Host, priority: usize) -> Value {
+    let stats: Vec<Value> = numbers(host)
+        .into_iter()
+        .map(|(name, number)| match number {
+            Number::Counter(value) => json!({"name": name, "value": value.to_string()}),
+            Number::Gauge(value) => json!({"type": "GAUGE", "name": name, "value": value.to_string()}),
+        })
+        .collect();
+    let mut health = json!({
+        "eds_health_status": if host.eds_healthy.load(Relaxed) { "HEALTHY" } else { "UNHEALTHY" },
+    });
+    if host.ejected.load(Relaxed) {
+        health["failed_outlier_check"] = true.into();
+    }
+    json!({
+        "address": address_json(&host.address),
+        "stats": stats,
+        "health_status": health,
+        "weight": host.weight.load(Relaxed),
+        "hostname": &*host.hostname,
+        "priority": priority,
+    })
+}
+
+/// `envoy.config.core.v3.Address`.
+pub(super) fn address_json(address: &Address) -> Value {
+    match address {
+        Address::Ip(a) => json!({"socket_address": {"address": a.ip().to_string(), "port_value": a.port()}}),
+        Address::Pipe(path) => json!({"pipe": {"path": path.to_string_lossy()}}),
+    }
+}

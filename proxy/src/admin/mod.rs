@@ -1,0 +1,127 @@
+//! The admin interface: Envoy's endpoints, over HTTP/1 on the main runtime; and the two small servers beside it (Prometheus for
+//! scrapers, readiness for the kubelet).
+//!
+//! What it shows comes through [`AdminView`], which the server implements. Secrets are never shown: certificates by their public
+//! facts only, and private material in `/config_dump` as `[redacted]`.
+
+mod certs;
+mod clusters;
+mod config_dump;
+mod endpoints;
+mod query;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use certs::{CertificateEntry, days_until_expiration};
+pub use serve::{serve, serve_prometheus, serve_readiness};
+
+use crate::access_log::LogFiles;
+use crate::cluster::Cluster;
+use crate::logging::Logging;
+use crate::net::Address;
+use crate::stats::Stats;
+
+/// Where the process is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerState {
+    /// Takes traffic.
+    Live,
+    /// Finishes what it has; also after `/healthcheck/fail`.
+    Draining,
+    /// Waits for the first configuration of the clusters.
+    PreInitializing,
+    /// Waits for the first configuration of listeners and what they need.
+    Initializing,
+}
+
+impl ServerState {
+    /// Envoy's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServerState::Live => "LIVE",
+            ServerState::Draining => "DRAINING",
+            ServerState::PreInitializing => "PRE_INITIALIZING",
+            ServerState::Initializing => "INITIALIZING",
+        }
+    }
+
+    /// The value of `envoy_server_state`.
+    pub fn number(self) -> i64 {
+        self as i64
+    }
+}
+
+/// A cluster as `/clusters` shows it.
+#[derive(Debug, Clone)]
+pub struct ClusterEntry {
+    /// The cluster.
+    pub cluster: Arc<Cluster>,
+    /// It came by CDS.
+    pub added_via_api: bool,
+}
+
+/// A listener as `/listeners` shows it.
+#[derive(Debug, Clone)]
+pub struct ListenerEntry {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where it listens, with the port that the system picked.
+    pub addresses: Vec<Address>,
+}
+
+/// What `/drain_listeners` asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Drain {
+    /// Only listeners with `traffic_direction: INBOUND`.
+    pub inbound_only: bool,
+    /// Discourage new requests for the drain time before listeners close.
+    pub graceful: bool,
+    /// Drain connections, but let the listeners go on.
+    pub skip_exit: bool,
+}
+
+/// What the admin interface shows and does.
+pub trait AdminView: Send + Sync + 'static {
+    /// Where the process is in its life.
+    fn state(&self) -> ServerState;
+    /// Active clusters, by name.
+    fn clusters(&self) -> Vec<ClusterEntry>;
+    /// Active listeners, by name.
+    fn listeners(&self) -> Vec<ListenerEntry>;
+    /// `envoy.admin.v3.ConfigDump` as JSON. Need not be redacted.
+    fn config_dump(&self, include_eds: bool) -> serde_json::Value;
+    /// Certificates in use.
+    fn certs(&self) -> Vec<CertificateEntry>;
+    /// `envoy.admin.v3.CommandLineOptions` as JSON.
+    fn command_line_options(&self) -> serde_json::Value;
+    /// `envoy.config.core.v3.Node` as JSON.
+    fn node(&self) -> serde_json::Value;
+    /// `/healthcheck/fail` (false) and `/healthcheck/ok` (true).
+    fn set_healthy(&self, healthy: bool);
+    /// `/drain_listeners`.
+    fn drain(&self, drain: Drain);
+    /// `/quitquitquit`.
+    fn quit(&self);
+}
+
+/// All that the admin interface works with.
+#[derive(Clone)]
+pub struct AdminState {
+    /// The server.
+    pub view: Arc<dyn AdminView>,
+    /// Its statistics.
+    pub stats: Arc<Stats>,
+    /// Its access logs.
+    pub log_files: Arc<LogFiles>,
+    /// Its process log.
+    pub logging: Arc<Logging>,
+}
+
+impl std::fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminState").field("state", &self.view.state()).finish_non_exhaustive()
+    }
+}

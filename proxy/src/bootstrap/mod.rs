@@ -1,0 +1,324 @@
+//! Envoy's bootstrap → what the process needs: who it is, its static resources, where the dynamic ones come from.
+//!
+//! The same path for a file (`-c FILE`) and for a sidecar, whose bootstrap `sidecar` writes as messages. Runs once, on main.
+
+mod document;
+mod runtime;
+pub mod sidecar;
+
+use std::net::IpAddr;
+
+use outrigger_xds_api::wire::bootstrap::v3 as wire;
+use outrigger_xds_api::wire::core::v3 as core;
+use outrigger_xds_api::wire::protobuf::Any;
+use outrigger_xds_api::{ResourceType, resource};
+
+pub use document::{Document, Located};
+
+use crate::config::compile::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use crate::config::compile::values;
+use crate::config::compile::{Invalid, compile_bind_config, grpc_cluster, resource_version};
+use crate::net::Address;
+
+/// A compiled bootstrap.
+#[derive(Debug)]
+pub struct Bootstrap {
+    /// `node`, for the control plane.
+    pub node: core::Node,
+    /// `admin.address`.
+    pub admin: Option<Address>,
+    /// `static_resources`, in the order in which they are applied, each with its path.
+    pub resources: Vec<StaticResource>,
+    /// `dynamic_resources.ads_config`: the name of the cluster that is asked.
+    pub ads_cluster: Option<String>,
+    /// `dynamic_resources.lds_config` is there.
+    pub wants_listeners: bool,
+    /// `dynamic_resources.cds_config` is there.
+    pub wants_clusters: bool,
+    /// `cluster_manager.upstream_bind_config.source_address`.
+    pub source_address: Option<IpAddr>,
+}
+
+/// One resource of `static_resources`, encoded.
+#[derive(Debug)]
+pub struct StaticResource {
+    /// Where it stands, `static_resources.clusters[0]`.
+    pub path: String,
+    /// What it is.
+    pub resource_type: ResourceType,
+    /// Its content.
+    pub resource: Any,
+}
+
+/// What the command line says about the node; it wins over the bootstrap.
+#[derive(Debug, Clone, Default)]
+pub struct NodeFlags {
+    /// `--service-node`.
+    pub id: Option<String>,
+    /// `--service-cluster`.
+    pub cluster: Option<String>,
+    /// `--service-zone`.
+    pub zone: Option<String>,
+}
+
+/// Compiles the bootstrap. The messages of its static resources are compiled later, one by one.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn compile_bootstrap(
+    value: wire::Bootstrap,
+    flags: &NodeFlags,
+    mut cx: CompileCx<'_>,
+) -> Result<Bootstrap, Invalid> {
+    let compiled = compile(value, flags, &mut cx);
+    cx.finish("bootstrap", "", compiled).map(|(bootstrap, _)| bootstrap)
+}
+
+#[allow(deprecated)]
+fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) -> Compiled<Bootstrap> {
+    let wire::Bootstrap {
+        node,
+        node_context_params,
+        static_resources,
+        dynamic_resources,
+        cluster_manager,
+        hds_config,
+        flags_path,
+        stats_sinks,
+        deferred_stat_options,
+        stats_config,
+        stats_flush_interval,
+        watchdog,
+        watchdogs,
+        tracing,
+        layered_runtime,
+        admin,
+        overload_manager,
+        enable_dispatcher_stats,
+        header_prefix,
+        stats_server_version_override,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        bootstrap_extensions,
+        fatal_actions,
+        config_sources,
+        default_config_source,
+        default_socket_interface,
+        certificate_provider_instances,
+        inline_headers,
+        perf_tracing_file_path,
+        default_regex_engine,
+        xds_delegate_extension,
+        xds_config_tracker_extension,
+        listener_manager,
+        application_log_config,
+        grpc_async_client_manager_config,
+        memory_allocator_manager,
+        enable_worker_cpu_affinity,
+        stats_flush,
+        stats_eviction,
+    } = value;
+    unsupported!(cx; node_context_params, hds_config, overload_manager, header_prefix, bootstrap_extensions,
+        config_sources, default_config_source, default_socket_interface, certificate_provider_instances,
+        default_regex_engine, xds_delegate_extension, xds_config_tracker_extension, listener_manager);
+    // Reports to elsewhere, names and intervals of statistics, watchdogs, spans, name resolution (there are no names to
+    // resolve), the log's own format, and tuning of Envoy's insides.
+    ignored!(cx; flags_path, stats_sinks, deferred_stat_options, stats_config, stats_flush_interval, watchdog,
+        watchdogs, tracing, enable_dispatcher_stats, stats_server_version_override, use_tcp_for_dns_lookups,
+        dns_resolution_config, typed_dns_resolver_config, fatal_actions, inline_headers, perf_tracing_file_path,
+        application_log_config, grpc_async_client_manager_config, memory_allocator_manager,
+        enable_worker_cpu_affinity, stats_flush, stats_eviction);
+    if let Some(layers) = &layered_runtime {
+        cx.field("layered_runtime", |cx| runtime::check(cx, layers));
+    }
+    let dynamic = cx.field("dynamic_resources", |cx| compile_dynamic(cx, dynamic_resources.unwrap_or_default()));
+    let source_address =
+        cx.field("cluster_manager", |cx| compile_cluster_manager(cx, cluster_manager.unwrap_or_default()));
+    let admin = match admin {
+        Some(admin) => cx.field("admin", |cx| compile_admin(cx, &admin)),
+        None => Ok(None),
+    };
+    let node = compile_node(cx, node.unwrap_or_default(), flags);
+    let dynamic = dynamic?;
+    if dynamic.ads_cluster.is_some() {
+        for (name, value) in [("id", &node.id), ("cluster", &node.cluster)] {
+            if value.is_empty() {
+                cx.refuse(&format!("node.{name}"), format!("node '{name}' is required with ADS: set it in the bootstrap or by --service-{}", if name == "id" { "node" } else { "cluster" }));
+            }
+        }
+    }
+    Ok(Bootstrap {
+        node,
+        admin: admin?,
+        resources: static_resource_list(static_resources.unwrap_or_default()),
+        ads_cluster: dynamic.ads_cluster,
+        wants_listeners: dynamic.wants_listeners,
+        wants_clusters: dynamic.wants_clusters,
+        source_address: source_address?,
+    })
+}
+
+/// Secrets first: clusters and listeners name them; then clusters: listeners name them.
+fn static_resource_list(value: wire::bootstrap::StaticResources) -> Vec<StaticResource> {
+    let wire::bootstrap::StaticResources { listeners, clusters, secrets } = value;
+    let one = |list: &str, i: usize, resource_type, resource| StaticResource {
+        path: format!("static_resources.{list}[{i}]"),
+        resource_type,
+        resource,
+    };
+    let secrets = secrets.iter().enumerate();
+    let clusters = clusters.iter().enumerate();
+    let listeners = listeners.iter().enumerate();
+    secrets
+        .map(|(i, s)| one("secrets", i, ResourceType::Secret, resource::pack(s)))
+        .chain(clusters.map(|(i, c)| one("clusters", i, ResourceType::Cluster, resource::pack(c))))
+        .chain(listeners.map(|(i, l)| one("listeners", i, ResourceType::Listener, resource::pack(l))))
+        .collect()
+}
+
+#[allow(deprecated)]
+fn compile_node(cx: &mut CompileCx<'_>, node: core::Node, flags: &NodeFlags) -> core::Node {
+    let core::Node {
+        id,
+        cluster,
+        metadata,
+        dynamic_parameters,
+        locality,
+        user_agent_name: _,
+        extensions,
+        client_features,
+        listening_addresses,
+        user_agent_version_type: _,
+    } = node;
+    cx.field("node", |cx| {
+        unsupported!(cx; dynamic_parameters);
+        ignored!(cx; listening_addresses);
+    });
+    let mut locality = locality;
+    if let Some(zone) = &flags.zone {
+        locality.get_or_insert_default().zone = zone.clone();
+    }
+    core::Node {
+        id: flags.id.clone().unwrap_or(id),
+        cluster: flags.cluster.clone().unwrap_or(cluster),
+        metadata,
+        locality,
+        user_agent_name: "outrigger-proxy".to_owned(),
+        user_agent_version_type: Some(core::node::UserAgentVersionType::UserAgentVersion(
+            env!("CARGO_PKG_VERSION").to_owned(),
+        )),
+        extensions,
+        client_features,
+        ..core::Node::default()
+    }
+}
+
+/// `dynamic_resources`.
+#[derive(Debug)]
+struct Dynamic {
+    ads_cluster: Option<String>,
+    wants_listeners: bool,
+    wants_clusters: bool,
+}
+
+fn compile_dynamic(cx: &mut CompileCx<'_>, value: wire::bootstrap::DynamicResources) -> Compiled<Dynamic> {
+    let wire::bootstrap::DynamicResources {
+        lds_config,
+        lds_resources_locator,
+        cds_config,
+        cds_resources_locator,
+        ads_config,
+    } = value;
+    unsupported!(cx; lds_resources_locator, cds_resources_locator);
+    let ads_cluster = match &ads_config {
+        Some(ads) => cx.field("ads_config", |cx| compile_ads(cx, ads)).map(Some)?,
+        None => None,
+    };
+    let mut has_source = |name: &str, source: &Option<core::ConfigSource>| -> Compiled<bool> {
+        use core::config_source::ConfigSourceSpecifier;
+        let Some(source) = source else { return Ok(false) };
+        cx.field(name, |cx| {
+            let core::ConfigSource {
+                authorities,
+                initial_fetch_timeout,
+                resource_api_version,
+                config_source_specifier,
+            } = source;
+            unsupported!(cx; authorities);
+            ignored!(cx; initial_fetch_timeout);
+            resource_version(cx, "resource_api_version", *resource_api_version);
+            match config_source_specifier {
+                Some(ConfigSourceSpecifier::Ads(_)) if ads_cluster.is_some() => Ok(true),
+                Some(ConfigSourceSpecifier::Ads(_)) => Err(cx.refuse("ads", "there is no ads_config")),
+                _ => Err(cx.refuse("", "only ads is supported as a source")),
+            }
+        })
+    };
+    let wants_listeners = has_source("lds_config", &lds_config);
+    let wants_clusters = has_source("cds_config", &cds_config);
+    Ok(Dynamic { wants_listeners: wants_listeners?, wants_clusters: wants_clusters?, ads_cluster })
+}
+
+/// Gives the cluster that is asked.
+fn compile_ads(cx: &mut CompileCx<'_>, value: &core::ApiConfigSource) -> Compiled<String> {
+    let core::ApiConfigSource {
+        api_type,
+        transport_api_version,
+        cluster_names,
+        grpc_services,
+        refresh_delay,
+        request_timeout,
+        rate_limit_settings,
+        set_node_on_first_message_only,
+        config_validators,
+    } = value;
+    unsupported!(cx; cluster_names, config_validators);
+    ignored!(cx; refresh_delay, request_timeout, rate_limit_settings);
+    // The node is always sent in the first message of a stream, and only there.
+    informational!(set_node_on_first_message_only);
+    resource_version(cx, "transport_api_version", *transport_api_version);
+    if *api_type != core::api_config_source::ApiType::DeltaGrpc as i32 {
+        cx.refuse("api_type", "only DELTA_GRPC is supported");
+    }
+    match grpc_services.as_slice() {
+        [service] => cx.item("grpc_services", 0, |cx| grpc_cluster(cx, service).map(str::to_owned)),
+        _ => Err(cx.refuse("grpc_services", "exactly one is required")),
+    }
+}
+
+fn compile_cluster_manager(cx: &mut CompileCx<'_>, value: wire::ClusterManager) -> Compiled<Option<IpAddr>> {
+    let wire::ClusterManager {
+        local_cluster_name,
+        outlier_detection,
+        upstream_bind_config,
+        load_stats_config,
+        enable_deferred_cluster_creation,
+    } = value;
+    // Zone aware routing needs it; an event log and load reports go elsewhere; clusters are cheap to create.
+    unsupported!(cx; local_cluster_name, load_stats_config);
+    ignored!(cx; outlier_detection, enable_deferred_cluster_creation);
+    match &upstream_bind_config {
+        Some(bind) => cx.field("upstream_bind_config", |cx| compile_bind_config(cx, bind)),
+        None => Ok(None),
+    }
+}
+
+#[allow(deprecated)]
+fn compile_admin(cx: &mut CompileCx<'_>, value: &wire::Admin) -> Compiled<Option<Address>> {
+    let wire::Admin {
+        access_log,
+        access_log_path,
+        profile_path,
+        address,
+        socket_options,
+        ignore_global_conn_limit,
+        allow_paths,
+    } = value;
+    unsupported!(cx; socket_options, allow_paths);
+    ignored!(cx; access_log, access_log_path, profile_path, ignore_global_conn_limit);
+    if address.is_none() {
+        return Ok(None);
+    }
+    values::address(cx, "address", address).map(Some)
+}

@@ -1,0 +1,1 @@
+//! The bootstrap of `outrigger-proxy sidecar`.

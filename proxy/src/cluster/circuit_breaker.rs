@@ -1,0 +1,156 @@
+//! Circuit breakers: how much of a cluster may be in use at once, over all workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::stats::ClusterStats;
+
+/// `CircuitBreakers.Thresholds`; Envoy's defaults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// `max_connections`.
+    pub max_connections: u32,
+    /// `max_pending_requests`.
+    pub max_pending_requests: u32,
+    /// `max_requests`.
+    pub max_requests: u32,
+    /// `max_retries`.
+    pub max_retries: u32,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 }
+    }
+}
+
+/// Counters and limits of one cluster, per routing priority (default, high). The counters outlive updates of the limits.
+#[derive(Debug)]
+pub struct CircuitBreakers {
+    priorities: [Breaker; 2],
+    stats: Arc<ClusterStats>,
+}
+
+#[derive(Debug, Default)]
+struct Breaker {
+    connections: Gate,
+    pending: Gate,
+    requests: Gate,
+}
+
+/// One counted resource.
+#[derive(Debug, Default)]
+struct Gate {
+    used: AtomicU32,
+    limit: AtomicU32,
+}
+
+impl Gate {
+    fn is_open_for_one_more(&self) -> bool {
+        self.used.load(Ordering::Relaxed) < self.limit.load(Ordering::Relaxed)
+    }
+
+    /// Takes one and says whether the limit is now reached; `None` when it was reached before.
+    fn take(&self) -> Option<bool> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let before = self.used.fetch_add(1, Ordering::Relaxed);
+        if before >= limit {
+            self.used.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        }
+        Some(before + 1 == limit)
+    }
+
+    /// Gives one back and says whether the gate was shut before.
+    fn give_back(&self) -> bool {
+        let before = self.used.fetch_sub(1, Ordering::Relaxed);
+        before >= self.limit.load(Ordering::Relaxed)
+    }
+}
+
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resource {
+    Connection,
+    Pending,
+    Request,
+}
+
+/// One unit in use; dropped, it is given back.
+#[derive(Debug)]
+pub struct Permit {
+    breakers: Arc<CircuitBreakers>,
+    resource: Resource,
+    high_priority: bool,
+}
+
+impl CircuitBreakers {
+    /// Breakers with nothing in use.
+    pub fn new(stats: Arc<ClusterStats>, default: Thresholds, high: Thresholds) -> Arc<Self> {
+        let breakers = Self { priorities: Default::default(), stats };
+        breakers.set(default, high);
+        Arc::new(breakers)
+    }
+
+    /// Takes over other limits (the cluster was updated).
+    pub fn set(&self, default: Thresholds, high: Thresholds) {
+        for (breaker, limits) in self.priorities.iter().zip([default, high]) {
+            breaker.connections.limit.store(limits.max_connections, Ordering::Relaxed);
+            breaker.pending.limit.store(limits.max_pending_requests, Ordering::Relaxed);
+            breaker.requests.limit.store(limits.max_requests, Ordering::Relaxed);
+        }
+    }
+
+    /// Limits of (default, high) priority as (connections, pending, requests), for `/clusters`.
+    pub fn limits(&self) -> [[u32; 3]; 2] {
+        self.priorities
+            .each_ref()
+            .map(|b| [&b.connections, &b.pending, &b.requests].map(|gate| gate.limit.load(Ordering::Relaxed)))
+    }
+
+    fn gate(&self, resource: Resource, high_priority: bool) -> &Gate {
+        let breaker = &self.priorities[usize::from(high_priority)];
+        match resource {
+            Resource::Connection => &breaker.connections,
+            Resource::Pending => &breaker.pending,
+            Resource::Request => &breaker.requests,
+        }
+    }
+
+    fn show(&self, resource: Resource, high_priority: bool, open: bool) {
+        let gauges = &self.stats.circuit_breakers[usize::from(high_priority)];
+        let gauge = match resource {
+            Resource::Connection => &gauges.cx_open,
+            Resource::Pending => &gauges.rq_pending_open,
+            Resource::Request => &gauges.rq_open,
+        };
+        gauge.set(i64::from(open));
+    }
+
+    /// One unit, or `None` when the breaker is open.
+    pub(crate) fn acquire(self: &Arc<Self>, resource: Resource, high_priority: bool) -> Option<Permit> {
+        if self.gate(resource, high_priority).take()? {
+            self.show(resource, high_priority, true);
+        }
+        Some(Permit { breakers: self.clone(), resource, high_priority })
+    }
+
+    /// One unit even above the limit: a pool without any connection may always make one (as Envoy does).
+    pub(crate) fn acquire_anyway(self: &Arc<Self>, resource: Resource, high_priority: bool) -> Permit {
+        self.gate(resource, high_priority).used.fetch_add(1, Ordering::Relaxed);
+        Permit { breakers: self.clone(), resource, high_priority }
+    }
+
+    /// Whether one more connection is allowed now.
+    pub(crate) fn connection_allowed(&self, high_priority: bool) -> bool {
+        self.gate(Resource::Connection, high_priority).is_open_for_one_more()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if self.breakers.gate(self.resource, self.high_priority).give_back() {
+            self.breakers.show(self.resource, self.high_priority, false);
+        }
+    }
+}

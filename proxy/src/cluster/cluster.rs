@@ -1,0 +1,82 @@
+//! A compiled cluster: everything that a request needs to know about one upstream service.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::outlier::OutlierDetection;
+use super::{CircuitBreakers, EndpointSet};
+use crate::cluster::lb::LbPolicy;
+use crate::config::live::Live;
+use crate::stats::ClusterStats;
+use crate::transport_socket::UpstreamTransport;
+
+/// `envoy.config.cluster.v3.Cluster`, compiled. Immutable; what changes while it lives sits behind its own `Arc`.
+#[derive(Debug)]
+pub struct Cluster {
+    /// `name`.
+    pub name: Arc<str>,
+    /// `lb_policy`.
+    pub lb: LbPolicy,
+    /// Hosts, published by EDS or by the cluster itself (`STATIC`). The cell outlives updates of the cluster.
+    pub endpoints: Arc<Live<EndpointSet>>,
+    /// How connections are made; kept (same `Arc`) by an update that does not touch it, so that pools stay.
+    pub connection: Arc<ConnectionSettings>,
+    /// `circuit_breakers`; counters survive updates of the cluster.
+    pub circuit_breakers: Arc<CircuitBreakers>,
+    /// `outlier_detection`.
+    pub outlier: Option<Arc<OutlierDetection>>,
+    /// `envoy_cluster_*`.
+    pub stats: Arc<ClusterStats>,
+    /// Destination labels for mesh metrics, from `metadata.filter_metadata.istio.services[0]`, else taken from the name.
+    pub destination: Arc<MeshDestination>,
+}
+
+/// How a connection to a host of the cluster is made.
+#[derive(Debug)]
+pub struct ConnectionSettings {
+    /// `connect_timeout`, default 5 s; includes the TLS handshake.
+    pub connect_timeout: Duration,
+    /// `transport_socket`.
+    pub transport: UpstreamTransport,
+    /// `HttpProtocolOptions`: which HTTP version is spoken.
+    pub protocol: UpstreamProtocol,
+    /// `common_http_protocol_options.idle_timeout`, default 1 h; `None` = never.
+    pub idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_requests_per_connection`; 0 = no limit.
+    pub max_requests_per_connection: u32,
+    /// `http2_protocol_options.max_concurrent_streams` (as a client: how many we open), default 2147483647 (Envoy 1.40: 1024).
+    pub max_concurrent_streams: u32,
+    /// `http2_protocol_options.initial_stream_window_size`, bytes.
+    pub initial_stream_window_bytes: u32,
+    /// `http2_protocol_options.initial_connection_window_size`, bytes.
+    pub initial_connection_window_bytes: u32,
+    /// `per_connection_buffer_limit_bytes`, default 1 MiB.
+    pub buffer_limit_bytes: u32,
+    /// `upstream_bind_config.source_address` (the cluster's, else the cluster manager's).
+    pub source_address: Option<IpAddr>,
+    /// `upstream_connection_options.tcp_keepalive`: idle seconds, interval seconds, probes.
+    pub tcp_keepalive: Option<(Duration, Duration, u32)>,
+}
+
+/// Which HTTP version goes upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// `explicit_http_config.http_protocol_options`, and the default.
+    Http1,
+    /// `explicit_http_config.http2_protocol_options`.
+    Http2,
+    /// `use_downstream_protocol_config`.
+    UseDownstream,
+}
+
+/// Labels of the service behind a cluster, for `istio_requests_total`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MeshDestination {
+    /// `destination_service`: host name.
+    pub service: Arc<str>,
+    /// `destination_service_name`.
+    pub service_name: Arc<str>,
+    /// `destination_service_namespace`.
+    pub service_namespace: Arc<str>,
+}

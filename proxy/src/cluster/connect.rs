@@ -1,0 +1,123 @@
+//! One connection to a host: socket, source address, TLS, within the cluster's connect timeout and counted as Envoy counts it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::circuit_breaker::Resource;
+use super::{Cluster, Host, Permit};
+use crate::net::{self, RawStream, Stream};
+use crate::stats::ClusterStats;
+use crate::transport_socket::{TlsInfo, UpstreamTransport};
+
+/// A connection that is up, TLS included.
+#[derive(Debug)]
+pub struct Connected {
+    /// The stream to speak on.
+    pub stream: Stream,
+    /// The handshake, for TLS.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// Our end.
+    pub local_address: Option<SocketAddr>,
+    /// Keeps the connection counted until it is gone: hold it as long as the stream.
+    pub guard: ConnectionGuard,
+}
+
+/// Counts one upstream connection; dropped, the connection no longer counts.
+#[derive(Debug)]
+pub struct ConnectionGuard {
+    host: Arc<Host>,
+    stats: Arc<ClusterStats>,
+    _permit: Permit,
+}
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.stats.upstream_cx_active.dec();
+        self.stats.upstream_cx_destroy.inc();
+        self.host.connections_active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone)]
+pub enum ConnectError {
+    /// The connection circuit breaker is open.
+    Overflow,
+    /// Connect timeout, handshake included.
+    Timeout,
+    /// The socket could not be connected, or the TLS handshake failed: the reason for people.
+    Failed(Arc<str>),
+}
+
+/// Connects to `host`. With `beyond_limit` the connection breaker does not refuse (a pool's first connection).
+///
+/// # Errors
+/// See [`ConnectError`]; statistics of the cluster and the host are already counted.
+pub async fn connect(
+    cluster: &Cluster,
+    host: &Arc<Host>,
+    high_priority: bool,
+    beyond_limit: bool,
+) -> Result<Connected, ConnectError> {
+    let stats = &cluster.stats;
+    let breakers = &cluster.circuit_breakers;
+    let permit = match breakers.acquire(Resource::Connection, high_priority) {
+        Some(permit) => permit,
+        None if beyond_limit => {
+            stats.upstream_cx_overflow.inc();
+            breakers.acquire_anyway(Resource::Connection, high_priority)
+        }
+        None => {
+            stats.upstream_cx_overflow.inc();
+            return Err(ConnectError::Overflow);
+        }
+    };
+    stats.upstream_cx_total.inc();
+    stats.upstream_cx_active.inc();
+    host.connections_total.fetch_add(1, Ordering::Relaxed);
+    host.connections_active.fetch_add(1, Ordering::Relaxed);
+    let guard = ConnectionGuard { host: host.clone(), stats: stats.clone(), _permit: permit };
+
+    let settings = &cluster.connection;
+    let started = tokio::time::Instant::now();
+    let attempt = async {
+        let raw = net::connect(&host.address, settings.source_address, settings.tcp_keepalive)
+            .await
+            .map_err(|e| ConnectError::Failed(format!("delayed connect error: {}", errno_text(&e)).into()))?;
+        let local_address = match &raw {
+            RawStream::Tcp(tcp) => tcp.local_addr().ok(),
+            RawStream::Unix(_) => None,
+        };
+        let (stream, tls) = match &settings.transport {
+            UpstreamTransport::Plaintext => (Stream::from(raw), None),
+            UpstreamTransport::Tls(tls) => {
+                let (stream, info) =
+                    tls.connect(raw, &stats.ssl).await.map_err(|e| ConnectError::Failed(e.reason))?;
+                (stream, Some(info))
+            }
+        };
+        Ok((stream, tls, local_address))
+    };
+    let outcome =
+        tokio::time::timeout(settings.connect_timeout, attempt).await.unwrap_or(Err(ConnectError::Timeout));
+    match outcome {
+        Ok((stream, tls, local_address)) => {
+            stats.upstream_cx_connect_ms.observe(started.elapsed().as_secs_f64() * 1e3);
+            Ok(Connected { stream, tls, local_address, guard })
+        }
+        Err(error) => {
+            host.connect_failures.fetch_add(1, Ordering::Relaxed);
+            stats.upstream_cx_connect_fail.inc();
+            if matches!(error, ConnectError::Timeout) {
+                stats.upstream_cx_connect_timeout.inc();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The errno's number as Envoy prints it, else the text.
+fn errno_text(error: &std::io::Error) -> String {
+    error.raw_os_error().map_or_else(|| error.to_string(), |n| n.to_string())
+}

@@ -1,0 +1,80 @@
+//! One upstream host: shared by all workers, long-lived, kept across endpoint updates.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::net::Address;
+
+/// One address of a cluster. Its identity across updates is (address, hostname).
+#[derive(Debug)]
+pub struct Host {
+    /// Unique in the process; the key of connection pools.
+    pub id: u64,
+    /// Where to connect.
+    pub address: Address,
+    /// `Endpoint.hostname`.
+    pub hostname: Arc<str>,
+    /// `LbEndpoint.load_balancing_weight`, at least 1.
+    pub weight: AtomicU32,
+    /// Workload labels from the endpoint's `istio.workload` metadata, `name;namespace;canonical-name;canonical-revision;cluster`.
+    pub workload: Option<Arc<str>>,
+    /// `LbEndpoint.health_status` says usable (HEALTHY, UNKNOWN, DEGRADED).
+    pub eds_healthy: AtomicBool,
+    /// Taken out by outlier detection.
+    pub ejected: AtomicBool,
+    /// No longer in the cluster: its idle connections go, its requests finish.
+    pub removed: AtomicBool,
+    /// Requests in flight, over all workers.
+    pub active_requests: AtomicU32,
+    /// 5xx answers in a row.
+    pub consecutive_5xx: AtomicU32,
+    /// How often it has been ejected; ejection time grows with it.
+    pub ejection_count: AtomicU32,
+    /// `rq_total` of `/clusters`.
+    pub requests_total: AtomicU64,
+    /// `rq_error` of `/clusters`.
+    pub requests_error: AtomicU64,
+    /// `cx_active` of `/clusters`.
+    pub connections_active: AtomicU32,
+    /// `cx_total` of `/clusters`.
+    pub connections_total: AtomicU64,
+    /// `cx_connect_fail` of `/clusters`.
+    pub connect_failures: AtomicU64,
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Host {
+    /// A host that has served nothing yet.
+    pub fn new(
+        address: Address,
+        hostname: Arc<str>,
+        weight: u32,
+        healthy: bool,
+        workload: Option<Arc<str>>,
+    ) -> Self {
+        Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            address,
+            hostname,
+            weight: AtomicU32::new(weight.max(1)),
+            workload,
+            eds_healthy: AtomicBool::new(healthy),
+            ejected: AtomicBool::new(false),
+            removed: AtomicBool::new(false),
+            active_requests: AtomicU32::new(0),
+            consecutive_5xx: AtomicU32::new(0),
+            ejection_count: AtomicU32::new(0),
+            requests_total: AtomicU64::new(0),
+            requests_error: AtomicU64::new(0),
+            connections_active: AtomicU32::new(0),
+            connections_total: AtomicU64::new(0),
+            connect_failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Whether a request may go there.
+    pub fn is_healthy(&self) -> bool {
+        self.eds_healthy.load(Ordering::Relaxed) && !self.ejected.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,74 @@
+//! Load balancing: one file a policy; picking reads tables that main built.
+
+mod least_request;
+mod round_robin;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::endpoint_set::Table;
+use super::{Cluster, EndpointSet, Host};
+
+/// `lb_policy`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum LbPolicy {
+    /// `ROUND_ROBIN`.
+    RoundRobin,
+    /// `LEAST_REQUEST` with `choice_count` (default 2).
+    LeastRequest {
+        /// How many random hosts are compared, at least 2.
+        choices: u32,
+    },
+}
+
+/// Picks a host for one attempt; `None` when there is none that may take it.
+pub fn pick(cluster: &Cluster) -> Option<Arc<Host>> {
+    let set = cluster.endpoints.peek();
+    let picked = set.as_ref().and_then(|set| pick_from(cluster, set));
+    if picked.is_none() {
+        cluster.stats.upstream_cx_none_healthy.inc();
+    }
+    picked
+}
+
+fn pick_from(cluster: &Cluster, set: &EndpointSet) -> Option<Arc<Host>> {
+    let tables = set.tables();
+    let table = match tables.priorities.as_slice() {
+        [(_, only)] => only,
+        several => {
+            let at = fastrand::u32(..100);
+            &several.iter().find(|(cumulative, _)| at < *cumulative)?.1
+        }
+    };
+    if table.hosts.is_empty() {
+        return None;
+    }
+    if table.panic {
+        cluster.stats.lb_healthy_panic.inc();
+    }
+    let index = match cluster.lb {
+        LbPolicy::RoundRobin => round_robin::pick(table, &set.cursor),
+        LbPolicy::LeastRequest { choices } => least_request::pick(table, choices),
+    };
+    let host = &table.hosts[index];
+    if table.panic || host.is_healthy() {
+        return Some(host.clone());
+    }
+    // Ejected a moment ago by a worker; main has not rebuilt the table yet.
+    let (before, after) = table.hosts.split_at(index);
+    after.iter().chain(before).find(|h| h.is_healthy()).cloned()
+}
+
+/// Entries of the weighted order, and the host index of one of them.
+fn slots(table: &Table) -> usize {
+    if table.schedule.is_empty() { table.hosts.len() } else { table.schedule.len() }
+}
+
+fn slot(table: &Table, at: usize) -> usize {
+    table.schedule.get(at).map_or(at, |&i| i as usize)
+}
+
+/// Requests in flight at a host, for comparing.
+fn active(host: &Host) -> u32 {
+    host.active_requests.load(Ordering::Relaxed)
+}

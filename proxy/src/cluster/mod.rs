@@ -1,0 +1,19 @@
+//! Upstreams: clusters, their endpoint sets and hosts, picking a host, connecting to it, circuit breaking, ejection.
+//!
+//! Knows nothing of HTTP: HTTP connection pools are in `http::pool`, on top of `connect`.
+
+mod circuit_breaker;
+#[allow(clippy::module_inception)]
+mod cluster;
+mod connect;
+mod endpoint_set;
+mod host;
+pub mod lb;
+pub mod outlier;
+
+pub(crate) use circuit_breaker::Resource;
+pub use circuit_breaker::{CircuitBreakers, Permit, Thresholds};
+pub use cluster::{Cluster, ConnectionSettings, MeshDestination, UpstreamProtocol};
+pub use connect::{ConnectError, Connected, ConnectionGuard, connect};
+pub use endpoint_set::{EndpointSet, HostSpec, Priority};
+pub use host::Host;

@@ -1,0 +1,57 @@
+//! `CircuitBreakers`.
+
+use outrigger_xds_api::wire::cluster::v3 as wire;
+use outrigger_xds_api::wire::core::v3::RoutingPriority;
+
+use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::values::{self, uint32};
+use crate::cluster::Thresholds;
+
+/// Compiles the thresholds of the two priorities: (default, high).
+pub(crate) fn compile_circuit_breakers(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::CircuitBreakers>,
+) -> Compiled<(Thresholds, Thresholds)> {
+    let (mut default, mut high) = (Thresholds::default(), Thresholds::default());
+    let Some(wire::CircuitBreakers { thresholds, per_host_thresholds }) = value else { return Ok((default, high)) };
+    unsupported!(cx; per_host_thresholds);
+    let thresholds = cx.each("thresholds", thresholds, compile_thresholds)?;
+    // The first entry of a priority counts, as in Envoy.
+    for (priority, thresholds) in thresholds.into_iter().rev() {
+        match priority {
+            RoutingPriority::Default => default = thresholds,
+            RoutingPriority::High => high = thresholds,
+        }
+    }
+    Ok((default, high))
+}
+
+fn compile_thresholds(
+    value: &wire::circuit_breakers::Thresholds,
+    cx: &mut CompileCx<'_>,
+) -> Compiled<(RoutingPriority, Thresholds)> {
+    let wire::circuit_breakers::Thresholds {
+        priority,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = value;
+    // There are no retries to budget; `remaining_*` gauges are not exported; pools are counted per worker.
+    ignored!(cx; retry_budget, track_remaining, max_connection_pools);
+    informational!(max_retries);
+    let defaults = Thresholds::default();
+    let priority = values::enumeration(cx, "priority", *priority)?;
+    Ok((
+        priority,
+        Thresholds {
+            max_connections: uint32(max_connections, defaults.max_connections),
+            max_pending_requests: uint32(max_pending_requests, defaults.max_pending_requests),
+            max_requests: uint32(max_requests, defaults.max_requests),
+            max_retries: uint32(max_retries, defaults.max_retries),
+        },
+    ))
+}

@@ -1,0 +1,320 @@
+//! `Cluster`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use outrigger_xds_api::wire::cluster::v3 as wire;
+use outrigger_xds_api::wire::core::v3::Metadata;
+use outrigger_xds_api::wire::protobuf::value::Kind;
+use prost::Message;
+
+use super::circuit_breakers::compile_circuit_breakers;
+use super::connection::{Connection, compile_connection};
+use super::cx::{CompileCx, Compiled, References, ignored, unsupported};
+use super::endpoint::{Assignment, compile_endpoints};
+use super::outlier::compile_outlier_detection;
+use super::source::{Source, compile_config_source};
+use super::values;
+use crate::cluster::lb::LbPolicy;
+use crate::cluster::outlier::OutlierDetection;
+use crate::cluster::{CircuitBreakers, Cluster, MeshDestination, Thresholds};
+
+/// Envoy's default panic threshold, percent.
+const PANIC_PERCENT: u32 = 50;
+/// Envoy's default number of hosts that least request compares.
+const CHOICE_COUNT: u32 = 2;
+
+/// A compiled cluster with what publishing and the next update need.
+#[derive(Debug, Clone)]
+pub struct CompiledCluster {
+    /// The cluster itself.
+    pub cluster: Arc<Cluster>,
+    /// Where its endpoints come from.
+    pub discovery: Discovery,
+    /// Limits of (default, high) priority, to be set when it is published.
+    pub thresholds: (Thresholds, Thresholds),
+    /// `common_lb_config.healthy_panic_threshold`, to be set when it is published.
+    pub panic_percent: u32,
+    /// The connection settings with their hash.
+    pub connection: Connection,
+    /// Hash of `outlier_detection`.
+    outlier_hash: u64,
+}
+
+/// Where endpoints come from.
+#[derive(Debug, Clone)]
+pub enum Discovery {
+    /// `STATIC`: they stand in the cluster.
+    Static(Arc<Assignment>),
+    /// `EDS`: the name of the load assignment.
+    Eds(Arc<str>),
+}
+
+/// Compiles a cluster. What an update leaves unchanged is taken from `previous`: connection settings, outlier detection and
+/// the counters of circuit breakers.
+#[allow(deprecated)]
+pub fn compile_cluster(
+    value: &wire::Cluster,
+    previous: Option<&CompiledCluster>,
+    cx: &mut CompileCx<'_>,
+) -> Compiled<CompiledCluster> {
+    let wire::Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name,
+        alt_stat_name,
+        stats_matcher,
+        eds_cluster_config,
+        connect_timeout: _,
+        per_connection_buffer_limit_bytes: _,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection: _,
+        circuit_breakers,
+        upstream_http_protocol_options: _,
+        common_http_protocol_options: _,
+        http_protocol_options: _,
+        http2_protocol_options: _,
+        typed_extension_protocol_options: _,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init,
+        outlier_detection,
+        cleanup_interval,
+        upstream_bind_config: _,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket: _,
+        metadata,
+        protocol_selection: _,
+        upstream_connection_options: _,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = value;
+    unsupported!(cx; transport_socket_matches, transport_socket_matcher, health_checks, lb_subset_config,
+        close_connections_on_host_health_failure, filters, load_balancing_policy, upstream_config,
+        connection_pool_per_downstream_connection, queuing_policies);
+    // DNS settings of clusters that have no names to resolve; reports, extra statistics and preconnecting; without
+    // active health checks a host that is removed is gone.
+    ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter,
+        dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups,
+        dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init, cleanup_interval,
+        ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
+        track_cluster_stats, preconnect_policy);
+    if name.is_empty() {
+        return Err(cx.refuse("name", "value length must be at least 1 characters"));
+    }
+    let name: Arc<str> = name.as_str().into();
+    let discovery = compile_discovery(cx, &name, cluster_discovery_type, eds_cluster_config, load_assignment);
+    let lb = compile_lb(cx, *lb_policy, lb_config);
+    let panic_percent = cx.field("common_lb_config", |cx| compile_common_lb(cx, common_lb_config));
+    let thresholds = cx.field("circuit_breakers", |cx| compile_circuit_breakers(cx, circuit_breakers));
+    let connection = compile_connection(cx, value, previous.map(|p| &p.connection));
+    let (outlier, outlier_hash) = compile_outlier(cx, outlier_detection, previous)?;
+    let stats = cx.inputs.stats.cluster(if alt_stat_name.is_empty() { &name } else { alt_stat_name });
+    let (thresholds, connection) = (thresholds?, connection?);
+    let circuit_breakers = match previous {
+        Some(previous) => previous.cluster.circuit_breakers.clone(),
+        None => CircuitBreakers::new(stats.clone(), thresholds.0, thresholds.1),
+    };
+    let cluster = Cluster {
+        lb: lb?,
+        endpoints: cx.inputs.registry.endpoints.cell(&name),
+        connection: connection.settings.clone(),
+        circuit_breakers,
+        outlier,
+        stats,
+        destination: Arc::new(mesh_destination(&name, metadata.as_ref())),
+        name,
+    };
+    Ok(CompiledCluster {
+        cluster: Arc::new(cluster),
+        discovery: discovery?,
+        thresholds,
+        panic_percent: panic_percent?,
+        connection,
+        outlier_hash,
+    })
+}
+
+fn compile_discovery(
+    cx: &mut CompileCx<'_>,
+    name: &Arc<str>,
+    discovery_type: &Option<wire::cluster::ClusterDiscoveryType>,
+    eds: &Option<wire::cluster::EdsClusterConfig>,
+    load_assignment: &Option<outrigger_xds_api::wire::endpoint::v3::ClusterLoadAssignment>,
+) -> Compiled<Discovery> {
+    use wire::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let discovery_type = match discovery_type {
+        None => DiscoveryType::Static,
+        Some(ClusterDiscoveryType::Type(value)) => values::enumeration(cx, "type", *value)?,
+        Some(ClusterDiscoveryType::ClusterType(_)) => return Err(cx.refuse("cluster_type", "not supported")),
+    };
+    match discovery_type {
+        DiscoveryType::Static => {
+            if eds.is_some() {
+                cx.refuse("eds_cluster_config", "cannot be set in a non-EDS cluster");
+            }
+            let assignment = cx.field("load_assignment", |cx| {
+                compile_endpoints(&load_assignment.clone().unwrap_or_default(), cx)
+            })?;
+            Ok(Discovery::Static(Arc::new(assignment)))
+        }
+        DiscoveryType::Eds => {
+            if load_assignment.is_some() {
+                cx.refuse("load_assignment", "cannot be set in an EDS cluster");
+            }
+            let Some(wire::cluster::EdsClusterConfig { eds_config, service_name }) = eds else {
+                return Err(cx.refuse("eds_cluster_config", "value is required"));
+            };
+            let source = cx.field("eds_cluster_config", |cx| compile_config_source(cx, "eds_config", eds_config))?;
+            if source != Source::Ads {
+                return Err(cx.refuse("eds_cluster_config.eds_config", "endpoints come over ads"));
+            }
+            let endpoints = if service_name.is_empty() { name.clone() } else { service_name.as_str().into() };
+            References::add(&mut cx.references.endpoints, &endpoints);
+            Ok(Discovery::Eds(endpoints))
+        }
+        DiscoveryType::StrictDns => Err(cx.refuse("type", "STRICT_DNS is not supported")),
+        DiscoveryType::LogicalDns => Err(cx.refuse("type", "LOGICAL_DNS is not supported")),
+        DiscoveryType::OriginalDst => Err(cx.refuse("type", "ORIGINAL_DST is not supported")),
+    }
+}
+
+fn compile_lb(
+    cx: &mut CompileCx<'_>,
+    policy: i32,
+    config: &Option<wire::cluster::LbConfig>,
+) -> Compiled<LbPolicy> {
+    use wire::cluster::{LbConfig, LbPolicy as Wire};
+    let policy = values::enumeration(cx, "lb_policy", policy)?;
+    match (policy, config) {
+        (Wire::RoundRobin, None) => Ok(LbPolicy::RoundRobin),
+        (Wire::RoundRobin, Some(LbConfig::RoundRobinLbConfig(config))) => {
+            let wire::cluster::RoundRobinLbConfig { slow_start_config } = config;
+            cx.field("round_robin_lb_config", |cx| {
+                unsupported!(cx; slow_start_config);
+            });
+            Ok(LbPolicy::RoundRobin)
+        }
+        (Wire::LeastRequest, None) => Ok(LbPolicy::LeastRequest { choices: CHOICE_COUNT }),
+        (Wire::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
+            cx.field("least_request_lb_config", |cx| {
+                let wire::cluster::LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } =
+                    config;
+                unsupported!(cx; active_request_bias, slow_start_config);
+                let choices = values::uint32(choice_count, CHOICE_COUNT);
+                if choices < 2 {
+                    return Err(cx.refuse("choice_count", "value must be greater than or equal to 2"));
+                }
+                Ok(LbPolicy::LeastRequest { choices })
+            })
+        }
+        (Wire::RoundRobin | Wire::LeastRequest, Some(_)) => {
+            Err(cx.refuse("lb_config", "settings of another policy than lb_policy"))
+        }
+        (other, _) => Err(cx.refuse("lb_policy", format!("{} is not supported", other.as_str_name()))),
+    }
+}
+
+/// Gives the panic threshold in percent.
+fn compile_common_lb(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::cluster::CommonLbConfig>,
+) -> Compiled<u32> {
+    let Some(config) = value else { return Ok(PANIC_PERCENT) };
+    let wire::cluster::CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window,
+        ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+        locality_config_specifier,
+    } = config;
+    unsupported!(cx; close_connections_on_host_set_change, locality_config_specifier);
+    // Updates are cheap enough to be applied one by one; there are no health checks, hashes or host overrides.
+    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, consistent_hashing_lb_config,
+        override_host_status);
+    match healthy_panic_threshold {
+        None => Ok(PANIC_PERCENT),
+        Some(percent) if (0.0..=100.0).contains(&percent.value) => Ok(percent.value as u32),
+        Some(_) => Err(cx.refuse("healthy_panic_threshold", "value must be inside range [0, 100]")),
+    }
+}
+
+/// Outlier detection and its hash; the previous one when nothing changed.
+fn compile_outlier(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::OutlierDetection>,
+    previous: Option<&CompiledCluster>,
+) -> Compiled<(Option<Arc<OutlierDetection>>, u64)> {
+    let Some(value) = value else { return Ok((None, 0)) };
+    let hash = values::content_hash(&[&value.encode_to_vec()]);
+    let old = previous.and_then(|p| p.cluster.outlier.clone().map(|outlier| (outlier, p.outlier_hash)));
+    let ejected = match &old {
+        Some((outlier, _)) => outlier.ejected.clone(),
+        None => Arc::new(AtomicU32::new(0)),
+    };
+    let compiled = cx.field("outlier_detection", |cx| compile_outlier_detection(cx, value, ejected))?;
+    let outlier = match old {
+        Some((outlier, old_hash)) if old_hash == hash => outlier,
+        _ => Arc::new(compiled),
+    };
+    Ok((Some(outlier), hash))
+}
+
+/// Mesh labels: `metadata.filter_metadata.istio.services[0]`, else the host in `outbound|PORT|SUBSET|HOST`.
+fn mesh_destination(name: &str, metadata: Option<&Metadata>) -> MeshDestination {
+    if let Some(service) = metadata.and_then(|m| destination_of_metadata(m)) {
+        return service;
+    }
+    let host = match name.split('|').collect::<Vec<_>>().as_slice() {
+        [_direction, _port, _subset, host] if !host.is_empty() => host,
+        _ => name,
+    };
+    let mut labels = host.split('.');
+    let service_name = labels.next().unwrap_or(host);
+    let namespace = if host.contains(".svc.") { labels.next() } else { None };
+    MeshDestination {
+        service: host.into(),
+        service_name: if namespace.is_some() { service_name } else { host }.into(),
+        service_namespace: namespace.unwrap_or("unknown").into(),
+    }
+}
+
+fn destination_of_metadata(metadata: &Metadata) -> Option<MeshDestination> {
+    let services = metadata.filter_metadata.get("istio")?.fields.get("services")?;
+    let Some(Kind::ListValue(list)) = &services.kind else { return None };
+    let Some(Kind::StructValue(service)) = &list.values.first()?.kind else { return None };
+    let text = |key: &str| match &service.fields.get(key)?.kind {
+        Some(Kind::StringValue(text)) => Some(Arc::<str>::from(text.as_str())),
+        _ => None,
+    };
+    Some(MeshDestination {
+        service: text("host")?,
+        service_name: text("name")?,
+        service_namespace: text("namespace")?,
+    })
+}

@@ -1,0 +1,302 @@
+//! `HttpConnectionManager` and the router.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::HeaderValue;
+use outrigger_xds_api::wire::http_connection_manager::v3 as wire;
+use outrigger_xds_api::wire::router::v3::Router;
+
+use super::access_log::compile_access_logs;
+use super::cx::{CompileCx, Compiled, References, ignored, informational, unsupported};
+use super::http_options::{Side, compile_common, compile_http1, compile_http2};
+use super::listener::ListenerCx;
+use super::route::compile_route_configuration;
+use super::source::{Source, compile_config_source};
+use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
+use crate::http::{CodecType, HttpConnectionManager, RouteSource, ServerHeader, StreamLimits};
+
+/// Envoy's defaults.
+const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_REQUEST_HEADERS_KB: u32 = 60;
+
+/// Compiles the connection manager of one filter chain, at the context's present path.
+#[allow(deprecated)]
+pub(crate) fn compile_http_connection_manager(
+    cx: &mut CompileCx<'_>,
+    value: &wire::HttpConnectionManager,
+    listener: &ListenerCx,
+) -> Compiled<HttpConnectionManager> {
+    let wire::HttpConnectionManager {
+        codec_type,
+        stat_prefix,
+        http_filters,
+        add_user_agent,
+        tracing,
+        common_http_protocol_options,
+        http1_safe_max_connection_duration,
+        http_protocol_options,
+        http2_protocol_options,
+        http3_protocol_options,
+        server_name,
+        server_header_transformation,
+        scheme_header_transformation,
+        max_request_headers_kb,
+        stream_idle_timeout,
+        stream_flush_timeout,
+        request_timeout,
+        request_headers_timeout,
+        drain_timeout,
+        drain_timeout_jitter,
+        delayed_close_timeout,
+        access_log,
+        access_log_flush_interval,
+        flush_access_log_on_new_request,
+        access_log_options,
+        use_remote_address,
+        xff_num_trusted_hops,
+        original_ip_detection_extensions,
+        early_header_mutation_extensions,
+        internal_address_config,
+        skip_xff_append,
+        via,
+        generate_request_id,
+        preserve_external_request_id,
+        always_set_request_id_in_response,
+        forward_client_cert_details,
+        set_current_client_cert_details,
+        forward_client_cert_matcher,
+        proxy_100_continue,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        upgrade_configs,
+        normalize_path,
+        merge_slashes,
+        path_with_escaped_slashes_action,
+        request_id_extension,
+        local_reply_config,
+        strip_matching_host_port,
+        stream_error_on_invalid_http_message,
+        path_normalization_options,
+        strip_trailing_host_dot,
+        proxy_status_config,
+        typed_header_validation_config,
+        append_x_forwarded_port,
+        append_local_overload,
+        add_proxy_protocol_connection_state,
+        forward_proto_config,
+        route_specifier,
+        strip_port_mode,
+    } = value;
+    unsupported!(cx; scheme_header_transformation, original_ip_detection_extensions,
+        early_header_mutation_extensions, internal_address_config, via, forward_client_cert_matcher,
+        proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, local_reply_config,
+        path_normalization_options, strip_trailing_host_dot, typed_header_validation_config,
+        append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops, merge_slashes);
+    unsupported_if_true(cx, "add_user_agent", add_user_agent);
+    unsupported_if_true(cx, "normalize_path", normalize_path);
+    // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
+    // its connection; a last flush is bounded by the drain.
+    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout,
+        drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, flush_access_log_on_new_request,
+        access_log_options, stream_error_on_invalid_http_message, proxy_status_config, append_local_overload,
+        add_proxy_protocol_connection_state);
+    if stat_prefix.is_empty() {
+        cx.refuse("stat_prefix", "value length must be at least 1 characters");
+    }
+    // The client certificate header is always removed (SANITIZE, the default); what to put in it then has no effect.
+    if *forward_client_cert_details != wire::http_connection_manager::ForwardClientCertDetails::Sanitize as i32 {
+        cx.refuse("forward_client_cert_details", "only SANITIZE is supported");
+    }
+    informational!(set_current_client_cert_details);
+    escaped_slashes(cx, *path_with_escaped_slashes_action);
+    request_id(cx, request_id_extension);
+    let codec = compile_codec(cx, *codec_type);
+    let suppress_envoy_headers = compile_http_filters(cx, http_filters);
+    let common = cx.field("common_http_protocol_options", |cx| {
+        compile_common(cx, &common_http_protocol_options.clone().unwrap_or_default(), Side::Downstream)
+    });
+    let http1 = cx.field("http_protocol_options", |cx| {
+        compile_http1(cx, &http_protocol_options.clone().unwrap_or_default(), Side::Downstream)
+    });
+    let http2 = cx.field("http2_protocol_options", |cx| {
+        compile_http2(cx, &http2_protocol_options.clone().unwrap_or_default())
+    });
+    let server_header = compile_server_header(cx, *server_header_transformation);
+    let server_name = if server_name.is_empty() {
+        Ok(HeaderValue::from_static("envoy"))
+    } else {
+        values::header_value(cx, "server_name", server_name)
+    };
+    let max_request_headers_kb = uint32(max_request_headers_kb, MAX_REQUEST_HEADERS_KB);
+    if !(1..=8192).contains(&max_request_headers_kb) {
+        cx.refuse("max_request_headers_kb", "value must be inside range (0, 8192]");
+    }
+    let strip_host_port = match strip_port_mode {
+        Some(wire::http_connection_manager::StripPortMode::StripAnyHostPort(true)) if *strip_matching_host_port => {
+            cx.refuse(
+                "strip_matching_host_port",
+                "strip_matching_host_port and strip_any_host_port must not both be set",
+            );
+            None
+        }
+        Some(wire::http_connection_manager::StripPortMode::StripAnyHostPort(true)) => Some(true),
+        _ => strip_matching_host_port.then_some(false),
+    };
+    let (access_logs, captures) = compile_access_logs(cx, access_log)?;
+    let routes = compile_route_source(cx, route_specifier);
+    let (common, http1, http2) = (common?, http1?, http2?);
+    let request_timeout = timeout(cx, "request_timeout", request_timeout, None);
+    let request_headers_timeout = timeout(cx, "request_headers_timeout", request_headers_timeout, None);
+    let stream_idle_timeout = timeout(cx, "stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT));
+    let drain_timeout = values::duration(cx, "drain_timeout", drain_timeout).unwrap_or(DRAIN_TIMEOUT);
+    Ok(HttpConnectionManager {
+        stat_prefix: stat_prefix.as_str().into(),
+        codec: codec?,
+        routes: routes?,
+        access_logs,
+        captures,
+        server_name: server_name?,
+        server_header: server_header?,
+        use_remote_address: boolean(use_remote_address, false),
+        skip_xff_append: *skip_xff_append,
+        generate_request_id: boolean(generate_request_id, true),
+        preserve_external_request_id: *preserve_external_request_id,
+        always_set_request_id_in_response: *always_set_request_id_in_response,
+        suppress_envoy_headers: suppress_envoy_headers?,
+        strip_host_port,
+        limits: StreamLimits {
+            request_timeout,
+            request_headers_timeout,
+            stream_idle_timeout,
+            idle_timeout: common.idle_timeout,
+            max_connection_duration: common.max_connection_duration,
+            max_stream_duration: common.max_stream_duration,
+            max_requests_per_connection: common.max_requests_per_connection,
+            drain_timeout,
+            max_request_headers_bytes: max_request_headers_kb * 1024,
+            max_headers_count: common.max_headers_count,
+        },
+        http1,
+        http2,
+        reporter: listener.reporter,
+        stats: cx.inputs.stats.http(stat_prefix),
+    })
+}
+
+fn compile_codec(cx: &mut CompileCx<'_>, value: i32) -> Compiled<CodecType> {
+    use wire::http_connection_manager::CodecType as Wire;
+    match values::enumeration(cx, "codec_type", value)? {
+        Wire::Auto => Ok(CodecType::Auto),
+        Wire::Http1 => Ok(CodecType::Http1),
+        Wire::Http2 => Ok(CodecType::Http2),
+        Wire::Http3 => Err(cx.refuse("codec_type", "HTTP3 is not supported")),
+    }
+}
+
+fn compile_server_header(cx: &mut CompileCx<'_>, value: i32) -> Compiled<ServerHeader> {
+    use wire::http_connection_manager::ServerHeaderTransformation as Wire;
+    Ok(match values::enumeration(cx, "server_header_transformation", value)? {
+        Wire::Overwrite => ServerHeader::Overwrite,
+        Wire::AppendIfAbsent => ServerHeader::AppendIfAbsent,
+        Wire::PassThrough => ServerHeader::PassThrough,
+    })
+}
+
+fn escaped_slashes(cx: &mut CompileCx<'_>, action: i32) {
+    use wire::http_connection_manager::PathWithEscapedSlashesAction as Action;
+    let supported = [Action::ImplementationSpecificDefault as i32, Action::KeepUnchanged as i32];
+    if !supported.contains(&action) {
+        cx.refuse("path_with_escaped_slashes_action", "only KEEP_UNCHANGED is supported");
+    }
+}
+
+/// The UUID extension is Envoy's default; its options only concern sampling of traces.
+fn request_id(cx: &mut CompileCx<'_>, extension: &Option<wire::RequestIdExtension>) {
+    let Some(wire::RequestIdExtension { typed_config: Some(any) }) = extension else { return };
+    if values::type_name(any) == "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig" {
+        cx.ignored("request_id_extension");
+    } else {
+        cx.refuse("request_id_extension.typed_config", "only UuidRequestIdConfig is supported");
+    }
+}
+
+/// `route_config` or `rds`.
+fn compile_route_source(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::http_connection_manager::RouteSpecifier>,
+) -> Compiled<RouteSource> {
+    use wire::http_connection_manager::RouteSpecifier;
+    match value {
+        Some(RouteSpecifier::RouteConfig(routes)) => cx.field("route_config", |cx| {
+            let routes = compile_route_configuration(routes, "", None, true, cx)?;
+            Ok(RouteSource::Inline(Arc::new(routes)))
+        }),
+        Some(RouteSpecifier::Rds(rds)) => cx.field("rds", |cx| {
+            let wire::Rds { config_source, route_config_name } = rds;
+            let source = compile_config_source(cx, "config_source", config_source)?;
+            if source != Source::Ads {
+                return Err(cx.refuse("config_source", "route configurations come over ads"));
+            }
+            if route_config_name.is_empty() {
+                return Err(cx.refuse("route_config_name", "value length must be at least 1 characters"));
+            }
+            let cell = cx.inputs.registry.routes.cell(route_config_name);
+            References::add(&mut cx.references.routes, cell.name());
+            Ok(RouteSource::Rds(cell))
+        }),
+        Some(RouteSpecifier::ScopedRoutes(_)) => Err(cx.refuse("scoped_routes", "not supported")),
+        None => Err(cx.refuse("", "one of route_config or rds is required")),
+    }
+}
+
+/// Exactly the router. Gives its `suppress_envoy_headers`.
+fn compile_http_filters(cx: &mut CompileCx<'_>, filters: &[wire::HttpFilter]) -> Compiled<bool> {
+    let results = cx.each("http_filters", filters, compile_http_filter)?;
+    match results.as_slice() {
+        [suppress_envoy_headers] => Ok(*suppress_envoy_headers),
+        [] => Err(cx.refuse("http_filters", "the list must end with envoy.filters.http.router")),
+        _ => Err(cx.refuse("http_filters", "envoy.filters.http.router must be the terminal filter and occur once")),
+    }
+}
+
+fn compile_http_filter(filter: &wire::HttpFilter, cx: &mut CompileCx<'_>) -> Compiled<bool> {
+    let wire::HttpFilter { name, is_optional, disabled, config_type } = filter;
+    unsupported!(cx; disabled);
+    let any = match config_type {
+        Some(wire::http_filter::ConfigType::TypedConfig(any)) => any,
+        Some(wire::http_filter::ConfigType::ConfigDiscovery(_)) => {
+            return Err(cx.refuse("config_discovery", "not supported"));
+        }
+        None => return Err(cx.refuse("typed_config", format!("http filter '{name}' has no typed_config"))),
+    };
+    // An optional filter that is not known could be left out; none of ours is optional, so it is told instead.
+    informational!(is_optional);
+    cx.field("typed_config", |cx| match values::type_name(any) {
+        "envoy.extensions.filters.http.router.v3.Router" => {
+            let router = values::unpack(cx, any)?;
+            compile_router(cx, &router)
+        }
+        other => Err(cx.refuse("@type", format!("http filter '{other}' is not supported"))),
+    })
+}
+
+#[allow(deprecated)]
+fn compile_router(cx: &mut CompileCx<'_>, value: &Router) -> Compiled<bool> {
+    let Router {
+        dynamic_stats,
+        start_child_span,
+        upstream_log,
+        upstream_log_options,
+        suppress_envoy_headers,
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        suppress_grpc_request_failure_code_stats,
+        upstream_http_filters,
+        reject_connect_request_early_data,
+    } = value;
+    unsupported!(cx; upstream_log, strict_check_headers, respect_expected_rq_timeout, upstream_http_filters);
+    ignored!(cx; dynamic_stats, start_child_span, upstream_log_options, suppress_grpc_request_failure_code_stats,
+        reject_connect_request_early_data);
+    Ok(*suppress_envoy_headers)
+}

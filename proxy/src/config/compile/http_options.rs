@@ -1,0 +1,183 @@
+//! `HttpProtocolOptions`, `Http1ProtocolOptions`, `Http2ProtocolOptions`: shared by both sides of the proxy.
+
+use std::time::Duration;
+
+use outrigger_xds_api::wire::core::v3 as wire;
+
+use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::values;
+use crate::http::{HttpOptions1, HttpOptions2};
+
+/// Envoy's default idle timeout of a connection, both sides.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Envoy's default number of header fields.
+const MAX_HEADERS_COUNT: u32 = 100;
+/// Envoy's defaults for HTTP/2: streams, bytes a stream, bytes a connection.
+pub(crate) const MAX_CONCURRENT_STREAMS: u32 = 1024;
+const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
+
+/// `common_http_protocol_options`.
+#[derive(Debug, Clone)]
+pub(crate) struct CommonHttpOptions {
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_connection_duration: Option<Duration>,
+    pub(crate) max_stream_duration: Option<Duration>,
+    pub(crate) max_headers_count: u32,
+    pub(crate) max_requests_per_connection: u32,
+}
+
+/// Which side of the proxy the options are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Downstream,
+    Upstream,
+}
+
+/// Compiles `common_http_protocol_options`, at the context's present path.
+pub(crate) fn compile_common(
+    cx: &mut CompileCx<'_>,
+    value: &wire::HttpProtocolOptions,
+    side: Side,
+) -> Compiled<CommonHttpOptions> {
+    use wire::http_protocol_options::HeadersWithUnderscoresAction;
+    let wire::HttpProtocolOptions {
+        idle_timeout,
+        max_connection_duration,
+        max_connection_duration_jitter,
+        max_headers_count,
+        max_response_headers_kb,
+        max_stream_duration,
+        headers_with_underscores_action,
+        max_requests_per_connection,
+    } = value;
+    ignored!(cx; max_connection_duration_jitter, max_response_headers_kb);
+    if *headers_with_underscores_action != HeadersWithUnderscoresAction::Allow as i32 {
+        match side {
+            Side::Downstream => {
+                cx.refuse("headers_with_underscores_action", "only ALLOW is supported");
+            }
+            // Envoy: not applicable to upstream connections.
+            Side::Upstream => cx.ignored("headers_with_underscores_action"),
+        }
+    }
+    if side == Side::Upstream {
+        unsupported!(cx; max_connection_duration, max_stream_duration);
+        ignored!(cx; max_headers_count);
+    }
+    let max_headers_count = values::uint32(max_headers_count, MAX_HEADERS_COUNT);
+    if max_headers_count == 0 {
+        cx.refuse("max_headers_count", "value must be greater than or equal to 1");
+    }
+    Ok(CommonHttpOptions {
+        idle_timeout: values::timeout(cx, "idle_timeout", idle_timeout, Some(IDLE_TIMEOUT)),
+        max_connection_duration: values::timeout(cx, "max_connection_duration", max_connection_duration, None),
+        max_stream_duration: values::timeout(cx, "max_stream_duration", max_stream_duration, None),
+        max_headers_count,
+        max_requests_per_connection: values::uint32(max_requests_per_connection, 0),
+    })
+}
+
+/// Compiles `http_protocol_options`, at the context's present path.
+#[allow(deprecated)]
+pub(crate) fn compile_http1(
+    cx: &mut CompileCx<'_>,
+    value: &wire::Http1ProtocolOptions,
+    side: Side,
+) -> Compiled<HttpOptions1> {
+    let wire::Http1ProtocolOptions {
+        allow_absolute_url,
+        accept_http_10,
+        default_host_for_http_10,
+        header_key_format,
+        enable_trailers,
+        allow_chunked_length,
+        override_stream_error_on_invalid_http_message,
+        send_fully_qualified_url,
+        use_balsa_parser,
+        allow_custom_methods,
+        ignore_http_11_upgrade,
+    } = value;
+    unsupported!(cx; header_key_format, enable_trailers, allow_chunked_length, send_fully_qualified_url);
+    // A malformed message always ends its connection; any method is passed on; upgrades are never made.
+    ignored!(cx; override_stream_error_on_invalid_http_message, allow_custom_methods, ignore_http_11_upgrade);
+    informational!(use_balsa_parser);
+    if side == Side::Upstream {
+        ignored!(cx; accept_http_10, default_host_for_http_10, allow_absolute_url);
+    }
+    let default_host_for_http_10 = if default_host_for_http_10.is_empty() {
+        None
+    } else {
+        Some(values::header_value(cx, "default_host_for_http_10", default_host_for_http_10)?)
+    };
+    Ok(HttpOptions1 {
+        accept_http_10: *accept_http_10,
+        default_host_for_http_10,
+        allow_absolute_url: values::boolean(allow_absolute_url, true),
+    })
+}
+
+/// Compiles `http2_protocol_options`, at the context's present path.
+#[allow(deprecated)]
+pub(crate) fn compile_http2(cx: &mut CompileCx<'_>, value: &wire::Http2ProtocolOptions) -> Compiled<HttpOptions2> {
+    let wire::Http2ProtocolOptions {
+        hpack_table_size,
+        max_concurrent_streams,
+        initial_stream_window_size,
+        initial_connection_window_size,
+        allow_connect,
+        allow_metadata,
+        max_outbound_frames,
+        max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload,
+        max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent,
+        stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message,
+        custom_settings_parameters,
+        connection_keepalive,
+        use_oghttp2_codec,
+        max_metadata_size,
+        enable_huffman_encoding,
+        max_header_field_size_kb,
+        disallow_obs_text,
+        stream_reset_burst,
+        stream_reset_rate,
+    } = value;
+    unsupported!(cx; allow_connect, allow_metadata, custom_settings_parameters);
+    // Flood protection is the codec's own, with its own numbers; the rest tunes Envoy's codec.
+    ignored!(cx; hpack_table_size, max_outbound_frames, max_outbound_control_frames,
+        max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
+        max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging,
+        override_stream_error_on_invalid_http_message, connection_keepalive, enable_huffman_encoding,
+        max_header_field_size_kb, disallow_obs_text, stream_reset_burst, stream_reset_rate);
+    informational!(use_oghttp2_codec, max_metadata_size);
+    Ok(HttpOptions2 {
+        max_concurrent_streams: in_range(
+            cx,
+            "max_concurrent_streams",
+            values::uint32(max_concurrent_streams, MAX_CONCURRENT_STREAMS),
+            1,
+        ),
+        initial_stream_window_bytes: in_range(
+            cx,
+            "initial_stream_window_size",
+            values::uint32(initial_stream_window_size, STREAM_WINDOW_BYTES),
+            65_535,
+        ),
+        initial_connection_window_bytes: in_range(
+            cx,
+            "initial_connection_window_size",
+            values::uint32(initial_connection_window_size, CONNECTION_WINDOW_BYTES),
+            65_535,
+        ),
+    })
+}
+
+/// HTTP/2 settings end at 2^31 - 1; Envoy wants windows of at least the protocol's own default.
+fn in_range(cx: &mut CompileCx<'_>, name: &str, value: u32, min: u32) -> u32 {
+    if !(min..=0x7fff_ffff).contains(&value) {
+        cx.refuse(name, format!("value must be inside range [{min}, 2147483647]"));
+    }
+    value
+}

@@ -1,0 +1,33 @@
+//! Wire → compiled: one file per resource or extension.
+//!
+//! `compile_*` functions are pure and synchronous. They destructure messages without `..`: each field is implemented, ignored
+//! with a warning because it is harmless, or refused with its path. Defaults are Envoy's.
+
+mod access_log;
+mod circuit_breakers;
+mod cluster;
+pub(crate) mod connection;
+pub(crate) mod cx;
+mod endpoint;
+mod http_connection_manager;
+mod http_options;
+mod listener;
+mod outlier;
+mod route;
+mod route_action;
+mod route_match;
+mod secret;
+pub(crate) mod source;
+mod tcp_proxy;
+mod tls;
+mod tls_inspector;
+pub(crate) mod values;
+
+pub use cluster::{CompiledCluster, Discovery, compile_cluster};
+pub use cx::{CompileCx, Inputs, Invalid, Problem, ReadFile, References};
+pub use endpoint::{Assignment, compile_endpoints};
+pub use listener::{CompiledListener, compile_listener};
+pub use route::compile_route_configuration;
+pub use secret::{Secret, compile_secret};
+pub(crate) use connection::compile_bind_config;
+pub(crate) use source::{grpc_cluster, resource_version};

@@ -1,0 +1,172 @@
+//! Listeners between configuration and workers: their sockets, and what the workers are told.
+//!
+//! A socket belongs to an address, not to a version of the listener: versions that have an address in common share its sockets,
+//! so a change of content never touches them. Main keeps one handle of each, so an address that stays is never unbound.
+
+use std::sync::Arc;
+
+use super::compile::{CompiledListener, References};
+use super::live::Live;
+use super::warming::{Slot, Slots};
+use crate::listener::Listener;
+use crate::net::{Address, ListenOptions, ListenSocket, bind_listeners};
+
+/// What the workers have to be told.
+#[derive(Debug)]
+pub enum Change {
+    /// Accept connections for this listener.
+    Listen {
+        /// Read at each accept, so a new version needs no change.
+        listener: Arc<Live<Listener>>,
+        /// For each worker: its sockets, one per address.
+        sockets: Vec<Vec<ListenSocket>>,
+    },
+    /// Accept no more; connections drain.
+    Stop {
+        /// `Listener.name`.
+        name: Arc<str>,
+        /// Ids of its filter chains.
+        gone: Vec<u64>,
+    },
+    /// Other sockets follow in a `Listen`; connections live on.
+    Rebind {
+        /// `Listener.name`.
+        name: Arc<str>,
+    },
+    /// Connections of these chains end at their next request boundary.
+    DrainChains {
+        /// `Listener.name`.
+        name: Arc<str>,
+        /// Ids of the filter chains.
+        gone: Vec<u64>,
+    },
+}
+
+/// The sockets of one address, one for each worker.
+#[derive(Debug)]
+pub struct Bound {
+    /// As configured.
+    pub address: Address,
+    sockets: Vec<ListenSocket>,
+}
+
+impl Bound {
+    /// Where it listens: with the port that the system picked.
+    pub fn local_address(&self) -> Address {
+        let local = self.sockets.first().and_then(|socket| socket.local_address().ok());
+        local.unwrap_or_else(|| self.address.clone())
+    }
+}
+
+/// A listener with its sockets.
+#[derive(Debug)]
+pub struct ListenerVersion {
+    /// The compiled listener.
+    pub compiled: CompiledListener,
+    /// What it refers to.
+    pub(super) references: References,
+    /// One per address.
+    pub(super) sockets: Vec<Arc<Bound>>,
+}
+
+impl ListenerVersion {
+    /// Its addresses.
+    pub fn bound(&self) -> &[Arc<Bound>] {
+        &self.sockets
+    }
+
+    /// What the workers are told when this version takes the place of `replaced`.
+    pub(super) fn changes(&self, cell: &Arc<Live<Listener>>, replaced: Option<&ListenerVersion>) -> Vec<Change> {
+        let name = &self.compiled.listener.name;
+        let mut changes = Vec::new();
+        let same_sockets = |old: &ListenerVersion| {
+            old.sockets.len() == self.sockets.len()
+                && old.sockets.iter().zip(&self.sockets).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        match replaced {
+            Some(old) if same_sockets(old) => {}
+            Some(_) => {
+                changes.push(Change::Rebind { name: name.clone() });
+                changes.extend(self.listen(cell));
+            }
+            None => changes.extend(self.listen(cell)),
+        }
+        if let Some(old) = replaced {
+            let kept = &self.compiled.chains;
+            let gone = old.compiled.chains.iter().map(|(chain, _)| chain.id);
+            let gone: Vec<u64> = gone.filter(|id| !kept.iter().any(|(chain, _)| chain.id == *id)).collect();
+            if !gone.is_empty() {
+                changes.push(Change::DrainChains { name: name.clone(), gone });
+            }
+        }
+        changes
+    }
+
+    fn listen(&self, cell: &Arc<Live<Listener>>) -> Option<Change> {
+        let workers = self.sockets.first()?.sockets.len();
+        let sockets = (0..workers).map(|worker| self.sockets_of(worker)).collect::<Result<Vec<_>, _>>();
+        match sockets {
+            Ok(sockets) => Some(Change::Listen { listener: cell.clone(), sockets }),
+            Err(error) => {
+                // Out of file descriptors: the listener is bound but nobody accepts.
+                tracing::error!(target: "config", "listener '{}': {error}", self.compiled.listener.name);
+                None
+            }
+        }
+    }
+
+    fn sockets_of(&self, worker: usize) -> std::io::Result<Vec<ListenSocket>> {
+        self.sockets.iter().filter_map(|bound| bound.sockets.get(worker)).map(ListenSocket::try_clone).collect()
+    }
+}
+
+/// The sockets for a new version: those of the versions before it where the address is the same, else new ones.
+pub(super) fn bind(
+    slot: Option<&Slot<ListenerVersion>>,
+    compiled: &CompiledListener,
+    workers: usize,
+) -> Result<Vec<Arc<Bound>>, String> {
+    let options = ListenOptions { backlog: compiled.listener.backlog, ..ListenOptions::default() };
+    let existing = |address: &Address| {
+        let mut all = slot.into_iter().flat_map(Slot::versions).flat_map(|v| &v.sockets);
+        all.find(|bound| bound.address == *address).cloned()
+    };
+    compiled
+        .listener
+        .addresses
+        .iter()
+        .map(|address| {
+            if let Some(bound) = existing(address) {
+                return Ok(bound);
+            }
+            let sockets = if workers == 0 {
+                Vec::new()
+            } else {
+                bind_listeners(address, &options, workers).map_err(|e| e.to_string())?
+            };
+            Ok(Arc::new(Bound { address: address.clone(), sockets }))
+        })
+        .collect()
+}
+
+/// Refuses an address that another listener has. Port 0 is never the same twice.
+pub(super) fn bound_elsewhere(
+    listeners: &Slots<ListenerVersion>,
+    compiled: &CompiledListener,
+) -> Result<(), String> {
+    let name = &compiled.listener.name;
+    let is_fixed = |address: &Address| !matches!(address, Address::Ip(ip) if ip.port() == 0);
+    for (i, address) in compiled.listener.addresses.iter().enumerate().filter(|(_, a)| is_fixed(a)) {
+        if compiled.listener.addresses[..i].contains(address) {
+            return Err(format!("listener '{name}' has the address '{address}' twice"));
+        }
+        let mut others = listeners.iter().filter(|(other, _)| *other != name);
+        let has = |slot: &Slot<ListenerVersion>| {
+            slot.versions().any(|version| version.compiled.listener.addresses.contains(address))
+        };
+        if let Some((other, _)) = others.find(|(_, slot)| has(slot)) {
+            return Err(format!("error adding listener: '{name}' has duplicate address '{address}' as existing listener '{other}'"));
+        }
+    }
+    Ok(())
+}

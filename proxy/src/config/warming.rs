@@ -1,0 +1,351 @@
+//! Who waits for whom: versions of resources between their compilation and their publication.
+//!
+//! A resource has at most two versions: the *active* one, which is published, and a newer one that *waits* until what it refers
+//! to is there. Three rules make every order of arrival end in the same state without showing a half-applied one:
+//!
+//! * a waiting version becomes active when nothing that it needs is missing;
+//! * at the warming deadline a first version becomes active all the same (a request then learns what is missing), while an
+//!   update goes on waiting and the version before it goes on serving;
+//! * a removed resource stays active as long as something active refers to it.
+//!
+//! Pure: no I/O and no clock of its own.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustc_hash::FxHashMap;
+use tokio::time::Instant;
+
+/// How long a resource waits for what it refers to: Envoy's `initial_fetch_timeout`.
+pub const WARMING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What happens to a version that still misses something at its deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtDeadline {
+    /// It becomes active.
+    Activate,
+    /// It becomes active if it is the first; an update goes on waiting.
+    ActivateFirst,
+}
+
+/// The versions of one resource.
+#[derive(Debug)]
+pub struct Slot<T> {
+    active: Option<T>,
+    waiting: Option<Waiting<T>>,
+    removed: bool,
+    /// Hash of the newest version's wire form.
+    hash: u64,
+    /// The newest version, as its sender calls it.
+    version: Arc<str>,
+    /// When the newest version arrived.
+    updated: SystemTime,
+    is_static: bool,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    value: T,
+    /// `None`: it has passed.
+    deadline: Option<Instant>,
+}
+
+impl<T> Slot<T> {
+    /// The published version.
+    pub fn active(&self) -> Option<&T> {
+        self.active.as_ref()
+    }
+
+    /// The version that waits.
+    pub fn waiting(&self) -> Option<&T> {
+        self.waiting.as_ref().map(|w| &w.value)
+    }
+
+    /// The newest version.
+    pub fn newest(&self) -> Option<&T> {
+        self.waiting().or(self.active())
+    }
+
+    /// Both versions.
+    pub fn versions(&self) -> impl Iterator<Item = &T> {
+        self.active().into_iter().chain(self.waiting())
+    }
+
+    /// Its sender has removed it, but something still refers to it.
+    pub fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    /// It stands in the bootstrap.
+    pub fn is_static(&self) -> bool {
+        self.is_static
+    }
+
+    /// The newest version, as its sender calls it.
+    pub fn version(&self) -> &Arc<str> {
+        &self.version
+    }
+
+    /// When the newest version arrived.
+    pub fn updated(&self) -> SystemTime {
+        self.updated
+    }
+}
+
+/// What is said about a version when it is offered.
+#[derive(Debug, Clone)]
+pub struct Offer {
+    /// Hash of its wire form.
+    pub hash: u64,
+    /// Its version, as its sender calls it.
+    pub version: Arc<str>,
+    /// It stands in the bootstrap.
+    pub is_static: bool,
+    /// When it stops waiting.
+    pub deadline: Instant,
+}
+
+/// A version that has become active.
+#[derive(Debug)]
+pub struct Activated<T> {
+    /// The resource.
+    pub name: Arc<str>,
+    /// What was active before.
+    pub replaced: Option<T>,
+}
+
+/// All resources of one type.
+#[derive(Debug)]
+pub struct Slots<T> {
+    slots: FxHashMap<Arc<str>, Slot<T>>,
+    /// Names that have a waiting version.
+    waiting: BTreeSet<Arc<str>>,
+    /// Names that are removed and still active.
+    removed: BTreeSet<Arc<str>>,
+}
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Self { slots: FxHashMap::default(), waiting: BTreeSet::new(), removed: BTreeSet::new() }
+    }
+}
+
+impl<T> Slots<T> {
+    /// One resource.
+    pub fn get(&self, name: &str) -> Option<&Slot<T>> {
+        self.slots.get(name)
+    }
+
+    /// The published version of one resource.
+    pub fn active(&self, name: &str) -> Option<&T> {
+        self.get(name)?.active()
+    }
+
+    /// The published version of one resource, to note something in it.
+    pub fn active_mut(&mut self, name: &str) -> Option<&mut T> {
+        self.slots.get_mut(name)?.active.as_mut()
+    }
+
+    /// All resources, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Slot<T>)> {
+        self.slots.iter()
+    }
+
+    /// How many have a published version.
+    pub fn active_count(&self) -> usize {
+        self.slots.values().filter(|s| s.active.is_some()).count()
+    }
+
+    /// How many have a version that waits.
+    pub fn waiting_count(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether this is what the newest version was made of. If it had been removed, it is back.
+    pub fn is_unchanged(&mut self, name: &str, hash: u64) -> bool {
+        match self.slots.get_mut(name) {
+            Some(slot) if slot.hash == hash && slot.versions().next().is_some() => {
+                // A removal dropped what was waiting; the hash then belongs to no version.
+                slot.removed = false;
+                self.removed.remove(name);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in a new version. It replaces one that is still waiting.
+    pub fn offer(&mut self, name: &Arc<str>, value: T, offer: Offer) {
+        let Offer { hash, version, is_static, deadline } = offer;
+        let waiting = Some(Waiting { value, deadline: Some(deadline) });
+        let updated = SystemTime::now();
+        match self.slots.get_mut(name) {
+            Some(slot) => {
+                *slot = Slot { active: slot.active.take(), waiting, removed: false, hash, version, updated, is_static }
+            }
+            None => {
+                let slot = Slot { active: None, waiting, removed: false, hash, version, updated, is_static };
+                self.slots.insert(name.clone(), slot);
+            }
+        }
+        self.removed.remove(name);
+        self.waiting.insert(name.clone());
+    }
+
+    /// Activates every waiting version that misses nothing, or whose deadline lets it.
+    pub fn activate(
+        &mut self,
+        now: Instant,
+        at_deadline: AtDeadline,
+        mut misses: impl FnMut(&T) -> bool,
+    ) -> Vec<Activated<T>> {
+        let mut activated = Vec::new();
+        let slots = &mut self.slots;
+        self.waiting.retain(|name| {
+            let Some(slot) = slots.get_mut(name) else { return false };
+            let Some(waiting) = &mut slot.waiting else { return false };
+            let is_late = waiting.deadline.is_none_or(|d| d <= now);
+            if is_late {
+                waiting.deadline = None;
+            }
+            let may_miss = is_late && (at_deadline == AtDeadline::Activate || slot.active.is_none());
+            if !may_miss && misses(&waiting.value) {
+                return true;
+            }
+            let replaced = std::mem::replace(&mut slot.active, slot.waiting.take().map(|w| w.value));
+            activated.push(Activated { name: name.clone(), replaced });
+            false
+        });
+        activated
+    }
+
+    /// The sender removed the resource: nothing waits any more; what is active stays until `withdraw`.
+    pub fn remove(&mut self, name: &str) {
+        let Some((name, slot)) = self.slots.get_key_value(name).map(|(n, _)| n.clone()).and_then(|name| {
+            let slot = self.slots.get_mut(&name)?;
+            Some((name, slot))
+        }) else {
+            return;
+        };
+        if slot.waiting.take().is_some() {
+            // The active version, if any, is older than what the hash stands for.
+            slot.hash = 0;
+        }
+        self.waiting.remove(&name);
+        if slot.active.is_some() {
+            slot.removed = true;
+            self.removed.insert(name);
+        } else {
+            self.slots.remove(&name);
+        }
+    }
+
+    /// Names that are removed and still active.
+    pub fn removed(&self) -> Vec<Arc<str>> {
+        self.removed.iter().cloned().collect()
+    }
+
+    /// Forgets a resource and gives back what was active.
+    pub fn withdraw(&mut self, name: &str) -> Option<T> {
+        self.waiting.remove(name);
+        self.removed.remove(name);
+        self.slots.remove(name)?.active
+    }
+
+    /// When the next waiting version reaches its deadline.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.waiting.iter().filter_map(|name| self.slots.get(name)?.waiting.as_ref()?.deadline).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn offer(hash: u64, deadline: Instant) -> Offer {
+        Offer { hash, version: "v".into(), is_static: false, deadline }
+    }
+
+    #[test]
+    fn waits_for_what_is_missing() {
+        let now = Instant::now();
+        let later = now + WARMING_TIMEOUT;
+        let mut slots = Slots::default();
+        let name: Arc<str> = "a".into();
+        slots.offer(&name, 1, offer(1, later));
+        assert!(slots.activate(now, AtDeadline::Activate, |_| true).is_empty());
+        assert_eq!(slots.next_deadline(), Some(later));
+        let activated = slots.activate(now, AtDeadline::Activate, |_| false);
+        assert_eq!(activated.len(), 1);
+        assert_eq!(slots.active("a"), Some(&1));
+        assert_eq!(slots.next_deadline(), None);
+    }
+
+    #[test]
+    fn at_the_deadline_a_first_version_goes_active_and_an_update_waits_on() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        let name: Arc<str> = "a".into();
+        slots.offer(&name, 1, offer(1, now));
+        assert_eq!(slots.activate(now, AtDeadline::ActivateFirst, |_| true).len(), 1);
+        slots.offer(&name, 2, offer(2, now));
+        assert!(slots.activate(now, AtDeadline::ActivateFirst, |_| true).is_empty());
+        assert_eq!(slots.active("a"), Some(&1));
+        assert_eq!(slots.next_deadline(), None, "a deadline passes once");
+        let activated = slots.activate(now, AtDeadline::ActivateFirst, |_| false);
+        assert_eq!(activated[0].replaced, Some(1));
+        assert_eq!(slots.active("a"), Some(&2));
+    }
+
+    #[test]
+    fn an_update_is_activated_at_the_deadline_where_that_is_the_rule() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        let name: Arc<str> = "a".into();
+        slots.offer(&name, 1, offer(1, now));
+        slots.activate(now, AtDeadline::Activate, |_| false);
+        slots.offer(&name, 2, offer(2, now));
+        assert_eq!(slots.activate(now, AtDeadline::Activate, |_| true).len(), 1);
+    }
+
+    #[test]
+    fn a_removal_keeps_what_is_active_and_drops_what_waits() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        let name: Arc<str> = "a".into();
+        slots.offer(&name, 1, offer(1, now));
+        slots.activate(now, AtDeadline::Activate, |_| false);
+        slots.offer(&name, 2, offer(2, now));
+        slots.remove("a");
+        assert_eq!(slots.removed(), vec![name.clone()]);
+        assert_eq!(slots.active("a"), Some(&1));
+        assert!(!slots.is_unchanged("a", 2), "the dropped version must be compiled again");
+        assert_eq!(slots.withdraw("a"), Some(1));
+        assert!(slots.get("a").is_none());
+    }
+
+    #[test]
+    fn the_same_resource_again_takes_a_removal_back() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        let name: Arc<str> = "a".into();
+        slots.offer(&name, 1, offer(7, now));
+        slots.activate(now, AtDeadline::Activate, |_| false);
+        slots.remove("a");
+        assert!(slots.is_unchanged("a", 7));
+        assert!(slots.removed().is_empty());
+    }
+
+    #[test]
+    fn a_newer_version_replaces_one_that_waits() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        let name: Arc<str> = "a".into();
+        slots.offer(&name, 1, offer(1, now + WARMING_TIMEOUT));
+        slots.offer(&name, 2, offer(2, now + WARMING_TIMEOUT));
+        assert_eq!(slots.activate(now, AtDeadline::Activate, |_| false).len(), 1);
+        assert_eq!(slots.active("a"), Some(&2));
+    }
+}

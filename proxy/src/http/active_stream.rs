@@ -1,0 +1,279 @@
+//! One request in flight, and its end: exactly one place, on success, failure, disconnect and panic alike (`Drop`).
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Context;
+use std::time::{Duration, Instant};
+
+use http::{Request, Version};
+
+use super::body::RequestProgress;
+use super::codec::Incoming;
+use super::connection_manager::DownstreamConnection;
+use super::error::Failure;
+use super::local_reply;
+use super::pool::Lease;
+use crate::cluster::{Cluster, Host, Permit, outlier};
+use crate::stream_info::{CapturedRequest, ResponseFlags, StreamInfo, details};
+use crate::worker::{Timer, Worker};
+
+/// What a request may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Deadlines {
+    /// From the request's last byte until the response's last byte.
+    pub(crate) response: Option<Duration>,
+    /// Without any progress.
+    pub(crate) idle: Option<Duration>,
+    /// From first to last byte.
+    pub(crate) max_duration: Option<Duration>,
+}
+
+/// Watches the deadlines of one stream with one timer.
+#[derive(Debug)]
+pub(crate) struct DeadlineWatch {
+    deadlines: Deadlines,
+    start: Instant,
+    progress: Option<Rc<RequestProgress>>,
+    /// The last time something moved on the response's side.
+    last_activity: Instant,
+    worker: Rc<Worker>,
+    timer: Option<Timer>,
+}
+
+impl DeadlineWatch {
+    /// The timer is armed for the earliest deadline that could come true, and what it means is found out when it fires: progress
+    /// only ever moves deadlines away, so nothing has to be re-armed on the way.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
+        loop {
+            if self.timer.is_none() {
+                let (at, _) = self.next()?;
+                self.timer = Some(self.worker.timers.start(at));
+            }
+            if !self.timer.as_mut().is_some_and(|t| t.poll(cx)) {
+                return None;
+            }
+            self.timer = None;
+            let (at, failure) = self.next()?;
+            if at <= Instant::now() {
+                return Some(failure);
+            }
+        }
+    }
+
+    fn next(&self) -> Option<(Instant, Failure)> {
+        let Deadlines { response, idle, max_duration } = self.deadlines;
+        let (request_complete, last_activity) = match &self.progress {
+            None => (Some(self.start), self.last_activity),
+            Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
+        };
+        // While the request is still arriving, its response deadline is at the earliest one timeout away.
+        let response =
+            response.map(|t| (request_complete.unwrap_or_else(Instant::now) + t, Failure::Timeout));
+        let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
+        let max_duration = max_duration.map(|t| (self.start + t, Failure::MaxDuration));
+        [response, idle, max_duration].into_iter().flatten().min_by_key(|(at, _)| *at)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct ActiveStream {
+    pub(crate) info: StreamInfo,
+    pub(crate) connection: Rc<DownstreamConnection>,
+    /// The request is gRPC, so local replies are too.
+    pub(crate) grpc: bool,
+    /// Response headers went downstream.
+    pub(crate) response_started: bool,
+    /// The response went downstream to its last byte.
+    pub(crate) complete: bool,
+    pub(crate) progress: Option<Rc<RequestProgress>>,
+    /// Taken out while the router holds the stream.
+    pub(crate) watch: Option<DeadlineWatch>,
+    upstream: Option<Upstream>,
+}
+
+/// What the stream holds of its upstream.
+#[derive(Debug)]
+struct Upstream {
+    cluster: Arc<Cluster>,
+    host: Arc<Host>,
+    lease: Option<Lease>,
+    _permit: Permit,
+}
+
+impl ActiveStream {
+    pub(crate) fn begin(connection: &Rc<DownstreamConnection>, request: &Request<Incoming>) -> Box<Self> {
+        let stats = &connection.hcm.stats;
+        stats.downstream_rq_total.inc();
+        stats.downstream_rq_active.inc();
+        if request.version() == Version::HTTP_2 {
+            stats.downstream_rq_http2_total.inc();
+        } else {
+            stats.downstream_rq_http1_total.inc();
+        }
+        connection.handle.stream_started();
+        let info = StreamInfo::new(connection.info.clone(), Some(request.version()));
+        Box::new(Self {
+            grpc: local_reply::is_grpc(request.headers()),
+            info,
+            connection: connection.clone(),
+            response_started: false,
+            complete: false,
+            progress: None,
+            watch: None,
+            upstream: None,
+        })
+    }
+
+    /// Keeps what access logs will print of the request.
+    pub(crate) fn capture_request<B>(&mut self, request: &Request<B>) {
+        let hcm = &self.connection.hcm;
+        if hcm.access_logs.is_empty() {
+            return;
+        }
+        let headers = request.headers();
+        self.info.request = Some(CapturedRequest {
+            method: request.method().clone(),
+            path: request.uri().path_and_query().cloned(),
+            authority: headers.get(http::header::HOST).cloned(),
+            scheme: self.connection.scheme,
+            headers: hcm.captures.request.iter().map(|name| headers.get(name).cloned()).collect(),
+        });
+    }
+
+    /// The attempt goes to this host.
+    pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) {
+        self.info.upstream_host = Some(host.clone());
+        self.info.attempt_count += 1;
+        cluster.stats.upstream_rq_total.inc();
+        cluster.stats.upstream_rq_active.inc();
+        host.active_requests.fetch_add(1, Ordering::Relaxed);
+        host.requests_total.fetch_add(1, Ordering::Relaxed);
+        self.upstream =
+            Some(Upstream { cluster: cluster.clone(), host: host.clone(), lease: None, _permit: permit });
+    }
+
+    pub(crate) fn lend(&mut self, lease: Lease) {
+        let about = lease.connection();
+        self.info.upstream_local_address = about.local_address;
+        self.info.upstream_tls.clone_from(&about.tls);
+        if let Some(upstream) = &mut self.upstream {
+            upstream.lease = Some(lease);
+        }
+    }
+
+    /// The upstream answered with this status, or failed in a way that stands for it.
+    pub(crate) fn upstream_outcome(&mut self, status: u16) {
+        let Some(upstream) = &self.upstream else { return };
+        upstream.cluster.stats.response(status);
+        if status >= 500 {
+            upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
+        }
+        outlier::record(&upstream.cluster, &upstream.host, status);
+    }
+
+    /// The upstream's response was read to the end.
+    pub(crate) fn upstream_complete(&mut self) {
+        if self.complete {
+            return;
+        }
+        self.complete = true;
+        if let Some(upstream) = &mut self.upstream
+            && let Some(lease) = upstream.lease.take()
+        {
+            lease.finish();
+        }
+    }
+
+    /// The response cannot be finished.
+    pub(crate) fn fail_after_response(&mut self, failure: Failure) {
+        self.info.flags.insert(failure.flag());
+        self.info.response_code_details = failure.details_after_response();
+        let Some(upstream) = &self.upstream else { return };
+        match failure {
+            Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
+            Failure::RemoteReset | Failure::RemoteRefused => {
+                upstream.cluster.stats.upstream_rq_rx_reset.inc()
+            }
+            _ => {}
+        }
+        self.connection.hcm.stats.downstream_rq_tx_reset.inc();
+    }
+
+    /// Something moved.
+    pub(crate) fn touch(&mut self) {
+        if let Some(watch) = &mut self.watch
+            && watch.deadlines.idle.is_some()
+        {
+            watch.last_activity = Instant::now();
+        }
+    }
+
+    /// Sets what the rest of the stream may take.
+    pub(crate) fn limit(&mut self, deadlines: Deadlines) {
+        self.watch = Some(DeadlineWatch {
+            deadlines,
+            start: self.info.start,
+            progress: self.progress.clone(),
+            last_activity: self.info.start,
+            worker: self.connection.worker.clone(),
+            timer: None,
+        });
+    }
+
+    /// Whether a deadline has passed; otherwise the task is woken when the next one may have.
+    pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
+        self.watch.as_mut()?.poll(cx)
+    }
+
+    fn finish(&mut self) {
+        let now = Instant::now();
+        let connection = self.connection.clone();
+        let hcm = &connection.hcm;
+        let stats = &hcm.stats;
+        if let Some(progress) = &self.progress {
+            self.info.bytes_received = progress.bytes.get();
+            self.info.request_complete = progress.complete.get().map(|at| at - self.info.start);
+        } else {
+            self.info.request_complete = Some(Duration::ZERO);
+        }
+        self.info.duration = now - self.info.start;
+        if !self.complete && self.info.flags.is_empty() {
+            self.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+            self.info.response_code_details = details::DOWNSTREAM_REMOTE_DISCONNECT;
+            stats.downstream_rq_rx_reset.inc();
+        }
+        stats.downstream_rq_active.dec();
+        if self.info.response_code > 0 {
+            stats.response(self.info.response_code);
+        }
+        stats.downstream_rq_time.observe_duration(self.info.duration);
+        if let Some(upstream) = self.upstream.take() {
+            let cluster = &upstream.cluster.stats;
+            if !self.response_started && self.info.response_code == 0 {
+                cluster.upstream_rq_cancelled.inc();
+            }
+            if self.complete {
+                self.info.last_upstream_byte = Some(self.info.duration);
+            } else {
+                cluster.upstream_rq_tx_reset.inc();
+            }
+            cluster.upstream_rq_active.dec();
+            cluster.upstream_rq_time.observe_duration(self.info.duration);
+            upstream.host.active_requests.fetch_sub(1, Ordering::Relaxed);
+        }
+        if let Some(reporter) = hcm.reporter {
+            connection.mesh.record(reporter, &connection, &self.info, self.grpc);
+        }
+        for log in &hcm.access_logs {
+            log.log(&self.info, &connection.worker.logs);
+        }
+        connection.handle.stream_ended(now);
+    }
+}
+
+impl Drop for ActiveStream {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

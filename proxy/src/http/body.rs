@@ -1,0 +1,195 @@
+//! Bodies on their way: the request's towards the upstream, the response's towards the client. Both are pulled by the side that
+//! writes them, so back-pressure needs no code.
+
+use std::cell::Cell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::active_stream::ActiveStream;
+use super::codec::{self, Incoming};
+use super::error::Failure;
+
+/// What the request's body has done so far; shared by the body (owned by the upstream connection) and its stream.
+#[derive(Debug)]
+pub(crate) struct RequestProgress {
+    pub(crate) bytes: Cell<u64>,
+    pub(crate) last_activity: Cell<Instant>,
+    /// When the last byte had been received.
+    pub(crate) complete: Cell<Option<Instant>>,
+}
+
+/// The request's body.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    Empty,
+    Incoming(Incoming, Rc<RequestProgress>),
+}
+
+impl RequestBody {
+    /// The body and, unless it is empty, its progress.
+    pub(crate) fn new(incoming: Incoming, now: Instant) -> (Self, Option<Rc<RequestProgress>>) {
+        if incoming.is_end_stream() {
+            return (RequestBody::Empty, None);
+        }
+        let progress = Rc::new(RequestProgress {
+            bytes: Cell::new(0),
+            last_activity: Cell::new(now),
+            complete: Cell::new(None),
+        });
+        (RequestBody::Incoming(incoming, progress.clone()), Some(progress))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let RequestBody::Incoming(incoming, progress) = self.get_mut() else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let now = Instant::now();
+        progress.last_activity.set(now);
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            progress.bytes.set(progress.bytes.get() + data.len() as u64);
+        }
+        if (frame.is_none() || incoming.is_end_stream()) && progress.complete.get().is_none() {
+            progress.complete.set(Some(now));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Incoming(incoming, _) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Incoming(incoming, _) => incoming.size_hint(),
+        }
+    }
+}
+
+/// The response's body. It owns the stream: when the engine drops it, the stream has ended.
+pub(crate) struct ResponseBody {
+    source: Source,
+    stream: Box<ActiveStream>,
+}
+
+enum Source {
+    Local(Option<Bytes>),
+    Upstream(Incoming),
+}
+
+/// The response cannot be finished: the engine resets the stream (HTTP/2) or closes the connection (HTTP/1).
+#[derive(Debug)]
+pub(crate) struct Aborted;
+
+impl fmt::Display for Aborted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("response aborted")
+    }
+}
+
+impl std::error::Error for Aborted {}
+
+impl ResponseBody {
+    /// A body that the proxy made.
+    pub(crate) fn local(body: Bytes, mut stream: Box<ActiveStream>) -> Self {
+        stream.complete = body.is_empty();
+        Self { source: Source::Local(Some(body).filter(|b| !b.is_empty())), stream }
+    }
+
+    /// The upstream's body.
+    pub(crate) fn upstream(incoming: Incoming, mut stream: Box<ActiveStream>) -> Self {
+        if incoming.is_end_stream() {
+            stream.upstream_complete();
+        }
+        Self { source: Source::Upstream(incoming), stream }
+    }
+
+    fn abort(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        self.stream.fail_after_response(failure);
+        Poll::Ready(Some(Err(Aborted)))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Aborted;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+        let this = &mut *self;
+        let incoming = match &mut this.source {
+            Source::Local(body) => {
+                this.stream.complete = true;
+                let body = body.take();
+                this.stream.info.bytes_sent += body.as_ref().map_or(0, |b| b.len() as u64);
+                return Poll::Ready(body.map(|b| Ok(Frame::data(b))));
+            }
+            Source::Upstream(incoming) => incoming,
+        };
+        match Pin::new(&mut *incoming).poll_frame(cx) {
+            Poll::Pending => match this.stream.poll_deadline(cx) {
+                Some(failure) => this.abort(failure),
+                None => Poll::Pending,
+            },
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.stream.info.bytes_sent += data.len() as u64;
+                }
+                if incoming.is_end_stream() {
+                    this.stream.upstream_complete();
+                } else {
+                    this.stream.touch();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                this.stream.upstream_complete();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let failure = codec::failure(&error);
+                this.abort(failure)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Local(body) => body.is_none(),
+            Source::Upstream(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Local(body) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
+            Source::Upstream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseBody").field("flags", &self.stream.info.flags).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,165 @@
+//! Upstream connections: a sender per connection; the connection itself runs as a task of the worker.
+
+use std::cell::Cell;
+use std::error::Error as _;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+
+use http::{Request, Response};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+
+use super::Incoming;
+use super::io::{ByteCount, Io};
+use crate::cluster::{Cluster, ConnectionGuard};
+use crate::http::body::RequestBody;
+use crate::http::error::Failure;
+use crate::net::Stream;
+use crate::worker::LocalExecutor;
+
+/// Sends requests on one HTTP/1 connection, one at a time.
+#[derive(Debug)]
+pub(crate) struct Http1Sender(http1::SendRequest<RequestBody>);
+
+/// Sends requests on one HTTP/2 connection; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Http2Sender {
+    requests: http2::SendRequest<RequestBody>,
+    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, as last seen by the connection's task.
+    peer_max_streams: Rc<Cell<usize>>,
+}
+
+/// A request that failed before response headers. `unsent` gives it back when not a byte of it reached the upstream.
+#[derive(Debug)]
+pub(crate) struct SendError {
+    pub(crate) failure: Failure,
+    pub(crate) unsent: Option<Request<RequestBody>>,
+}
+
+/// Speaks HTTP/1 on a fresh connection. `guard` is held as long as the connection lives.
+pub(crate) async fn connect_http1(
+    cluster: &Cluster,
+    stream: Stream,
+    guard: ConnectionGuard,
+) -> Result<Http1Sender, Failure> {
+    let io = TokioIo::new(Io::new(stream, Default::default(), ByteCount::Upstream(cluster.stats.clone())));
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(MAX_RESPONSE_HEADERS)
+        .handshake(io)
+        .await
+        .map_err(|e| failure(&e))?;
+    tokio::task::spawn_local(async move {
+        // Requests in flight hear of the error themselves.
+        let _ = connection.await;
+        drop(guard);
+    });
+    Ok(Http1Sender(sender))
+}
+
+/// Speaks HTTP/2 on a fresh connection. `guard` is held as long as the connection lives.
+pub(crate) async fn connect_http2(
+    cluster: &Cluster,
+    stream: Stream,
+    guard: ConnectionGuard,
+) -> Result<Http2Sender, Failure> {
+    let io = TokioIo::new(Io::new(stream, Default::default(), ByteCount::Upstream(cluster.stats.clone())));
+    let settings = &cluster.connection;
+    let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .initial_stream_window_size(settings.initial_stream_window_bytes)
+        .initial_connection_window_size(settings.initial_connection_window_bytes)
+        .handshake(io)
+        .await
+        .map_err(|e| failure(&e))?;
+    let peer_max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
+    let seen = peer_max_streams.clone();
+    tokio::task::spawn_local(async move {
+        let mut connection = pin!(connection);
+        let _ = std::future::poll_fn(|cx| {
+            let ended = connection.as_mut().poll(cx);
+            seen.set(connection.current_max_send_streams());
+            ended
+        })
+        .await;
+        drop(guard);
+    });
+    Ok(Http2Sender { requests: sender, peer_max_streams })
+}
+
+/// Envoy's default `max_headers_count` for responses.
+const MAX_RESPONSE_HEADERS: usize = 100;
+
+impl Http1Sender {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.0.is_ready()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
+    /// Waits until the connection can take a request; false when it is gone.
+    pub(crate) async fn ready(&mut self) -> bool {
+        self.0.ready().await.is_ok()
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.0
+            .try_send_request(request)
+            .await
+            .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })
+    }
+}
+
+impl Http2Sender {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// How many streams the peer allows at once.
+    pub(crate) fn peer_max_streams(&self) -> usize {
+        self.peer_max_streams.get()
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.requests
+            .try_send_request(request)
+            .await
+            .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })
+    }
+}
+
+/// What an engine error on the upstream side means.
+pub(crate) fn failure(error: &hyper::Error) -> Failure {
+    if error.is_user() {
+        return Failure::Downstream;
+    }
+    if error.is_parse() {
+        return Failure::Protocol;
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            return match h2.reason() {
+                _ if h2.is_io() => Failure::ConnectionTermination,
+                Some(h2::Reason::REFUSED_STREAM) if h2.is_remote() => Failure::RemoteRefused,
+                Some(_) if h2.is_remote() && h2.is_go_away() => Failure::ConnectionTermination,
+                Some(_) if h2.is_remote() => Failure::RemoteReset,
+                Some(_) => Failure::Protocol,
+                None => Failure::ConnectionTermination,
+            };
+        }
+        if cause.downcast_ref::<io::Error>().is_some() {
+            return Failure::ConnectionTermination;
+        }
+        source = cause.source();
+    }
+    Failure::ConnectionTermination
+}

@@ -1,0 +1,12 @@
+//! The HTTP engine: hyper, and nothing outside this folder knows. Servers and clients over a [`crate::net::Stream`], bodies in and
+//! out, and what an engine error means for a stream.
+
+mod client;
+mod io;
+mod server;
+
+pub(crate) use client::{Http1Sender, Http2Sender, SendError, connect_http1, connect_http2, failure};
+pub(crate) use server::{ServeError, Version, detect, serve_http1, serve_http2};
+
+/// A body that arrives from a peer.
+pub(crate) type Incoming = hyper::body::Incoming;

@@ -1,0 +1,497 @@
+//! One downstream HTTP connection, and the request pipeline: read `serve_request` top to bottom.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HOST, LOCATION, SERVER};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+
+use super::active_stream::{ActiveStream, Deadlines};
+use super::body::{RequestBody, ResponseBody};
+use super::codec::{self, Incoming, ServeError, Version};
+use super::error::{Failure, StreamError};
+use super::headers::{self, UPSTREAM_SERVICE_TIME, X_FORWARDED_PROTO, X_REQUEST_ID};
+use super::mesh_metrics::MeshSeries;
+use super::{HttpConnectionManager, RouteSource, ServerHeader, local_reply, redirect, router};
+use crate::net::Stream;
+use crate::route::{Action, RequestView, RequireTls, Route, RouteConfiguration};
+use crate::stream_info::{CapturedRequest, ConnectionInfo, ResponseFlags, StreamInfo, details};
+use crate::worker::{ConnectionHandle, Worker};
+
+/// One downstream connection; its streams share it.
+#[derive(Debug)]
+pub(crate) struct DownstreamConnection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) hcm: Arc<HttpConnectionManager>,
+    pub(crate) info: Arc<ConnectionInfo>,
+    pub(crate) handle: Rc<ConnectionHandle>,
+    pub(crate) version: Version,
+    /// `http` or `https`: what the client speaks to us.
+    pub(crate) scheme: &'static str,
+    pub(crate) mesh: MeshSeries,
+    /// The last `host` value and its parsed form: clients repeat themselves.
+    authority: RefCell<Option<(HeaderValue, Authority)>>,
+    requests: Cell<u32>,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(
+    worker: Rc<Worker>,
+    hcm: Arc<HttpConnectionManager>,
+    mut stream: Stream,
+    info: Arc<ConnectionInfo>,
+    handle: Rc<ConnectionHandle>,
+) {
+    let opened = Instant::now();
+    let detected = tokio::select! {
+        detected = codec::detect(hcm.codec, info.tls.as_ref(), &mut stream) => detected,
+        () = handle.killed() => return,
+    };
+    let Ok((version, read_ahead)) = detected else { return };
+    handle.limit(hcm.limits.idle_timeout, hcm.limits.max_connection_duration);
+    let _counted = CountedConnection::new(&hcm, version, info.tls.is_some(), &handle, opened);
+    let connection = Rc::new(DownstreamConnection {
+        scheme: if info.tls.is_some() { "https" } else { "http" },
+        worker,
+        hcm: hcm.clone(),
+        info,
+        handle: handle.clone(),
+        version,
+        mesh: MeshSeries::default(),
+        authority: RefCell::new(None),
+        requests: Cell::new(0),
+    });
+    let requests = |request| serve_request(connection.clone(), request);
+    let ended = match version {
+        Version::Http1 => codec::serve_http1(stream, read_ahead, &hcm, &handle, requests).await,
+        Version::Http2 => codec::serve_http2(stream, read_ahead, &hcm, &handle, requests).await,
+    };
+    match ended {
+        Ok(()) => {}
+        Err(ServeError::Protocol { status }) => refused_by_codec(&connection, status),
+        Err(ServeError::HeaderTimeout) => hcm.stats.downstream_rq_header_timeout.inc(),
+        Err(ServeError::Io) => hcm.stats.downstream_cx_destroy_remote.inc(),
+    }
+}
+
+/// The request pipeline. The response's body owns the stream from here on; dropped without a response, the client has gone.
+async fn serve_request(
+    connection: Rc<DownstreamConnection>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut stream = ActiveStream::begin(&connection, &request);
+    let hcm = &connection.hcm;
+    connection.requests.set(connection.requests.get() + 1);
+
+    // 1. What every request must have.
+    let (mut request, progress) = split_body(request, &stream);
+    stream.progress = progress;
+    let authority = match connection.normalise(&mut request) {
+        Ok(authority) => authority,
+        Err((status, why)) => {
+            stream.capture_request(&request);
+            stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+            return local(stream, status, Bytes::new(), why);
+        }
+    };
+
+    // 2. Headers of ours.
+    let scheme = connection.mutate_headers(&mut request);
+    stream.capture_request(&request);
+
+    // 3. Which route: pinned, whatever configuration does meanwhile.
+    let routes = match &hcm.routes {
+        RouteSource::Inline(routes) => Some(routes.clone()),
+        RouteSource::Rds(live) => live.get(),
+    };
+    let path_and_query = request.uri().path_and_query().map_or("", |p| p.as_str());
+    let found =
+        routes.as_deref().and_then(|r| find_route(r, &request, path_and_query, authority.as_str(), scheme));
+    let route = match found {
+        Some(Found::Route(route)) => route,
+        Some(Found::RequiresTls) => {
+            let location = format!("https://{}{path_and_query}", authority.as_str());
+            return redirected(stream, StatusCode::MOVED_PERMANENTLY, HeaderValue::try_from(location).ok());
+        }
+        None => {
+            hcm.stats.no_route.inc();
+            stream.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
+            return local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND);
+        }
+    };
+    stream.info.route_name.clone_from(&route.name);
+
+    // 4. What it does.
+    let action = match &route.action {
+        Action::Route(action) => action,
+        Action::Redirect(to) => {
+            hcm.stats.rq_redirect.inc();
+            let location =
+                redirect::location(to, &route.matcher.path, scheme, authority.as_str(), path_and_query);
+            return redirected(stream, to.status, location);
+        }
+        Action::DirectResponse(direct) => {
+            hcm.stats.rq_direct_response.inc();
+            let mut response = local(stream, direct.status, direct.body.clone(), details::DIRECT_RESPONSE);
+            response.headers_mut().extend(direct.headers.clone());
+            return response;
+        }
+    };
+    hcm.stats.rq_total.inc();
+    stream.limit(Deadlines {
+        response: action.timeout,
+        idle: action
+            .idle_timeout
+            .map_or(hcm.limits.stream_idle_timeout, |t| Some(t).filter(|t| !t.is_zero())),
+        max_duration: hcm.limits.max_stream_duration,
+    });
+    match forward_in_time(&mut stream, action, request, &authority).await {
+        Ok(response) => respond(stream, response),
+        Err(error) => failed(stream, error),
+    }
+}
+
+fn split_body(
+    request: Request<Incoming>,
+    stream: &ActiveStream,
+) -> (Request<RequestBody>, Option<Rc<super::body::RequestProgress>>) {
+    let (parts, incoming) = request.into_parts();
+    let (body, progress) = RequestBody::new(incoming, stream.info.start);
+    (Request::from_parts(parts, body), progress)
+}
+
+impl DownstreamConnection {
+    /// Checks host and path, and brings both HTTP versions to one form: `host` header set, authority parsed.
+    fn normalise(&self, request: &mut Request<RequestBody>) -> Result<Authority, (StatusCode, &'static str)> {
+        let hcm = &self.hcm;
+        if request.version() < http::Version::HTTP_11 && !hcm.http1.accept_http_10 {
+            return Err((StatusCode::UPGRADE_REQUIRED, details::LOW_VERSION));
+        }
+        // HTTP/2's `:authority`, or the absolute form of HTTP/1, beats the host header.
+        if let Some(authority) = request.uri().authority()
+            && (self.version == Version::Http2
+                || hcm.http1.allow_absolute_url
+                || request.method() == Method::CONNECT)
+        {
+            let authority = authority.clone();
+            let host = self.host_value(&authority);
+            if let Some(host) = host {
+                request.headers_mut().insert(HOST, host);
+            }
+            if self.version == Version::Http1
+                && let Some(path) = request.uri().path_and_query().cloned()
+            {
+                *request.uri_mut() = path.into();
+            }
+        }
+        if let (None, Some(default)) = (request.headers().get(HOST), &hcm.http1.default_host_for_http_10)
+            && request.version() < http::Version::HTTP_11
+        {
+            request.headers_mut().insert(HOST, default.clone());
+        }
+        let Some(host) = request.headers().get(HOST) else {
+            return Err((StatusCode::BAD_REQUEST, details::MISSING_HOST));
+        };
+        let authority =
+            self.parsed_authority(host).ok_or((StatusCode::BAD_REQUEST, details::MISSING_HOST))?;
+        match request.uri().path() {
+            path if path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS) => {
+                Ok(authority)
+            }
+            "" if request.method() == Method::CONNECT => Ok(authority),
+            "" => Err((StatusCode::NOT_FOUND, details::MISSING_PATH)),
+            _ => {
+                hcm.stats.downstream_rq_non_relative_path.inc();
+                Err((StatusCode::NOT_FOUND, details::ABSOLUTE_PATH))
+            }
+        }
+    }
+
+    fn parsed_authority(&self, host: &HeaderValue) -> Option<Authority> {
+        let mut cached = self.authority.borrow_mut();
+        if let Some((value, authority)) = &*cached
+            && value == host
+        {
+            return Some(authority.clone());
+        }
+        let authority = Authority::try_from(host.as_bytes()).ok()?;
+        *cached = Some((host.clone(), authority.clone()));
+        Some(authority)
+    }
+
+    fn host_value(&self, authority: &Authority) -> Option<HeaderValue> {
+        if let Some((value, cached)) = &*self.authority.borrow()
+            && cached == authority
+        {
+            return Some(value.clone());
+        }
+        HeaderValue::from_str(authority.as_str()).ok()
+    }
+
+    /// Hop-by-hop headers go; forwarding headers and the request id come. Returns the scheme.
+    fn mutate_headers(&self, request: &mut Request<RequestBody>) -> &'static str {
+        let hcm = &self.hcm;
+        let headers = request.headers_mut();
+        headers::remove_hop_by_hop(headers);
+        if hcm.use_remote_address && !hcm.skip_xff_append {
+            headers::append_forwarded_for(headers, &self.info.peer_address);
+        }
+        let scheme = match headers.get(X_FORWARDED_PROTO) {
+            Some(proto) if !hcm.use_remote_address && proto == "https" => "https",
+            Some(proto) if !hcm.use_remote_address && proto == "http" => "http",
+            _ => {
+                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
+                self.scheme
+            }
+        };
+        if hcm.generate_request_id {
+            let keep = headers.contains_key(X_REQUEST_ID)
+                && (!hcm.use_remote_address || hcm.preserve_external_request_id);
+            if !keep {
+                headers.insert(X_REQUEST_ID, headers::new_request_id());
+            }
+        }
+        scheme
+    }
+
+    /// The last response of an HTTP/1 connection says so.
+    fn is_last_response(&self) -> bool {
+        let max = self.hcm.limits.max_requests_per_connection;
+        self.version == Version::Http1
+            && (self.handle.is_draining() || (max > 0 && self.requests.get() >= max))
+    }
+}
+
+enum Found {
+    Route(Arc<Route>),
+    RequiresTls,
+}
+
+fn find_route(
+    routes: &RouteConfiguration,
+    request: &Request<RequestBody>,
+    path_and_query: &str,
+    authority: &str,
+    scheme: &str,
+) -> Option<Found> {
+    let virtual_host = routes.virtual_host(authority)?;
+    if virtual_host.require_tls != RequireTls::None && scheme != "https" {
+        return Some(Found::RequiresTls);
+    }
+    let view = RequestView {
+        method: request.method().as_str(),
+        path: path_and_query,
+        authority,
+        scheme,
+        headers: request.headers(),
+        random_ppm: fastrand::u32(..1_000_000),
+    };
+    virtual_host.route(request.uri().path(), &view).cloned().map(Found::Route)
+}
+
+/// Forwards while the deadlines allow it.
+async fn forward_in_time(
+    stream: &mut ActiveStream,
+    action: &crate::route::RouteAction,
+    request: Request<RequestBody>,
+    authority: &Authority,
+) -> Result<Response<Incoming>, StreamError> {
+    let mut watch = stream.watch.take();
+    let outcome = {
+        let mut forward = pin!(router::forward(stream, action, request, authority));
+        std::future::poll_fn(|cx| match forward.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(outcome),
+            Poll::Pending => match watch.as_mut().and_then(|w| w.poll(cx)) {
+                Some(failure) => Poll::Ready(Err(failure.into())),
+                None => Poll::Pending,
+            },
+        })
+        .await
+    };
+    stream.watch = watch;
+    outcome
+}
+
+/// The upstream's response goes downstream.
+fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
+    let status = response.status();
+    stream.upstream_outcome(status.as_u16());
+    stream.info.response_code_details = details::VIA_UPSTREAM;
+    let (mut parts, incoming) = response.into_parts();
+    headers::remove_hop_by_hop(&mut parts.headers);
+    let hcm = &stream.connection.hcm;
+    if !hcm.suppress_envoy_headers {
+        let service_ms = stream.info.first_upstream_byte.map_or(0, |t| t.as_millis() as u64);
+        parts.headers.insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(service_ms));
+    }
+    let response = Response::from_parts(parts, ());
+    send_downstream(stream, response, |stream| ResponseBody::upstream(incoming, stream))
+}
+
+/// A failed attempt becomes a local reply.
+fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Response<ResponseBody> {
+    let stats = stream.connection.hcm.stats.clone();
+    match error.kind {
+        Failure::NoCluster(_) => stats.no_cluster.inc(),
+        Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
+        Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
+        Failure::Timeout => {
+            if let Some(cluster) = &stream.info.upstream_cluster {
+                cluster.stats.upstream_rq_timeout.inc();
+            }
+        }
+        _ => {}
+    }
+    stream.info.flags.insert(error.kind.flag());
+    if error.kind.blames_upstream() {
+        stream.upstream_outcome(error.kind.status().as_u16());
+    }
+    let reply = local_reply::for_error(&error, stream.grpc);
+    stream.info.response_code_details = error.kind.details();
+    send_local(stream, reply)
+}
+
+fn local(
+    mut stream: Box<ActiveStream>,
+    status: StatusCode,
+    body: Bytes,
+    why: &'static str,
+) -> Response<ResponseBody> {
+    stream.info.response_code_details = why;
+    let reply = local_reply::reply(status, body, stream.grpc);
+    send_local(stream, reply)
+}
+
+fn redirected(
+    stream: Box<ActiveStream>,
+    status: StatusCode,
+    to: Option<HeaderValue>,
+) -> Response<ResponseBody> {
+    let mut response = local(stream, status, Bytes::new(), details::DIRECT_RESPONSE);
+    if let Some(location) = to {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+fn send_local(stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
+    let (parts, body) = reply.into_parts();
+    send_downstream(stream, Response::from_parts(parts, ()), |stream| ResponseBody::local(body, stream))
+}
+
+/// The one way out: what every response gets, and what logs keep of it.
+fn send_downstream(
+    mut stream: Box<ActiveStream>,
+    mut response: Response<()>,
+    body: impl FnOnce(Box<ActiveStream>) -> ResponseBody,
+) -> Response<ResponseBody> {
+    let connection = stream.connection.clone();
+    let hcm = &connection.hcm;
+    *response.version_mut() = match connection.version {
+        Version::Http1 => http::Version::HTTP_11,
+        Version::Http2 => http::Version::HTTP_2,
+    };
+    stream.info.response_code = response.status().as_u16();
+    stream.response_started = true;
+    let headers = response.headers_mut();
+    match hcm.server_header {
+        ServerHeader::Overwrite => {
+            headers.insert(SERVER, hcm.server_name.clone());
+        }
+        ServerHeader::AppendIfAbsent => {
+            headers.entry(SERVER).or_insert_with(|| hcm.server_name.clone());
+        }
+        ServerHeader::PassThrough => {}
+    }
+    if connection.is_last_response() {
+        hcm.stats.downstream_cx_drain_close.inc();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if !hcm.access_logs.is_empty() {
+        stream.info.response_headers =
+            hcm.captures.response.iter().map(|name| headers.get(name).cloned()).collect();
+    }
+    response.map(|()| body(stream))
+}
+
+/// The engine answered by itself because the client's bytes are no HTTP: counted and logged like any other request.
+fn refused_by_codec(connection: &Rc<DownstreamConnection>, status: u16) {
+    let hcm = &connection.hcm;
+    hcm.stats.downstream_cx_protocol_error.inc();
+    let mut info = StreamInfo::new(connection.info.clone(), Some(http::Version::HTTP_11));
+    info.response_code = status;
+    info.response_code_details = details::HTTP1_CODEC_ERROR;
+    info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+    info.request = Some(CapturedRequest {
+        headers: hcm.captures.request.iter().map(|_| None).collect(),
+        ..CapturedRequest::default()
+    });
+    info.response_headers = hcm.captures.response.iter().map(|_| None).collect();
+    for log in &hcm.access_logs {
+        log.log(&info, &connection.worker.logs);
+    }
+}
+
+/// `downstream_cx_*` of one connection.
+struct CountedConnection {
+    hcm: Arc<HttpConnectionManager>,
+    version: Version,
+    tls: bool,
+    handle: Rc<ConnectionHandle>,
+    opened: Instant,
+}
+
+impl CountedConnection {
+    fn new(
+        hcm: &Arc<HttpConnectionManager>,
+        version: Version,
+        tls: bool,
+        handle: &Rc<ConnectionHandle>,
+        opened: Instant,
+    ) -> Self {
+        let stats = &hcm.stats;
+        stats.downstream_cx_total.inc();
+        stats.downstream_cx_active.inc();
+        match version {
+            Version::Http1 => {
+                stats.downstream_cx_http1_total.inc();
+                stats.downstream_cx_http1_active.inc();
+            }
+            Version::Http2 => {
+                stats.downstream_cx_http2_total.inc();
+                stats.downstream_cx_http2_active.inc();
+            }
+        }
+        if tls {
+            stats.downstream_cx_ssl_total.inc();
+            stats.downstream_cx_ssl_active.inc();
+        }
+        Self { hcm: hcm.clone(), version, tls, handle: handle.clone(), opened }
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        let stats = &self.hcm.stats;
+        stats.downstream_cx_active.dec();
+        stats.downstream_cx_destroy.inc();
+        match self.version {
+            Version::Http1 => stats.downstream_cx_http1_active.dec(),
+            Version::Http2 => stats.downstream_cx_http2_active.dec(),
+        }
+        if self.tls {
+            stats.downstream_cx_ssl_active.dec();
+        }
+        if self.handle.streams() > 0 {
+            stats.downstream_cx_destroy_active_rq.inc();
+        }
+        stats.downstream_cx_length_ms.observe_duration(self.opened.elapsed());
+    }
+}

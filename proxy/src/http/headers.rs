@@ -1,0 +1,126 @@
+//! Header rules of the connection manager: hop-by-hop headers, forwarding headers, request id.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::net::Address;
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub(crate) const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
+pub(crate) const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
+const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes what belongs to one connection only (RFC 9110 section 7.6.1), `te: trailers` excepted.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if let Some(connection) = headers.remove(header::CONNECTION) {
+        // The usual values name no other header: nothing to look up.
+        let plain = [&b"keep-alive"[..], b"close", b"Keep-Alive", b"upgrade", b"Upgrade"];
+        if !plain.contains(&connection.as_bytes())
+            && let Ok(names) = connection.to_str()
+        {
+            for name in names.split(',').filter_map(|n| n.trim().parse::<HeaderName>().ok()) {
+                headers.remove(name);
+            }
+        }
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(header::TRANSFER_ENCODING);
+    headers.remove(header::UPGRADE);
+    if let Some(te) = headers.get(header::TE)
+        && te != "trailers"
+    {
+        let trailers =
+            te.to_str().is_ok_and(|v| v.split(',').any(|t| t.trim().eq_ignore_ascii_case("trailers")));
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(header::TE);
+        }
+    }
+}
+
+/// `use_remote_address`: the peer's address is appended to `x-forwarded-for` and is the external address.
+pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, peer: &Address) {
+    let Address::Ip(peer) = peer else { return };
+    let ip = peer.ip().to_string();
+    let value = match headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
+        Some(before) => format!("{before},{ip}"),
+        None => ip.clone(),
+    };
+    // An address is always a valid header value, and so is what the codec accepted before it.
+    if let (Ok(value), Ok(ip)) = (HeaderValue::try_from(value), HeaderValue::try_from(ip)) {
+        headers.insert(X_FORWARDED_FOR, value);
+        headers.insert(EXTERNAL_ADDRESS, ip);
+    }
+}
+
+/// A random (version 4) UUID.
+pub(crate) fn new_request_id() -> HeaderValue {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bytes = fastrand::u128(..).to_ne_bytes();
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = [b'-'; 36];
+    let mut at = 0;
+    for (i, byte) in bytes.iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            at += 1;
+        }
+        text[at] = HEX[usize::from(byte >> 4)];
+        text[at + 1] = HEX[usize::from(byte & 15)];
+        at += 2;
+    }
+    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text))
+        .unwrap_or_else(|_| HeaderValue::from_static("00000000-0000-4000-8000-000000000000"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn hop_by_hop() {
+        let mut headers: HeaderMap = [
+            ("connection", "x-a, keep-alive"),
+            ("x-a", "1"),
+            ("x-b", "2"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "gzip, trailers"),
+        ]
+        .iter()
+        .map(|(k, v)| (k.parse::<HeaderName>().unwrap(), v.parse::<HeaderValue>().unwrap()))
+        .collect();
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers["x-b"], "2");
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn forwarded_for_appends() {
+        let mut headers = HeaderMap::new();
+        let peer = Address::Ip(([127, 1, 0, 9], 5).into());
+        append_forwarded_for(&mut headers, &peer);
+        assert_eq!(headers[X_FORWARDED_FOR], "127.1.0.9");
+        append_forwarded_for(&mut headers, &peer);
+        assert_eq!(headers[X_FORWARDED_FOR], "127.1.0.9,127.1.0.9");
+    }
+
+    #[test]
+    fn request_ids_are_version_4_uuids() {
+        let (a, b) = (new_request_id(), new_request_id());
+        assert_ne!(a, b);
+        let shape =
+            regex::Regex::new("^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
+                .unwrap();
+        assert!(shape.is_match(a.to_str().unwrap()), "{a:?}");
+    }
+}

@@ -1,0 +1,19 @@
+//! HTTP: one downstream connection (`connection_manager`), the request pipeline, the router, upstream pools.
+
+mod active_stream;
+mod body;
+mod codec;
+pub mod connection_manager;
+mod error;
+mod headers;
+mod local_reply;
+mod mesh_metrics;
+mod pool;
+mod redirect;
+mod router;
+mod settings;
+
+pub use pool::Pools;
+pub use settings::{
+    CodecType, HttpConnectionManager, HttpOptions1, HttpOptions2, RouteSource, ServerHeader, StreamLimits,
+};

@@ -1,0 +1,179 @@
+//! HTTP/1: a stack of idle connections, the most recently used first.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use tokio::sync::oneshot;
+
+use super::{HostPool, UpstreamConnection};
+use crate::cluster::{self, Cluster};
+use crate::http::body::RequestBody;
+use crate::http::codec::{self, Http1Sender, Incoming, SendError};
+use crate::http::error::{Failure, StreamError};
+
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    idle: RefCell<Vec<Connection>>,
+    /// Requests that wait because the circuit breaker allows no further connection.
+    waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
+    /// Connections that exist, idle or lent.
+    open: Rc<Cell<u32>>,
+    closed: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    sender: Http1Sender,
+    about: UpstreamConnection,
+    requests: u32,
+    idle_since: Instant,
+    _counted: OpenCount,
+}
+
+#[derive(Debug)]
+struct OpenCount(Rc<Cell<u32>>);
+
+impl OpenCount {
+    fn new(open: &Rc<Cell<u32>>) -> Self {
+        open.set(open.get() + 1);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenCount {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// One connection, lent to one request. Dropped before `finish`, the connection is closed.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pool: Rc<HostPool>,
+    connection: Connection,
+}
+
+impl Lease {
+    pub(super) fn connection(&self) -> &UpstreamConnection {
+        &self.connection.about
+    }
+
+    pub(super) fn is_reused(&self) -> bool {
+        self.connection.requests > 1
+    }
+
+    pub(super) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        self.connection.sender.send(request).await
+    }
+
+    pub(super) fn finish(self) {
+        let Lease { pool, mut connection } = self;
+        let max = pool.settings.max_requests_per_connection;
+        if pool.http1.closed.get() || connection.sender.is_closed() || (max > 0 && connection.requests >= max)
+        {
+            return;
+        }
+        let mut waiting = pool.http1.waiting.borrow_mut();
+        while let Some(waiter) = waiting.pop_front() {
+            match waiter.send(connection) {
+                Ok(()) => return,
+                // That request gave up meanwhile.
+                Err(back) => connection = back,
+            }
+        }
+        connection.idle_since = Instant::now();
+        pool.http1.idle.borrow_mut().push(connection);
+    }
+}
+
+impl Pool {
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.borrow_mut();
+        let mut at = idle.len();
+        while at > 0 {
+            at -= 1;
+            if idle[at].sender.is_ready() {
+                return Some(idle.swap_remove(at));
+            }
+            if idle[at].sender.is_closed() {
+                idle.swap_remove(at);
+            }
+        }
+        None
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.set(true);
+        self.idle.borrow_mut().clear();
+    }
+
+    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) {
+        self.idle.borrow_mut().retain(|c| {
+            !c.sender.is_closed()
+                && idle_timeout.is_none_or(|t| now.saturating_duration_since(c.idle_since) < t)
+        });
+    }
+}
+
+pub(super) async fn checkout(
+    pool: &Rc<HostPool>,
+    cluster: &Cluster,
+    high_priority: bool,
+) -> Result<Lease, StreamError> {
+    let mut connection = match pool.http1.take_idle() {
+        Some(connection) => connection,
+        None => new_or_freed(pool, cluster, high_priority).await?,
+    };
+    connection.requests += 1;
+    Ok(Lease { pool: pool.clone(), connection })
+}
+
+async fn new_or_freed(
+    pool: &Rc<HostPool>,
+    cluster: &Cluster,
+    high_priority: bool,
+) -> Result<Connection, StreamError> {
+    let _pending = HostPool::pending(cluster, high_priority)?;
+    loop {
+        let none_open = pool.http1.open.get() == 0;
+        if none_open || cluster.circuit_breakers.connection_allowed(high_priority) {
+            return connect(pool, cluster, high_priority, none_open).await;
+        }
+        cluster.stats.upstream_cx_overflow.inc();
+        let (waiter, freed) = oneshot::channel();
+        pool.http1.waiting.borrow_mut().push_back(waiter);
+        if let Ok(mut connection) = freed.await
+            && connection.sender.ready().await
+        {
+            return Ok(connection);
+        }
+    }
+}
+
+async fn connect(
+    pool: &HostPool,
+    cluster: &Cluster,
+    high_priority: bool,
+    beyond_limit: bool,
+) -> Result<Connection, StreamError> {
+    let counted = OpenCount::new(&pool.http1.open);
+    let connected = cluster::connect(cluster, &pool.host, high_priority, beyond_limit).await?;
+    cluster.stats.upstream_cx_http1_total.inc();
+    let mut sender = codec::connect_http1(cluster, connected.stream, connected.guard).await?;
+    if !sender.ready().await {
+        return Err(Failure::ConnectionTermination.into());
+    }
+    Ok(Connection {
+        sender,
+        about: UpstreamConnection { local_address: connected.local_address, tls: connected.tls },
+        requests: 0,
+        idle_since: Instant::now(),
+        _counted: counted,
+    })
+}

@@ -1,0 +1,195 @@
+//! HTTP connection pools of one worker: per host, HTTP/1 and HTTP/2.
+//!
+//! Invariants:
+//! * A connection is used by the worker that made it, and by one request at a time (HTTP/1) or up to the peer's limit (HTTP/2).
+//! * A connection goes back to the pool only when its response was read to the end.
+//! * A pool belongs to one host and one `ConnectionSettings`: other settings make another pool, and what the old one had goes
+//!   away as it becomes idle.
+//! * A pool without any connection may always make one, whatever the circuit breaker says (as in Envoy).
+
+mod http1;
+mod http2;
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::{Request, Response};
+use rustc_hash::FxHashMap;
+
+use super::body::RequestBody;
+use super::codec::{Incoming, SendError, Version};
+use super::error::{Failure, StreamError};
+use crate::cluster::{Cluster, ConnectError, ConnectionSettings, Host, Permit, Resource, UpstreamProtocol};
+use crate::transport_socket::TlsInfo;
+
+/// All pools of a worker.
+#[derive(Debug, Default)]
+pub struct Pools {
+    hosts: RefCell<FxHashMap<u64, Rc<HostPool>>>,
+}
+
+/// The connections of this worker to one host.
+#[derive(Debug)]
+struct HostPool {
+    host: Arc<Host>,
+    settings: Arc<ConnectionSettings>,
+    http1: http1::Pool,
+    http2: http2::Pool,
+}
+
+/// What is worth knowing of an upstream connection.
+#[derive(Debug)]
+pub(crate) struct UpstreamConnection {
+    pub(crate) local_address: Option<SocketAddr>,
+    pub(crate) tls: Option<Arc<TlsInfo>>,
+}
+
+/// A connection (or a stream of one) lent to one request.
+#[derive(Debug)]
+pub(crate) enum Lease {
+    Http1(http1::Lease),
+    Http2(http2::Lease),
+}
+
+impl Lease {
+    pub(crate) fn connection(&self) -> &UpstreamConnection {
+        match self {
+            Lease::Http1(lease) => lease.connection(),
+            Lease::Http2(lease) => lease.connection(),
+        }
+    }
+
+    /// Whether the connection had carried a request before.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Lease::Http1(lease) => lease.is_reused(),
+            Lease::Http2(lease) => lease.is_reused(),
+        }
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        match self {
+            Lease::Http1(_) => Version::Http1,
+            Lease::Http2(_) => Version::Http2,
+        }
+    }
+
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        match self {
+            Lease::Http1(lease) => lease.send(request).await,
+            Lease::Http2(lease) => lease.send(request).await,
+        }
+    }
+
+    /// The response was read to its end: the connection may serve the next request.
+    pub(crate) fn finish(self) {
+        match self {
+            Lease::Http1(lease) => lease.finish(),
+            Lease::Http2(lease) => drop(lease),
+        }
+    }
+}
+
+impl Pools {
+    /// A connection to `host`: an idle one, a stream of an open one, or a new one.
+    pub(crate) async fn checkout(
+        &self,
+        cluster: &Arc<Cluster>,
+        host: &Arc<Host>,
+        downstream: Version,
+        high_priority: bool,
+    ) -> Result<Lease, StreamError> {
+        let pool = self.pool(cluster, host);
+        let version = match cluster.connection.protocol {
+            UpstreamProtocol::Http1 => Version::Http1,
+            UpstreamProtocol::Http2 => Version::Http2,
+            UpstreamProtocol::UseDownstream => downstream,
+        };
+        match version {
+            Version::Http1 => http1::checkout(&pool, cluster, high_priority).await.map(Lease::Http1),
+            Version::Http2 => http2::checkout(&pool, cluster, high_priority).await.map(Lease::Http2),
+        }
+    }
+
+    fn pool(&self, cluster: &Cluster, host: &Arc<Host>) -> Rc<HostPool> {
+        let mut hosts = self.hosts.borrow_mut();
+        if let Some(pool) = hosts.get(&host.id) {
+            if Arc::ptr_eq(&pool.settings, &cluster.connection) {
+                return pool.clone();
+            }
+            pool.close();
+        }
+        let pool = Rc::new(HostPool {
+            host: host.clone(),
+            settings: cluster.connection.clone(),
+            http1: http1::Pool::default(),
+            http2: http2::Pool::default(),
+        });
+        hosts.insert(host.id, pool.clone());
+        pool
+    }
+
+    /// Once a second: drops connections that were idle for too long and pools whose host is gone.
+    pub fn sweep(&self, now: Instant) {
+        self.hosts.borrow_mut().retain(|_, pool| {
+            if pool.host.removed.load(Ordering::Relaxed) {
+                pool.close();
+                return false;
+            }
+            pool.http1.sweep(now, pool.settings.idle_timeout);
+            pool.http2.sweep(now, pool.settings.idle_timeout);
+            true
+        });
+    }
+}
+
+impl HostPool {
+    /// No connection comes back any more.
+    fn close(&self) {
+        self.http1.close();
+        self.http2.close();
+    }
+
+    /// Counts a request that has to wait for a connection.
+    fn pending(cluster: &Cluster, high_priority: bool) -> Result<Pending<'_>, StreamError> {
+        let stats = &cluster.stats;
+        let Some(permit) = cluster.circuit_breakers.acquire(Resource::Pending, high_priority) else {
+            stats.upstream_rq_pending_overflow.inc();
+            return Err(Failure::Overflow.into());
+        };
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        Ok(Pending { cluster, _permit: permit })
+    }
+}
+
+/// A request that waits for a connection.
+struct Pending<'c> {
+    cluster: &'c Cluster,
+    _permit: Permit,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.cluster.stats.upstream_rq_pending_active.dec();
+    }
+}
+
+impl From<ConnectError> for StreamError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Overflow => Failure::Overflow.into(),
+            ConnectError::Timeout => Failure::ConnectTimeout.into(),
+            ConnectError::Failed(reason) => {
+                StreamError { kind: Failure::ConnectRefused, transport_failure: Some(reason) }
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! From a matched route to the upstream's response headers.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::HOST;
+use http::uri::{Authority, Parts, Scheme};
+use http::{Request, Response, Uri};
+
+use super::active_stream::ActiveStream;
+use super::body::RequestBody;
+use super::codec::{Incoming, Version};
+use super::error::{Failure, StreamError};
+use super::headers::EXPECTED_TIMEOUT;
+use crate::cluster::{Cluster, Resource, lb};
+use crate::route::RouteAction;
+
+/// How often a request that never left us may move to another connection: pooled ones that the upstream closed meanwhile.
+const MAX_UNSENT_ATTEMPTS: u32 = 5;
+
+/// Sends the request to one host of the route's cluster and waits for the response's headers.
+pub(crate) async fn forward(
+    stream: &mut ActiveStream,
+    action: &RouteAction,
+    mut request: Request<RequestBody>,
+    authority: &Authority,
+) -> Result<Response<Incoming>, StreamError> {
+    let Some(cluster) = action.clusters.pick(fastrand::u64(..)).get() else {
+        return Err(Failure::NoCluster(action.cluster_not_found).into());
+    };
+    stream.info.upstream_cluster = Some(cluster.clone());
+    let Some(host) = lb::pick(&cluster) else { return Err(Failure::NoHealthyHost.into()) };
+    let Some(permit) = cluster.circuit_breakers.acquire(Resource::Request, action.high_priority) else {
+        cluster.stats.upstream_rq_pending_overflow.inc();
+        return Err(Failure::Overflow.into());
+    };
+    stream.attempt(&cluster, &host, permit);
+    if !stream.connection.hcm.suppress_envoy_headers
+        && let Some(timeout) = &action.expected_timeout
+    {
+        request.headers_mut().insert(EXPECTED_TIMEOUT, timeout.clone());
+    }
+
+    let downstream = stream.connection.version;
+    let worker = stream.connection.worker.clone();
+    let mut moves = 0;
+    loop {
+        let mut lease = match worker.pools.checkout(&cluster, &host, downstream, action.high_priority).await {
+            Ok(lease) => lease,
+            Err(error) => return Err(failed(stream, &cluster, error)),
+        };
+        let outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
+        let reused = lease.is_reused();
+        match lease.send(outgoing).await {
+            Ok(response) => {
+                stream.lend(lease);
+                stream.info.first_upstream_byte = Some(Instant::now() - stream.info.start);
+                return Ok(response);
+            }
+            Err(error) => match error.unsent {
+                Some(unsent) if reused && moves < MAX_UNSENT_ATTEMPTS => {
+                    moves += 1;
+                    request = unsent;
+                }
+                _ => {
+                    stream.lend(lease);
+                    return Err(failed(stream, &cluster, error.failure.into()));
+                }
+            },
+        }
+    }
+}
+
+fn failed(stream: &mut ActiveStream, cluster: &Arc<Cluster>, error: StreamError) -> StreamError {
+    stream.info.upstream_transport_failure.clone_from(&error.transport_failure);
+    let stats = &cluster.stats;
+    match error.kind {
+        Failure::ConnectRefused | Failure::ConnectTimeout => stats.upstream_rq_pending_failure_eject.inc(),
+        Failure::RemoteReset | Failure::RemoteRefused => stats.upstream_rq_rx_reset.inc(),
+        Failure::Protocol => stats.upstream_cx_protocol_error.inc(),
+        _ => {}
+    }
+    error
+}
+
+/// The request as the upstream's HTTP version wants it: `host` and an origin-form target for HTTP/1, `:authority` for HTTP/2.
+fn outgoing(
+    mut request: Request<RequestBody>,
+    version: Version,
+    authority: &Authority,
+    scheme: &'static str,
+) -> Request<RequestBody> {
+    let path = request.uri().path_and_query().cloned();
+    match version {
+        Version::Http1 => {
+            *request.version_mut() = http::Version::HTTP_11;
+            if let Some(path) = path
+                && request.uri().scheme().is_some()
+            {
+                *request.uri_mut() = Uri::from(path);
+            }
+        }
+        Version::Http2 => {
+            *request.version_mut() = http::Version::HTTP_2;
+            request.headers_mut().remove(HOST);
+            let mut parts = Parts::default();
+            parts.scheme = Some(if scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
+            parts.authority = Some(authority.clone());
+            parts.path_and_query = path;
+            if let Ok(uri) = Uri::from_parts(parts) {
+                *request.uri_mut() = uri;
+            }
+        }
+    }
+    request
+}

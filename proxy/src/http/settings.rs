@@ -1,0 +1,132 @@
+//! The compiled `HttpConnectionManager`: what the compiler builds and the connection manager reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::access_log::{AccessLog, CapturePlan};
+use crate::config::live::Live;
+use crate::route::RouteConfiguration;
+use crate::stats::{HttpStats, Reporter};
+
+/// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`, compiled.
+#[derive(Debug)]
+pub struct HttpConnectionManager {
+    /// `stat_prefix`.
+    pub stat_prefix: Arc<str>,
+    /// `codec_type`.
+    pub codec: CodecType,
+    /// `envoy_http_*`.
+    pub stats: Arc<HttpStats>,
+    /// `route_config` or `rds`.
+    pub routes: RouteSource,
+    /// `access_log`.
+    pub access_logs: Vec<AccessLog>,
+    /// Which headers those logs print.
+    pub captures: CapturePlan,
+    /// `server_name`, default `envoy`.
+    pub server_name: HeaderValue,
+    /// `server_header_transformation`.
+    pub server_header: ServerHeader,
+    /// `use_remote_address`.
+    pub use_remote_address: bool,
+    /// `skip_xff_append`.
+    pub skip_xff_append: bool,
+    /// `generate_request_id`, default true.
+    pub generate_request_id: bool,
+    /// `preserve_external_request_id`.
+    pub preserve_external_request_id: bool,
+    /// `always_set_request_id_in_response`.
+    pub always_set_request_id_in_response: bool,
+    /// Router's `suppress_envoy_headers`.
+    pub suppress_envoy_headers: bool,
+    /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).
+    pub strip_host_port: Option<bool>,
+    /// Time and number limits.
+    pub limits: StreamLimits,
+    /// `http_protocol_options`.
+    pub http1: HttpOptions1,
+    /// `http2_protocol_options`.
+    pub http2: HttpOptions2,
+    /// Our own: the listener's `outrigger.dev` metadata turns mesh metrics on.
+    pub reporter: Option<Reporter>,
+}
+
+/// `codec_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CodecType {
+    /// By ALPN, else by the first bytes.
+    Auto,
+    /// HTTP/1 only.
+    Http1,
+    /// HTTP/2 only, with prior knowledge.
+    Http2,
+}
+
+/// `route_specifier`.
+#[derive(Debug)]
+pub enum RouteSource {
+    /// `route_config`.
+    Inline(Arc<RouteConfiguration>),
+    /// `rds`: the next request sees what is published then.
+    Rds(Arc<Live<RouteConfiguration>>),
+}
+
+/// `server_header_transformation`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerHeader {
+    /// `OVERWRITE`.
+    Overwrite,
+    /// `APPEND_IF_ABSENT`.
+    AppendIfAbsent,
+    /// `PASS_THROUGH`.
+    PassThrough,
+}
+
+/// Timeouts (`None` = off) and limits of the connection manager.
+#[derive(Debug, Clone)]
+pub struct StreamLimits {
+    /// `request_timeout`, default off.
+    pub request_timeout: Option<Duration>,
+    /// `request_headers_timeout`, default off.
+    pub request_headers_timeout: Option<Duration>,
+    /// `stream_idle_timeout`, default 5 min.
+    pub stream_idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.idle_timeout`, default 1 h.
+    pub idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`, default off.
+    pub max_connection_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_stream_duration`, default off.
+    pub max_stream_duration: Option<Duration>,
+    /// `common_http_protocol_options.max_requests_per_connection`, 0 = no limit.
+    pub max_requests_per_connection: u32,
+    /// `drain_timeout`, default 5 s.
+    pub drain_timeout: Duration,
+    /// `max_request_headers_kb` in bytes, default 60 KiB.
+    pub max_request_headers_bytes: u32,
+    /// `common_http_protocol_options.max_headers_count`, default 100.
+    pub max_headers_count: u32,
+}
+
+/// `http_protocol_options`.
+#[derive(Debug, Clone, Default)]
+pub struct HttpOptions1 {
+    /// `accept_http_10`.
+    pub accept_http_10: bool,
+    /// `default_host_for_http_10`.
+    pub default_host_for_http_10: Option<HeaderValue>,
+    /// `allow_absolute_url`, default true.
+    pub allow_absolute_url: bool,
+}
+
+/// `http2_protocol_options`.
+#[derive(Debug, Clone)]
+pub struct HttpOptions2 {
+    /// `max_concurrent_streams`, default 1024.
+    pub max_concurrent_streams: u32,
+    /// `initial_stream_window_size`, bytes, default 16 MiB.
+    pub initial_stream_window_bytes: u32,
+    /// `initial_connection_window_size`, bytes, default 24 MiB.
+    pub initial_connection_window_bytes: u32,
+}

@@ -1,0 +1,49 @@
+//! Downstream: accept → listener filters → filter chain match → transport socket → network filter.
+//!
+//! Compiled on main, run on the workers. A worker reads the `Live<Listener>` at each accept, so that new content needs no new
+//! socket, and a connection keeps the listener that it was accepted with.
+
+mod accept;
+mod filter_chain;
+mod filter_chain_match;
+mod prefixes;
+pub mod tls_inspector;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::net::Address;
+use crate::stats::ListenerStats;
+
+pub use accept::accept_loop;
+pub use filter_chain::{FilterChain, NetworkFilter};
+pub use filter_chain_match::{ConnectionFacts, FilterChainMatch, FilterChains, SourceType};
+
+/// `envoy.config.listener.v3.Listener`, compiled. The sockets live apart from it: a new `Listener` under the same name and
+/// address changes no socket.
+#[derive(Debug)]
+pub struct Listener {
+    /// `name`.
+    pub name: Arc<str>,
+    /// `address` and `additional_addresses`.
+    pub addresses: Vec<Address>,
+    /// `filter_chains`, as a matcher.
+    pub filter_chains: FilterChains,
+    /// `listener_filters` contains `tls_inspector`.
+    pub inspect_tls: bool,
+    /// `listener_filters_timeout`, default 15 s, `None` = off.
+    pub listener_filters_timeout: Option<Duration>,
+    /// `continue_on_listener_filters_timeout`.
+    pub continue_on_timeout: bool,
+    /// `per_connection_buffer_limit_bytes`, default 1 MiB.
+    pub buffer_limit_bytes: u32,
+    /// `tcp_backlog_size`.
+    pub backlog: u32,
+    /// `envoy_listener_*`.
+    pub stats: Arc<ListenerStats>,
+    /// `access_log` of the listener: only for connections that no chain took.
+    pub access_logs: Vec<crate::access_log::AccessLog>,
+}
+
+#[cfg(test)]
+mod tests;

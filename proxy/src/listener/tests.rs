@@ -1,0 +1,156 @@
+//! Whole connections: a worker with a listener, real sockets.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::config::live::Live;
+use crate::stats::{SslStats, Stats};
+use crate::tcp::TcpProxy;
+use crate::tcp::tests::{
+    Running, Setup, chain, cluster, proxy_to, read_to_end, reversing_server, wait_until,
+};
+use crate::transport_socket::test_certificates::mutual;
+use crate::transport_socket::{DownstreamTransport, UpstreamTls, UpstreamTransport};
+
+/// A proxy to a new reversing server.
+fn proxy(stats: &Stats) -> TcpProxy {
+    let cluster = cluster(stats, &[reversing_server()], UpstreamTransport::Plaintext);
+    proxy_to(stats, Live::with("upstream", cluster))
+}
+
+fn tls_only(chain: Arc<FilterChain>) -> FilterChains {
+    let criteria = FilterChainMatch { transport_protocol: "tls".into(), ..FilterChainMatch::default() };
+    FilterChains::build(vec![(criteria, chain)], None).unwrap()
+}
+
+fn reversed(running: &Running) -> Vec<u8> {
+    let mut client = running.client();
+    client.write_all(b"hello").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    read_to_end(&mut client)
+}
+
+#[test]
+fn a_connection_without_a_chain_is_closed_counted_and_logged() {
+    let setup = Setup::new();
+    let chains = tls_only(chain("tls", DownstreamTransport::Plaintext, proxy(&setup.stats)));
+    let mut listener = setup.listener(chains);
+    listener.inspect_tls = true;
+    listener.access_logs.push(setup.access_log("%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"));
+    let running = setup.run(listener);
+    assert_eq!(reversed(&running), b"");
+    let stats = running.stats.listener("test");
+    assert_eq!(running.finish(), "NR filter_chain_not_found\n");
+    assert_eq!(stats.no_filter_chain_match.get(), 1);
+    assert_eq!((stats.downstream_cx_total.get(), stats.downstream_cx_active.get()), (1, 0));
+}
+
+#[test]
+fn new_content_is_used_by_the_next_connection_on_the_same_socket() {
+    let setup = Setup::new();
+    let missing = proxy_to(&setup.stats, Live::empty("missing"));
+    let with = |proxy| FilterChains::build(Vec::new(), Some(chain("c", DownstreamTransport::Plaintext, proxy)));
+    let first = setup.listener(with(missing).unwrap());
+    let second = setup.listener(with(proxy(&setup.stats)).unwrap());
+    let running = setup.run(first);
+    assert_eq!(reversed(&running), b"");
+    running.listener.publish(Arc::new(second));
+    assert_eq!(reversed(&running), b"olleh");
+    running.listener.withdraw();
+    assert_eq!(reversed(&running), b"");
+    running.finish();
+}
+
+#[test]
+fn mutual_tls_from_listener_to_upstream() {
+    // client → (plain) first proxy → (mutual TLS) second proxy → server
+    let (server, client): (_, UpstreamTls) = mutual();
+    let setup = Setup::new();
+    let mut inner = proxy(&setup.stats);
+    inner.access_logs.push(setup.access_log("%DOWNSTREAM_PEER_URI_SAN% %REQUESTED_SERVER_NAME%\n"));
+    let mut listener =
+        setup.listener(tls_only(chain("tls", DownstreamTransport::Tls(Arc::new(server)), inner)));
+    listener.inspect_tls = true;
+    let second = setup.run(listener);
+
+    let setup = Setup::new();
+    let upstream = cluster(&setup.stats, &[second.address], UpstreamTransport::Tls(Arc::new(client)));
+    let outer = proxy_to(&setup.stats, Live::with("upstream", upstream.clone()));
+    let chains =
+        FilterChains::build(Vec::new(), Some(chain("plain", DownstreamTransport::Plaintext, outer))).unwrap();
+    let listener = setup.listener(chains);
+    let first = setup.run(listener);
+
+    assert_eq!(reversed(&first), b"olleh");
+    first.finish();
+    let ssl: &SslStats = &second.stats.listener("test").ssl;
+    assert_eq!(ssl.handshake.get(), 1);
+    assert_eq!(upstream.stats.ssl.handshake.get(), 1);
+    assert_eq!(
+        second.finish(),
+        "spiffe://test/ns/default/sa/web outbound_.8080_._.reviews.default.svc.cluster.local\n"
+    );
+}
+
+#[test]
+fn a_silent_client_runs_into_the_listener_filters_timeout() {
+    for (continues, answer) in [(false, &b""[..]), (true, b"\x03\x16")] {
+        let setup = Setup::new();
+        let chains = FilterChains::build(
+            Vec::new(),
+            Some(chain("c", DownstreamTransport::Plaintext, proxy(&setup.stats))),
+        );
+        let mut listener = setup.listener(chains.unwrap());
+        listener.inspect_tls = true;
+        listener.listener_filters_timeout = Some(Duration::from_millis(20));
+        listener.continue_on_timeout = continues;
+        let running = setup.run(listener);
+        let stats = running.stats.listener("test");
+        let mut client = running.client();
+        // Looks like TLS, and then nothing more.
+        client.write_all(b"\x16\x03").unwrap();
+        wait_until("the timeout", || stats.downstream_pre_cx_timeout.get() == 1);
+        let _ = client.shutdown(std::net::Shutdown::Write);
+        assert_eq!(read_to_end(&mut client), answer, "what was looked at is still there");
+        running.finish();
+        assert_eq!(stats.downstream_pre_cx_active.get(), 0);
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_before_it_says_hello() {
+    let setup = Setup::new();
+    let mut listener =
+        setup.listener(tls_only(chain("tls", DownstreamTransport::Plaintext, proxy(&setup.stats))));
+    listener.inspect_tls = true;
+    let running = setup.run(listener);
+    drop(running.client());
+    let stats = running.stats.listener("test");
+    wait_until("it is noticed", || stats.downstream_listener_filter_remote_close.get() == 1);
+    running.finish();
+}
+
+#[test]
+fn a_handshake_has_its_time() {
+    let (server, _) = mutual();
+    let setup = Setup::new();
+    let only = chain("tls", DownstreamTransport::Tls(Arc::new(server)), proxy(&setup.stats));
+    let limited = Arc::new(FilterChain {
+        id: FilterChain::next_id(),
+        name: only.name.clone(),
+        transport: only.transport.clone(),
+        handshake_timeout: Some(Duration::from_millis(20)),
+        filter: only.filter.clone(),
+        hash: 0,
+    });
+    let listener = setup.listener(FilterChains::build(Vec::new(), Some(limited)).unwrap());
+    let running = setup.run(listener);
+    assert_eq!(read_to_end(&mut running.client()), b"");
+    let stats = running.stats.listener("test");
+    assert_eq!(stats.downstream_cx_transport_socket_connect_timeout.get(), 1);
+    running.finish();
+}

@@ -1,0 +1,303 @@
+//! What a route demands of a request.
+
+use std::borrow::Cow;
+
+use http::HeaderName;
+use regex::Regex;
+
+use super::RequestView;
+
+/// `envoy.config.route.v3.RouteMatch`, compiled.
+#[derive(Debug)]
+pub struct RouteMatch {
+    /// `path_specifier`.
+    pub path: PathMatcher,
+    /// `case_sensitive`, default true; does not apply to regexes.
+    pub case_sensitive: bool,
+    /// `headers`: all must match.
+    pub headers: Vec<HeaderMatcher>,
+    /// `runtime_fraction.default_value` in parts per million; `None` = always.
+    pub fraction_ppm: Option<u32>,
+}
+
+/// `path_specifier`. The path is compared without its query.
+#[derive(Debug)]
+pub enum PathMatcher {
+    /// `prefix`.
+    Prefix(Box<str>),
+    /// `path`.
+    Exact(Box<str>),
+    /// `path_separated_prefix`: the prefix, then the end or a `/`.
+    SeparatedPrefix(Box<str>),
+    /// `safe_regex`: the whole path.
+    Regex(Regex),
+}
+
+/// `envoy.config.route.v3.HeaderMatcher`.
+#[derive(Debug)]
+pub struct HeaderMatcher {
+    /// `name`.
+    pub name: MatchedHeader,
+    /// `header_match_specifier`.
+    pub value: ValueMatcher,
+    /// `invert_match`.
+    pub invert: bool,
+    /// `treat_missing_header_as_empty`.
+    pub missing_as_empty: bool,
+}
+
+/// Which header is matched.
+#[derive(Debug)]
+pub enum MatchedHeader {
+    /// `:method`.
+    Method,
+    /// `:path`.
+    Path,
+    /// `:authority` or `host`.
+    Authority,
+    /// `:scheme`.
+    Scheme,
+    /// Any other.
+    Named(HeaderName),
+}
+
+/// `header_match_specifier`.
+#[derive(Debug)]
+pub enum ValueMatcher {
+    /// `present_match`, and the default (`true`).
+    Present(bool),
+    /// `range_match`: start included, end excluded.
+    Range(i64, i64),
+    /// `string_match` and its older forms.
+    String(StringMatcher),
+}
+
+/// `envoy.type.matcher.v3.StringMatcher`.
+#[derive(Debug)]
+pub enum StringMatcher {
+    /// `exact`.
+    Exact(Box<str>),
+    /// `prefix`.
+    Prefix(Box<str>),
+    /// `suffix`.
+    Suffix(Box<str>),
+    /// `contains`.
+    Contains(Box<str>),
+    /// `safe_regex`: the whole value.
+    Regex(Regex),
+    /// One of the first four with `ignore_case`; the inner text is lower case.
+    IgnoreCase(Box<StringMatcher>),
+}
+
+/// Compiles a regex that must match the whole input, as RE2::FullMatch does.
+///
+/// # Errors
+/// The regex is malformed or too large (1 MiB compiled).
+pub fn full_match_regex(pattern: &str) -> Result<Regex, String> {
+    regex::RegexBuilder::new(&format!(r"\A(?:{pattern})\z"))
+        .size_limit(1 << 20)
+        .build()
+        .map_err(|e| format!("invalid regex '{pattern}': {e}"))
+}
+
+impl RouteMatch {
+    /// Whether the request matches; `path` is without query.
+    pub fn matches(&self, path: &str, request: &RequestView<'_>) -> bool {
+        self.path.matches(path, self.case_sensitive)
+            && self.headers.iter().all(|h| h.matches(request))
+            && self.fraction_ppm.is_none_or(|ppm| request.random_ppm < ppm)
+    }
+}
+
+impl PathMatcher {
+    fn matches(&self, path: &str, case_sensitive: bool) -> bool {
+        match self {
+            PathMatcher::Prefix(p) => starts_with(path, p, case_sensitive),
+            PathMatcher::Exact(p) if case_sensitive => path == &**p,
+            PathMatcher::Exact(p) => path.eq_ignore_ascii_case(p),
+            PathMatcher::SeparatedPrefix(p) => {
+                starts_with(path, p, case_sensitive)
+                    && matches!(path.as_bytes().get(p.len()), None | Some(b'/'))
+            }
+            PathMatcher::Regex(r) => r.is_match(path),
+        }
+    }
+
+    /// The part of `path` that matched, for redirects with `prefix_rewrite`.
+    pub fn matched_len(&self, path: &str) -> usize {
+        match self {
+            PathMatcher::Prefix(p) | PathMatcher::SeparatedPrefix(p) => p.len().min(path.len()),
+            PathMatcher::Exact(_) | PathMatcher::Regex(_) => path.len(),
+        }
+    }
+}
+
+fn starts_with(path: &str, prefix: &str, case_sensitive: bool) -> bool {
+    match path.as_bytes().get(..prefix.len()) {
+        Some(head) if case_sensitive => head == prefix.as_bytes(),
+        Some(head) => head.eq_ignore_ascii_case(prefix.as_bytes()),
+        None => false,
+    }
+}
+
+impl HeaderMatcher {
+    fn matches(&self, request: &RequestView<'_>) -> bool {
+        let value = self.name.value(request);
+        if let ValueMatcher::Present(wanted) = self.value {
+            return (value.is_some() == wanted) != self.invert;
+        }
+        // A value match on a missing header fails even when inverted, unless missing counts as empty.
+        let value = match value {
+            Some(v) => v,
+            None if self.missing_as_empty => Cow::Borrowed(""),
+            None => return false,
+        };
+        let matched = match &self.value {
+            ValueMatcher::Present(_) => true,
+            ValueMatcher::Range(start, end) => {
+                value.parse::<i64>().is_ok_and(|n| (*start..*end).contains(&n))
+            }
+            ValueMatcher::String(m) => m.matches(&value),
+        };
+        matched != self.invert
+    }
+}
+
+impl MatchedHeader {
+    /// By name as it stands in configuration.
+    ///
+    /// # Errors
+    /// Not a header name.
+    pub fn from_name(name: &str) -> Result<Self, String> {
+        Ok(match name.to_ascii_lowercase().as_str() {
+            ":method" => Self::Method,
+            ":path" => Self::Path,
+            ":authority" | "host" => Self::Authority,
+            ":scheme" => Self::Scheme,
+            other => Self::Named(other.parse().map_err(|_| format!("'{name}' is not a header name"))?),
+        })
+    }
+
+    /// The header's value; several fields of one name are joined by commas, as Envoy does.
+    fn value<'a>(&self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
+        let name = match self {
+            Self::Method => return Some(request.method.into()),
+            Self::Path => return Some(request.path.into()),
+            Self::Authority => return Some(request.authority.into()),
+            Self::Scheme => return Some(request.scheme.into()),
+            Self::Named(name) => name,
+        };
+        let mut values = request.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()));
+        let first = values.next()?;
+        Some(values.fold(first, |joined, v| joined + "," + v))
+    }
+}
+
+impl StringMatcher {
+    /// Whether `value` matches.
+    pub fn matches(&self, value: &str) -> bool {
+        match self {
+            Self::Exact(s) => value == &**s,
+            Self::Prefix(s) => value.starts_with(&**s),
+            Self::Suffix(s) => value.ends_with(&**s),
+            Self::Contains(s) => value.contains(&**s),
+            Self::Regex(r) => r.is_match(value),
+            Self::IgnoreCase(inner) => inner.matches(&value.to_ascii_lowercase()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (HeaderName::from_static(k), v.parse().unwrap())).collect()
+    }
+
+    fn request(headers: &HeaderMap) -> RequestView<'_> {
+        RequestView {
+            method: "GET",
+            path: "/a?q",
+            authority: "h",
+            scheme: "http",
+            headers,
+            random_ppm: 500_000,
+        }
+    }
+
+    fn header(name: &str, value: ValueMatcher, invert: bool, missing_as_empty: bool) -> HeaderMatcher {
+        HeaderMatcher { name: MatchedHeader::from_name(name).unwrap(), value, invert, missing_as_empty }
+    }
+
+    #[test]
+    fn paths() {
+        for (matcher, path, sensitive, expected) in [
+            (PathMatcher::Prefix("/a".into()), "/ab", true, true),
+            (PathMatcher::Prefix("/a".into()), "/A", true, false),
+            (PathMatcher::Prefix("/a".into()), "/Ab", false, true),
+            (PathMatcher::Exact("/a".into()), "/a", true, true),
+            (PathMatcher::Exact("/a".into()), "/ab", true, false),
+            (PathMatcher::Exact("/a".into()), "/A", false, true),
+            (PathMatcher::SeparatedPrefix("/a".into()), "/a", true, true),
+            (PathMatcher::SeparatedPrefix("/a".into()), "/a/b", true, true),
+            (PathMatcher::SeparatedPrefix("/a".into()), "/ab", true, false),
+            (PathMatcher::Regex(full_match_regex("/a|/b").unwrap()), "/b", true, true),
+            (PathMatcher::Regex(full_match_regex("/a|/b").unwrap()), "/bc", true, false),
+        ] {
+            assert_eq!(matcher.matches(path, sensitive), expected, "{matcher:?} {path}");
+        }
+    }
+
+    #[test]
+    fn header_values() {
+        let map = headers(&[("x", "5"), ("y", "Abc"), ("two", "a"), ("two", "b")]);
+        let string = |m| ValueMatcher::String(m);
+        for (matcher, expected) in [
+            (header("x", ValueMatcher::Present(true), false, false), true),
+            (header("x", ValueMatcher::Present(true), true, false), false),
+            (header("z", ValueMatcher::Present(false), false, false), true),
+            (header("x", ValueMatcher::Range(5, 6), false, false), true),
+            (header("x", ValueMatcher::Range(4, 5), false, false), false),
+            (header("y", ValueMatcher::Range(4, 5), true, false), true),
+            (header("y", string(StringMatcher::Prefix("Ab".into())), false, false), true),
+            (header("y", string(StringMatcher::Suffix("bc".into())), false, false), true),
+            (header("y", string(StringMatcher::Contains("b".into())), false, false), true),
+            (header("y", string(StringMatcher::Exact("abc".into())), false, false), false),
+            (
+                header(
+                    "y",
+                    string(StringMatcher::IgnoreCase(Box::new(StringMatcher::Exact("abc".into())))),
+                    false,
+                    false,
+                ),
+                true,
+            ),
+            (header("two", string(StringMatcher::Exact("a,b".into())), false, false), true),
+            (header("z", string(StringMatcher::Exact("".into())), false, true), true),
+            (header("z", string(StringMatcher::Exact("v".into())), true, false), false),
+            (header("z", string(StringMatcher::Exact("v".into())), true, true), true),
+            (header(":method", string(StringMatcher::Exact("GET".into())), false, false), true),
+            (header(":path", string(StringMatcher::Suffix("?q".into())), false, false), true),
+            (header("host", string(StringMatcher::Exact("h".into())), false, false), true),
+        ] {
+            assert_eq!(matcher.matches(&request(&map)), expected, "{matcher:?}");
+        }
+    }
+
+    #[test]
+    fn fraction() {
+        let map = HeaderMap::new();
+        let matcher = |ppm| RouteMatch {
+            path: PathMatcher::Prefix("/".into()),
+            case_sensitive: true,
+            headers: vec![],
+            fraction_ppm: Some(ppm),
+        };
+        assert!(matcher(500_001).matches("/", &request(&map)));
+        assert!(!matcher(500_000).matches("/", &request(&map)));
+    }
+}

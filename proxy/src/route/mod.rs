@@ -1,0 +1,102 @@
+//! Routing: from (authority, path, headers) to a route. Pure: no I/O, no clock.
+
+mod action;
+mod domains;
+mod matcher;
+
+pub use action::{
+    Action, ClusterRef, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster,
+};
+pub use domains::DomainIndex;
+pub(crate) use domains::without_port;
+pub use matcher::{
+    HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex,
+};
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+
+/// `envoy.config.route.v3.RouteConfiguration`, compiled.
+#[derive(Debug)]
+pub struct RouteConfiguration {
+    /// `name`.
+    pub name: Arc<str>,
+    /// Domain look-up over `virtual_hosts`.
+    pub domains: DomainIndex,
+    /// `virtual_hosts`; those that an update leaves unchanged keep their `Arc`.
+    pub virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// `ignore_port_in_host_matching`.
+    pub ignore_port: bool,
+    /// `max_direct_response_body_size_bytes` was checked at compile; kept for `/config_dump` readers.
+    pub version: Arc<str>,
+}
+
+/// `envoy.config.route.v3.VirtualHost`, compiled.
+#[derive(Debug)]
+pub struct VirtualHost {
+    /// `name`.
+    pub name: Arc<str>,
+    /// `domains`.
+    pub domains: Vec<Box<str>>,
+    /// `routes`, first match wins.
+    pub routes: Vec<Arc<Route>>,
+    /// `require_tls`: which plaintext requests are redirected to https.
+    pub require_tls: RequireTls,
+    /// Hash of the wire form, so that an equal one is reused.
+    pub hash: u64,
+}
+
+/// `VirtualHost.TlsRequirementType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequireTls {
+    /// `NONE`.
+    None,
+    /// `EXTERNAL_ONLY`: requests that are not internal.
+    ExternalOnly,
+    /// `ALL`.
+    All,
+}
+
+/// `envoy.config.route.v3.Route`, compiled.
+#[derive(Debug)]
+pub struct Route {
+    /// `name`.
+    pub name: Option<Arc<str>>,
+    /// `match`.
+    pub matcher: RouteMatch,
+    /// `route`, `redirect` or `direct_response`.
+    pub action: Action,
+}
+
+impl RouteConfiguration {
+    /// The virtual host for an authority (`host[:port]`), by Envoy's precedence: exact, longest suffix wildcard, longest prefix
+    /// wildcard, `*`.
+    pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
+        self.domains.find(authority, self.ignore_port).map(|i| &self.virtual_hosts[i])
+    }
+}
+
+impl VirtualHost {
+    /// The first route that matches. `random` decides `runtime_fraction`; `path` is without query and fragment.
+    pub fn route(&self, path: &str, headers: &RequestView<'_>) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|r| r.matcher.matches(path, headers))
+    }
+}
+
+/// The request as matchers see it: pseudo-headers are looked up by their names.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestView<'a> {
+    /// `:method`.
+    pub method: &'a str,
+    /// `:path`, with its query.
+    pub path: &'a str,
+    /// `:authority`.
+    pub authority: &'a str,
+    /// `:scheme`.
+    pub scheme: &'a str,
+    /// All other headers.
+    pub headers: &'a HeaderMap,
+    /// Uniform in 0..1_000_000, for `runtime_fraction`.
+    pub random_ppm: u32,
+}

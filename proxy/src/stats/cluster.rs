@@ -1,0 +1,119 @@
+//! `envoy_cluster_*`: one upstream cluster.
+
+use super::scope::scope;
+use super::{Gauge, ResponseClasses, ResponseCodes, SslStats};
+
+/// Which circuit breakers of one priority are open (1) or closed (0).
+#[derive(Debug, Default)]
+pub struct BreakerGauges {
+    /// `max_connections` is reached.
+    pub cx_open: Gauge,
+    /// `max_pending_requests` is reached.
+    pub rq_pending_open: Gauge,
+    /// `max_requests` is reached.
+    pub rq_open: Gauge,
+    /// `max_retries` is reached.
+    pub rq_retry_open: Gauge,
+    /// `max_connection_pools` is reached.
+    pub cx_pool_open: Gauge,
+}
+
+scope! {
+    /// Statistics of one cluster, shared by everything that has the cluster's name.
+    ClusterStats in "cluster" ["envoy_cluster_name"] {
+        Counter upstream_cx_total "Connections opened or being opened to hosts.";
+        Gauge upstream_cx_active "Connections to hosts that are open now.";
+        Counter upstream_cx_http1_total "HTTP/1 connections.";
+        Counter upstream_cx_http2_total "HTTP/2 connections.";
+        Counter upstream_cx_connect_fail "Connections that could not be made.";
+        Counter upstream_cx_connect_timeout "Connections that were not made within connect_timeout.";
+        Counter upstream_cx_overflow "Times that the connection circuit breaker was open.";
+        Histogram upstream_cx_connect_ms "Time to make a connection, milliseconds.";
+        Counter upstream_cx_destroy "Connections that ended.";
+        Counter upstream_cx_idle_timeout "Connections closed because they were idle.";
+        Counter upstream_cx_max_requests "Connections closed because they had carried their maximum of requests.";
+        Counter upstream_cx_none_healthy "Times that there was no healthy host to connect to.";
+        Counter upstream_cx_rx_bytes_total "Bytes received from hosts.";
+        Counter upstream_cx_tx_bytes_total "Bytes sent to hosts.";
+        Counter upstream_cx_protocol_error "Connections that ended because a host broke the protocol.";
+        Counter upstream_rq_total "Requests sent to hosts, retries included.";
+        Gauge upstream_rq_active "Requests in flight.";
+        Counter upstream_rq_completed "Requests that got a response.";
+        Counter upstream_rq_timeout "Requests that timed out.";
+        Counter upstream_rq_cancelled "Requests given up before they had a connection.";
+        Counter upstream_rq_pending_total "Requests that waited for a connection.";
+        Gauge upstream_rq_pending_active "Requests that wait for a connection now.";
+        Counter upstream_rq_pending_overflow "Requests refused by the pending-requests or requests circuit breaker.";
+        Counter upstream_rq_pending_failure_eject "Requests that failed because their connection could not be made.";
+        Counter upstream_rq_rx_reset "Requests that a host reset.";
+        Counter upstream_rq_tx_reset "Requests that were reset towards a host.";
+        Counter upstream_rq_retry "Requests that were tried again.";
+        Counter upstream_rq_retry_success "Retries that succeeded.";
+        Counter upstream_rq_retry_limit_exceeded "Requests that were not tried again because of the number of retries.";
+        Counter upstream_rq_retry_overflow "Retries refused by the retries circuit breaker.";
+        Histogram upstream_rq_time "Time from sending a request to the end of its response, milliseconds.";
+        Gauge membership_total "Hosts of the cluster.";
+        Gauge membership_healthy "Hosts that get requests.";
+        Gauge membership_degraded "Hosts that get requests only when there are too few others.";
+        Gauge membership_excluded "Hosts that are left out of the panic calculation.";
+        Counter membership_change "Times that the set of hosts changed.";
+        Counter lb_healthy_panic "Picks made in panic mode, when too few hosts are healthy.";
+        Counter update_attempt "Endpoint updates asked for.";
+        Counter update_success "Endpoint updates applied.";
+        Counter update_failure "Endpoint updates that failed on their way.";
+        Counter update_rejected "Endpoint updates that were not valid.";
+        Counter update_empty "Endpoint updates without any endpoint.";
+        Counter update_no_rebuild "Endpoint updates that changed nothing.";
+        Gauge outlier_detection_ejections_active as "outlier_detection.ejections_active" "Hosts that are ejected now.";
+        Counter outlier_detection_ejections_enforced_total as "outlier_detection.ejections_enforced_total"
+            "Ejections done.";
+        Counter outlier_detection_ejections_enforced_consecutive_5xx as "outlier_detection.ejections_enforced_consecutive_5xx"
+            "Ejections done for 5xx responses in a row.";
+        Counter outlier_detection_ejections_detected_consecutive_5xx as "outlier_detection.ejections_detected_consecutive_5xx"
+            "Ejections due for 5xx responses in a row, done or not.";
+        Counter outlier_detection_ejections_overflow as "outlier_detection.ejections_overflow"
+            "Ejections not done because of max_ejection_percent.";
+    }
+    with {
+        /// TLS towards the hosts.
+        ssl: SslStats,
+        /// Default and high priority, in this order.
+        circuit_breakers: [BreakerGauges; 2],
+        /// `upstream_rq_Nxx`.
+        classes: ResponseClasses,
+        /// `upstream_rq_NNN`.
+        codes: ResponseCodes,
+    }
+    nested {
+        ssl.handshake as "ssl.handshake" "TLS handshakes that succeeded.";
+        ssl.connection_error as "ssl.connection_error" "TLS connections that failed, certificate checks apart.";
+        ssl.fail_verify_no_cert as "ssl.fail_verify_no_cert" "TLS connections refused: the peer sent no certificate.";
+        ssl.fail_verify_error as "ssl.fail_verify_error" "TLS connections refused: the peer's certificate is not trusted.";
+        ssl.fail_verify_san as "ssl.fail_verify_san" "TLS connections refused: the peer's name does not match.";
+        ssl.no_certificate as "ssl.no_certificate" "TLS connections whose peer sent no certificate and needed none.";
+        ssl.session_reused as "ssl.session_reused" "TLS handshakes that resumed a session.";
+        circuit_breakers[0].cx_open as "circuit_breakers.default.cx_open" "1 while max_connections is reached.";
+        circuit_breakers[0].rq_pending_open as "circuit_breakers.default.rq_pending_open" "1 while max_pending_requests is reached.";
+        circuit_breakers[0].rq_open as "circuit_breakers.default.rq_open" "1 while max_requests is reached.";
+        circuit_breakers[0].rq_retry_open as "circuit_breakers.default.rq_retry_open" "1 while max_retries is reached.";
+        circuit_breakers[0].cx_pool_open as "circuit_breakers.default.cx_pool_open" "1 while max_connection_pools is reached.";
+        circuit_breakers[1].cx_open as "circuit_breakers.high.cx_open" "1 while max_connections is reached, high priority.";
+        circuit_breakers[1].rq_pending_open as "circuit_breakers.high.rq_pending_open"
+            "1 while max_pending_requests is reached, high priority.";
+        circuit_breakers[1].rq_open as "circuit_breakers.high.rq_open" "1 while max_requests is reached, high priority.";
+        circuit_breakers[1].rq_retry_open as "circuit_breakers.high.rq_retry_open"
+            "1 while max_retries is reached, high priority.";
+        circuit_breakers[1].cx_pool_open as "circuit_breakers.high.cx_pool_open"
+            "1 while max_connection_pools is reached, high priority.";
+    }
+    responses "upstream_rq" { classes, codes }
+}
+
+impl ClusterStats {
+    /// Counts a finished response: by code, by class, and as completed.
+    pub fn response(&self, code: u16) {
+        self.upstream_rq_completed.inc();
+        self.classes.count(code);
+        self.codes.count(code);
+    }
+}

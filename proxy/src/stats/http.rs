@@ -1,0 +1,76 @@
+//! `envoy_http_*`: the connection managers that share a `stat_prefix`, and their route configurations.
+
+use super::ResponseClasses;
+use super::scope::scope;
+
+scope! {
+    /// Statistics of all HTTP connection managers with one `stat_prefix`.
+    HttpStats in "http" ["envoy_http_conn_manager_prefix"] {
+        Counter downstream_cx_total "Connections.";
+        Gauge downstream_cx_active "Connections that are open now.";
+        Counter downstream_cx_http1_total "HTTP/1 connections.";
+        Counter downstream_cx_http2_total "HTTP/2 connections.";
+        Gauge downstream_cx_http1_active "HTTP/1 connections that are open now.";
+        Gauge downstream_cx_http2_active "HTTP/2 connections that are open now.";
+        Counter downstream_cx_ssl_total "TLS connections.";
+        Gauge downstream_cx_ssl_active "TLS connections that are open now.";
+        Counter downstream_cx_destroy "Connections that ended.";
+        Counter downstream_cx_destroy_remote "Connections that the client ended.";
+        Counter downstream_cx_destroy_local "Connections that the proxy ended.";
+        Counter downstream_cx_destroy_active_rq "Connections that ended with requests in flight.";
+        Counter downstream_cx_idle_timeout "Connections closed because they were idle.";
+        Counter downstream_cx_max_duration_reached "Connections closed because of their maximum duration.";
+        Counter downstream_cx_max_requests_reached "Connections closed because they had carried their maximum of requests.";
+        Counter downstream_cx_protocol_error "Connections on which the client broke the protocol.";
+        Counter downstream_cx_drain_close "Connections closed by draining.";
+        Histogram downstream_cx_length_ms "How long connections lived, milliseconds.";
+        Counter downstream_cx_rx_bytes_total "Bytes received from clients.";
+        Counter downstream_cx_tx_bytes_total "Bytes sent to clients.";
+        Counter downstream_rq_total "Requests.";
+        Gauge downstream_rq_active "Requests in flight.";
+        Counter downstream_rq_http1_total "HTTP/1 requests.";
+        Counter downstream_rq_http2_total "HTTP/2 requests.";
+        Counter downstream_rq_completed "Requests that got a response.";
+        Histogram downstream_rq_time "Time from the start of a request to the end of its response, milliseconds.";
+        Counter downstream_rq_timeout "Requests that were not received within request_timeout.";
+        Counter downstream_rq_idle_timeout "Requests closed because they were idle.";
+        Counter downstream_rq_header_timeout "Requests whose headers were not received within request_headers_timeout.";
+        Counter downstream_rq_max_duration_reached "Requests closed because of their maximum duration.";
+        Counter downstream_rq_rx_reset "Requests that the client reset.";
+        Counter downstream_rq_tx_reset "Requests that were reset towards the client.";
+        Counter downstream_rq_non_relative_path "Requests refused because their path is not absolute.";
+        Counter downstream_rq_too_large "Requests refused because their body is too large.";
+        Counter no_route "Requests that no route matched.";
+        Counter no_cluster "Requests whose route names a cluster that does not exist.";
+        Counter rq_direct_response "Requests answered by their route.";
+        Counter rq_redirect "Requests redirected by their route.";
+        Counter rq_total "Requests that a route took.";
+    }
+    with {
+        /// `downstream_rq_Nxx`.
+        classes: ResponseClasses,
+    }
+    nested {}
+    responses "downstream_rq" { classes }
+}
+
+impl HttpStats {
+    /// Counts a finished response: by class, and as completed.
+    pub fn response(&self, code: u16) {
+        self.downstream_rq_completed.inc();
+        self.classes.count(code);
+    }
+}
+
+scope! {
+    /// Updates of one route configuration.
+    RdsStats in "rds" ["envoy_rds_route_config"] {
+        Counter update_attempt "Updates asked for.";
+        Counter update_success "Updates applied.";
+        Counter update_failure "Updates that failed on their way.";
+        Counter update_rejected "Updates that were not valid.";
+        Counter config_reload "Updates that changed the route configuration.";
+    }
+    with {}
+    nested {}
+}

@@ -1,0 +1,114 @@
+//! Statistics: scopes of resolved metrics. A request touches metrics only; names and labels are resolved when configuration is
+//! compiled (or, for mesh labels, once per connection).
+//!
+//! Metrics are relaxed atomics that any thread may change; they are read and printed on the main runtime (`render`), never on a
+//! worker. One [`Stats`] per process; tests may have several.
+
+mod cluster;
+mod codes;
+mod http;
+mod listener;
+pub mod mesh;
+mod metric;
+mod render;
+mod scope;
+mod server;
+mod tcp;
+
+use std::sync::Arc;
+
+pub use cluster::{BreakerGauges, ClusterStats};
+pub use codes::{ResponseClasses, ResponseCodes};
+pub use http::{HttpStats, RdsStats};
+pub use listener::{ListenerStats, SslStats};
+pub use mesh::{
+    MeshHandles, MeshStats, PeerLabels, RequestLabels, RequestProtocol, SecurityPolicy, TcpHandles, TcpLabels,
+};
+pub use metric::{Counter, Gauge, Histogram};
+pub use render::Selection;
+pub use server::{Memory, ServerStats, Started};
+pub use tcp::TcpStats;
+
+use scope::{Scope, Scopes};
+
+/// Which side of a hop reports mesh metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reporter {
+    /// The caller's sidecar.
+    Source,
+    /// The callee's sidecar.
+    Destination,
+}
+
+/// All statistics of a process.
+#[derive(Debug)]
+pub struct Stats {
+    clusters: Scopes<ClusterStats>,
+    http: Scopes<HttpStats>,
+    rds: Scopes<RdsStats>,
+    listeners: Scopes<ListenerStats>,
+    tcp: Scopes<TcpStats>,
+    server: ServerStats,
+    mesh: MeshStats,
+}
+
+impl Stats {
+    /// Statistics with nothing counted yet.
+    #[allow(clippy::new_ret_no_self)]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            clusters: Scopes::new(),
+            http: Scopes::new(),
+            rds: Scopes::new(),
+            listeners: Scopes::new(),
+            tcp: Scopes::new(),
+            server: ServerStats::new(Box::default()),
+            mesh: MeshStats::new(),
+        })
+    }
+
+    /// The statistics of the cluster `name`. All calls with one name share their metrics while somebody holds them; when the last
+    /// holder lets go, the series are gone. The same holds for the other scopes.
+    pub fn cluster(&self, name: &str) -> Arc<ClusterStats> {
+        self.clusters.get([sanitize(name)].into())
+    }
+
+    /// The statistics of the HTTP connection managers with this `stat_prefix`.
+    pub fn http(&self, stat_prefix: &str) -> Arc<HttpStats> {
+        self.http.get([sanitize(stat_prefix)].into())
+    }
+
+    /// The statistics of the updates of a route configuration.
+    pub fn rds(&self, route_config: &str) -> Arc<RdsStats> {
+        self.rds.get([sanitize(route_config)].into())
+    }
+
+    /// The statistics of a listening address, `127.0.0.1:10001`, or the listener's `stat_prefix`.
+    pub fn listener(&self, address: &str) -> Arc<ListenerStats> {
+        self.listeners.get([sanitize(address)].into())
+    }
+
+    /// The statistics of the TCP proxies with this `stat_prefix`.
+    pub fn tcp(&self, stat_prefix: &str) -> Arc<TcpStats> {
+        self.tcp.get([sanitize(stat_prefix)].into())
+    }
+
+    /// The statistics of the process.
+    pub fn server(&self) -> &ServerStats {
+        &self.server
+    }
+
+    /// Mesh metrics.
+    pub fn mesh(&self) -> &MeshStats {
+        &self.mesh
+    }
+}
+
+/// Envoy's names have no colon: `127.0.0.1_10001`.
+fn sanitize(name: &str) -> Arc<str> {
+    if name.contains(':') {
+        name.replace("://", "_").replace(":/", "_").replace(':', "_").into()
+    } else {
+        name.into()
+    }
+}

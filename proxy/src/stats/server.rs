@@ -1,0 +1,111 @@
+//! `envoy_server_*`, the counters of configuration and what Outrigger counts about itself (`outrigger_*`).
+
+use std::time::Instant;
+
+use super::scope::scope;
+
+/// When the process began to count, for `server.uptime`.
+#[derive(Debug)]
+pub struct Started(Instant);
+
+impl Default for Started {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+scope! {
+    /// Statistics of the process.
+    ServerStats in "" [] {
+        Gauge uptime as "server.uptime" "Seconds since the start.";
+        Gauge live as "server.live" "1 while the server takes connections, 0 while it drains.";
+        Gauge state as "server.state" "0 live, 1 draining, 2 pre-initializing, 3 initializing.";
+        Gauge concurrency as "server.concurrency" "Number of workers.";
+        Gauge total_connections as "server.total_connections" "Downstream connections that are open now.";
+        Gauge memory_allocated as "server.memory_allocated" "Resident memory, bytes.";
+        Gauge memory_heap_size as "server.memory_heap_size" "Memory reserved for data, bytes.";
+        Gauge memory_physical_size as "server.memory_physical_size" "Resident memory, bytes.";
+        Gauge days_until_first_cert_expiring as "server.days_until_first_cert_expiring"
+            "Days until the first certificate in use expires.";
+        Gauge version as "server.version" "The version as a number.";
+
+        Counter listener_added as "listener_manager.listener_added" "Listeners added.";
+        Counter listener_modified as "listener_manager.listener_modified" "Listeners changed.";
+        Counter listener_removed as "listener_manager.listener_removed" "Listeners removed.";
+        Counter listener_create_success as "listener_manager.listener_create_success" "Listeners that a worker took.";
+        Counter listener_create_failure as "listener_manager.listener_create_failure"
+            "Listeners that a worker could not take.";
+        Gauge total_listeners_active as "listener_manager.total_listeners_active" "Listeners that take connections.";
+        Gauge total_listeners_warming as "listener_manager.total_listeners_warming" "Listeners that wait for others.";
+        Gauge total_listeners_draining as "listener_manager.total_listeners_draining" "Listeners that are draining.";
+        Counter lds_update_attempt as "listener_manager.lds.update_attempt" "Listener updates asked for.";
+        Counter lds_update_success as "listener_manager.lds.update_success" "Listener updates applied.";
+        Counter lds_update_failure as "listener_manager.lds.update_failure" "Listener updates that failed on their way.";
+        Counter lds_update_rejected as "listener_manager.lds.update_rejected" "Listener updates that were not valid.";
+
+        Gauge active_clusters as "cluster_manager.active_clusters" "Clusters that take requests.";
+        Gauge warming_clusters as "cluster_manager.warming_clusters" "Clusters that wait for their endpoints or secrets.";
+        Counter cluster_added as "cluster_manager.cluster_added" "Clusters added.";
+        Counter cluster_modified as "cluster_manager.cluster_modified" "Clusters changed.";
+        Counter cluster_removed as "cluster_manager.cluster_removed" "Clusters removed.";
+        Counter cds_update_attempt as "cluster_manager.cds.update_attempt" "Cluster updates asked for.";
+        Counter cds_update_success as "cluster_manager.cds.update_success" "Cluster updates applied.";
+        Counter cds_update_failure as "cluster_manager.cds.update_failure" "Cluster updates that failed on their way.";
+        Counter cds_update_rejected as "cluster_manager.cds.update_rejected" "Cluster updates that were not valid.";
+
+        Gauge control_plane_connected_state as "control_plane.connected_state" "1 while connected to the control plane.";
+        Gauge control_plane_pending_requests as "control_plane.pending_requests" "Requests to the control plane not sent yet.";
+
+        Counter config_ignored_fields_total as "outrigger.config_ignored_fields_total"
+            "Configuration fields that are set, harmless and not implemented.";
+        Counter connections_refused_fd_total as "outrigger.connections_refused_fd_total"
+            "Connections refused because there was no file descriptor left.";
+        Counter connection_panics_total as "outrigger.connection_panics_total"
+            "Connections that ended because of a fault in the proxy.";
+        Counter access_log_write_failures_total as "outrigger.access_log_write_failures_total"
+            "Access log buffers that could not be written.";
+    }
+    with {
+        /// Start of the process.
+        started: Started,
+    }
+    nested {}
+}
+
+impl ServerStats {
+    /// Brings up to date what nobody counts: time and memory. Called before statistics are read.
+    pub fn refresh(&self) {
+        self.uptime.set(i64::try_from(self.started.0.elapsed().as_secs()).unwrap_or(i64::MAX));
+        if let Some(memory) = Memory::read() {
+            self.memory_allocated.set(memory.resident_bytes);
+            self.memory_physical_size.set(memory.resident_bytes);
+            self.memory_heap_size.set(memory.data_bytes);
+        }
+    }
+
+    /// Seconds since the start.
+    pub fn uptime_s(&self) -> u64 {
+        self.started.0.elapsed().as_secs()
+    }
+}
+
+/// Memory of this process.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Resident set size, bytes.
+    pub resident_bytes: i64,
+    /// Size of the data segments (heap and stacks, touched or not), bytes.
+    pub data_bytes: i64,
+}
+
+impl Memory {
+    /// Reads `/proc/self/status`; `None` where that does not exist.
+    pub fn read() -> Option<Self> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        let bytes = |key| {
+            let kib = status.lines().find_map(|line| line.strip_prefix(key))?.trim().strip_suffix(" kB")?;
+            kib.parse::<i64>().ok().map(|kib| kib * 1024)
+        };
+        Some(Self { resident_bytes: bytes("VmRSS:")?, data_bytes: bytes("VmData:")? })
+    }
+}

@@ -1,0 +1,291 @@
+//! What is known about one stream (an HTTP request, or a TCP connection): the input of access logs and statistics.
+//!
+//! Owned by the worker that serves the stream; filled as the stream goes on and read once, at its end.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ::http::uri::PathAndQuery;
+use ::http::{HeaderValue, Method, Version};
+use smallvec::SmallVec;
+
+use crate::cluster::{Cluster, Host};
+use crate::net::Address;
+use crate::transport_socket::TlsInfo;
+
+/// Why a stream did not end well: a set of Envoy's response flags.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct ResponseFlags(u32);
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal, $short:literal, $long:literal;)*) => {
+        impl ResponseFlags {
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
+            const NAMES: &'static [(Self, &'static str, &'static str)] = &[$((Self::$name, $short, $long)),*];
+        }
+    };
+}
+
+flags! {
+    /// No healthy upstream.
+    NO_HEALTHY_UPSTREAM = 1, "UH", "NoHealthyUpstream";
+    /// Upstream request timeout.
+    UPSTREAM_REQUEST_TIMEOUT = 2, "UT", "UpstreamRequestTimeout";
+    /// Local reset.
+    LOCAL_RESET = 3, "LR", "LocalReset";
+    /// The upstream reset the stream.
+    UPSTREAM_REMOTE_RESET = 4, "UR", "UpstreamRemoteReset";
+    /// The upstream connection could not be made.
+    UPSTREAM_CONNECTION_FAILURE = 5, "UF", "UpstreamConnectionFailure";
+    /// The upstream connection ended under the request.
+    UPSTREAM_CONNECTION_TERMINATION = 6, "UC", "UpstreamConnectionTermination";
+    /// A circuit breaker was open.
+    UPSTREAM_OVERFLOW = 7, "UO", "UpstreamOverflow";
+    /// No route, or no filter chain.
+    NO_ROUTE_FOUND = 8, "NR", "NoRouteFound";
+    /// The route's cluster does not exist.
+    NO_CLUSTER_FOUND = 9, "NC", "NoClusterFound";
+    /// The downstream connection ended under the request.
+    DOWNSTREAM_CONNECTION_TERMINATION = 10, "DC", "DownstreamConnectionTermination";
+    /// The stream was idle for too long.
+    STREAM_IDLE_TIMEOUT = 11, "SI", "StreamIdleTimeout";
+    /// The client broke the protocol.
+    DOWNSTREAM_PROTOCOL_ERROR = 12, "DPE", "DownstreamProtocolError";
+    /// The upstream broke the protocol.
+    UPSTREAM_PROTOCOL_ERROR = 13, "UPE", "UpstreamProtocolError";
+    /// The stream reached its maximum duration.
+    UPSTREAM_MAX_STREAM_DURATION_REACHED = 14, "UMSDR", "UpstreamMaxStreamDurationReached";
+    /// The request or connection reached its maximum duration.
+    DURATION_TIMEOUT = 15, "DT", "DurationTimeout";
+    /// The overload manager refused the stream.
+    OVERLOAD_MANAGER = 16, "OM", "OverloadManagerTerminated";
+    /// All connection attempts failed.
+    UPSTREAM_RETRY_LIMIT_EXCEEDED = 17, "URX", "UpstreamRetryLimitExceeded";
+}
+
+impl ResponseFlags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+
+    /// Adds a flag.
+    pub fn insert(&mut self, flag: Self) {
+        self.0 |= flag.0;
+    }
+
+    /// Whether all bits of `flag` are set.
+    pub fn contains(self, flag: Self) -> bool {
+        self.0 & flag.0 == flag.0
+    }
+
+    /// Whether no flag is set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The raw bits, to be used as a key.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Envoy's short codes, in Envoy's order.
+    pub fn short_codes(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.iter().filter(move |(f, ..)| self.contains(*f)).map(|(_, s, _)| *s)
+    }
+
+    /// Envoy's long names (`%RESPONSE_FLAGS_LONG%`).
+    pub fn long_names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES.iter().filter(move |(f, ..)| self.contains(*f)).map(|(_, _, l)| *l)
+    }
+}
+
+impl fmt::Display for ResponseFlags {
+    /// Short codes joined by a comma, `-` when empty.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("-");
+        }
+        for (i, code) in self.short_codes().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(code)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ResponseFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// `%RESPONSE_CODE_DETAILS%`: the strings that Envoy uses, so that people can search for them.
+pub mod details {
+    /// The response came from the upstream.
+    pub const VIA_UPSTREAM: &str = "via_upstream";
+    /// No virtual host or no route matched.
+    pub const ROUTE_NOT_FOUND: &str = "route_not_found";
+    /// The route names a cluster that does not exist.
+    pub const CLUSTER_NOT_FOUND: &str = "cluster_not_found";
+    /// All hosts of the cluster are out, or there is none.
+    pub const NO_HEALTHY_UPSTREAM: &str = "no_healthy_upstream";
+    /// The route answered by itself.
+    pub const DIRECT_RESPONSE: &str = "direct_response";
+    /// The request's timeout passed before the response was complete.
+    pub const RESPONSE_TIMEOUT: &str = "response_timeout";
+    /// A circuit breaker was open.
+    pub const OVERFLOW: &str = "upstream_reset_before_response_started{overflow}";
+    /// Connecting to the upstream failed.
+    pub const CONNECTION_FAILURE: &str = "upstream_reset_before_response_started{remote_connection_failure}";
+    /// Connecting to the upstream failed in time or on our side.
+    pub const CONNECTION_TIMEOUT: &str = "upstream_reset_before_response_started{connection_timeout}";
+    /// The upstream closed its connection before it answered.
+    pub const CONNECTION_TERMINATION: &str = "upstream_reset_before_response_started{connection_termination}";
+    /// The upstream reset the stream before it answered.
+    pub const REMOTE_RESET: &str = "upstream_reset_before_response_started{remote_reset}";
+    /// The upstream refused the stream before it answered.
+    pub const REMOTE_REFUSED: &str = "upstream_reset_before_response_started{remote_refused_stream_reset}";
+    /// The upstream sent something that is not HTTP.
+    pub const PROTOCOL_ERROR: &str = "upstream_reset_before_response_started{protocol_error}";
+    /// The upstream connection ended after the response had begun.
+    pub const RESET_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{connection_termination}";
+    /// The upstream reset the stream after the response had begun.
+    pub const REMOTE_RESET_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{remote_reset}";
+    /// The upstream broke the protocol after the response had begun.
+    pub const PROTOCOL_ERROR_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{protocol_error}";
+    /// The stream reached its maximum duration.
+    pub const MAX_DURATION: &str = "max_duration_timeout";
+    /// HTTP/1.0 is not accepted.
+    pub const LOW_VERSION: &str = "low_version";
+    /// The path is neither absolute nor `*`.
+    pub const ABSOLUTE_PATH: &str = "absolute_path_rejected";
+    /// The client went away.
+    pub const DOWNSTREAM_REMOTE_DISCONNECT: &str = "downstream_remote_disconnect";
+    /// The client's HTTP/1 message was not valid.
+    pub const HTTP1_CODEC_ERROR: &str = "http1.codec_error";
+    /// The stream was idle for too long.
+    pub const STREAM_IDLE_TIMEOUT: &str = "stream_idle_timeout";
+    /// The whole request was not received in time.
+    pub const REQUEST_OVERALL_TIMEOUT: &str = "request_overall_timeout";
+    /// The request has no host.
+    pub const MISSING_HOST: &str = "missing_host_header";
+    /// The request has no path.
+    pub const MISSING_PATH: &str = "missing_path_rejected";
+    /// The connection matched no filter chain.
+    pub const FILTER_CHAIN_NOT_FOUND: &str = "filter_chain_not_found";
+}
+
+/// What one downstream connection is: shared by all of its streams.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// Our end of the connection.
+    pub local_address: Address,
+    /// The direct peer's end of the connection.
+    pub peer_address: Address,
+    /// The server name that the client asked for, by TLS inspection or handshake.
+    pub requested_server_name: Option<Arc<str>>,
+    /// The finished TLS handshake, if there was one.
+    pub tls: Option<TlsInfo>,
+    /// Increasing number, unique in the process.
+    pub connection_id: u64,
+}
+
+/// The parts of a request that access logs may print, captured when the request goes upstream.
+#[derive(Debug, Default)]
+pub struct CapturedRequest {
+    /// `:method`.
+    pub method: Method,
+    /// `:path` as the client sent it (after normalisation), `None` for CONNECT.
+    pub path: Option<PathAndQuery>,
+    /// `:authority`.
+    pub authority: Option<HeaderValue>,
+    /// `:scheme`.
+    pub scheme: &'static str,
+    /// Values of the headers in the HCM's `CapturePlan`, in its order.
+    pub headers: SmallVec<[Option<HeaderValue>; 4]>,
+}
+
+/// One stream, from its first byte to its end.
+#[derive(Debug)]
+pub struct StreamInfo {
+    /// The downstream connection that carries it.
+    pub connection: Arc<ConnectionInfo>,
+    /// When the first byte of the request was seen, monotonic.
+    pub start: Instant,
+    /// The same by the wall clock, for logs.
+    pub start_time: SystemTime,
+    /// HTTP version of the downstream side; `None` for TCP.
+    pub protocol: Option<Version>,
+    /// Request parts for logs; `None` for TCP.
+    pub request: Option<CapturedRequest>,
+    /// Values of the response headers in the HCM's `CapturePlan`, in its order.
+    pub response_headers: SmallVec<[Option<HeaderValue>; 2]>,
+    /// Status sent downstream; 0 when none was sent.
+    pub response_code: u16,
+    /// One static string that says how the response came about; empty is `-`.
+    pub response_code_details: &'static str,
+    /// Why it failed.
+    pub flags: ResponseFlags,
+    /// Request body bytes (or TCP bytes) received from downstream.
+    pub bytes_received: u64,
+    /// Response body bytes (or TCP bytes) sent to downstream.
+    pub bytes_sent: u64,
+    /// The matched route's name.
+    pub route_name: Option<Arc<str>>,
+    /// The cluster that was chosen.
+    pub upstream_cluster: Option<Arc<Cluster>>,
+    /// The host of the last attempt.
+    pub upstream_host: Option<Arc<Host>>,
+    /// Our address on the upstream connection.
+    pub upstream_local_address: Option<SocketAddr>,
+    /// TLS of the upstream connection.
+    pub upstream_tls: Option<Arc<TlsInfo>>,
+    /// Why the upstream's transport failed, for people.
+    pub upstream_transport_failure: Option<Arc<str>>,
+    /// Why the downstream connection was closed by us.
+    pub connection_termination_details: Option<&'static str>,
+    /// Number of upstream attempts.
+    pub attempt_count: u32,
+    /// From start until the request's last byte was received.
+    pub request_complete: Option<Duration>,
+    /// From start until the upstream's first response byte.
+    pub first_upstream_byte: Option<Duration>,
+    /// From start until the upstream's last response byte.
+    pub last_upstream_byte: Option<Duration>,
+    /// From start until the end.
+    pub duration: Duration,
+}
+
+impl StreamInfo {
+    /// A stream that begins now.
+    pub fn new(connection: Arc<ConnectionInfo>, protocol: Option<Version>) -> Self {
+        Self {
+            connection,
+            start: Instant::now(),
+            start_time: SystemTime::now(),
+            protocol,
+            request: None,
+            response_headers: SmallVec::new(),
+            response_code: 0,
+            response_code_details: "",
+            flags: ResponseFlags::NONE,
+            bytes_received: 0,
+            bytes_sent: 0,
+            route_name: None,
+            upstream_cluster: None,
+            upstream_host: None,
+            upstream_local_address: None,
+            upstream_tls: None,
+            upstream_transport_failure: None,
+            connection_termination_details: None,
+            attempt_count: 0,
+            request_complete: None,
+            first_upstream_byte: None,
+            last_upstream_byte: None,
+            duration: Duration::ZERO,
+        }
+    }
+}

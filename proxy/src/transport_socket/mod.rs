@@ -1,0 +1,73 @@
+//! Transport sockets: plaintext or TLS, downstream (`accept`) and upstream (`connect`).
+//!
+//! Contexts are compiled on main and used by the workers. A context keeps its rustls configuration until its certificate or its
+//! validation context is replaced; then the next handshake builds a new one and established connections stay as they are.
+//! Private keys are in memory only and never printed.
+
+mod certificate;
+mod context;
+mod downstream;
+mod error;
+mod info;
+mod upstream;
+mod validation;
+mod verify;
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::crypto::CryptoProvider;
+
+pub use certificate::{CertificateDetails, San, TlsCertificate};
+pub use context::{CertificateSource, TlsParams, TlsVersion, ValidationSource};
+pub use downstream::{DownstreamTls, DownstreamTlsOptions};
+pub use error::{TransportError, TransportErrorKind, failure_reason};
+pub use upstream::{UpstreamTls, UpstreamTlsOptions};
+pub use validation::{
+    SanMatcher, SanType, ValidationContext, ValidationOptions, parse_certificate_hash, parse_spki_hash,
+};
+
+/// What a finished TLS handshake established.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsInfo {
+    /// Server name from the ClientHello.
+    pub sni: Option<Arc<str>>,
+    /// Negotiated ALPN protocol.
+    pub alpn: Option<Arc<str>>,
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// IANA name of the cipher suite.
+    pub cipher: &'static str,
+    /// First URI SAN of the verified peer certificate: its SPIFFE identity.
+    pub peer_principal: Option<Arc<str>>,
+    /// Our own certificate's first URI SAN.
+    pub local_principal: Option<Arc<str>>,
+}
+
+/// How a filter chain's connections are secured.
+#[derive(Debug, Clone)]
+pub enum DownstreamTransport {
+    /// Bytes as they are.
+    Plaintext,
+    /// TLS, we are the server.
+    Tls(Arc<DownstreamTls>),
+}
+
+/// How a cluster's connections are secured.
+#[derive(Debug, Clone)]
+pub enum UpstreamTransport {
+    /// Bytes as they are.
+    Plaintext,
+    /// TLS, we are the client.
+    Tls(Arc<UpstreamTls>),
+}
+
+/// The one crypto provider of the process: aws-lc-rs.
+pub fn crypto_provider() -> &'static Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+}
+
+#[cfg(test)]
+pub(crate) mod test_certificates;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,414 @@
+//! One worker: a thread with its own local runtime, listening sockets, connection pools, timers and log buffers. A request stays
+//! on the worker that accepted it; nothing here is shared with another worker but what sits behind an `Arc`.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::Sleep;
+
+use crate::access_log::LogBuffers;
+use crate::config::live::Live;
+use crate::http::Pools;
+use crate::listener::{self, Listener};
+use crate::net::ListenSocket;
+use crate::stats::Stats;
+
+/// What all workers and main share.
+#[derive(Debug)]
+pub struct Shared {
+    /// All statistics of the process.
+    pub stats: Arc<Stats>,
+    /// The process is on its way out: no keep-alive any more.
+    pub draining: AtomicBool,
+    connection_ids: AtomicU64,
+}
+
+impl Shared {
+    /// Shared state of a process that begins.
+    pub fn new(stats: Arc<Stats>) -> Arc<Self> {
+        Arc::new(Self { stats, draining: AtomicBool::new(false), connection_ids: AtomicU64::new(1) })
+    }
+
+    /// A number for a new downstream connection.
+    pub fn next_connection_id(&self) -> u64 {
+        self.connection_ids.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What main tells a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Accept connections for this listener on these sockets.
+    Listen {
+        /// Read at each accept, so a new version needs no command.
+        listener: Arc<Live<Listener>>,
+        /// This worker's sockets, one per address.
+        sockets: Vec<ListenSocket>,
+    },
+    /// Stop accepting for the listener of this name. Its connections live on.
+    StopListening {
+        /// `Listener.name`.
+        name: Arc<str>,
+    },
+    /// Connections of these filter chains end at their next request boundary.
+    DrainChains {
+        /// `FilterChain.id`s.
+        gone: Vec<u64>,
+    },
+    /// All connections end at their next request boundary; idle ones soon.
+    Drain,
+    /// Close what is left and end the thread.
+    Exit,
+}
+
+/// Main's end of a worker.
+#[derive(Debug)]
+pub struct WorkerHandle {
+    commands: UnboundedSender<Command>,
+    active: Arc<AtomicUsize>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl WorkerHandle {
+    /// Tells the worker something. A worker that has ended ignores it.
+    pub fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+
+    /// Downstream connections that are open now.
+    pub fn active_connections(&self) -> usize {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Ends the worker and waits for its thread.
+    pub fn join(self) {
+        self.send(Command::Exit);
+        // A worker that panicked has said so already.
+        let _ = self.thread.join();
+    }
+}
+
+/// Starts a worker thread.
+///
+/// # Errors
+/// The thread could not be made.
+pub fn spawn(index: usize, shared: Arc<Shared>) -> io::Result<WorkerHandle> {
+    let (commands, received) = unbounded_channel();
+    let active = Arc::new(AtomicUsize::new(0));
+    let counted = active.clone();
+    let thread = thread::Builder::new().name(format!("worker_{index}")).spawn(move || {
+        // Built on the thread that it belongs to; that it can be built was tried above.
+        let Ok(runtime) =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())
+        else {
+            return;
+        };
+        runtime.block_on(Worker::run(index, shared, received, counted));
+    })?;
+    Ok(WorkerHandle { commands, active, thread })
+}
+
+/// State of one worker; everything on its thread shares it.
+#[derive(Debug)]
+pub struct Worker {
+    /// 0-based.
+    pub index: usize,
+    /// What is shared with main.
+    pub shared: Arc<Shared>,
+    /// Upstream HTTP connections.
+    pub pools: Pools,
+    /// Downstream connections.
+    pub connections: Connections,
+    /// Access log lines on their way to the writers.
+    pub logs: LogBuffers,
+    /// Request timers.
+    pub timers: Timers,
+}
+
+impl Worker {
+    async fn run(
+        index: usize,
+        shared: Arc<Shared>,
+        mut commands: UnboundedReceiver<Command>,
+        active: Arc<AtomicUsize>,
+    ) {
+        let worker = Rc::new(Worker {
+            index,
+            shared,
+            pools: Pools::default(),
+            connections: Connections { list: RefCell::default(), active },
+            logs: LogBuffers::new(),
+            timers: Timers::default(),
+        });
+        let mut accepting: FxHashMap<Arc<str>, Vec<JoinHandle<()>>> = FxHashMap::default();
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Listen { listener, sockets }) => {
+                        let loops = sockets.into_iter().map(|socket| {
+                            spawn_local(listener::accept_loop(worker.clone(), listener.clone(), socket))
+                        });
+                        accepting.entry(listener.name().clone()).or_default().extend(loops);
+                    }
+                    Some(Command::StopListening { name }) => {
+                        accepting.remove(&name).into_iter().flatten().for_each(|accept| accept.abort());
+                    }
+                    Some(Command::DrainChains { gone }) => worker.connections.drain(|c| gone.contains(&c.chain_id)),
+                    Some(Command::Drain) => worker.connections.drain(|_| true),
+                    Some(Command::Exit) | None => break,
+                },
+                _ = tick.tick() => worker.tick(),
+            }
+        }
+        accepting.into_values().flatten().for_each(|accept| accept.abort());
+        worker.connections.kill();
+        // One turn of the runtime, so that connections see it and write their log lines.
+        tokio::task::yield_now().await;
+        worker.logs.flush();
+    }
+
+    fn tick(&self) {
+        let now = Instant::now();
+        self.logs.flush();
+        self.pools.sweep(now);
+        self.connections.sweep(now);
+    }
+}
+
+/// The downstream connections of a worker.
+#[derive(Debug)]
+pub struct Connections {
+    list: RefCell<Vec<Weak<ConnectionHandle>>>,
+    active: Arc<AtomicUsize>,
+}
+
+/// How long a draining connection may be idle before it is closed, so that a client's next request on its way is still served.
+const DRAIN_IDLE: Duration = Duration::from_millis(500);
+
+impl Connections {
+    /// Registers a connection of a filter chain. It counts until the handle is dropped.
+    pub fn register(&self, chain_id: u64) -> Rc<ConnectionHandle> {
+        let now = Instant::now();
+        self.active.fetch_add(1, Ordering::Relaxed);
+        let handle = Rc::new(ConnectionHandle {
+            chain_id,
+            state: Cell::new(State::Open),
+            streams: Cell::new(0),
+            opened: now,
+            idle_since: Cell::new(now),
+            idle_timeout: Cell::new(None),
+            max_duration: Cell::new(None),
+            waker: RefCell::new(None),
+            active: self.active.clone(),
+        });
+        self.list.borrow_mut().push(Rc::downgrade(&handle));
+        handle
+    }
+
+    fn each(&self, f: impl Fn(&ConnectionHandle)) {
+        self.list.borrow_mut().retain(|weak| {
+            let Some(handle) = weak.upgrade() else { return false };
+            f(&handle);
+            true
+        });
+    }
+
+    fn drain(&self, which: impl Fn(&ConnectionHandle) -> bool) {
+        self.each(|c| {
+            if which(c) {
+                c.advance(State::Draining);
+            }
+        });
+    }
+
+    fn kill(&self) {
+        self.each(|c| c.advance(State::Killed));
+    }
+
+    fn sweep(&self, now: Instant) {
+        self.each(|c| {
+            let idle = (c.streams.get() == 0).then(|| now.saturating_duration_since(c.idle_since.get()));
+            let drained = c.is_draining() && idle.is_some_and(|t| t >= DRAIN_IDLE);
+            let timed_out = c.idle_timeout.get().zip(idle).is_some_and(|(limit, t)| t >= limit);
+            if drained || timed_out {
+                c.advance(State::Closing);
+            }
+            if c.max_duration.get().is_some_and(|limit| now.saturating_duration_since(c.opened) >= limit) {
+                c.advance(State::Draining);
+            }
+        });
+    }
+}
+
+/// One downstream connection as main's commands and the tick see it.
+#[derive(Debug)]
+pub struct ConnectionHandle {
+    chain_id: u64,
+    state: Cell<State>,
+    streams: Cell<u32>,
+    opened: Instant,
+    idle_since: Cell<Instant>,
+    idle_timeout: Cell<Option<Duration>>,
+    max_duration: Cell<Option<Duration>>,
+    waker: RefCell<Option<Waker>>,
+    active: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    Open,
+    /// No further request after the next one.
+    Draining,
+    /// Close as soon as nothing is in flight.
+    Closing,
+    /// Close at once.
+    Killed,
+}
+
+impl ConnectionHandle {
+    /// Sets the limits that the worker's tick enforces.
+    pub fn limit(&self, idle_timeout: Option<Duration>, max_duration: Option<Duration>) {
+        self.idle_timeout.set(idle_timeout);
+        self.max_duration.set(max_duration);
+    }
+
+    fn advance(&self, state: State) {
+        if self.state.get() < state {
+            self.state.set(state);
+            if let Some(waker) = self.waker.borrow().as_ref() {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
+    /// The task that polls is woken when the state changes.
+    pub fn watch(&self, cx: &mut Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// The next response says that it is the last one.
+    pub fn is_draining(&self) -> bool {
+        self.state.get() >= State::Draining
+    }
+
+    /// To be closed as soon as nothing is in flight.
+    pub fn is_closing(&self) -> bool {
+        self.state.get() >= State::Closing
+    }
+
+    /// To be closed now.
+    pub fn is_killed(&self) -> bool {
+        self.state.get() == State::Killed
+    }
+
+    /// Ends when the connection must be closed now (TCP connections take no notice of draining).
+    pub fn killed(&self) -> impl Future<Output = ()> + '_ {
+        std::future::poll_fn(|cx| {
+            self.watch(cx);
+            if self.is_killed() { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
+    /// A request began.
+    pub fn stream_started(&self) {
+        self.streams.set(self.streams.get() + 1);
+    }
+
+    /// A request ended.
+    pub fn stream_ended(&self, now: Instant) {
+        self.streams.set(self.streams.get() - 1);
+        self.idle_since.set(now);
+    }
+
+    /// Requests in flight.
+    pub fn streams(&self) -> u32 {
+        self.streams.get()
+    }
+}
+
+impl Drop for ConnectionHandle {
+    fn drop(&mut self) {
+        self.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Reusable timers. A timer that is given back stays armed, and moving an armed timer further away is nearly free: so a request
+/// pays neither for registering nor for cancelling one.
+#[derive(Debug, Default)]
+pub struct Timers {
+    free: Rc<RefCell<Vec<Pin<Box<Sleep>>>>>,
+}
+
+/// More free timers than this are dropped.
+const MAX_FREE_TIMERS: usize = 256;
+
+/// One timer in use.
+#[derive(Debug)]
+pub struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    free: Rc<RefCell<Vec<Pin<Box<Sleep>>>>>,
+}
+
+impl Timers {
+    /// A timer for this moment.
+    pub fn start(&self, at: Instant) -> Timer {
+        let at = at.into();
+        let sleep = match self.free.borrow_mut().pop() {
+            Some(mut sleep) => {
+                sleep.as_mut().reset(at);
+                sleep
+            }
+            None => Box::pin(tokio::time::sleep_until(at)),
+        };
+        Timer { sleep: Some(sleep), free: self.free.clone() }
+    }
+}
+
+impl Timer {
+    /// Whether the moment has come; otherwise the task is woken then.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        if let Some(sleep) = self.sleep.take()
+            && let Ok(mut free) = self.free.try_borrow_mut()
+            && free.len() < MAX_FREE_TIMERS
+        {
+            free.push(sleep);
+        }
+    }
+}
+
+/// Runs the HTTP engine's tasks on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LocalExecutor;
+
+impl<F> hyper::rt::Executor<F> for LocalExecutor
+where
+    F: Future + 'static,
+{
+    fn execute(&self, future: F) {
+        spawn_local(async move {
+            future.await;
+        });
+    }
+}
