@@ -11,3 +11,4 @@ mod header_match;
 mod messages;
 mod path_match;
 mod requests;
+mod tcp;
