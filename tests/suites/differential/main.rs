@@ -7,6 +7,7 @@ mod bench_shapes;
 mod comparer;
 mod domains;
 mod failures;
+mod filter_chains;
 mod header_match;
 mod messages;
 mod path_match;
