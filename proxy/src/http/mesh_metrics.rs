@@ -61,12 +61,7 @@ impl MeshSeries {
     }
 }
 
-fn labels(
-    reporter: Reporter,
-    info: &StreamInfo,
-    grpc: bool,
-    local: &PeerLabels,
-) -> RequestLabels {
+fn labels(reporter: Reporter, info: &StreamInfo, grpc: bool, local: &PeerLabels) -> RequestLabels {
     let MeshPeers { source, destination, security, service } = MeshPeers::of(info, reporter, local);
     RequestLabels {
         reporter,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::tls_inspector::{self, ClientHello, InspectError};
 use super::{ConnectionFacts, FilterChain, Listener, NetworkFilter};
@@ -48,28 +48,20 @@ impl Acceptor {
     }
 }
 
-/// Accepts connections of `socket` until `stop` is done, and serves each in a task of its own, which lives on after that. Each
+/// Accepts connections of `socket` until it is dropped, and serves each in a task of its own, which lives on after that. Each
 /// connection gets the listener that is published when it comes; while there is none, connections are closed. Runs on the
 /// worker's local runtime.
-///
-/// # Errors
-/// The runtime cannot register the socket.
-pub async fn accept_loop(
-    worker: Rc<Worker>,
-    live: Arc<Live<Listener>>,
-    socket: ListenSocket,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let acceptor = Acceptor::new(socket)?;
+pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: ListenSocket) {
+    let acceptor = match Acceptor::new(socket) {
+        Ok(acceptor) => acceptor,
+        Err(error) => {
+            tracing::error!(target: "listener", "{}: cannot accept: {error}", live.name());
+            return;
+        }
+    };
     let closed = Rc::new(Notify::new());
-    let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stop => return Ok(()),
-            accepted = acceptor.accept() => accepted,
-        };
-        match accepted {
+        match acceptor.accept().await {
             Ok((raw, peer)) => {
                 let Some(listener) = live.get() else { continue };
                 let connection = Connection::new(worker.clone(), live.clone(), listener, closed.clone());
@@ -81,14 +73,13 @@ pub async fn accept_loop(
                     listener.stats.downstream_global_cx_overflow.inc();
                 }
                 tracing::warn!(target: "listener", "{}: accepting pauses: {error}", live.name());
-                tokio::select! {
-                    () = &mut stop => return Ok(()),
-                    () = closed.notified() => {}
-                    () = sleep(OUT_OF_DESCRIPTORS_PAUSE) => {}
-                }
+                // Either way it is time to try again.
+                let _ = timeout(OUT_OF_DESCRIPTORS_PAUSE, closed.notified()).await;
             }
             // The peer went away while it was in the queue, or its packet was broken: the socket is fine.
-            Err(error) => tracing::debug!(target: "listener", "{}: a connection was not accepted: {error}", live.name()),
+            Err(error) => {
+                tracing::debug!(target: "listener", "{}: a connection was not accepted: {error}", live.name())
+            }
         }
     }
 }

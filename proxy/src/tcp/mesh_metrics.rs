@@ -13,7 +13,8 @@ pub(super) struct MeshConnection(Arc<TcpHandles>);
 impl MeshConnection {
     /// Resolves the series, and counts the connection as opened.
     pub(super) fn open(mesh: &MeshStats, reporter: Reporter, info: &StreamInfo) -> Self {
-        let MeshPeers { source, destination, security, service } = MeshPeers::of(info, reporter, &mesh.local());
+        let MeshPeers { source, destination, security, service } =
+            MeshPeers::of(info, reporter, &mesh.local());
         let handles = mesh.tcp(&TcpLabels {
             reporter,
             source,
