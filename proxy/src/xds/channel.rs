@@ -30,9 +30,11 @@ pub(super) async fn connect(upstream: Arc<Cluster>) -> Result<Channel, String> {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' })
         .collect();
-    let uri = format!("{scheme}://{authority}");
-    let endpoint = Endpoint::from_shared(uri)
+    let origin = format!("{scheme}://{authority}").parse().map_err(|e| format!("{authority}: {e}"))?;
+    // What the requests say is the origin; TLS, if any, is done by the connection already.
+    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .map_err(|e| e.to_string())?
+        .origin(origin)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
