@@ -47,7 +47,6 @@ pub struct CompiledListener {
 }
 
 /// Compiles a listener; chains that are equal to those of `previous` are kept with their connections.
-#[allow(deprecated)]
 pub fn compile_listener(
     value: &wire::Listener,
     previous: Option<&CompiledListener>,
@@ -199,7 +198,6 @@ fn compile_reporter(cx: &mut CompileCx<'_>, metadata: &Option<core::Metadata>) -
     })
 }
 
-#[allow(deprecated)]
 fn compile_filter_chain(
     cx: &mut CompileCx<'_>,
     value: &wire::FilterChain,
