@@ -12,6 +12,7 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod listener;
+mod mesh_peers;
 pub mod logging;
 pub mod net;
 pub mod route;

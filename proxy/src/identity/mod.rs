@@ -1,1 +1,147 @@
-//! (in work)
+//! The workload's identity: a certificate that a certificate service issues for a key made here.
+//!
+//! Runs on the main runtime. The key never leaves this process and is in memory only; each renewal makes a new one. What is issued
+//! is published as the secrets `default` (certificate and key) and `ROOTCA` (trusted roots), which TLS contexts read. When the
+//! service fails the last certificate stays in use, and asking goes on with growing pauses.
+
+mod request;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::config::live::Live;
+use crate::transport_socket::{CertificateDetails, TlsCertificate, ValidationContext};
+
+/// The secret name of the workload's certificate.
+pub const CERTIFICATE_SECRET: &str = "default";
+/// The secret name of the trusted roots.
+pub const ROOTS_SECRET: &str = "ROOTCA";
+
+/// First pause after a failure; doubled each time.
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+/// Longest pause after a failure.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// Shortest time between two certificates, so that a service that issues old ones is not asked in a loop.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// The wall clock is looked at this often: a machine that slept still renews in time.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// Whom to ask for what.
+#[derive(Debug, Clone)]
+pub struct IdentityOptions {
+    /// `--ca-address`: `host:port` of Istio's certificate service.
+    pub ca_address: String,
+    /// `--ca-root-cert`: PEM roots of the service's own certificate; `None`: plaintext, allowed to loopback addresses only.
+    pub ca_root_cert: Option<PathBuf>,
+    /// `--token-file`: the bearer token, read anew for each request.
+    pub token_file: PathBuf,
+    /// The SPIFFE URI to be certified, `spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT`.
+    pub principal: String,
+    /// The lifetime asked for (`SECRET_TTL`, 24 h in Istio); the service may shorten it.
+    pub lifetime: Duration,
+}
+
+/// A running certificate client; dropped, it stops (what is published stays).
+#[derive(Debug)]
+pub struct IdentityHandle {
+    /// The secret `default`: empty until the first certificate is there.
+    pub certificate: Arc<Live<TlsCertificate>>,
+    /// The secret `ROOTCA`: empty until the first certificate is there.
+    pub roots: Arc<Live<ValidationContext>>,
+    /// The identity that is asked for; a certificate for another one is refused.
+    pub principal: Arc<str>,
+    issued: watch::Receiver<u64>,
+    task: JoinHandle<()>,
+}
+
+impl IdentityHandle {
+    /// Ends when the first certificate is there.
+    pub async fn ready(&self) {
+        // The task, which holds the sender, ends only with this handle.
+        let _ = self.issued.clone().wait_for(|issued| *issued > 0).await;
+    }
+
+    /// How many certificates have been issued so far.
+    pub fn issued(&self) -> u64 {
+        *self.issued.borrow()
+    }
+}
+
+impl Drop for IdentityHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Starts asking.
+///
+/// # Errors
+/// The options cannot work: no `host:port`, plaintext to another machine, an identity that is no SPIFFE URI. An unreadable
+/// file or an unreachable service is no error here: it may come later.
+pub fn start(options: IdentityOptions) -> Result<IdentityHandle, String> {
+    request::check(&options)?;
+    let certificate = Live::empty(CERTIFICATE_SECRET);
+    let roots = Live::empty(ROOTS_SECRET);
+    let (sender, issued) = watch::channel(0);
+    let principal = options.principal.as_str().into();
+    let task = tokio::spawn(keep(options, certificate.clone(), roots.clone(), sender));
+    Ok(IdentityHandle { certificate, roots, principal, issued, task })
+}
+
+async fn keep(
+    options: IdentityOptions,
+    certificate: Arc<Live<TlsCertificate>>,
+    roots: Arc<Live<ValidationContext>>,
+    issued: watch::Sender<u64>,
+) {
+    let mut retry = FIRST_RETRY;
+    loop {
+        match request::certificate(&options).await {
+            Ok(answer) => {
+                retry = FIRST_RETRY;
+                let renew_at = renewal_time(answer.certificate.leaf(), fastrand::f64());
+                tracing::info!(
+                    target: "identity",
+                    "certificate for {} issued, serial {}",
+                    options.principal,
+                    answer.certificate.leaf().serial
+                );
+                // The roots first: whoever sees the certificate can verify a peer of the same authority.
+                roots.publish(Arc::new(answer.roots));
+                certificate.publish(Arc::new(answer.certificate));
+                issued.send_modify(|n| *n += 1);
+                wait_until(renew_at).await;
+            }
+            Err(reason) => {
+                tracing::warn!(target: "identity", "no certificate for {}: {reason}", options.principal);
+                sleep(retry.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                retry = (retry * 2).min(LAST_RETRY);
+            }
+        }
+    }
+}
+
+/// Half of the lifetime, give or take 1 % of it so that workloads that started together do not renew together. `random` is uniform
+/// in 0..1.
+fn renewal_time(leaf: &CertificateDetails, random: f64) -> SystemTime {
+    let lifetime = leaf.not_after.duration_since(leaf.not_before).unwrap_or_default();
+    leaf.not_before + lifetime.mul_f64(0.49 + 0.02 * random)
+}
+
+async fn wait_until(moment: SystemTime) {
+    sleep(SHORTEST_WAIT).await;
+    while let Ok(left) = moment.duration_since(SystemTime::now()) {
+        if left.is_zero() {
+            break;
+        }
+        sleep(left.min(LONGEST_WAIT)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::tls_inspector::{self, ClientHello, InspectError};
 use super::{ConnectionFacts, FilterChain, Listener, NetworkFilter};
@@ -35,55 +35,51 @@ impl Acceptor {
         }
     }
 
-    async fn accept(&self) -> io::Result<RawStream> {
+    /// The next connection and its peer.
+    async fn accept(&self) -> io::Result<(RawStream, Address)> {
         match self {
-            Acceptor::Tcp(s) => s.accept().await.map(|(stream, _)| RawStream::Tcp(stream)),
-            Acceptor::Unix(s) => s.accept().await.map(|(stream, _)| RawStream::Unix(stream)),
+            Acceptor::Tcp(s) => s.accept().await.map(|(stream, peer)| (RawStream::Tcp(stream), peer.into())),
+            Acceptor::Unix(s) => {
+                let (stream, peer) = s.accept().await?;
+                let peer: std::os::unix::net::SocketAddr = peer.into();
+                Ok((RawStream::Unix(stream), Address::from(&peer)))
+            }
         }
     }
 }
 
-/// Accepts connections of `socket` until `stop` is done, and serves each in a task of its own, which lives on after that. Each
+/// Accepts connections of `socket` until it is dropped, and serves each in a task of its own, which lives on after that. Each
 /// connection gets the listener that is published when it comes; while there is none, connections are closed. Runs on the
 /// worker's local runtime.
-///
-/// # Errors
-/// The runtime cannot register the socket.
-pub async fn accept_loop(
-    worker: Rc<Worker>,
-    live: Arc<Live<Listener>>,
-    socket: ListenSocket,
-    stop: impl Future<Output = ()>,
-) -> io::Result<()> {
-    let acceptor = Acceptor::new(socket)?;
+pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: ListenSocket) {
+    let acceptor = match Acceptor::new(socket) {
+        Ok(acceptor) => acceptor,
+        Err(error) => {
+            tracing::error!(target: "listener", "{}: cannot accept: {error}", live.name());
+            return;
+        }
+    };
     let closed = Rc::new(Notify::new());
-    let mut stop = std::pin::pin!(stop);
     loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stop => return Ok(()),
-            accepted = acceptor.accept() => accepted,
-        };
-        match accepted {
-            Ok(raw) => {
+        match acceptor.accept().await {
+            Ok((raw, peer)) => {
                 let Some(listener) = live.get() else { continue };
                 let connection = Connection::new(worker.clone(), live.clone(), listener, closed.clone());
-                tokio::task::spawn_local(connection.serve(raw));
+                tokio::task::spawn_local(connection.serve(raw, peer));
             }
             Err(error) if is_out_of_descriptors(&error) => {
                 // The connection stays in the kernel's queue; those that are open are served on.
                 if let Some(listener) = live.get() {
                     listener.stats.downstream_global_cx_overflow.inc();
                 }
-                tracing::warn!(listener = %live.name(), %error, "accepting pauses");
-                tokio::select! {
-                    () = &mut stop => return Ok(()),
-                    () = closed.notified() => {}
-                    () = sleep(OUT_OF_DESCRIPTORS_PAUSE) => {}
-                }
+                tracing::warn!(target: "listener", "{}: accepting pauses: {error}", live.name());
+                // Either way it is time to try again.
+                let _ = timeout(OUT_OF_DESCRIPTORS_PAUSE, closed.notified()).await;
             }
             // The peer went away while it was in the queue, or its packet was broken: the socket is fine.
-            Err(error) => tracing::debug!(listener = %live.name(), %error, "a connection was not accepted"),
+            Err(error) => {
+                tracing::debug!(target: "listener", "{}: a connection was not accepted: {error}", live.name())
+            }
         }
     }
 }
@@ -126,9 +122,8 @@ impl Connection {
         Self { worker, live, listener, accepted_at: Instant::now(), closed }
     }
 
-    async fn serve(self, raw: RawStream) {
-        // A peer that is gone already has no addresses; there is nobody to serve.
-        let (Ok(local), Ok(peer)) = (raw.local_address(), raw.peer_address()) else { return };
+    async fn serve(self, raw: RawStream, peer: Address) {
+        let Ok(local) = raw.local_address() else { return };
         let Ok((raw, hello)) = self.listener_filters(raw).await else { return };
         let Some(chain) = self.find_chain(&local, &peer, hello.as_ref()) else {
             self.no_chain(local, peer, hello);
@@ -246,7 +241,7 @@ impl Connection {
         match outcome {
             Ok((stream, info)) => Ok((stream, Some(info))),
             Err(error) => {
-                tracing::debug!(listener = %self.listener.name, %error, "handshake failed");
+                tracing::debug!(target: "connection", "{}: handshake failed: {error}", self.listener.name);
                 Err(Refused)
             }
         }

@@ -46,7 +46,7 @@ impl ListenSocket {
     pub fn local_address(&self) -> io::Result<Address> {
         match self {
             ListenSocket::Tcp(s) => s.local_addr().map(Address::Ip),
-            ListenSocket::Unix(s) => s.local_addr().map(|a| Address::from_unix(&a)),
+            ListenSocket::Unix(s) => s.local_addr().map(|a| Address::from(&a)),
         }
     }
 

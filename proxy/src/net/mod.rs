@@ -53,14 +53,18 @@ impl Address {
             Address::Pipe(_) => None,
         }
     }
+}
 
+impl From<SocketAddr> for Address {
     /// An IPv4 peer of a dual-stack socket is an IPv4 peer: `::ffff:a.b.c.d` becomes `a.b.c.d`.
-    fn from_tcp(address: SocketAddr) -> Self {
+    fn from(address: SocketAddr) -> Self {
         Address::Ip(SocketAddr::new(address.ip().to_canonical(), address.port()))
     }
+}
 
-    /// A Unix address; one without a name (the usual client) is an empty path.
-    fn from_unix(address: &std::os::unix::net::SocketAddr) -> Self {
+impl From<&std::os::unix::net::SocketAddr> for Address {
+    /// One without a name (the usual client) is an empty path.
+    fn from(address: &std::os::unix::net::SocketAddr) -> Self {
         use std::os::linux::net::SocketAddrExt;
         let path = match (address.as_pathname(), address.as_abstract_name()) {
             (Some(path), _) => path.to_path_buf(),
@@ -141,8 +145,8 @@ impl RawStream {
     /// The socket is no longer connected.
     pub fn local_address(&self) -> io::Result<Address> {
         match self {
-            RawStream::Tcp(s) => s.local_addr().map(Address::from_tcp),
-            RawStream::Unix(s) => s.local_addr().map(|a| Address::from_unix(&a.into())),
+            RawStream::Tcp(s) => s.local_addr().map(Address::from),
+            RawStream::Unix(s) => s.local_addr().map(|a| Address::from(&a.into())),
         }
     }
 
@@ -152,8 +156,8 @@ impl RawStream {
     /// The socket is no longer connected.
     pub fn peer_address(&self) -> io::Result<Address> {
         match self {
-            RawStream::Tcp(s) => s.peer_addr().map(Address::from_tcp),
-            RawStream::Unix(s) => s.peer_addr().map(|a| Address::from_unix(&a.into())),
+            RawStream::Tcp(s) => s.peer_addr().map(Address::from),
+            RawStream::Unix(s) => s.peer_addr().map(|a| Address::from(&a.into())),
         }
     }
 }

@@ -9,13 +9,13 @@ use tokio::time::Instant;
 use super::TcpProxy;
 use super::copy::{ByteCounts, CopyEnd, CopyLimits, copy_bidirectional};
 use super::mesh_metrics::MeshConnection;
-use crate::cluster::{self, Cluster, ConnectError, Connected, lb, outlier};
+use crate::cluster::{self, ConnectError, Connected, lb, outlier};
 use crate::net::Stream;
 use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo};
 use crate::transport_socket::failure_reason;
 use crate::worker::{ConnectionHandle, Worker};
 
-/// The host closed or reset an idle connection: details of Envoy.
+/// `%CONNECTION_TERMINATION_DETAILS%`, as in Envoy.
 const IDLE_TIMEOUT: &str = "idle_timeout_on_tcp_session";
 const MAX_DURATION: &str = "max_downstream_connection_duration";
 
@@ -38,10 +38,10 @@ pub async fn serve(
 }
 
 async fn run(session: &mut Session, downstream: &mut Stream, deadline: Option<Instant>) {
-    let Some((cluster, mut connected)) = session.connect(deadline).await else {
+    let Some(mut connected) = session.connect(deadline).await else {
         return;
     };
-    session.opened(&cluster, &connected);
+    session.opened(&connected);
     let limits = CopyLimits { idle: session.proxy.idle_timeout, deadline };
     let end = copy_bidirectional(downstream, &mut connected.stream, &session.bytes, limits).await;
     session.ended(end, downstream, &connected.stream);
@@ -63,7 +63,7 @@ impl Session {
     }
 
     /// Picks a cluster and connects to a host of it, at most `max_connect_attempts` times. `None`: the reason is recorded.
-    async fn connect(&mut self, deadline: Option<Instant>) -> Option<(Arc<Cluster>, Connected)> {
+    async fn connect(&mut self, deadline: Option<Instant>) -> Option<Connected> {
         let Some(cluster) = self.proxy.clusters.pick(fastrand::u64(..)).get() else {
             self.proxy.stats.downstream_cx_no_route.inc();
             self.info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
@@ -92,7 +92,7 @@ impl Session {
             match outcome {
                 Ok(connected) => {
                     outlier::record(&cluster, &host, 200);
-                    return Some((cluster, connected));
+                    return Some(connected);
                 }
                 Err(ConnectError::Overflow) => {
                     self.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
@@ -113,7 +113,7 @@ impl Session {
         None
     }
 
-    fn opened(&mut self, cluster: &Cluster, connected: &Connected) {
+    fn opened(&mut self, connected: &Connected) {
         // Attempts that failed before no longer matter.
         self.info.flags = ResponseFlags::NONE;
         self.info.upstream_transport_failure = None;
@@ -121,7 +121,7 @@ impl Session {
         self.info.upstream_tls = connected.tls.clone();
         if let Some(reporter) = self.proxy.reporter {
             let mesh = self.worker.shared.stats.mesh();
-            self.mesh = Some(MeshConnection::open(mesh, reporter, cluster, &self.info));
+            self.mesh = Some(MeshConnection::open(mesh, reporter, &self.info));
         }
     }
 

@@ -246,8 +246,11 @@ fn failures_have_their_flags() {
     ] {
         let setup = Setup::new();
         let cluster = cluster(&setup.stats, &hosts, UpstreamTransport::Plaintext);
-        let running =
-            run(setup, |_, proxy| proxy.max_connect_attempts = attempts, Live::with("upstream", cluster.clone()));
+        let running = run(
+            setup,
+            |_, proxy| proxy.max_connect_attempts = attempts,
+            Live::with("upstream", cluster.clone()),
+        );
         let mut client = running.client();
         assert_eq!(read_to_end(&mut client), b"");
         assert_eq!(running.finish(), line);
@@ -266,7 +269,9 @@ fn a_missing_cluster_and_a_full_one() {
     let upstream = reversing_server();
     let setup = Setup::new();
     let cluster = cluster(&setup.stats, &[upstream], UpstreamTransport::Plaintext);
-    cluster.circuit_breakers.set(Thresholds { max_connections: 1, ..Thresholds::default() }, Thresholds::default());
+    cluster
+        .circuit_breakers
+        .set(Thresholds { max_connections: 1, ..Thresholds::default() }, Thresholds::default());
     let running = run(setup, |_, _| {}, Live::with("upstream", cluster.clone()));
     let first = running.client();
     wait_until("the first connection is up", || cluster.stats.upstream_cx_active.get() == 1);

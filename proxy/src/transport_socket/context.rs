@@ -113,20 +113,19 @@ impl Sources {
         missing
     }
 
-    fn load(&self) -> Result<Inputs, TransportError> {
-        let missing = |name: &str| TransportError::secret(format_args!("'{name}' is not there yet"));
+    pub(super) fn load(&self) -> Result<Inputs, TransportError> {
         let certificate = match &self.certificate {
             None => None,
             Some(CertificateSource::Fixed(fixed)) => Some(fixed.clone()),
             Some(CertificateSource::Secret(secret)) => {
-                Some(secret.get().ok_or_else(|| missing(secret.name()))?)
+                Some(secret.get().ok_or_else(|| TransportError::missing(secret.name()))?)
             }
         };
         let validation = match &self.validation {
             None => None,
             Some(ValidationSource::Fixed(fixed)) => Some(fixed.clone()),
             Some(ValidationSource::Secret(secret) | ValidationSource::Combined { secret, .. }) => {
-                Some(secret.get().ok_or_else(|| missing(secret.name()))?)
+                Some(secret.get().ok_or_else(|| TransportError::missing(secret.name()))?)
             }
         };
         Ok(Inputs { certificate, validation })
@@ -177,7 +176,7 @@ impl<C> Cache<C> {
         {
             return Ok(built);
         }
-        let config = build(&inputs).map_err(TransportError::secret)?;
+        let config = build(&inputs).map_err(TransportError::unusable)?;
         let built = Arc::new(Built { inputs, config });
         self.0.store(Some(built.clone()));
         Ok(built)

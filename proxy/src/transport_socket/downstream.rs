@@ -76,7 +76,8 @@ impl DownstreamTls {
             cache: Cache::new(),
         };
         if tls.missing_secrets().is_empty() {
-            tls.cache.get(&tls.sources, |inputs| tls.build(inputs)).map_err(|e| e.reason.to_string())?;
+            let inputs = tls.sources.load().map_err(|e| e.reason.to_string())?;
+            tls.build(&inputs)?;
         }
         Ok(tls)
     }

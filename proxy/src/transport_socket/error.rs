@@ -33,11 +33,15 @@ pub enum TransportErrorKind {
 }
 
 impl TransportError {
-    pub(super) fn secret(reason: impl std::fmt::Display) -> Self {
-        Self {
-            reason: format!("TLS_error:|Secret is not supplied by SDS: {reason}:TLS_error_end").into(),
-            kind: TransportErrorKind::Secret,
-        }
+    /// A secret that nothing has been published under yet.
+    pub(super) fn missing(secret: &str) -> Self {
+        Self::unusable(format!("Secret is not supplied by SDS: '{secret}' is not there yet"))
+    }
+
+    /// Secrets that are there and do not make a working context.
+    pub(super) fn unusable(reason: String) -> Self {
+        let reason = format!("TLS_error:|{reason}:TLS_error_end").into();
+        Self { reason, kind: TransportErrorKind::Secret }
     }
 
     pub(super) fn from_io(error: &io::Error) -> Self {

@@ -5,14 +5,14 @@
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    CertificateSource, DownstreamTls, DownstreamTlsOptions, SanMatcher, TlsCertificate, TlsParams, UpstreamTls,
-    UpstreamTlsOptions, ValidationContext, ValidationOptions, ValidationSource,
+    CertificateSource, DownstreamTls, DownstreamTlsOptions, SanMatcher, TlsCertificate, TlsParams,
+    UpstreamTls, UpstreamTlsOptions, ValidationContext, ValidationOptions, ValidationSource,
 };
 use crate::route::StringMatcher;
 

@@ -33,7 +33,8 @@ struct Outcome {
 async fn handshake(server: &DownstreamTls, client: &UpstreamTls) -> Outcome {
     let (near, far) = sockets().await;
     let (server_stats, client_stats) = (SslStats::default(), SslStats::default());
-    let (client, server) = tokio::join!(client.connect(near, &client_stats), server.accept(far, &server_stats));
+    let (client, server) =
+        tokio::join!(client.connect(near, &client_stats), server.accept(far, &server_stats));
     Outcome { server, client, server_stats, client_stats }
 }
 
@@ -96,7 +97,10 @@ async fn a_client_with_another_name_is_refused_and_learns_why() {
     })
     .unwrap();
     for (certificate, kind) in [
-        (Some(CertificateSource::Fixed(authority.issue("spiffe://test/stranger").load())), TransportErrorKind::San),
+        (
+            Some(CertificateSource::Fixed(authority.issue("spiffe://test/stranger").load())),
+            TransportErrorKind::San,
+        ),
         (
             Some(CertificateSource::Fixed(Authority::new("other").issue(WEB).load())),
             TransportErrorKind::Certificate,
@@ -138,9 +142,11 @@ async fn a_certificate_is_asked_for_but_not_required() {
 #[tokio::test]
 async fn nothing_is_verified_without_a_validation_context() {
     let server = DownstreamTls::new(server(Authority::new("root").issue(REVIEWS).load())).unwrap();
-    let client =
-        UpstreamTls::new(UpstreamTlsOptions { validation: None, ..client(Authority::new("unused").trust(&[])) })
-            .unwrap();
+    let client = UpstreamTls::new(UpstreamTlsOptions {
+        validation: None,
+        ..client(Authority::new("unused").trust(&[]))
+    })
+    .unwrap();
     let (_, info) = handshake(&server, &client).await.client.unwrap();
     assert_eq!(info.peer_principal, None, "an unverified name is no identity");
 }
@@ -153,9 +159,12 @@ async fn alpn_is_negotiated_and_a_mismatch_is_no_failure() {
         ..server(authority.issue(REVIEWS).load())
     })
     .unwrap();
-    for (offered, agreed) in
-        [(vec!["http/1.1", "h2"], Some("h2")), (vec!["http/1.1"], Some("http/1.1")), (vec!["istio"], None), (vec![], None)]
-    {
+    for (offered, agreed) in [
+        (vec!["http/1.1", "h2"], Some("h2")),
+        (vec!["http/1.1"], Some("http/1.1")),
+        (vec!["istio"], None),
+        (vec![], None),
+    ] {
         let client = UpstreamTls::new(UpstreamTlsOptions {
             alpn: offered.iter().map(|p| p.as_bytes().to_vec()).collect(),
             ..client(authority.trust(&[]))
@@ -222,7 +231,8 @@ fn a_key_of_another_certificate_is_found_out() {
     assert!(error.starts_with("failed to load private key"), "{error}");
     let error = TlsCertificate::from_pem(b"nothing", a.key.as_bytes()).unwrap_err();
     assert!(error.contains("no certificate found"), "{error}");
-    let error = TlsCertificate::from_pem(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", b"");
+    let not_one = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let error = TlsCertificate::from_pem(not_one, a.key.as_bytes());
     assert!(error.unwrap_err().contains("malformed certificate"));
 }
 

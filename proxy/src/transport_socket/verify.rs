@@ -26,8 +26,51 @@ use super::validation::ValidationContext;
 pub(super) struct PeerVerifier {
     validation: Arc<ValidationContext>,
     require_certificate: bool,
+    /// All roots that were valid when the verifier was made.
+    trust: Trust,
     /// Names of the trusted authorities, sent to clients to choose a certificate by.
     root_hints: Vec<DistinguishedName>,
+}
+
+/// Roots in the form that chains are verified with.
+#[derive(Debug)]
+struct Trust {
+    roots: Arc<RootCertStore>,
+    /// `None` without roots.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Trust {
+    fn at(validation: &ValidationContext, now: SystemTime) -> Self {
+        let mut roots = RootCertStore::empty();
+        for root in validation.roots_at(now) {
+            // Each was accepted by a store when the context was compiled.
+            let _ = roots.add(root.der.clone());
+        }
+        let roots = Arc::new(roots);
+        let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), crypto_provider().clone());
+        Self { roots, clients: clients.build().ok() }
+    }
+
+    fn verify(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        peer: Peer,
+    ) -> Result<(), Error> {
+        match (peer, &self.clients) {
+            (Peer::Server, _) => rustls::client::verify_server_cert_signed_by_trust_anchor(
+                &ParsedCertificate::try_from(leaf)?,
+                &self.roots,
+                intermediates,
+                now,
+                crypto_provider().signature_verification_algorithms.all,
+            ),
+            (Peer::Client, Some(clients)) => clients.verify_client_cert(leaf, intermediates, now).map(|_| ()),
+            (Peer::Client, None) => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
 }
 
 /// Which side the peer is on: its certificate must allow that use.
@@ -45,8 +88,9 @@ struct HashMismatch;
 impl PeerVerifier {
     /// `require_certificate` matters for clients only; servers always send one.
     pub(super) fn new(validation: Arc<ValidationContext>, require_certificate: bool) -> Arc<Self> {
-        let root_hints = root_store(&validation, SystemTime::now()).subjects();
-        Arc::new(Self { validation, require_certificate, root_hints })
+        let trust = Trust::at(&validation, SystemTime::now());
+        let root_hints = trust.roots.subjects();
+        Arc::new(Self { validation, require_certificate, trust, root_hints })
     }
 
     fn verify(
@@ -83,26 +127,10 @@ impl PeerVerifier {
             };
         }
         let now = if self.validation.allow_expired { last_valid(leaf, intermediates, now)? } else { now };
-        let roots = root_store(&self.validation, wall);
-        let algorithms = &crypto_provider().signature_verification_algorithms;
-        match peer {
-            Peer::Server => rustls::client::verify_server_cert_signed_by_trust_anchor(
-                &ParsedCertificate::try_from(leaf)?,
-                &roots,
-                intermediates,
-                now,
-                algorithms.all,
-            ),
-            Peer::Client => {
-                if roots.is_empty() {
-                    return Err(CertificateError::UnknownIssuer.into());
-                }
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), crypto_provider().clone())
-                    .build()
-                    .map_err(|e| Error::General(e.to_string()))?
-                    .verify_client_cert(leaf, intermediates, now)
-                    .map(|_| ())
-            }
+        // A root that ends while the verifier lives no longer counts.
+        match self.validation.roots_at(wall).count() == self.trust.roots.len() {
+            true => self.trust.verify(leaf, intermediates, now, peer),
+            false => Trust::at(&self.validation, wall).verify(leaf, intermediates, now, peer),
         }
     }
 
@@ -126,15 +154,6 @@ impl PeerVerifier {
             false => Err(CertificateError::Other(OtherError(Arc::new(HashMismatch))).into()),
         }
     }
-}
-
-fn root_store(validation: &ValidationContext, now: SystemTime) -> RootCertStore {
-    let mut store = RootCertStore::empty();
-    for root in validation.roots_at(now) {
-        // Each was accepted by a store when the context was compiled.
-        let _ = store.add(root.der.clone());
-    }
-    store
 }
 
 fn parse(leaf: &CertificateDer<'_>) -> Result<CertificateDetails, Error> {

@@ -53,9 +53,7 @@ fn names(names: &[&str]) -> Vec<Box<str>> {
 
 #[test]
 fn exact_name_then_longest_suffix_then_any() {
-    let by_name = |n: &str| {
-        (FilterChainMatch { server_names: names(&[n]), ..Default::default() }, chain(n))
-    };
+    let by_name = |n: &str| (FilterChainMatch { server_names: names(&[n]), ..Default::default() }, chain(n));
     let chains = FilterChains::build(
         vec![
             by_name("www.Example.com"),
@@ -102,9 +100,8 @@ fn the_search_does_not_go_back() {
 
 #[test]
 fn offered_protocols_count_in_the_clients_order() {
-    let by_alpn = |p: &str| {
-        (FilterChainMatch { application_protocols: names(&[p]), ..Default::default() }, chain(p))
-    };
+    let by_alpn =
+        |p: &str| (FilterChainMatch { application_protocols: names(&[p]), ..Default::default() }, chain(p));
     let chains = FilterChains::build(vec![by_alpn("http/1.1"), by_alpn("h2")], None).unwrap();
     assert_eq!(found(&chains, &connection("10.0.0.1:443", "")).as_deref(), Some("h2"));
     let mut other = connection("10.0.0.1:443", "");
@@ -114,8 +111,7 @@ fn offered_protocols_count_in_the_clients_order() {
 
 #[test]
 fn source_types() {
-    let by_type =
-        |t, n: &str| (FilterChainMatch { source_type: t, ..Default::default() }, chain(n));
+    let by_type = |t, n: &str| (FilterChainMatch { source_type: t, ..Default::default() }, chain(n));
     let chains = FilterChains::build(
         vec![by_type(SourceType::SameIpOrLoopback, "local"), by_type(SourceType::Any, "any")],
         None,
@@ -171,12 +167,13 @@ fn naive<'a>(
             if m.server_names.is_empty() {
                 return Some(0);
             }
-            let fits = |n: &Box<str>| match n.strip_prefix('*') {
-                Some(suffix) => (facts.server_name.len() > suffix.len() && facts.server_name.ends_with(suffix))
-                    .then_some(suffix.len()),
-                None => (**n == *facts.server_name).then_some(1000),
+            let fits = |n: &str| match n.strip_prefix('*') {
+                Some(suffix) => (facts.server_name.len() > suffix.len()
+                    && facts.server_name.ends_with(suffix))
+                .then_some(suffix.len()),
+                None => (n == facts.server_name).then_some(1000),
             };
-            m.server_names.iter().filter_map(fits).max()
+            m.server_names.iter().filter_map(|n| fits(n)).max()
         }),
         Box::new(|m| match &*m.transport_protocol {
             "" => Some(0),
@@ -246,14 +243,21 @@ fn the_tree_is_the_specification() {
             let connection = Connection {
                 local: Address::Ip(random.choice(addresses.iter()).unwrap().parse().unwrap()),
                 peer: Address::Ip(random.choice(addresses.iter()).unwrap().parse().unwrap()),
-                server_name: (*random.choice(["", "a.test", "b.a.test", "c.a.test", "x.test"].iter()).unwrap())
-                    .to_owned(),
+                server_name: (*random
+                    .choice(["", "a.test", "b.a.test", "c.a.test", "x.test"].iter())
+                    .unwrap())
+                .to_owned(),
                 transport_protocol: random.choice(["tls", "raw_buffer"].iter()).unwrap(),
                 application_protocols: some(&mut random, &protocols),
             };
             let expected = naive(&chains, &connection.facts()).map(|c| c.name.clone());
             let got = tree.find(&connection.facts()).map(|c| c.name.clone());
-            assert_eq!(got, expected, "{connection:?} in {:?}", chains.iter().map(|c| &c.0).collect::<Vec<_>>());
+            assert_eq!(
+                got,
+                expected,
+                "{connection:?} in {:?}",
+                chains.iter().map(|c| &c.0).collect::<Vec<_>>()
+            );
             compared += 1;
             matched += usize::from(got.is_some());
         }

@@ -89,12 +89,9 @@ async fn talk(stream: Stream, send: Vec<u8>) -> Vec<u8> {
 
 #[tokio::test(flavor = "local")]
 async fn bulk_both_ways_at_once() {
-    for (downstream, upstream) in [
-        (Kind::Tcp, Kind::Tcp),
-        (Kind::Unix, Kind::Tcp),
-        (Kind::Tcp, Kind::Tls),
-        (Kind::Tls, Kind::Tls),
-    ] {
+    for (downstream, upstream) in
+        [(Kind::Tcp, Kind::Tcp), (Kind::Unix, Kind::Tcp), (Kind::Tcp, Kind::Tls), (Kind::Tls, Kind::Tls)]
+    {
         let bench = bench(downstream, upstream, CopyLimits::default()).await;
         let (request, response) = (pattern(1, BULK), pattern(2, BULK / 2 + 17));
         let (at_client, at_server) =
@@ -207,7 +204,8 @@ async fn idleness_counts_from_the_last_byte() {
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn the_deadline_ends_a_busy_connection() {
     let deadline = Some(Instant::now() + Duration::from_secs(5));
-    let Bench { mut client, server, copy } = bench(Kind::Tcp, Kind::Tcp, CopyLimits { idle: None, deadline }).await;
+    let Bench { mut client, server, copy } =
+        bench(Kind::Tcp, Kind::Tcp, CopyLimits { idle: None, deadline }).await;
     let (mut read, _write) = tokio::io::split(server);
     tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });
     while client.write_all(b"x").await.is_ok() {

@@ -1,0 +1,135 @@
+//! One request to the certificate service: key, CSR, token, answer.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use outrigger_xds_api::istio_ca::{IstioCertificateRequest, IstioCertificateServiceClient};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
+use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+use super::IdentityOptions;
+use crate::transport_socket::{TlsCertificate, ValidationContext, ValidationOptions};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the service issued.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) certificate: TlsCertificate,
+    pub(super) roots: ValidationContext,
+}
+
+/// Whether the options can work at all.
+pub(super) fn check(options: &IdentityOptions) -> Result<(), String> {
+    let (host, port) = options
+        .ca_address
+        .rsplit_once(':')
+        .ok_or_else(|| format!("CA address '{}': no port", options.ca_address))?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(format!("CA address '{}' is not host:port", options.ca_address));
+    }
+    if options.ca_root_cert.is_none() && !is_loopback(host) {
+        return Err(format!(
+            "CA address '{}': the token may be sent in plaintext to a loopback address only; give the CA's root certificate",
+            options.ca_address
+        ));
+    }
+    if !options.principal.starts_with("spiffe://") {
+        return Err(format!("'{}' is not a SPIFFE identity", options.principal));
+    }
+    Ok(())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// Makes a key, asks for its certificate and checks what comes back. Errors never contain the token or the key.
+pub(super) async fn certificate(options: &IdentityOptions) -> Result<Answer, String> {
+    let key =
+        KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| format!("cannot make a key: {e}"))?;
+    let mut request = Request::new(IstioCertificateRequest {
+        csr: signing_request(&options.principal, &key)?,
+        validity_duration: i64::try_from(options.lifetime.as_secs()).unwrap_or(i64::MAX),
+        metadata: None,
+    });
+    request.metadata_mut().insert("authorization", bearer_token(options)?);
+    request.set_timeout(REQUEST_TIMEOUT);
+    let channel = connect(options).await?;
+    let answer = IstioCertificateServiceClient::new(channel)
+        .create_certificate(request)
+        .await
+        .map_err(|status| format!("{}: {:?}: {}", options.ca_address, status.code(), status.message()))?;
+    read(options, &answer.into_inner().cert_chain, &key.serialize_pem())
+}
+
+fn signing_request(principal: &str, key: &KeyPair) -> Result<String, String> {
+    let invalid = |e: rcgen::Error| format!("cannot make a CSR for '{principal}': {e}");
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.subject_alt_names = vec![SanType::URI(principal.try_into().map_err(invalid)?)];
+    params.serialize_request(key).and_then(|csr| csr.pem()).map_err(invalid)
+}
+
+fn bearer_token(options: &IdentityOptions) -> Result<AsciiMetadataValue, String> {
+    let file = options.token_file.display();
+    let token = std::fs::read_to_string(&options.token_file)
+        .map_err(|e| format!("cannot read the token file {file}: {e}"))?;
+    let mut value: AsciiMetadataValue = format!("Bearer {}", token.trim())
+        .parse()
+        .map_err(|_| format!("the token file {file} does not have a token in it"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+async fn connect(options: &IdentityOptions) -> Result<Channel, String> {
+    let address = &options.ca_address;
+    let invalid = |e: tonic::transport::Error| format!("CA address '{address}': {}", with_causes(&e));
+    let scheme = if options.ca_root_cert.is_some() { "https" } else { "http" };
+    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+        .map_err(invalid)?
+        .connect_timeout(CONNECT_TIMEOUT);
+    if let Some(path) = &options.ca_root_cert {
+        let pem = std::fs::read(path)
+            .map_err(|e| format!("cannot read the CA's root certificate {}: {e}", path.display()))?;
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+        endpoint = endpoint.tls_config(tls).map_err(invalid)?;
+    }
+    endpoint
+        .connect()
+        .await
+        .map_err(|e| format!("cannot connect to the CA at {address}: {}", with_causes(&e)))
+}
+
+/// tonic's errors say what happened only in their sources.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The answer is a chain, leaf first; its last element is the root.
+fn read(options: &IdentityOptions, chain: &[String], key: &str) -> Result<Answer, String> {
+    let [issued @ .., root] = chain else { return Err("the CA answered without a certificate".to_owned()) };
+    if issued.is_empty() {
+        return Err("the CA answered without a root certificate".to_owned());
+    }
+    let certificate = TlsCertificate::from_pem(issued.join("\n").as_bytes(), key.as_bytes())
+        .map_err(|e| format!("the CA's answer: {e}"))?;
+    match certificate.leaf().principal() {
+        Some(principal) if **principal == *options.principal => {}
+        Some(principal) => return Err(format!("the CA certified '{principal}' instead")),
+        None => return Err("the CA's certificate has no SPIFFE identity".to_owned()),
+    }
+    let options = ValidationOptions { trusted_ca: Some(root.clone().into_bytes()), ..Default::default() };
+    let roots = ValidationContext::new(options).map_err(|e| format!("the CA's answer: {e}"))?;
+    Ok(Answer { certificate, roots })
+}
