@@ -34,17 +34,10 @@ fn main() {
 
 /// The folder of the resolved package `envoy-types`, as Cargo knows it.
 fn envoy_types_folder() -> PathBuf {
-    let manifest = Path::new(&variable("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-    let output = Command::new(variable("CARGO"))
-        .args(["metadata", "--offline", "--format-version", "1", "--manifest-path"])
-        .arg(&manifest)
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run cargo metadata: {error}"));
-    if !output.status.success() {
-        panic!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|error| panic!("cargo metadata is not JSON: {error}"));
+    // Metadata is about every package of the workspace, also those that this build does not need: on a fresh clone
+    // some are not downloaded yet, and Cargo may have to fetch them.
+    let metadata = metadata(&["--offline"]).or_else(|_| metadata(&[]));
+    let metadata = metadata.unwrap_or_else(|error| panic!("cargo metadata failed: {error}"));
     let packages = metadata["packages"].as_array().into_iter().flatten();
     packages
         .filter(|package| package["name"] == "envoy-types")
@@ -53,6 +46,27 @@ fn envoy_types_folder() -> PathBuf {
         .map(Path::to_owned)
         .next()
         .unwrap_or_else(|| panic!("the package envoy-types is not among the dependencies"))
+}
+
+fn metadata(arguments: &[&str]) -> Result<serde_json::Value, String> {
+    let manifest = Path::new(&variable("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let output = Command::new(variable("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--filter-platform",
+            &variable("TARGET"),
+            "--manifest-path",
+        ])
+        .arg(&manifest)
+        .args(arguments)
+        .output()
+        .map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
 }
 
 fn variable(name: &str) -> String {

@@ -4,7 +4,7 @@
 //! know. What is inside an `Any` of a known type is checked too. Reasons are worded as Envoy words them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use regex::Regex;
 
@@ -447,9 +447,9 @@ fn has_format(format: Format, text: &str) -> bool {
 
 /// Patterns come from the schema alone, a dozen in all; each is compiled at its first use.
 fn matches_pattern(pattern: &'static str, text: &str) -> bool {
-    static COMPILED: Mutex<Option<HashMap<&'static str, Option<Regex>>>> = Mutex::new(None);
+    static COMPILED: LazyLock<Mutex<HashMap<&'static str, Option<Regex>>>> = LazyLock::new(Mutex::default);
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    let regex = compiled.get_or_insert_default().entry(pattern).or_insert_with(|| Regex::new(pattern).ok());
+    let regex = compiled.entry(pattern).or_insert_with(|| Regex::new(pattern).ok());
     regex.as_ref().is_some_and(|regex| regex.is_match(text))
 }
 

@@ -1,6 +1,6 @@
 //! From a positioned tree to the wire, by the schema table.
 
-use super::scalar;
+use super::scalar::{self, Expected};
 use super::tree::{Entry, Map, Node, Value};
 use super::{Error, Notation};
 use crate::encoding::{Written, has_presence, scalar_of, write_bytes, write_scalar, write_value};
@@ -9,7 +9,7 @@ use crate::schema::{Cardinality, Field, Kind, Message, Scalar};
 
 /// Encodes a node as the message `full_name`. Fails at the first thing that does not fit, with its path and position.
 pub fn encode(full_name: &str, node: &Node, notation: Notation) -> Result<Vec<u8>, Error> {
-    let mut encoder = Encoder { path: Path::default(), notation };
+    let mut encoder = Encoder { path: Path::default(), notation, is_secret: false };
     let Some(message) = Message::find(full_name) else {
         return Err(encoder.error(node, format!("unknown message type {full_name}")));
     };
@@ -22,11 +22,18 @@ pub fn encode(full_name: &str, node: &Node, notation: Notation) -> Result<Vec<u8
 struct Encoder {
     path: Path,
     notation: Notation,
+    /// Inside a field whose value must not be shown, not even in an error.
+    is_secret: bool,
 }
 
 impl Encoder {
     fn error(&self, node: &Node, reason: impl Into<String>) -> Error {
         Error::at(self.path.as_str(), node.line, node.column, reason)
+    }
+
+    fn mismatch(&self, node: &Node, expected: impl Into<Expected>) -> Error {
+        let found = if self.is_secret { node.value.kind().to_owned() } else { node.value.describe() };
+        self.error(node, format!("expected {}, got {found}", expected.into()))
     }
 
     fn error_at_key(&self, entry: &Entry, reason: impl Into<String>) -> Error {
@@ -53,12 +60,9 @@ impl Encoder {
                 write_time(out, seconds, nanos);
                 Ok(())
             }
-            (name, value) => match wrapped_field(name).and_then(|number| message.field_by_number(number)) {
+            (name, _) => match wrapped_field(name).and_then(|number| message.field_by_number(number)) {
                 Some(field) => self.single(field, node, out),
-                None => {
-                    let value = value.describe();
-                    Err(self.error(node, format!("expected a map of the fields of {name}, got {value}")))
-                }
+                None => Err(self.mismatch(node, format!("a map of the fields of {name}"))),
             },
         }
     }
@@ -68,9 +72,9 @@ impl Encoder {
         &self,
         node: &Node,
         value: &Value,
-        read: impl FnOnce(&str) -> Result<T, String>,
+        read: impl FnOnce(&str) -> Result<T, Expected>,
     ) -> Result<T, Error> {
-        scalar::text(value).and_then(read).map_err(|reason| self.error(node, reason))
+        scalar::text(value).and_then(|text| read(&text)).map_err(|expected| self.mismatch(node, expected))
     }
 
     /// The fields of a message, without the entry `skipped`.
@@ -93,7 +97,10 @@ impl Encoder {
                     return Err(self.error_at_key(entry, reason));
                 }
                 set.push(field);
+                let was_secret = self.is_secret;
+                self.is_secret |= field.is_sensitive();
                 self.field(field, &entry.value, out)?;
+                self.is_secret = was_secret;
             }
             self.path.leave(mark);
         }
@@ -171,12 +178,12 @@ impl Encoder {
             }
             (kind, value) => scalar::scalar(scalar_of(kind), value),
         };
-        written.map_err(|reason| self.error(node, reason))
+        written.map_err(|expected| self.mismatch(node, expected))
     }
 
     fn map(&mut self, field: Field, node: &Node, out: &mut Vec<u8>) -> Result<(), Error> {
         let Value::Map(map) = &node.value else {
-            return Err(self.error(node, format!("expected a map, got {}", node.value.describe())));
+            return Err(self.mismatch(node, "a map"));
         };
         let Kind::Message(entry_type) = field.kind() else { return Ok(()) };
         let (Some(key_field), Some(value_field)) =
@@ -188,7 +195,7 @@ impl Encoder {
             let mark = self.path.enter_key(&entry.key);
             let key_scalar = scalar_of(key_field.kind());
             let key = scalar::scalar(key_scalar, &Value::String(entry.key.clone()))
-                .map_err(|reason| self.error_at_key(entry, reason))?;
+                .map_err(|expected| self.error_at_key(entry, format!("expected {expected} as the key")))?;
             let mut bytes = Vec::new();
             write_scalar(&mut bytes, 1, key_scalar, &key);
             self.single(value_field, &entry.value, &mut bytes)?;
@@ -202,7 +209,7 @@ impl Encoder {
     fn any(&mut self, node: &Node, out: &mut Vec<u8>) -> Result<(), Error> {
         const TYPE: &str = "@type";
         let Value::Map(map) = &node.value else {
-            return Err(self.error(node, format!("expected a map with @type, got {}", node.value.describe())));
+            return Err(self.mismatch(node, "a map with @type"));
         };
         let Some(r#type) = map.entry(TYPE) else {
             return match map.is_empty() {
@@ -215,8 +222,7 @@ impl Encoder {
             Err(encoder.error_at_key(r#type, reason))
         };
         let Some(type_url) = r#type.value.as_str() else {
-            let value = r#type.value.value.describe();
-            return type_error(self, format!("expected a type URL, got {value}"));
+            return type_error(self, "expected a type URL".to_owned());
         };
         let name = match type_url.rsplit_once('/') {
             Some((host, name)) if !host.is_empty() && !name.is_empty() => name,
@@ -259,7 +265,7 @@ impl Encoder {
     fn list_value(&mut self, message: Message, node: &Node, out: &mut Vec<u8>) -> Result<(), Error> {
         match (&node.value, message.field_by_number(1)) {
             (Value::Seq(_), Some(values)) => self.field(values, node, out),
-            (other, _) => Err(self.error(node, format!("expected a list, got {}", other.describe()))),
+            _ => Err(self.mismatch(node, "a list")),
         }
     }
 

@@ -7,9 +7,10 @@
 //! * Enum values go by name in any case, or by number.
 //! * A single value may stand where a list is expected, and `{}` for an empty `Any`.
 //! * A Duration may also be written as the map of its fields, and a wrapper too.
-//! * A number with a fraction is a text where a text is expected, and in a `Struct` read from YAML.
+//! * A number with a fraction or beyond 32 bits is a text where a text is expected, and in a `Struct` read from YAML.
 //!
-//! Stricter than Envoy, which keeps the last: a field or key that is given twice is an error.
+//! Stricter than Envoy: a field or key that is given twice (Envoy keeps the last), a second document (Envoy reads the
+//! first) and a list in a list (Envoy flattens it) are errors.
 
 mod encode;
 mod parse;

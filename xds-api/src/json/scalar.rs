@@ -1,4 +1,8 @@
-//! The text forms of scalars and of the small well-known types. Errors are reasons only: the caller knows the place.
+//! The text forms of scalars and of the small well-known types.
+//!
+//! An error is only what was expected: the caller knows the place, what stands there, and whether it may be shown.
+
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -11,6 +15,9 @@ use crate::schema::{Enum, Scalar};
 /// The largest Duration, in seconds: about 10,000 years (`google/protobuf/duration.proto`).
 const MAX_DURATION_S: i64 = 315_576_000_000;
 
+/// What would have been right, as in `a string`.
+pub(super) type Expected = Cow<'static, str>;
+
 /// Padding may be left out.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -18,7 +25,7 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// A scalar of a protobuf type; enums are read by [`enum_number`].
-pub(super) fn scalar(scalar: Scalar, value: &Value) -> Result<Written, String> {
+pub(super) fn scalar(scalar: Scalar, value: &Value) -> Result<Written, Expected> {
     match scalar {
         Scalar::Bool => boolean(value).map(|value| Written::Integer(value.into())),
         Scalar::String => text(value).map(|text| Written::Bytes(text.as_bytes().to_vec())),
@@ -26,7 +33,7 @@ pub(super) fn scalar(scalar: Scalar, value: &Value) -> Result<Written, String> {
         Scalar::Float => {
             let value = float(value)?;
             if value.is_finite() && value.abs() > f64::from(f32::MAX) {
-                return Err(format!("{value} is out of range"));
+                return Err("a number of 32 bits".into());
             }
             Ok(Written::Float(value))
         }
@@ -45,7 +52,7 @@ pub(super) fn default_of(scalar: Scalar) -> Written {
 }
 
 /// The number of an enum value given by name or number. A number may be undefined: the validation rules decide on it.
-pub(super) fn enum_number(r#enum: Enum, value: &Value) -> Result<i32, String> {
+pub(super) fn enum_number(r#enum: Enum, value: &Value) -> Result<i32, Expected> {
     let number = match value {
         Value::Int(number) => Some(*number),
         Value::String(text) => match r#enum.number(text) {
@@ -54,11 +61,8 @@ pub(super) fn enum_number(r#enum: Enum, value: &Value) -> Result<i32, String> {
         },
         _ => None,
     };
-    match number.map(i32::try_from) {
-        Some(Ok(number)) => Ok(number),
-        Some(Err(_)) => Err(format!("{} is out of range", value.describe())),
-        None => Err(format!("expected one of {}, got {}", some_names(r#enum), value.describe())),
-    }
+    let number = number.and_then(|number| i32::try_from(number).ok());
+    number.ok_or_else(|| format!("one of {}", some_names(r#enum)).into())
 }
 
 /// The first names of an enum, for an error message.
@@ -71,31 +75,30 @@ fn some_names(r#enum: Enum) -> String {
     names.join(", ")
 }
 
-fn boolean(value: &Value) -> Result<bool, String> {
+fn boolean(value: &Value) -> Result<bool, Expected> {
     match value {
         Value::Bool(value) => Ok(*value),
         Value::String(text) if text == "true" => Ok(true),
         Value::String(text) if text == "false" => Ok(false),
-        other => Err(format!("expected true or false, got {}", other.describe())),
+        _ => Err("true or false".into()),
     }
 }
 
-/// A text; an unquoted number with a fraction counts as written.
-pub(super) fn text(value: &Value) -> Result<&str, String> {
+/// A text. As in Envoy, an unquoted number with a fraction or beyond 32 bits is one too.
+pub(super) fn text(value: &Value) -> Result<Cow<'_, str>, Expected> {
     match value {
-        Value::String(text) => Ok(text),
-        Value::Float(float) => Ok(&float.text),
-        Value::Int(_) | Value::Bool(_) => {
-            Err(format!("expected a string, got {}: put it in quotes", value.describe()))
-        }
-        other => Err(format!("expected a string, got {}", other.describe())),
+        Value::String(text) => Ok(Cow::Borrowed(text)),
+        Value::Float(float) => Ok(Cow::Borrowed(&float.text)),
+        Value::Int(number) if i32::try_from(*number).is_err() => Ok(Cow::Owned(number.to_string())),
+        Value::Int(_) | Value::Bool(_) => Err("a string in quotes".into()),
+        _ => Err("a string".into()),
     }
 }
 
-fn bytes(value: &Value) -> Result<Vec<u8>, String> {
+fn bytes(value: &Value) -> Result<Vec<u8>, Expected> {
     let text = text(value)?;
     let engine = if text.contains(['-', '_']) { &URL_SAFE } else { &STANDARD };
-    engine.decode(text).map_err(|_| "expected bytes in base64".to_owned())
+    engine.decode(text.as_bytes()).map_err(|_| "bytes in base64".into())
 }
 
 /// Bytes in base64.
@@ -103,35 +106,21 @@ pub(super) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-fn integer(scalar: Scalar, value: &Value) -> Result<i128, String> {
+fn integer(scalar: Scalar, value: &Value) -> Result<i128, Expected> {
     let number = match value {
-        Value::Int(number) => *number,
-        Value::Float(float) => whole(float.value).ok_or_else(|| not_whole(value))?,
-        Value::String(text) => match text.parse::<i128>() {
-            Ok(number) => number,
-            Err(_) => {
-                let number =
-                    decimal(text).ok_or_else(|| format!("expected an integer, got {}", value.describe()))?;
-                whole(number).ok_or_else(|| not_whole(value))?
-            }
-        },
-        other => return Err(format!("expected an integer, got {}", other.describe())),
+        Value::Int(number) => Some(*number),
+        Value::Float(float) => whole(float.value),
+        Value::String(text) => text.parse().ok().or_else(|| decimal(text).and_then(whole)),
+        _ => None,
     };
+    let number = number.ok_or(Cow::Borrowed("an integer"))?;
     let (min, max) = match scalar {
         Scalar::Int32 | Scalar::Sint32 | Scalar::Sfixed32 => (i128::from(i32::MIN), i128::from(i32::MAX)),
         Scalar::Int64 | Scalar::Sint64 | Scalar::Sfixed64 => (i128::from(i64::MIN), i128::from(i64::MAX)),
         Scalar::Uint32 | Scalar::Fixed32 => (0, i128::from(u32::MAX)),
         _ => (0, i128::from(u64::MAX)),
     };
-    if (min..=max).contains(&number) {
-        Ok(number)
-    } else {
-        Err(format!("{number} is out of range: expected {min} to {max}"))
-    }
-}
-
-fn not_whole(value: &Value) -> String {
-    format!("expected an integer, got {}", value.describe())
+    if (min..=max).contains(&number) { Ok(number) } else { Err(format!("{min} to {max}").into()) }
 }
 
 fn whole(value: f64) -> Option<i128> {
@@ -139,7 +128,7 @@ fn whole(value: f64) -> Option<i128> {
     (value.fract() == 0.0 && value.abs() < 2_f64.powi(100)).then_some(value as i128)
 }
 
-fn float(value: &Value) -> Result<f64, String> {
+fn float(value: &Value) -> Result<f64, Expected> {
     let number = match value {
         Value::Int(number) => Some(*number as f64),
         Value::Float(float) => Some(float.value),
@@ -151,7 +140,7 @@ fn float(value: &Value) -> Result<f64, String> {
         },
         _ => None,
     };
-    number.ok_or_else(|| format!("expected a number, got {}", value.describe()))
+    number.ok_or(Cow::Borrowed("a number"))
 }
 
 /// A finite decimal number; the spellings of infinity that Rust knows are none.
@@ -161,8 +150,8 @@ fn decimal(text: &str) -> Option<f64> {
 }
 
 /// Seconds and nanoseconds of a Duration such as `1.5s`.
-pub(super) fn duration(text: &str) -> Result<(i64, i32), String> {
-    let wrong = || format!("expected a duration in seconds such as 1.5s, got {text:?}");
+pub(super) fn duration(text: &str) -> Result<(i64, i32), Expected> {
+    let wrong = || Cow::Borrowed("a duration in seconds such as 1.5s");
     let number = text.strip_suffix('s').ok_or_else(wrong)?;
     let (is_negative, number) = match number.strip_prefix('-') {
         Some(number) => (true, number),
@@ -180,7 +169,7 @@ pub(super) fn duration(text: &str) -> Result<(i64, i32), String> {
     let seconds: i64 = seconds.parse().map_err(|_| wrong())?;
     let nanos: i32 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
     if seconds > MAX_DURATION_S || (seconds == MAX_DURATION_S && nanos > 0) {
-        return Err(format!("{text} is out of range: at most {MAX_DURATION_S}s"));
+        return Err(format!("a duration of at most {MAX_DURATION_S}s").into());
     }
     Ok(if is_negative { (-seconds, -nanos) } else { (seconds, nanos) })
 }
@@ -201,8 +190,8 @@ fn print_fraction(nanos: i32) -> String {
 }
 
 /// Seconds since 1970 and nanoseconds of an RFC 3339 timestamp such as `2026-01-31T12:00:00.5Z`.
-pub(super) fn timestamp(text: &str) -> Result<(i64, i32), String> {
-    parse_timestamp(text).ok_or_else(|| format!("expected a time such as 2026-01-31T12:00:00Z, got {text:?}"))
+pub(super) fn timestamp(text: &str) -> Result<(i64, i32), Expected> {
+    parse_timestamp(text).ok_or(Cow::Borrowed("a time such as 2026-01-31T12:00:00Z"))
 }
 
 fn parse_timestamp(text: &str) -> Option<(i64, i32)> {

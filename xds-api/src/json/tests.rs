@@ -38,6 +38,7 @@ fn clusters_that_envoy_takes() {
             json!({"name": "a", "connect_timeout": "1.005s"}),
         ),
         ("{name: 1.50}", json!({"name": "1.50"})),
+        ("{name: 99999999999}", json!({"name": "99999999999"})),
         ("{name: a, alt_stat_name: null, health_checks: ~}", json!({"name": "a"})),
         (
             "{name: a, per_connection_buffer_limit_bytes: '80', max_requests_per_connection: 80.0}",
@@ -91,8 +92,8 @@ fn clusters_that_envoy_takes() {
 #[test]
 fn clusters_that_envoy_refuses() {
     let cases = [
-        ("{name: 5}", "line 1, column 8: name: expected a string, got the integer 5: put it in quotes"),
-        ("{name: yes}", "line 1, column 8: name: expected a string, got the boolean true: put it in quotes"),
+        ("{name: 5}", "line 1, column 8: name: expected a string in quotes, got the integer 5"),
+        ("{name: yes}", "line 1, column 8: name: expected a string in quotes, got the boolean true"),
         ("{name: [a]}", "line 1, column 8: name: expected a string, got a list"),
         ("{typ: STATIC}", "line 1, column 2: typ: unknown field"),
         ("{hosts: []}", "line 1, column 2: hosts: unknown field"),
@@ -110,19 +111,19 @@ fn clusters_that_envoy_refuses() {
         ),
         (
             "{connect_timeout: 1}",
-            "line 1, column 19: connect_timeout: expected a string, got the integer 1: put it in quotes",
+            "line 1, column 19: connect_timeout: expected a string in quotes, got the integer 1",
         ),
         (
             "{connect_timeout: 1m}",
-            "line 1, column 19: connect_timeout: expected a duration in seconds such as 1.5s, got \"1m\"",
+            "line 1, column 19: connect_timeout: expected a duration in seconds such as 1.5s, got the string \"1m\"",
         ),
         (
             "{connect_timeout: 1.5}",
-            "line 1, column 19: connect_timeout: expected a duration in seconds such as 1.5s, got \"1.5\"",
+            "line 1, column 19: connect_timeout: expected a duration in seconds such as 1.5s, got the number 1.5",
         ),
         (
             "{per_connection_buffer_limit_bytes: -1}",
-            "line 1, column 37: per_connection_buffer_limit_bytes: -1 is out of range: expected 0 to 4294967295",
+            "line 1, column 37: per_connection_buffer_limit_bytes: expected 0 to 4294967295, got the integer -1",
         ),
         (
             "{per_connection_buffer_limit_bytes: 1.5}",
@@ -208,6 +209,43 @@ fn structs_read_as_in_envoy() {
 }
 
 #[test]
+fn prints_as_envoy_does() {
+    // The text and what the `config_dump` of an Envoy 1.40 shows for it.
+    let text = r#"
+name: a
+connect_timeout: 0.000000001s
+type: static
+common_lb_config:
+  {healthy_panic_threshold: {value: 50.0}, update_merge_window: 1.25s, zone_aware_lb_config: {min_cluster_size: 6}}
+ring_hash_lb_config: {minimum_ring_size: 5}
+metadata:
+  filter_metadata: {x: {b: 2, a: 0.1}}
+  typed_filter_metadata:
+    x: {"@type": type.googleapis.com/google.protobuf.Duration, value: 1.5s}
+    y: {"@type": type.googleapis.com/google.protobuf.Struct, value: {a: 1}}
+    z: {"@type": type.googleapis.com/google.protobuf.UInt32Value, value: 5}
+    w: {"@type": type.googleapis.com/google.protobuf.Empty}
+load_assignment:
+  cluster_name: a
+  endpoints:
+  - lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 0}}}}]
+    load_balancing_weight: 3
+"#;
+    let expected = json!({"name": "a", "type": "STATIC", "connect_timeout": "0.000000001s",
+        "ring_hash_lb_config": {"minimum_ring_size": "5"},
+        "metadata": {"filter_metadata": {"x": {"b": 2, "a": "0.1"}}, "typed_filter_metadata": {
+            "z": {"@type": "type.googleapis.com/google.protobuf.UInt32Value", "value": 5},
+            "w": {"@type": "type.googleapis.com/google.protobuf.Empty"},
+            "x": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1.500s"},
+            "y": {"@type": "type.googleapis.com/google.protobuf.Struct", "value": {"a": 1}}}},
+        "common_lb_config": {"healthy_panic_threshold": {"value": 50},
+            "zone_aware_lb_config": {"min_cluster_size": "6"}, "update_merge_window": "1.250s"},
+        "load_assignment": {"cluster_name": "a", "endpoints": [{"lb_endpoints": [{"endpoint": {"address":
+            {"socket_address": {"address": "127.0.0.1", "port_value": 0}}}}], "load_balancing_weight": 3}]}});
+    assert_eq!(round::<Cluster>(text), expected);
+}
+
+#[test]
 fn well_known_types_in_an_any() {
     let any = |content: &str| {
         format!("{{name: v, typed_per_filter_config: {{a: {{'@type': type.googleapis.com/{content}}}}}}}")
@@ -282,6 +320,16 @@ tls_certificate:
             "password": {"inline_bytes": "W3JlZGFjdGVkXQ=="},
         }})
     );
+    // Nor quoted by an error.
+    for wrong in
+        ["private_key: hidden", "private_key: {inline_bytes: hidden!}", "password: {inline_string: 7734}"]
+    {
+        let error = refused::<Secret>(&format!("name: s\ntls_certificate: {{{wrong}}}"));
+        assert!(
+            error.contains("expected") && !error.contains("hidden") && !error.contains("7734"),
+            "{error}"
+        );
+    }
     let text = "common_tls_context: {tls_certificates: [{private_key: {inline_string: hidden-text}}]}";
     assert!(!round::<UpstreamTlsContext>(text).to_string().contains("hidden"));
 }

@@ -92,17 +92,27 @@ impl Map {
 }
 
 impl Value {
+    /// What kind of thing it is, for an error message that must not show it: `a list`, `an integer`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::Null => "nothing",
+            Value::Bool(_) => "a boolean",
+            Value::Int(_) => "an integer",
+            Value::Float(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Seq(_) => "a list",
+            Value::Map(_) => "a map",
+        }
+    }
+
     /// What it is, for an error message: `a list`, `the integer 5`.
     pub fn describe(&self) -> String {
         match self {
-            Value::Null => "nothing".to_owned(),
             Value::Bool(value) => format!("the boolean {value}"),
             Value::Int(value) => format!("the integer {value}"),
             Value::Float(float) => format!("the number {}", float.text),
-            Value::String(text) if text.chars().count() > 40 => "a string".to_owned(),
-            Value::String(text) => format!("the string {text:?}"),
-            Value::Seq(_) => "a list".to_owned(),
-            Value::Map(_) => "a map".to_owned(),
+            Value::String(text) if text.chars().count() <= 40 => format!("the string {text:?}"),
+            other => other.kind().to_owned(),
         }
     }
 }

@@ -16,6 +16,11 @@ pub trait View {
     fn get(&self, name: &str) -> Option<Resource<'_>>;
     /// The names that a wildcard subscription gets.
     fn names(&self) -> impl Iterator<Item = &str>;
+    /// Whether `name` is among them. To be overridden when [`View::get`] also knows resources that only a subscription
+    /// by name may see.
+    fn is_in_wildcard(&self, name: &str) -> bool {
+        self.get(name).is_some()
+    }
 }
 
 /// One resource of a [`View`].
@@ -358,15 +363,12 @@ impl Server {
     }
 
     fn collect_removals(&self, view: &impl View, removed: &mut BTreeSet<String>) {
-        let wildcard_names: BTreeSet<&str> =
-            if self.wildcard { view.names().collect() } else { BTreeSet::new() };
         for (name, known) in &self.known {
-            let is_gone = if self.named.contains(name) {
-                view.get(name).is_none()
-            } else {
-                !wildcard_names.contains(name.as_str())
+            let is_there = match self.named.contains(name) {
+                true => view.get(name).is_some(),
+                false => self.wildcard && view.is_in_wildcard(name),
             };
-            if is_gone && (known.may_be_held() || known.resend) {
+            if !is_there && (known.may_be_held() || known.resend) {
                 removed.insert(name.clone());
             }
         }
