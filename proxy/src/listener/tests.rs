@@ -155,3 +155,53 @@ fn a_handshake_has_its_time() {
     wait_until("it is counted", || stats.downstream_cx_transport_socket_connect_timeout.get() == 1);
     running.finish();
 }
+
+/// Out of file descriptors, in a process of its own because the limit is the process's.
+#[test]
+fn more_connections_than_descriptors() {
+    const CHILD: &str = "OUTRIGGER_TEST_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "listener::tests::more_connections_than_descriptors";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+        return;
+    }
+    let setup = Setup::new();
+    let only = chain("c", DownstreamTransport::Plaintext, proxy(&setup.stats));
+    let listener = setup.listener(FilterChains::build(Vec::new(), Some(only)).unwrap());
+    let running = setup.run(listener);
+    let stats = running.stats.listener("test");
+
+    let mut served = running.client();
+    wait_until("the first connection is up", || stats.downstream_cx_active.get() == 1);
+    let late = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    wait_until("the upstream connection is up", || {
+        running.stats.cluster("upstream").upstream_cx_connect_ms.count() == 1
+    });
+    let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // All below the lowest free number are in use.
+    let free = std::os::fd::AsRawFd::as_raw_fd(&std::fs::File::open("/dev/null").unwrap()) as u64;
+    let full = rustix::process::Rlimit { current: Some(free), ..before };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, full).unwrap();
+
+    late.connect(&running.address.into()).unwrap();
+    let begin = std::time::Instant::now();
+    wait_until("accepting was tried again", || stats.downstream_global_cx_overflow.get() >= 4);
+    assert!(begin.elapsed() >= Duration::from_millis(250), "accepting must pause between tries");
+    served.write_all(b"still").unwrap();
+    served.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut served), b"llits", "open connections are served on");
+
+    // The connection that ended made room at once.
+    let mut late: std::net::TcpStream = late.into();
+    late.write_all(b"late").unwrap();
+    late.shutdown(std::net::Shutdown::Write).unwrap();
+    let answer = read_to_end(&mut late);
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, before).unwrap();
+    assert_eq!(answer, b"etal");
+    running.finish();
+}
