@@ -36,8 +36,10 @@ impl fmt::Display for ScopeKey {
 /// Why a proxy gets no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScopeError {
-    /// The Pod is not known (yet): the proxy may be told to wait.
-    #[error("pod {namespace}/{pod} is not known")]
+    /// There is no such Pod (yet), or it has no address (yet), or no sidecar: the proxy may be told to wait.
+    #[error(
+        "pod {namespace}/{pod} is not in the mesh: it does not exist, has no address yet, or has no sidecar"
+    )]
     UnknownPod {
         /// Namespace that the proxy named.
         namespace: String,

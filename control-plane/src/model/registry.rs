@@ -328,7 +328,7 @@ impl Registry {
     }
 
     /// All workloads of a namespace.
-    pub fn workloads_in<'a, 'n>(&'a self, namespace: &'n str) -> impl Iterator<Item = &'a Arc<Workload>> {
+    pub fn workloads_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Workload>> {
         in_namespace(&self.workloads, namespace)
     }
 
@@ -338,18 +338,12 @@ impl Registry {
     }
 
     /// The slices of all Services of a namespace.
-    pub(super) fn slices_in<'a, 'n>(
-        &'a self,
-        namespace: &'n str,
-    ) -> impl Iterator<Item = &'a Arc<EndpointSlice>> {
+    pub(super) fn slices_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<EndpointSlice>> {
         in_namespace(&self.slices.objects, namespace)
     }
 
     /// The Services of a namespace.
-    pub(super) fn services_in<'a, 'n>(
-        &'a self,
-        namespace: &'n str,
-    ) -> impl Iterator<Item = &'a Arc<Service>> {
+    pub(super) fn services_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Service>> {
         in_namespace(&self.services, namespace)
     }
 
@@ -402,10 +396,7 @@ fn replace<T>(map: &mut BTreeMap<Name, Arc<T>>, name: &Name, new: Option<Arc<T>>
     }
 }
 
-fn in_namespace<'a, 'n, T>(
-    map: &'a BTreeMap<Name, Arc<T>>,
-    namespace: &'n str,
-) -> impl Iterator<Item = &'a Arc<T>> {
+fn in_namespace<'a, T>(map: &'a BTreeMap<Name, Arc<T>>, namespace: &str) -> impl Iterator<Item = &'a Arc<T>> {
     let first = Name::new(namespace, "");
     map.range((Bound::Included(first), Bound::Unbounded))
         .take_while(move |(name, _)| name.namespace == namespace)

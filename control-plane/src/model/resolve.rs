@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    EndpointSlice, MutualTlsMode, PeerAuthn, Registry, Service, ServicePort, SliceEndpoint, TargetPort,
+    EndpointSlice, MutualTlsMode, Name, PeerAuthn, Registry, Service, ServicePort, SliceEndpoint, TargetPort,
     Workload,
 };
 
@@ -80,7 +80,7 @@ impl Registry {
     ) -> Option<&'a Arc<Workload>> {
         let namespace = &slice.name.namespace;
         match &endpoint.pod {
-            Some(pod) => self.workload(&crate::model::Name::new(namespace, pod)),
+            Some(pod) => self.workload(&Name::new(namespace, pod)),
             None => self.workloads_in(namespace).find(|workload| workload.ips.contains(&endpoint.address)),
         }
     }
@@ -89,12 +89,17 @@ impl Registry {
     pub fn inbound_ports(&self, workload: &Workload) -> Vec<InboundPort> {
         let namespace = &workload.name.namespace;
         // Services whose slices lead here, with the number of each port by name.
-        let mut by_slices: BTreeMap<&crate::model::Name, BTreeMap<&str, u16>> = BTreeMap::new();
+        let mut by_slices: BTreeMap<&Name, BTreeMap<&str, u16>> = BTreeMap::new();
         let mut has_slices = BTreeSet::new();
         for slice in self.slices_in(namespace) {
             has_slices.insert(&slice.service);
-            let leads_here = slice.endpoints.iter().any(|endpoint| {
-                self.workload_of(slice, endpoint).is_some_and(|found| found.name == workload.name)
+            let leads_here = slice.endpoints.iter().any(|endpoint| match &endpoint.pod {
+                Some(pod) => *pod == workload.name.name,
+                // Looking the workload up costs more than this first question.
+                None => {
+                    workload.ips.contains(&endpoint.address)
+                        && self.workload_of(slice, endpoint).is_some_and(|found| found.name == workload.name)
+                }
             });
             if leads_here {
                 let ports = slice.ports.iter().map(|port| (port.name.as_str(), port.number));

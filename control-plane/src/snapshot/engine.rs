@@ -176,10 +176,8 @@ impl Engine {
     /// Keeps the list of proxies, and of namespaces with routes, in step with a node of theirs.
     fn scope_of(&mut self, node: &Node, wanted: bool) {
         match node {
-            Node::Routes(namespace) if !wanted => {
-                if self.snapshot.routes.contains_key(namespace) {
-                    Arc::make_mut(&mut self.snapshot.routes).remove(namespace);
-                }
+            Node::Routes(namespace) if !wanted && self.snapshot.routes.contains_key(namespace) => {
+                Arc::make_mut(&mut self.snapshot.routes).remove(namespace);
             }
             Node::Listeners(name) | Node::InboundClusters(name) => {
                 let key = scope_key(name);

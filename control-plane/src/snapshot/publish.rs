@@ -54,3 +54,31 @@ fn tell(what: &str, before: &[Finding], after: &[Finding]) {
         warn!("{what}: {finding}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::source::test_objects;
+
+    #[tokio::test]
+    async fn publishes_nothing_before_the_source_is_synced() {
+        let (events, receiver) = mpsc::channel(8);
+        let (publish, mut snapshots) = watch::channel(Arc::new(Snapshot::default()));
+        let task = tokio::spawn(run(MeshSettings::default(), receiver, publish));
+        let upsert = |text: &str| test_objects(text).into_iter().map(Event::Upsert).collect::<Vec<_>>();
+        let pod = "{apiVersion: v1, kind: Pod, metadata: {name: NAME}, spec: {}, status: {podIP: 127.1.0.1}}";
+        events.send(upsert(&pod.replace("NAME", "a"))).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(!snapshots.has_changed().unwrap());
+        let mut second = upsert(&pod.replace("NAME", "b"));
+        second.push(Event::Synced);
+        events.send(second).await.unwrap();
+        snapshots.changed().await.unwrap();
+        let snapshot = snapshots.borrow_and_update().clone();
+        assert_eq!((snapshot.generation(), snapshot.scopes().count()), (1, 2));
+        // An empty mesh is published too: it is ready, with nothing in it.
+        drop(events);
+        task.await.unwrap();
+    }
+}

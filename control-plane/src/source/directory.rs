@@ -230,3 +230,107 @@ fn list_into(directory: &Path, depth: usize, listing: &mut Listing) -> io::Resul
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn service(name: &str, port: u16) -> String {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{ports: [{{port: {port}}}]}}\n"
+        )
+    }
+
+    /// Events in short: `+name` upserted, `-name` deleted, `!file` unreadable, `.file` well again.
+    fn rescan(directory: &mut Directory) -> Vec<String> {
+        let file = |path: &str| path.rsplit('/').next().unwrap().to_owned();
+        let short = |event: Event| match event {
+            Event::Upsert(object) => format!("+{}", object.key().name),
+            Event::Delete(key) => format!("-{}", key.name),
+            Event::Unreadable(found) => {
+                let line = found.position.map(|position| format!(":{}", position.line)).unwrap_or_default();
+                format!("!{}{line}: {}", file(&found.file), found.reason)
+            }
+            Event::Readable { file: path } => format!(".{}", file(&path)),
+            Event::Synced => "synced".to_owned(),
+        };
+        directory.rescan().into_iter().map(short).collect()
+    }
+
+    fn watched() -> (tempfile::TempDir, Directory) {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = Directory::new(folder.path().to_owned());
+        (folder, directory)
+    }
+
+    #[test]
+    fn says_only_what_changed() {
+        let (folder, mut directory) = watched();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a.yaml"), service("a", 1) + &service("b", 1)).unwrap();
+        fs::create_dir(path("below")).unwrap();
+        fs::write(path("below/c.yml"), service("c", 1)).unwrap();
+        fs::write(path("notes.txt"), "no: [yaml").unwrap();
+        fs::write(path(".swap.yaml"), service("hidden", 1)).unwrap();
+        assert_eq!(rescan(&mut directory), ["+a", "+b", "+c"]);
+        assert!(rescan(&mut directory).is_empty());
+        fs::write(path("a.yaml"), service("a", 1) + &service("b", 2)).unwrap();
+        assert_eq!(rescan(&mut directory), ["+b"]);
+        fs::write(path("new.yaml"), service("b", 2)).unwrap();
+        fs::rename(path("new.yaml"), path("a.yaml")).unwrap();
+        // `b` moved up in the file, so its origin changed.
+        assert_eq!(rescan(&mut directory), ["-a", "+b"]);
+        fs::remove_dir_all(path("below")).unwrap();
+        assert_eq!(rescan(&mut directory), ["-c"]);
+    }
+
+    #[test]
+    fn a_broken_file_keeps_its_objects() {
+        let (folder, mut directory) = watched();
+        let path = folder.path().join("a.yaml");
+        fs::write(&path, service("a", 1)).unwrap();
+        rescan(&mut directory);
+        fs::write(&path, service("a", 1) + "---\nkind: [\n").unwrap();
+        let events = rescan(&mut directory);
+        assert!(matches!(events.as_slice(), [event] if event.starts_with("!a.yaml:")), "{events:?}");
+        assert!(rescan(&mut directory).is_empty());
+        fs::write(&path, "").unwrap();
+        let events = rescan(&mut directory);
+        assert!(matches!(events.as_slice(), [event] if event.contains("is empty")), "{events:?}");
+        fs::write(&path, service("a", 2)).unwrap();
+        assert_eq!(rescan(&mut directory), ["+a", ".a.yaml"]);
+        fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(rescan(&mut directory)[0].contains("is not UTF-8 text"));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(rescan(&mut directory), ["-a", ".a.yaml"]);
+    }
+
+    #[test]
+    fn the_first_definition_wins() {
+        let (folder, mut directory) = watched();
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a.yaml"), service("a", 1)).unwrap();
+        fs::write(path("b.yaml"), service("a", 2)).unwrap();
+        let events = rescan(&mut directory);
+        assert_eq!(events[0], "+a");
+        assert!(events[1].starts_with("!b.yaml:2: Service default/a is already defined at "), "{events:?}");
+        fs::remove_file(path("a.yaml")).unwrap();
+        assert_eq!(rescan(&mut directory), ["+a", ".b.yaml"]);
+    }
+
+    #[test]
+    fn a_directory_that_disappears_keeps_everything() {
+        let (folder, mut directory) = watched();
+        let root = folder.path().to_owned();
+        fs::write(root.join("a.yaml"), service("a", 1)).unwrap();
+        rescan(&mut directory);
+        let away = root.with_extension("away");
+        fs::rename(&root, &away).unwrap();
+        let events = rescan(&mut directory);
+        assert!(matches!(events.as_slice(), [event] if event.contains("stay in force")), "{events:?}");
+        fs::rename(&away, &root).unwrap();
+        let events = rescan(&mut directory);
+        assert!(matches!(events.as_slice(), [event] if event.starts_with('.')), "{events:?}");
+    }
+}

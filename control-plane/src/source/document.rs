@@ -75,7 +75,11 @@ fn object(file: &Arc<str>, document: &Node) -> Result<Object, ParseError> {
         start: Position { line: document.line, column: document.column },
         fields,
     };
-    Ok(Object { api_version, origin: Arc::new(origin), document: Arc::new(document.to_json()) })
+    Ok(Object {
+        api_version,
+        origin: Arc::new(origin),
+        document: Arc::new(without_nulls(document.to_json())),
+    })
 }
 
 /// Notes where each field is: a field at its key, an element of a list where it begins.
@@ -96,6 +100,19 @@ fn positions(node: &Node, path: String, fields: &mut BTreeMap<String, Position>)
             }
         }
         _ => {}
+    }
+}
+
+/// A field that is null is a field that is not there (Kubernetes).
+fn without_nulls(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(name, value)| (name, without_nulls(value))).collect()
+        }
+        Value::Array(elements) => elements.into_iter().map(without_nulls).collect(),
+        scalar => scalar,
     }
 }
 
@@ -124,6 +141,16 @@ mod tests {
         assert_eq!(objects[1].key().group, "gateway.networking.k8s.io");
         assert_eq!(objects[1].origin.position_of("spec.rules[1].name"), Position { line: 15, column: 5 });
         assert_eq!(objects[1].origin.position_of("spec.rules[1].matches[0].path").line, 15);
+    }
+
+    #[test]
+    fn null_fields_are_absent() {
+        let text =
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, labels: }, spec: {containers: [{ports: null}]}}";
+        let objects = parse(&"f.yaml".into(), text.as_bytes()).unwrap();
+        let expected = serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"},
+            "spec": {"containers": [{}]}});
+        assert_eq!(*objects[0].document, expected);
     }
 
     #[test]

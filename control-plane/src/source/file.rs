@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as thread_channel;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::source::Event;
 use crate::source::directory::Directory;
@@ -68,7 +68,7 @@ struct Watch {
     /// Held for its effect: dropping it ends the watch.
     watcher: Option<RecommendedWatcher>,
     /// The watched directory's identity, when it existed.
-    identity: Option<(u64, u64)>,
+    identity: Option<Identity>,
 }
 
 impl Watch {
@@ -89,7 +89,8 @@ impl Watch {
         let watcher = match watcher {
             Ok(watcher) => Some(watcher),
             Err(error) => {
-                warn!(directory = %root.display(), %error, "cannot watch; trying again");
+                // Said once more, for the user, by the directory when it cannot be read.
+                debug!(directory = %root.display(), %error, "cannot watch; trying again");
                 None
             }
         };
@@ -119,8 +120,72 @@ impl Watch {
     }
 }
 
-/// Device and inode of a directory.
-fn identity(path: &Path) -> Option<(u64, u64)> {
+/// What tells a directory from another one at the same path: device, inode and, as inodes are used again, the time of
+/// birth where the file system has it.
+type Identity = (u64, u64, Option<SystemTime>);
+
+fn identity(path: &Path) -> Option<Identity> {
     use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    let metadata = std::fs::metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino(), metadata.created().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::fs;
+
+    use super::*;
+
+    const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: NAME}, spec: {}}";
+
+    /// Waits for an object of this name; every batch on the way is taken.
+    fn wait_for(events: &mut mpsc::Receiver<Vec<Event>>, name: &str) {
+        loop {
+            let batch = events.blocking_recv().expect("the watch ended");
+            let found =
+                batch.iter().any(|event| matches!(event, Event::Upsert(object) if object.key().name == name));
+            if found {
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn follows_writes_renames_and_a_replaced_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("mesh");
+        let write = |path: &Path, name: &str| fs::write(path, SERVICE.replace("NAME", name)).unwrap();
+        fs::create_dir(&root).unwrap();
+        write(&root.join("a.yaml"), "first");
+        let (sender, mut events) = mpsc::channel(8);
+        watch(root.clone(), sender).unwrap();
+        let first = events.blocking_recv().unwrap();
+        assert!(matches!(first.as_slice(), [Event::Upsert(_), Event::Synced]), "{first:?}");
+
+        write(&root.join("a.yaml"), "written");
+        wait_for(&mut events, "written");
+        write(&root.join("new.tmp"), "renamed");
+        fs::rename(root.join("new.tmp"), root.join("a.yaml")).unwrap();
+        wait_for(&mut events, "renamed");
+        fs::create_dir(root.join("below")).unwrap();
+        write(&root.join("below/b.yaml"), "below");
+        wait_for(&mut events, "below");
+
+        fs::remove_dir_all(&root).unwrap();
+        fs::create_dir(&root).unwrap();
+        write(&root.join("c.yaml"), "again");
+        wait_for(&mut events, "again");
+        write(&root.join("c.yaml"), "and-again");
+        wait_for(&mut events, "and-again");
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let (sender, _events) = mpsc::channel(8);
+        assert!(watch(folder.path().join("missing"), sender.clone()).is_err());
+        fs::write(folder.path().join("file"), "").unwrap();
+        assert!(watch(folder.path().join("file"), sender).is_err());
+    }
 }

@@ -117,30 +117,6 @@ impl Origin {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn position_of_a_missing_field_is_its_parents() {
-        let at = |line| Position { line, column: 1 };
-        let origin = Origin {
-            object: ObjectKey {
-                group: String::new(),
-                kind: "Service".into(),
-                namespace: "a".into(),
-                name: "b".into(),
-            },
-            file: "x.yaml".into(),
-            start: at(1),
-            fields: [("spec".to_owned(), at(5)), ("spec.ports[0]".to_owned(), at(7))].into(),
-        };
-        assert_eq!(origin.position_of("spec.ports[0].name"), at(7));
-        assert_eq!(origin.position_of("spec.ports[1].name"), at(5));
-        assert_eq!(origin.position_of("status"), at(1));
-    }
-}
-
 /// An origin for tests of other modules.
 #[cfg(test)]
 pub(crate) fn test_origin(kind: &str, namespace: &str, name: &str) -> Arc<Origin> {
@@ -163,5 +139,29 @@ pub(crate) fn test_objects(text: &str) -> Vec<Object> {
     match document::parse(&"test.yaml".into(), text.as_bytes()) {
         Ok(objects) => objects,
         Err(error) => panic!("{error:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn position_of_a_missing_field_is_its_parents() {
+        let at = |line| Position { line, column: 1 };
+        let origin = Origin {
+            object: ObjectKey {
+                group: String::new(),
+                kind: "Service".into(),
+                namespace: "a".into(),
+                name: "b".into(),
+            },
+            file: "x.yaml".into(),
+            start: at(1),
+            fields: [("spec".to_owned(), at(5)), ("spec.ports[0]".to_owned(), at(7))].into(),
+        };
+        assert_eq!(origin.position_of("spec.ports[0].name"), at(7));
+        assert_eq!(origin.position_of("spec.ports[1].name"), at(5));
+        assert_eq!(origin.position_of("status"), at(1));
     }
 }

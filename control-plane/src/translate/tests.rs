@@ -1,6 +1,10 @@
 //! Structure of the resources, seen as a proxy sees them: through a snapshot.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod inbound;
+mod outbound;
+mod routes;
+
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
@@ -172,6 +176,10 @@ fn endpoints(snapshot: &Snapshot, name: &str) -> Vec<String> {
     assignment.endpoints.iter().flat_map(|locality| &locality.lb_endpoints).map(dialled).collect()
 }
 
+fn chain_names(listener: &Listener) -> Vec<&str> {
+    listener.filter_chains.iter().map(|chain| chain.name.as_str()).collect()
+}
+
 const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
 const REVIEWS_HOST: &str = "reviews.default.svc.cluster.local:9080";
 
@@ -255,139 +263,6 @@ fn encoding_is_always_the_same() {
 }
 
 #[test]
-fn virtual_hosts_and_their_domains() {
-    let snapshot = snapshot_of(&[
-        MESH,
-        "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: x}, spec: {ports: [{name: http, port: 80}]}}",
-    ]);
-    let own = virtual_host(&snapshot, &web(&snapshot), REVIEWS_HOST);
-    assert_eq!(
-        own.domains,
-        [
-            "reviews.default.svc.cluster.local:9080",
-            "reviews.default.svc:9080",
-            "reviews.default:9080",
-            "reviews:9080"
-        ]
-    );
-    let Some(Action::Route(action)) = &own.routes[0].action else { panic!() };
-    assert_eq!(action.cluster_specifier, Some(ClusterSpecifier::Cluster(REVIEWS.into())));
-    assert_eq!(action.timeout.unwrap().seconds, 0);
-    let foreign = virtual_host(&snapshot, &web(&snapshot), "a.x.svc.cluster.local:80");
-    assert_eq!(
-        foreign.domains,
-        ["a.x.svc.cluster.local:80", "a.x.svc:80", "a.x:80", "a.x.svc.cluster.local", "a.x.svc", "a.x"]
-    );
-    // From another namespace there is no short name. TCP ports have no virtual host.
-    let cache = scope(&snapshot, "data", "cache-0", "cache");
-    let from_data = virtual_host(&snapshot, &cache, REVIEWS_HOST);
-    assert!(!from_data.domains.contains(&"reviews:9080".to_owned()));
-    let all: RouteConfiguration = get(&snapshot, &cache, ResourceType::RouteConfiguration, "15001");
-    assert!(all.virtual_hosts.iter().all(|host| !host.name.starts_with("cache.")));
-}
-
-#[test]
-fn weights() {
-    let snapshot = snapshot_of(&[MESH, SPLIT]);
-    let routes = routes(&snapshot, REVIEWS_HOST);
-    let Some(Action::Route(action)) = &routes[0].action else { panic!() };
-    let Some(ClusterSpecifier::WeightedClusters(weighted)) = &action.cluster_specifier else { panic!() };
-    let shares: Vec<_> =
-        weighted.clusters.iter().map(|share| (share.name.as_str(), share.weight.unwrap().value)).collect();
-    assert_eq!(
-        shares,
-        [
-            ("outbound|9080||reviews-v1.default.svc.cluster.local", 90),
-            ("outbound|9080||reviews-v2.default.svc.cluster.local", 10)
-        ]
-    );
-    assert_eq!(routes[0].name, "default.split.0");
-}
-
-#[test]
-fn missing_backends() {
-    let missing = SPLIT.replace("reviews-v2", "reviews-v9");
-    let snapshot = snapshot_of(&[MESH, &missing]);
-    let Some(Action::Route(action)) = &routes(&snapshot, REVIEWS_HOST)[0].action else { panic!() };
-    let Some(ClusterSpecifier::WeightedClusters(weighted)) = &action.cluster_specifier else { panic!() };
-    assert_eq!(weighted.clusters[1].name, "BlackHoleCluster");
-    assert_eq!(cluster(&snapshot, "BlackHoleCluster").load_assignment, None);
-    let [problem] = snapshot.problems() else { panic!("{:?}", snapshot.problems()) };
-    assert_eq!(problem.field, "spec.rules[0].backendRefs[1]");
-    assert_eq!(problem.position.unwrap().line, 8);
-
-    let none = missing.replace("reviews-v1", "reviews-v8");
-    let snapshot = snapshot_of(&[MESH, &none]);
-    let Some(Action::DirectResponse(answer)) = &routes(&snapshot, REVIEWS_HOST)[0].action else { panic!() };
-    assert_eq!(answer.status, 500);
-}
-
-#[test]
-fn precedence_of_matches() {
-    let route = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: r}
-spec:
-  parentRefs: [{group: '', kind: Service, name: reviews}]
-  rules:
-  - {name: any, backendRefs: [{name: reviews-v1, port: 9080}]}
-  - {name: long, matches: [{path: {value: /a/b}}], backendRefs: [{name: reviews-v1, port: 9080}]}
-  - {name: regex, matches: [{path: {type: RegularExpression, value: '/x.*'}}], backendRefs: [{name: reviews-v1, port: 9080}]}
-  - {name: short, matches: [{path: {value: /a}}], backendRefs: [{name: reviews-v1, port: 9080}]}
-  - {name: header, matches: [{path: {value: /a}, headers: [{name: h, value: v}]}], backendRefs: [{name: reviews-v1, port: 9080}]}
-  - {name: method, matches: [{path: {value: /a}, method: GET}], backendRefs: [{name: reviews-v1, port: 9080}]}
-  - {name: exact, matches: [{path: {type: Exact, value: /}}], backendRefs: [{name: reviews-v1, port: 9080}]}
-";
-    let routes = routes(&snapshot_of(&[MESH, route]), REVIEWS_HOST);
-    let names: Vec<_> = routes.iter().map(|route| route.name.rsplit('.').next().unwrap()).collect();
-    assert_eq!(names, ["exact", "regex", "long", "method", "header", "short", "any"]);
-    let path = |index: usize| routes[index].r#match.as_ref().unwrap().path_specifier.clone().unwrap();
-    assert_eq!(path(2), PathSpecifier::PathSeparatedPrefix("/a/b".into()));
-    assert_eq!(path(6), PathSpecifier::Prefix("/".into()));
-    assert_eq!(routes[3].r#match.as_ref().unwrap().headers[0].name, ":method");
-}
-
-#[test]
-fn consumer_routes_replace_producer_routes() {
-    let consumer = SPLIT
-        .replace("name: split", "name: mine, namespace: data")
-        .replace("kind: Service, name: reviews", "kind: Service, namespace: default, name: reviews")
-        .replace("name: reviews-v1, port: 9080", "name: cache, port: 6379");
-    let snapshot = snapshot_of(&[MESH, SPLIT, &consumer]);
-    let cache = scope(&snapshot, "data", "cache-0", "cache");
-    assert_eq!(virtual_host(&snapshot, &cache, REVIEWS_HOST).routes[0].name, "data.mine.0");
-    assert_eq!(routes(&snapshot, REVIEWS_HOST)[0].name, "default.split.0");
-}
-
-#[test]
-fn redirects() {
-    let route = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: r}
-spec:
-  parentRefs: [{group: '', kind: Service, name: reviews}]
-  rules:
-  - matches: [{path: {value: /old}}]
-    filters: [{type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 308, path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}]
-";
-    let routes = routes(&snapshot_of(&[MESH, route]), REVIEWS_HOST);
-    assert_eq!(routes.len(), 2);
-    let Some(Action::Redirect(redirect)) = &routes[0].action else { panic!() };
-    assert_eq!(redirect.port_redirect, 443);
-    assert_eq!(
-        redirect.response_code,
-        outrigger_xds_api::wire::route::v3::redirect_action::RedirectResponseCode::PermanentRedirect as i32
-    );
-    assert_eq!(
-        routes[0].r#match.as_ref().unwrap().path_specifier,
-        Some(PathSpecifier::Prefix("/old/".into()))
-    );
-    assert_eq!(routes[1].r#match.as_ref().unwrap().path_specifier, Some(PathSpecifier::Path("/old".into())));
-}
-
-#[test]
 fn outlier_detection_and_limits() {
     let rule = "
 apiVersion: networking.istio.io/v1
@@ -412,83 +287,6 @@ spec:
 
     let unused = snapshot_of(&[MESH, rule, &rule.replace("name: r}", "name: s}")]);
     assert!(unused.problems()[0].reason.contains("follows DestinationRule default/r"));
-}
-
-fn inbound(snapshot: &Snapshot) -> Listener {
-    let scope = scope(snapshot, "default", "reviews-v1-a", "reviews");
-    get(snapshot, &scope, ResourceType::Listener, "virtualInbound")
-}
-
-fn chain_names(listener: &Listener) -> Vec<&str> {
-    listener.filter_chains.iter().map(|chain| chain.name.as_str()).collect()
-}
-
-const SNIS: [&str; 2] = [
-    "outbound_.9080_._.reviews.default.svc.cluster.local",
-    "outbound_.9080_._.reviews-v1.default.svc.cluster.local",
-];
-
-#[test]
-fn inbound_listener() {
-    let snapshot = snapshot_of(&[MESH]);
-    let listener = inbound(&snapshot);
-    assert_eq!(text(listener.address.as_ref().unwrap()), "127.1.0.2:15006");
-    assert_eq!(listener.listener_filters[0].name, "envoy.filters.listener.tls_inspector");
-    assert_eq!(chain_names(&listener), [SNIS[0], SNIS[1], "plaintext"]);
-    let chain = &listener.filter_chains[0];
-    let matched = chain.filter_chain_match.as_ref().unwrap();
-    assert_eq!(
-        (matched.transport_protocol.as_str(), matched.server_names.as_slice()),
-        ("tls", &[SNIS[0].to_owned()][..])
-    );
-    let tls: DownstreamTlsContext = socket(&chain.transport_socket);
-    assert!(tls.require_client_certificate.unwrap().value);
-    let manager: HttpConnectionManager = only_filter(chain);
-    assert_eq!(manager.stat_prefix, "inbound_0.0.0.0_8080;");
-    assert!(manager.access_log.is_empty());
-    let Some(RouteSpecifier::RouteConfig(routes)) = manager.route_specifier else { panic!() };
-    assert_eq!(routes.name, "inbound|9080||");
-    assert_eq!(routes.virtual_hosts[0].name, "inbound|http|9080");
-    let Some(Action::Route(action)) = &routes.virtual_hosts[0].routes[0].action else { panic!() };
-    assert_eq!(action.cluster_specifier, Some(ClusterSpecifier::Cluster("inbound|8080||".into())));
-
-    let scope = scope(&snapshot, "default", "reviews-v1-a", "reviews");
-    let cluster: Cluster = get(&snapshot, &scope, ResourceType::Cluster, "inbound|8080||");
-    assert_eq!(
-        cluster.cluster_discovery_type,
-        Some(outrigger_xds_api::wire::cluster::v3::cluster::ClusterDiscoveryType::Type(
-            DiscoveryType::Static as i32
-        ))
-    );
-    let assignment = cluster.load_assignment.unwrap();
-    assert_eq!(dialled(&assignment.endpoints[0].lb_endpoints[0]), "127.1.0.2:8080");
-    let services = &cluster.metadata.unwrap().filter_metadata["istio"].fields["services"];
-    let Some(outrigger_xds_api::wire::protobuf::value::Kind::ListValue(list)) = &services.kind else {
-        panic!()
-    };
-    assert_eq!(list.values.len(), 2);
-}
-
-#[test]
-fn peer_authentication_modes() {
-    let chains = |spec: &str| {
-        let snapshot = snapshot_of(&[MESH, &peer_authn(spec)]);
-        let listener = inbound(&snapshot);
-        chain_names(&listener).into_iter().map(str::to_owned).collect::<Vec<_>>()
-    };
-    assert_eq!(chains("{mtls: {mode: STRICT}}"), SNIS);
-    assert_eq!(chains("{mtls: {mode: DISABLE}}"), ["plaintext"]);
-    assert_eq!(chains("{mtls: {mode: UNSET}}").len(), 3);
-    let selector = "selector: {matchLabels: {app: reviews}}";
-    assert_eq!(chains(&format!("{{{selector}, portLevelMtls: {{8080: {{mode: STRICT}}}}}}")), SNIS);
-    assert_eq!(chains(&format!("{{{selector}, portLevelMtls: {{9080: {{mode: STRICT}}}}}}")).len(), 3);
-
-    // The whole mesh, by a policy of the root namespace; the namespace's own one is stronger.
-    let strict = peer_authn("{mtls: {mode: STRICT}}");
-    let mesh = strict.replace("name: p", "name: m, namespace: istio-system");
-    assert_eq!(chain_names(&inbound(&snapshot_of(&[MESH, &mesh]))), SNIS);
-    let own = peer_authn("{mtls: {mode: DISABLE}}");
-    assert_eq!(chain_names(&inbound(&snapshot_of(&[MESH, &mesh, &own]))), ["plaintext"]);
 }
 
 #[test]
@@ -522,68 +320,6 @@ fn pods_without_a_sidecar() {
         ip: None,
     };
     assert!(matches!(snapshot.scope_of(&pod), Err(ScopeError::UnknownPod { .. })));
-}
-
-#[test]
-fn outbound_listeners() {
-    let settings = MeshSettings { access_log: true, ..MeshSettings::default() };
-    let snapshot = with_settings(settings, &[MESH]);
-    let http: Listener = get(&snapshot, &web(&snapshot), ResourceType::Listener, "127.1.0.1_15001");
-    assert_eq!(text(http.address.as_ref().unwrap()), "127.1.0.1:15001");
-    let manager: HttpConnectionManager = only_filter(&http.filter_chains[0]);
-    assert_eq!(manager.stat_prefix, "outbound_0.0.0.0_15001");
-    assert_eq!(manager.access_log.len(), 1);
-    let Some(RouteSpecifier::Rds(rds)) = manager.route_specifier else { panic!() };
-    assert_eq!(rds.route_config_name, "15001");
-    let tcp: Listener = get(&snapshot, &web(&snapshot), ResourceType::Listener, "127.1.0.1_6379");
-    let proxy: TcpProxy = only_filter(&tcp.filter_chains[0]);
-    assert_eq!(
-        proxy.cluster_specifier,
-        Some(outrigger_xds_api::wire::tcp_proxy::v3::tcp_proxy::ClusterSpecifier::Cluster(
-            "outbound|6379||cache.data.svc.cluster.local".into()
-        ))
-    );
-    // `web` has no Service, so no inbound listener; `cache-0` listens on 6379 itself.
-    let names = |scope: &ScopeKey| {
-        let set = snapshot.resources(scope, ResourceType::Listener);
-        set.iter().map(|listener| listener.name.to_string()).collect::<Vec<_>>()
-    };
-    assert_eq!(names(&web(&snapshot)), ["127.1.0.1_15001", "127.1.0.1_6379"]);
-    let cache = scope(&snapshot, "data", "cache-0", "cache");
-    assert_eq!(names(&cache), ["127.1.0.4_15001", "virtualInbound"]);
-    let inbound: Listener = get(&snapshot, &cache, ResourceType::Listener, "virtualInbound");
-    let _: TcpProxy = only_filter(&inbound.filter_chains[0]);
-    assert_eq!(chain_names(&inbound)[1], "plaintext");
-}
-
-#[test]
-fn tcp_ports_that_clash() {
-    let other = "{apiVersion: v1, kind: Service, metadata: {name: redis}, spec: {ports: [{port: 6379}, {port: 15006}]}}";
-    let snapshot = snapshot_of(&[MESH, other]);
-    let tcp: Listener = get(&snapshot, &web(&snapshot), ResourceType::Listener, "127.1.0.1_6379");
-    let proxy: TcpProxy = only_filter(&tcp.filter_chains[0]);
-    assert_eq!(proxy.stat_prefix, "outbound|6379||redis.default.svc.cluster.local");
-    let reasons: Vec<_> = snapshot.problems().iter().map(|problem| problem.reason.as_str()).collect();
-    assert!(
-        reasons.iter().any(|reason| reason.contains("clients in namespace default cannot use TCP port 6379"))
-    );
-    assert!(reasons.iter().any(|reason| reason.contains("TCP port 15006 is the sidecar's own")));
-}
-
-#[test]
-fn plaintext_to_several_ports_goes_by_host() {
-    let admin = "
-apiVersion: v1
-kind: Service
-metadata: {name: reviews-admin}
-spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8081}]}
-";
-    let listener = inbound(&snapshot_of(&[MESH, admin]));
-    let plaintext = listener.filter_chains.last().unwrap();
-    let manager: HttpConnectionManager = only_filter(plaintext);
-    let Some(RouteSpecifier::RouteConfig(routes)) = manager.route_specifier else { panic!() };
-    assert_eq!(routes.virtual_hosts.len(), 3);
-    assert!(routes.virtual_hosts[1].domains.contains(&"reviews-admin".to_owned()));
 }
 
 #[test]
@@ -628,4 +364,28 @@ fn a_proxy_gets_only_its_own_scope() {
         Err(ScopeError::WrongAddress { .. })
     ));
     assert!(matches!(snapshot.scope_of(&id("nobody", "web", None)), Err(ScopeError::UnknownPod { .. })));
+}
+
+#[test]
+fn every_resource_obeys_envoys_validation_rules() {
+    let settings = MeshSettings { access_log: true, ..MeshSettings::default() };
+    let rule = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: r}
+spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}}}
+";
+    let snapshot = with_settings(settings, &[MESH, SPLIT, rule]);
+    for scope in snapshot.scopes() {
+        for of in ResourceType::ALL {
+            for resource in snapshot.resources(scope, of).iter() {
+                let report =
+                    outrigger_xds_api::validate::validate(of.message_name(), &resource.content.value);
+                let name = &resource.name;
+                assert!(report.violations.is_empty(), "{name}: {:?}", report.violations);
+                assert!(report.unknown.is_empty(), "{name}: {:?}", report.unknown);
+                assert!(report.deprecated.is_empty(), "{name}: {:?}", report.deprecated);
+            }
+        }
+    }
 }

@@ -383,7 +383,7 @@ mod tests {
     #[test]
     fn json_is_typed_and_in_order() {
         let object = json!({
-            "z": "%RESPONSE_CODE%", "a": "%DURATION%",
+            "z": "%RESPONSE_CODE%", "status": "%RESP(:STATUS)%", "a": "%DURATION%",
             "m": {"q": "%PROTOCOL%", "b": ["%BYTES_SENT%", "x%BYTES_SENT%"]},
             "missing": "%REQ(X-NO)%", "mixed": "%RESPONSE_CODE%-%REQ(X-NO)%", "n": 3.0, "t": true,
             "flags": "%RESPONSE_FLAGS%", "st": "%START_TIME%", "s": "%START_TIME(%s)%", "ua": "%REQ(USER-AGENT)%", "null": null,
@@ -395,14 +395,14 @@ mod tests {
         assert_eq!(
             line(&format, &info),
             "{\"a\":12,\"flags\":\"-\",\"m\":{\"b\":[1234,\"x1234\"],\"q\":\"HTTP/1.1\"},\"missing\":null,\"mixed\":\"200--\",\
-             \"n\":3,\"null\":null,\"s\":\"1795239037\",\"st\":\"2026-11-21T05:30:37.138Z\",\"t\":true,\
+             \"n\":3,\"null\":null,\"s\":\"1795239037\",\"st\":\"2026-11-21T05:30:37.138Z\",\"status\":\"200\",\"t\":true,\
              \"ua\":\"a\\\"b\\\\c\u{e9}\",\"z\":200}\n"
         );
         let format = Format::compile_json(object, true, &mut CapturePlan::default()).unwrap();
         assert_eq!(
             line(&format, &request(&plan, &[])),
             "{\"a\":12,\"flags\":\"-\",\"m\":{\"b\":[1234,\"x1234\"],\"q\":\"HTTP/1.1\"},\"mixed\":\"200-\",\"n\":3,\
-             \"s\":\"1795239037\",\"st\":\"2026-11-21T05:30:37.138Z\",\"t\":true,\"z\":200}\n"
+             \"s\":\"1795239037\",\"st\":\"2026-11-21T05:30:37.138Z\",\"status\":\"200\",\"t\":true,\"z\":200}\n"
         );
     }
 

@@ -70,7 +70,10 @@ pub(super) enum Operator {
     },
     UpstreamHost,
     UpstreamHostName,
+    /// By its `alt_stat_name`.
     UpstreamCluster,
+    /// By its name.
+    UpstreamClusterRaw,
     UpstreamLocalAddress(AddressPart),
     UpstreamRemoteAddress(AddressPart),
     UpstreamRequestAttemptCount,
@@ -145,8 +148,8 @@ impl Operator {
             "RESPONSE_TX_DURATION" => Operator::ResponseTxDuration,
             "UPSTREAM_HOST" => Operator::UpstreamHost,
             "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName,
-            // They differ for clusters with an `alt_stat_name` only, which do not exist here.
-            "UPSTREAM_CLUSTER" | "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamCluster,
+            "UPSTREAM_CLUSTER" => Operator::UpstreamCluster,
+            "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamClusterRaw,
             "UPSTREAM_LOCAL_ADDRESS" => Operator::UpstreamLocalAddress(Whole),
             "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::UpstreamLocalAddress(WithoutPort),
             "UPSTREAM_LOCAL_PORT" => Operator::UpstreamLocalAddress(Port),
@@ -200,6 +203,11 @@ impl Operator {
             Operator::ResponseCode => number(info.response_code.into(), out),
             Operator::ResponseCodeDetails => response_code_details(info, out),
             Operator::ConnectionTerminationDetails => text(info.connection_termination_details, out),
+            // Text also when there is none: `"-"`, not `null`, in JSON.
+            Operator::ResponseFlags | Operator::ResponseFlagsLong if info.flags.is_empty() => {
+                out.push(b'-');
+                Appended::Text
+            }
             Operator::ResponseFlags => joined(info.flags.short_codes(), out),
             Operator::ResponseFlagsLong => joined(info.flags.long_names(), out),
             Operator::BytesReceived => number(info.bytes_received, out),
@@ -217,7 +225,11 @@ impl Operator {
                         out.extend_from_slice(&value[..value.len().min(*length)]);
                         Appended::Text
                     }
-                    None if matches!(main, Header::Status) => number(info.response_code.into(), out),
+                    // A header is text, this one too.
+                    None if *main == Header::Status && info.response_code != 0 => {
+                        number(info.response_code.into(), out);
+                        Appended::Text
+                    }
                     None => Appended::Empty,
                 }
             }
@@ -228,7 +240,8 @@ impl Operator {
                 Some(host) if !host.hostname.is_empty() => text(Some(&host.hostname), out),
                 host => address(host.as_ref().map(|h| &h.address), AddressPart::Whole, out),
             },
-            Operator::UpstreamCluster => text(info.upstream_cluster.as_ref().map(|c| &*c.name), out),
+            Operator::UpstreamCluster => text(info.upstream_cluster.as_ref().map(|c| c.stats.name()), out),
+            Operator::UpstreamClusterRaw => text(info.upstream_cluster.as_ref().map(|c| &*c.name), out),
             Operator::UpstreamLocalAddress(part) => match info.upstream_local_address {
                 Some(local) => socket_address(local, *part, out),
                 None => Appended::Empty,
@@ -379,7 +392,6 @@ fn milliseconds(value: Option<Duration>, out: &mut Vec<u8>) -> Appended {
     }
 }
 
-/// Response flags print `-` themselves when there is none, so that it is `"-"` in JSON too, as in Envoy.
 fn joined(names: impl Iterator<Item = &'static str>, out: &mut Vec<u8>) -> Appended {
     let start = out.len();
     for name in names {
@@ -387,9 +399,6 @@ fn joined(names: impl Iterator<Item = &'static str>, out: &mut Vec<u8>) -> Appen
             out.push(b',');
         }
         out.extend_from_slice(name.as_bytes());
-    }
-    if out.len() == start {
-        out.push(b'-');
     }
     Appended::Text
 }

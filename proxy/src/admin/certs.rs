@@ -21,8 +21,8 @@ pub struct CertificateEntry {
     pub chain: Vec<CertificateDetails>,
 }
 
-/// Whole days from `now` until the certificate expires; 0 when it has. Also for `envoy_server_days_until_first_cert_expiring`.
-pub fn days_until_expiration(certificate: &CertificateDetails, now: SystemTime) -> u64 {
+/// Whole days from `now` until the certificate expires; 0 when it has.
+pub(super) fn days_until_expiration(certificate: &CertificateDetails, now: SystemTime) -> u64 {
     certificate.not_after.duration_since(now).map_or(0, |left| left.as_secs() / 86_400)
 }
 

@@ -47,7 +47,7 @@ pub(super) fn text(entries: &[ClusterEntry]) -> String {
     let mut out = String::new();
     for ClusterEntry { cluster, added_via_api } in entries {
         let name = &cluster.name;
-        let _ = writeln!(out, "{name}::observability_name::{name}");
+        let _ = writeln!(out, "{name}::observability_name::{}", cluster.stats.name());
         if cluster.outlier.is_some() {
             // Success rates are not measured; Envoy prints -1 then.
             for what in ["outlier::success_rate_average", "outlier::success_rate_ejection_threshold"] {
@@ -113,7 +113,7 @@ pub(super) fn json(entries: &[ClusterEntry]) -> Value {
                 "added_via_api": added_via_api,
                 "host_statuses": hosts,
                 "circuit_breakers": {"thresholds": thresholds},
-                "observability_name": &*cluster.name,
+                "observability_name": cluster.stats.name(),
             })
         })
         .collect();

@@ -10,9 +10,9 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 
 use super::query::Query;
-use super::{AdminState, AdminView, Drain, ServerState, certs, clusters, config_dump};
+use super::{AdminState, Drain, ServerState, certs, clusters, config_dump};
 use crate::logging::{LogLevel, parse_component_levels};
-use crate::stats::{Memory, Selection, Stats};
+use crate::stats::{Memory, Selection};
 
 pub(super) type Reply = Response<Full<Bytes>>;
 
@@ -84,20 +84,20 @@ static ENDPOINTS: [Endpoint; 19] = [
         s.view.quit();
         text("OK\n")
     }),
-    get("/ready", "print server state, return 200 if LIVE, otherwise return 503", |s, _| ready(&*s.view)),
+    get("/ready", "print server state, return 200 if LIVE, otherwise return 503", |s, _| ready(s)),
     post("/reopen_logs", "reopen access logs", |s, _| {
         s.log_files.reopen();
         text("OK\n")
     }),
     get("/server_info", "print server version/status information", |s, _| json_reply(&server_info(s))),
     get("/stats", "print server stats (usedonly, filter=, format=json|prometheus|text)", |s, q| {
-        show_stats(&s.stats, q)
+        show_stats(s, q)
     }),
     get("/stats/prometheus", "print server stats in prometheus format (usedonly, filter=)", |s, q| {
-        prometheus(&s.stats, q)
+        prometheus(s, q)
     }),
     // What the kubelet asks for on its own port works here too.
-    get("/healthz/ready", "the same as /ready", |s, _| ready(&*s.view)),
+    get("/healthz/ready", "the same as /ready", |s, _| ready(s)),
     get("/favicon.ico", "nothing", |_, _| reply(StatusCode::NOT_FOUND, TEXT, "")),
 ];
 
@@ -114,17 +114,17 @@ pub(super) fn respond(state: &AdminState, method: &Method, path: &str, query: Op
 }
 
 /// Answers on the port for scrapers.
-pub(super) fn respond_prometheus(stats: &Stats, path: &str, query: Option<&str>) -> Reply {
+pub(super) fn respond_prometheus(state: &AdminState, path: &str, query: Option<&str>) -> Reply {
     match path {
-        "/stats/prometheus" => prometheus(stats, &Query::parse(query)),
+        "/stats/prometheus" => prometheus(state, &Query::parse(query)),
         _ => reply(StatusCode::NOT_FOUND, TEXT, "the metrics are at /stats/prometheus\n"),
     }
 }
 
 /// Answers on the port for the kubelet.
-pub(super) fn respond_readiness(view: &dyn AdminView, path: &str) -> Reply {
+pub(super) fn respond_readiness(state: &AdminState, path: &str) -> Reply {
     match path {
-        "/healthz/ready" => ready(view),
+        "/healthz/ready" => ready(state),
         _ => reply(StatusCode::NOT_FOUND, TEXT, "readiness is at /healthz/ready\n"),
     }
 }
@@ -157,8 +157,8 @@ fn home() -> Reply {
     reply(StatusCode::OK, "text/html; charset=UTF-8", page)
 }
 
-fn ready(view: &dyn AdminView) -> Reply {
-    let state = view.state();
+fn ready(state: &AdminState) -> Reply {
+    let state = state.view.state();
     let status = if state == ServerState::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     reply(status, TEXT, format!("{}\n", state.as_str()))
 }
@@ -172,22 +172,24 @@ fn selection(query: &Query) -> Result<Selection, String> {
     Ok(Selection { used_only: query.has("usedonly"), filter: regex(query, "filter")? })
 }
 
-fn show_stats(stats: &Stats, query: &Query) -> Reply {
+fn show_stats(state: &AdminState, query: &Query) -> Reply {
     let selection = match selection(query) {
         Ok(selection) => selection,
         Err(error) => return bad_request(error),
     };
+    state.refresh_stats();
     match query.get("format") {
-        None | Some("text") => text(stats.text(&selection)),
-        Some("json") => reply(StatusCode::OK, JSON, stats.json(&selection).to_string()),
-        Some("prometheus") => prometheus(stats, query),
+        None | Some("text") => text(state.stats.text(&selection)),
+        Some("json") => reply(StatusCode::OK, JSON, state.stats.json(&selection).to_string()),
+        Some("prometheus") => prometheus(state, query),
         Some(_) => bad_request("usage: /stats?format=(json|prometheus|text)\n"),
     }
 }
 
-fn prometheus(stats: &Stats, query: &Query) -> Reply {
+fn prometheus(state: &AdminState, query: &Query) -> Reply {
+    state.refresh_stats();
     match selection(query) {
-        Ok(selection) => reply(StatusCode::OK, PROMETHEUS, stats.prometheus(&selection)),
+        Ok(selection) => reply(StatusCode::OK, PROMETHEUS, state.stats.prometheus(&selection)),
         Err(error) => bad_request(error),
     }
 }

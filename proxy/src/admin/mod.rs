@@ -14,8 +14,9 @@ mod serve;
 mod tests;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
-pub use certs::{CertificateEntry, days_until_expiration};
+pub use certs::CertificateEntry;
 pub use serve::{serve, serve_prometheus, serve_readiness};
 
 use crate::access_log::LogFiles;
@@ -118,6 +119,25 @@ pub struct AdminState {
     pub log_files: Arc<LogFiles>,
     /// Its process log.
     pub logging: Arc<Logging>,
+}
+
+impl AdminState {
+    /// Brings statistics up to date that only the view knows. Called before statistics are shown.
+    fn refresh_stats(&self) {
+        let (server, state, now) = (self.stats.server(), self.view.state(), SystemTime::now());
+        server.state.set(state.number());
+        server.live.set(i64::from(state == ServerState::Live));
+        let certificates = self.view.certs();
+        let days = certificates
+            .iter()
+            .flat_map(|entry| entry.chain.iter().chain(&entry.ca))
+            .map(|certificate| certs::days_until_expiration(certificate, now))
+            .min();
+        // Without any certificate the gauge stays untouched, at zero.
+        if let Some(days) = days {
+            server.days_until_first_cert_expiring.set(i64::try_from(days).unwrap_or(i64::MAX));
+        }
+    }
 }
 
 impl std::fmt::Debug for AdminState {

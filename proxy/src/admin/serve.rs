@@ -10,9 +10,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+use super::AdminState;
 use super::endpoints::{self, Reply};
-use super::{AdminState, AdminView};
-use crate::stats::Stats;
 
 /// Between two attempts to accept when that fails (no file descriptor left).
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
@@ -27,16 +26,16 @@ pub async fn serve(listener: TcpListener, state: AdminState) {
 }
 
 /// Serves `/stats/prometheus` and nothing else, until it is dropped.
-pub async fn serve_prometheus(listener: TcpListener, stats: Arc<Stats>) {
+pub async fn serve_prometheus(listener: TcpListener, state: AdminState) {
     accept(listener, move |request| {
-        endpoints::respond_prometheus(&stats, request.uri().path(), request.uri().query())
+        endpoints::respond_prometheus(&state, request.uri().path(), request.uri().query())
     })
     .await;
 }
 
 /// Serves `/healthz/ready` and nothing else, until it is dropped.
-pub async fn serve_readiness(listener: TcpListener, view: Arc<dyn AdminView>) {
-    accept(listener, move |request| endpoints::respond_readiness(&*view, request.uri().path())).await;
+pub async fn serve_readiness(listener: TcpListener, state: AdminState) {
+    accept(listener, move |request| endpoints::respond_readiness(&state, request.uri().path())).await;
 }
 
 async fn accept(

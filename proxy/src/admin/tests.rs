@@ -18,7 +18,7 @@ use crate::cluster::{
     CircuitBreakers, ConnectionSettings, EndpointSet, HostSpec, MeshDestination, Thresholds, UpstreamProtocol,
 };
 use crate::config::live::Live;
-use crate::transport_socket::UpstreamTransport;
+use crate::transport_socket::{CertificateDetails, UpstreamTransport};
 
 /// A server that does nothing but remember.
 struct Server {
@@ -60,7 +60,14 @@ impl AdminView for Server {
     }
 
     fn certs(&self) -> Vec<CertificateEntry> {
-        Vec::new()
+        let certificate = |days: u64| CertificateDetails {
+            serial: "1".into(),
+            sans: Vec::new(),
+            not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::now() + Duration::from_secs(days * 86_400 + 3_600),
+        };
+        let (chain, ca) = (vec![certificate(9)], vec![certificate(30)]);
+        vec![CertificateEntry { chain_path: "default".into(), chain, ca_path: "ROOTCA".into(), ca }]
     }
 
     fn command_line_options(&self) -> Value {
@@ -335,7 +342,16 @@ fn facts_of_the_process() {
     assert!(info["uptime_current_epoch"].as_str().unwrap().ends_with('s'));
     let resident: u64 = admin.json("/memory")["total_physical_bytes"].as_str().unwrap().parse().unwrap();
     assert!(resident > 1 << 20);
-    assert_eq!(admin.json("/certs"), json!({"certificates": []}));
+    let certs = &admin.json("/certs")["certificates"][0];
+    assert_eq!(certs["cert_chain"][0]["days_until_expiration"], "9");
+    assert_eq!(certs["ca_cert"][0]["path"], "ROOTCA");
+    let filter = "filter=server.(state|live|days)";
+    assert_eq!(
+        admin.get(&format!("/stats?{filter}")).1,
+        "server.days_until_first_cert_expiring: 9\nserver.live: 0\nserver.state: 3\n"
+    );
+    admin.post("/healthcheck/ok");
+    assert!(admin.get(&format!("/stats/prometheus?{filter}")).1.contains("\nenvoy_server_live 1\n"));
 }
 
 #[test]
@@ -367,8 +383,8 @@ async fn three_ports_over_real_connections() {
         listener
     };
     tokio::spawn(serve(listen().await, admin.state.clone()));
-    tokio::spawn(serve_prometheus(listen().await, admin.state.stats.clone()));
-    tokio::spawn(serve_readiness(listen().await, admin.state.view.clone()));
+    tokio::spawn(serve_prometheus(listen().await, admin.state.clone()));
+    tokio::spawn(serve_readiness(listen().await, admin.state.clone()));
     assert!(fetch(addresses[0], "/ready").await.ends_with("\r\n\r\nLIVE\n"));
     assert!(fetch(addresses[1], "/stats/prometheus?usedonly").await.contains("envoy_server_uptime"));
     assert!(fetch(addresses[1], "/quitquitquit").await.starts_with("HTTP/1.1 404 "));

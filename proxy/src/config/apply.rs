@@ -62,6 +62,8 @@ pub struct Leaf<T> {
     pub value: T,
     /// Its version, as the sender calls it.
     pub version: Arc<str>,
+    /// The wire form of a load assignment; empty for a secret.
+    pub wire: Box<[u8]>,
     hash: u64,
 }
 
@@ -86,6 +88,15 @@ pub struct Configuration {
     /// Types of which the process waits for the first answer, and until when.
     awaited: Vec<ResourceType>,
     awaited_until: Option<Instant>,
+}
+
+/// What a start waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject {
+    /// CDS.
+    Clusters,
+    /// LDS.
+    Listeners,
 }
 
 /// The names that are wanted of the types that are asked for by name.
@@ -119,10 +130,16 @@ impl Configuration {
         }
     }
 
-    /// The process is not initialized before the first answer about each of these types has come, or `until`.
-    pub fn await_first(&mut self, types: &[ResourceType], until: Instant) {
-        self.awaited = types.to_vec();
-        self.awaited_until = (!types.is_empty()).then_some(until);
+    /// The process is not initialized before the first answer about each of these has come, or `until`.
+    pub fn await_first(&mut self, subjects: impl IntoIterator<Item = Subject>, until: Instant) {
+        self.awaited = subjects
+            .into_iter()
+            .map(|subject| match subject {
+                Subject::Clusters => ResourceType::Cluster,
+                Subject::Listeners => ResourceType::Listener,
+            })
+            .collect();
+        self.awaited_until = (!self.awaited.is_empty()).then_some(until);
     }
 
     /// Whether everything is there that the process waits for at its start.
@@ -278,8 +295,17 @@ impl Configuration {
         now: Instant,
     ) -> Result<(), Invalid> {
         let hash = super::compile::values::content_hash(&[&update.resource.value]);
-        let offer =
-            Offer { hash, version: update.version.into(), is_static, deadline: now + WARMING_TIMEOUT };
+        let offer = Offer {
+            // Key material is not kept twice.
+            wire: match resource_type {
+                ResourceType::Secret => Box::default(),
+                _ => update.resource.value.as_slice().into(),
+            },
+            hash,
+            version: update.version.into(),
+            is_static,
+            deadline: now + WARMING_TIMEOUT,
+        };
         if !is_static && self.is_static(resource_type, update.name) {
             // As in Envoy: what the bootstrap says stands.
             tracing::warn!(
@@ -341,7 +367,12 @@ impl Configuration {
         let compiled = compile_endpoints(&message, &mut cx);
         let (assignment, _) = cx.finish(kind(ResourceType::ClusterLoadAssignment), update.name, compiled)?;
         let name = assignment.name.clone();
-        let leaf = Leaf { value: Arc::new(assignment), version: offer.version, hash: offer.hash };
+        let leaf = Leaf {
+            value: Arc::new(assignment),
+            version: offer.version,
+            wire: offer.wire,
+            hash: offer.hash,
+        };
         self.assignments.insert(name.clone(), leaf);
         for user in self.endpoint_users.get(&name).cloned().unwrap_or_default() {
             self.publish_endpoints(&user);
@@ -410,7 +441,7 @@ impl Configuration {
             }
             Secret::Validation(context) => registry.validations.cell(update.name).publish(context.clone()),
         }
-        let leaf = Leaf { value: secret, version: offer.version, hash: offer.hash };
+        let leaf = Leaf { value: secret, version: offer.version, wire: offer.wire, hash: offer.hash };
         self.secrets.insert(update.name.into(), leaf);
         Ok(())
     }

@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod compile;
 pub mod listeners;
+pub mod dump;
 pub mod handle;
 pub mod live;
 pub mod registry;

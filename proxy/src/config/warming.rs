@@ -33,6 +33,8 @@ pub enum AtDeadline {
 #[derive(Debug)]
 pub struct Slot<T> {
     active: Option<T>,
+    /// The active version, encoded; for people who ask what is configured.
+    active_wire: Wire,
     waiting: Option<Waiting<T>>,
     removed: bool,
     /// Hash of the newest version's wire form.
@@ -44,9 +46,13 @@ pub struct Slot<T> {
     is_static: bool,
 }
 
+/// An encoded resource: a tenth of the decoded one.
+type Wire = Box<[u8]>;
+
 #[derive(Debug)]
 struct Waiting<T> {
     value: T,
+    wire: Wire,
     /// `None`: it has passed.
     deadline: Option<Instant>,
 }
@@ -70,6 +76,21 @@ impl<T> Slot<T> {
     /// Both versions.
     pub fn versions(&self) -> impl Iterator<Item = &T> {
         self.active().into_iter().chain(self.waiting())
+    }
+
+    /// The published version, encoded.
+    pub fn active_wire(&self) -> Option<&[u8]> {
+        self.active.as_ref().map(|_| &*self.active_wire)
+    }
+
+    /// The version that waits, encoded.
+    pub fn waiting_wire(&self) -> Option<&[u8]> {
+        self.waiting.as_ref().map(|w| &*w.wire)
+    }
+
+    /// The newest version, encoded.
+    pub fn newest_wire(&self) -> Option<&[u8]> {
+        self.waiting_wire().or(self.active_wire())
     }
 
     /// Its sender has removed it, but something still refers to it.
@@ -96,6 +117,8 @@ impl<T> Slot<T> {
 /// What is said about a version when it is offered.
 #[derive(Debug, Clone)]
 pub struct Offer {
+    /// Its wire form.
+    pub wire: Box<[u8]>,
     /// Hash of its wire form.
     pub hash: u64,
     /// Its version, as its sender calls it.
@@ -177,18 +200,15 @@ impl<T> Slots<T> {
 
     /// Takes in a new version. It replaces one that is still waiting.
     pub fn offer(&mut self, name: &Arc<str>, value: T, offer: Offer) {
-        let Offer { hash, version, is_static, deadline } = offer;
-        let waiting = Some(Waiting { value, deadline: Some(deadline) });
+        let Offer { wire, hash, version, is_static, deadline } = offer;
+        let waiting = Some(Waiting { value, wire, deadline: Some(deadline) });
         let updated = SystemTime::now();
-        match self.slots.get_mut(name) {
-            Some(slot) => {
-                *slot = Slot { active: slot.active.take(), waiting, removed: false, hash, version, updated, is_static }
-            }
-            None => {
-                let slot = Slot { active: None, waiting, removed: false, hash, version, updated, is_static };
-                self.slots.insert(name.clone(), slot);
-            }
+        let mut slot =
+            Slot { active: None, active_wire: Box::default(), waiting, removed: false, hash, version, updated, is_static };
+        if let Some(old) = self.slots.remove(name) {
+            (slot.active, slot.active_wire) = (old.active, old.active_wire);
         }
+        self.slots.insert(name.clone(), slot);
         self.removed.remove(name);
         self.waiting.insert(name.clone());
     }
@@ -213,7 +233,9 @@ impl<T> Slots<T> {
             if !may_miss && misses(&waiting.value) {
                 return true;
             }
-            let replaced = std::mem::replace(&mut slot.active, slot.waiting.take().map(|w| w.value));
+            let Some(Waiting { value, wire, .. }) = slot.waiting.take() else { return false };
+            slot.active_wire = wire;
+            let replaced = slot.active.replace(value);
             activated.push(Activated { name: name.clone(), replaced });
             false
         });
@@ -265,7 +287,7 @@ mod tests {
     use super::*;
 
     fn offer(hash: u64, deadline: Instant) -> Offer {
-        Offer { hash, version: "v".into(), is_static: false, deadline }
+        Offer { wire: Box::default(), hash, version: "v".into(), is_static: false, deadline }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `envoy_cluster_*`: one upstream cluster.
 
-use super::scope::scope;
+use super::scope::{Scope as _, scope};
 use super::{Gauge, ResponseClasses, ResponseCodes, SslStats};
 
 /// Which circuit breakers of one priority are open (1) or closed (0).
@@ -110,6 +110,11 @@ scope! {
 }
 
 impl ClusterStats {
+    /// The name that the cluster has in statistics: its `alt_stat_name`, else its name.
+    pub fn name(&self) -> &str {
+        &self.labels()[0]
+    }
+
     /// Counts a finished response: by code, by class, and as completed.
     pub fn response(&self, code: u16) {
         self.upstream_rq_completed.inc();

@@ -63,8 +63,9 @@ impl HttpStats {
 }
 
 scope! {
-    /// Updates of one route configuration.
-    RdsStats in "rds" ["envoy_rds_route_config"] {
+    /// Updates of one route configuration. Envoy has these for each connection manager (label `envoy_http_conn_manager_prefix`);
+    /// here connection managers share a route configuration, and its updates are counted once.
+    RdsStats in "http.rds" ["envoy_rds_route_config"] {
         Counter update_attempt "Updates asked for.";
         Counter update_success "Updates applied.";
         Counter update_failure "Updates that failed on their way.";

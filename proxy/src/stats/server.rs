@@ -27,7 +27,7 @@ scope! {
         Gauge memory_physical_size as "server.memory_physical_size" "Resident memory, bytes.";
         Gauge days_until_first_cert_expiring as "server.days_until_first_cert_expiring"
             "Days until the first certificate in use expires.";
-        Gauge version as "server.version" "The version as a number.";
+        Gauge version as "server.version" "The version as a number: 1002003 is 1.2.3.";
 
         Counter listener_added as "listener_manager.listener_added" "Listeners added.";
         Counter listener_modified as "listener_manager.listener_modified" "Listeners changed.";
@@ -73,9 +73,10 @@ scope! {
 }
 
 impl ServerStats {
-    /// Brings up to date what nobody counts: time and memory. Called before statistics are read.
+    /// Brings up to date what nobody counts: time, memory, version. Called before statistics are read.
     pub fn refresh(&self) {
         self.uptime.set(i64::try_from(self.started.0.elapsed().as_secs()).unwrap_or(i64::MAX));
+        self.version.set(version_number());
         if let Some(memory) = Memory::read() {
             self.memory_allocated.set(memory.resident_bytes);
             self.memory_physical_size.set(memory.resident_bytes);
@@ -87,6 +88,13 @@ impl ServerStats {
     pub fn uptime_s(&self) -> u64 {
         self.started.0.elapsed().as_secs()
     }
+}
+
+fn version_number() -> i64 {
+    let part = |text: &str| text.parse::<i64>().unwrap_or(0);
+    part(env!("CARGO_PKG_VERSION_MAJOR")) * 1_000_000
+        + part(env!("CARGO_PKG_VERSION_MINOR")) * 1_000
+        + part(env!("CARGO_PKG_VERSION_PATCH"))
 }
 
 /// Memory of this process.

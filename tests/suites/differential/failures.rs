@@ -71,6 +71,35 @@ fn circuit_breakers() {
     ]);
 }
 
+fn ejecting(world: &World, name: &str, more: Value) -> Value {
+    let mut settings = json!({"outlier_detection": {
+        "consecutive_5xx": 3, "max_ejection_percent": 100, "base_ejection_time": "60s", "interval": "60s"}});
+    bootstrap::overlay(&mut settings, more);
+    bootstrap::cluster(name, &[world.up.addr()], settings)
+}
+
+#[test]
+fn ejection() {
+    let three_errors = ["/503", "/503", "/ok", "/503", "/503", "/503", "/ok"];
+    compare_cases(&[
+        to("no panic", "ejecting")
+            .clusters(|world| {
+                let never = json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}});
+                vec![ejecting(world, "ejecting", never)]
+            })
+            .paths(&three_errors),
+        to("panic at 50 %", "panicking")
+            .clusters(|world| vec![ejecting(world, "panicking", Value::Null)])
+            .paths(&three_errors),
+        to("resets count", "resetting")
+            .clusters(|world| {
+                let never = json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}});
+                vec![ejecting(world, "resetting", never)]
+            })
+            .paths(&["/reset", "/close", "/reset", "/ok"]),
+    ]);
+}
+
 /// While one request is held, the next one overflows; after it, requests pass again.
 fn one_held_one_more(target: &Target<'_>, view: &mut View) {
     let gate = hold(&target.world.up);

@@ -16,7 +16,7 @@ pub enum TcpBehaviour {
     Echo,
     /// Speaks first, then echoes.
     Greet(Vec<u8>),
-    /// Resets the connection at once.
+    /// Resets the connection once bytes have arrived.
     Reset,
     /// Accepts and never sends a byte.
     Stall,
@@ -78,6 +78,7 @@ impl Drop for TcpUpstream {
 fn serve(mut stream: TcpStream, behaviour: TcpBehaviour) {
     match &behaviour {
         TcpBehaviour::Reset => {
+            let _ = stream.read(&mut [0; 1024]);
             let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
             return;
         }

@@ -40,6 +40,8 @@ pub(crate) struct ListenerCx {
 pub struct CompiledListener {
     /// The listener itself.
     pub listener: Arc<Listener>,
+    /// `traffic_direction` is INBOUND.
+    pub is_inbound: bool,
     /// All its chains, the default one included, each with what it refers to.
     pub chains: Vec<(Arc<FilterChain>, References)>,
 }
@@ -107,7 +109,6 @@ pub fn compile_listener(
     if !values::boolean(enable_reuse_port, true) {
         cx.ignored("enable_reuse_port");
     }
-    informational!(traffic_direction);
     let first = values::address(cx, "address", address);
     let more = cx.each("additional_addresses", additional_addresses, |additional, cx| {
         let wire::AdditionalAddress { address, socket_options, tcp_keepalive } = additional;
@@ -162,7 +163,8 @@ pub fn compile_listener(
         addresses,
         name,
     };
-    Ok(CompiledListener { listener: Arc::new(listener), chains: all })
+    let is_inbound = *traffic_direction == core::TrafficDirection::Inbound as i32;
+    Ok(CompiledListener { listener: Arc::new(listener), is_inbound, chains: all })
 }
 
 /// Envoy names a listener's statistics by its address.

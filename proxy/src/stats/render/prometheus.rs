@@ -172,7 +172,7 @@ fn family_name(group: &str, name: &str) -> String {
     if group.is_empty() {
         if name.starts_with("outrigger_") { name } else { format!("envoy_{name}") }
     } else {
-        format!("envoy_{group}_{name}")
+        format!("envoy_{}_{name}", group.replace('.', "_"))
     }
 }
 
@@ -387,12 +387,15 @@ mod tests {
         up.circuit_breakers[1].rq_open.set(1);
         up.outlier_detection_ejections_active.set(2);
         stats.server().config_ignored_fields_total.inc();
+        let routes = stats.rds("80");
+        routes.update_success.inc();
         let page = stats.prometheus(&Selection::default());
         for line in [
             "envoy_listener_ssl_handshake{envoy_listener_address=\"127.0.0.1_10001\"} 1",
             "envoy_cluster_circuit_breakers_high_rq_open{envoy_cluster_name=\"a\\\"b\"} 1",
             "envoy_cluster_outlier_detection_ejections_active{envoy_cluster_name=\"a\\\"b\"} 2",
             "envoy_listener_manager_lds_update_success 0",
+            "envoy_http_rds_update_success{envoy_rds_route_config=\"80\"} 1",
             "outrigger_config_ignored_fields_total 1",
             "# TYPE envoy_cluster_membership_total untyped",
             "# TYPE envoy_cluster_upstream_rq_total counter",

@@ -1,0 +1,381 @@
+//! The life of the process: bootstrap → workers → dynamic configuration → drain → end.
+//!
+//! [`Server`] lives on the main runtime (a current-thread one). Tests run it in process; the binary adds flags and signals.
+
+mod concurrency;
+mod shutdown;
+mod view;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+pub use concurrency::default_concurrency;
+
+use crate::access_log::LogFiles;
+use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
+use crate::bootstrap::{Bootstrap, Document, Located, NodeFlags, compile_bootstrap};
+use crate::cluster::outlier;
+use crate::config::apply::{Configuration, Subject};
+use crate::config::compile::{CompileCx, Inputs, Invalid};
+use crate::config::handle::ConfigurationHandle;
+use crate::config::listeners::Change;
+use crate::config::registry::Registry;
+use crate::config::warming::WARMING_TIMEOUT;
+use crate::identity::{self, IdentityHandle, IdentityOptions};
+use crate::logging::Logging;
+use crate::net::Address;
+use crate::stats::{PeerLabels, Stats};
+use crate::worker::{self, Command, Shared, WorkerHandle};
+use crate::xds::{self, AdsOptions};
+use view::View;
+
+/// How the process runs; what it does is in the bootstrap.
+#[derive(Debug)]
+pub struct Options {
+    /// `--concurrency`: number of workers, at least 1.
+    pub concurrency: usize,
+    /// `--drain-time-s`: how long connections may take to end.
+    pub drain_time: Duration,
+    /// `--service-*`.
+    pub node: NodeFlags,
+    /// The process log.
+    pub logging: Arc<Logging>,
+    /// What `/server_info` shows as the command line.
+    pub command_line: serde_json::Value,
+    /// Bearer token for the control plane.
+    pub token_file: Option<PathBuf>,
+    /// The workload's identity, for a sidecar.
+    pub identity: Option<IdentityOptions>,
+    /// This workload in mesh metrics, for a sidecar.
+    pub labels: Option<PeerLabels>,
+    /// Serves `/stats/prometheus`, for a sidecar.
+    pub prometheus_address: Option<SocketAddr>,
+    /// Serves `/healthz/ready`, for a sidecar.
+    pub status_address: Option<SocketAddr>,
+}
+
+impl Options {
+    /// A plain proxy with one worker, as tests want it.
+    pub fn new(logging: Arc<Logging>) -> Self {
+        Self {
+            concurrency: 1,
+            drain_time: Duration::from_secs(600),
+            node: NodeFlags::default(),
+            logging,
+            command_line: serde_json::Value::Null,
+            token_file: None,
+            identity: None,
+            labels: None,
+            prometheus_address: None,
+            status_address: None,
+        }
+    }
+}
+
+/// Why a process does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is refused.
+    #[error("{}", lines(.0))]
+    Invalid(Vec<Located>),
+    /// Something that it needs is not to be had.
+    #[error("{0}")]
+    Failed(String),
+}
+
+fn lines(problems: &[Located]) -> String {
+    problems.iter().map(Located::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// What happens to the process from outside.
+#[derive(Debug)]
+enum Event {
+    /// `/quitquitquit`: end now.
+    Quit,
+    /// `SIGTERM`: drain, then end.
+    Shutdown,
+    /// `/drain_listeners`.
+    Drain(Drain),
+}
+
+/// The configuration before anything runs, and what it leads to.
+struct Prepared {
+    configuration: Configuration,
+    bootstrap: Bootstrap,
+    ejections: UnboundedReceiver<outlier::Ejection>,
+    identity: Option<IdentityHandle>,
+}
+
+/// Compiles everything that is static, with sockets for `workers` (0: none).
+fn prepare(
+    document: Document,
+    node: &NodeFlags,
+    identity: Option<IdentityHandle>,
+    workers: usize,
+) -> Result<Prepared, StartError> {
+    let stats = Stats::new();
+    let (events, ejections) = outlier::channel();
+    let mut registry = Registry::default();
+    if let Some(identity) = &identity {
+        registry.identity_certificate = identity.certificate.clone();
+        registry.identity_validation = identity.roots.clone();
+    }
+    let mut inputs = Inputs {
+        registry,
+        log_files: LogFiles::new(stats.clone()),
+        stats,
+        ejections: events,
+        read_file: Box::new(|path| std::fs::read(path)),
+        source_address: None,
+        known_clusters: Default::default(),
+        has_ads: false,
+        has_identity: identity.is_some(),
+    };
+    let refused = |prefix: &str, invalid: &Invalid| StartError::Invalid(document.locate(prefix, invalid));
+    let bootstrap = compile_bootstrap(document.message.clone(), node, CompileCx::new(&mut inputs, true))
+        .map_err(|invalid| refused("", &invalid))?;
+    inputs.has_ads = bootstrap.ads_cluster.is_some();
+    inputs.source_address = bootstrap.source_address;
+    let mut configuration = Configuration::new(inputs, workers);
+    let now = Instant::now();
+    let mut problems = Vec::new();
+    for one in &bootstrap.resources {
+        if let Err(invalid) = configuration.apply_static(one.resource_type, &one.resource, now) {
+            problems.extend(document.locate(&one.path, &invalid));
+        }
+    }
+    if let Some(cluster) = &bootstrap.ads_cluster
+        && !configuration.inputs().known_clusters.contains(cluster.as_str())
+    {
+        let path = "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name";
+        let reason = format!("Unknown gRPC client cluster '{cluster}'");
+        problems.extend(document.locate("", &Invalid::one("bootstrap", "", path, reason)));
+    }
+    if !problems.is_empty() {
+        return Err(StartError::Invalid(problems));
+    }
+    Ok(Prepared { configuration, bootstrap, ejections, identity })
+}
+
+/// `--mode validate`: everything but running.
+///
+/// # Errors
+/// As a start would have them, addresses in use apart: nothing is bound.
+pub fn validate(document: Document, node: &NodeFlags) -> Result<(), StartError> {
+    prepare(document, node, None, 0).map(drop)
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Server {
+    view: Arc<View>,
+    workers: Workers,
+    events: UnboundedReceiver<Event>,
+    drain_time: Duration,
+    /// Where the admin interface listens, with the port that the system picked.
+    admin_address: Option<SocketAddr>,
+    /// End with the server.
+    tasks: Vec<JoinHandle<()>>,
+    /// Change the configuration; end when draining begins.
+    sources: Vec<JoinHandle<()>>,
+    _identity: Option<Arc<IdentityHandle>>,
+}
+
+/// The workers; empty once they have ended.
+type Workers = Arc<Mutex<Vec<WorkerHandle>>>;
+
+impl Server {
+    /// Starts everything. Must be called on a tokio runtime, which then is the main runtime.
+    ///
+    /// # Errors
+    /// The configuration is refused, an address is in use, threads cannot be made.
+    pub async fn start(document: Document, options: Options) -> Result<Self, StartError> {
+        let failed = |e: std::io::Error| StartError::Failed(e.to_string());
+        let identity = options.identity.map(identity::start).transpose().map_err(StartError::Failed)?;
+        let Prepared { configuration, bootstrap, ejections, identity } =
+            prepare(document, &options.node, identity, options.concurrency)?;
+        let stats = configuration.inputs().stats.clone();
+        let log_files = configuration.inputs().log_files.clone();
+        if let Some(labels) = options.labels {
+            stats.mesh().set_local(labels);
+        }
+        stats.server().concurrency.set(i64::try_from(options.concurrency).unwrap_or(i64::MAX));
+        let admin = bind_admin(bootstrap.admin.as_ref()).await?;
+        let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
+        let prometheus = bind(options.prometheus_address).await?;
+        let status = bind(options.status_address).await?;
+
+        let shared = Shared::new(stats.clone());
+        let workers: Vec<WorkerHandle> = (0..options.concurrency)
+            .map(|index| worker::spawn(index, shared.clone()))
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        let workers: Workers = Arc::new(Mutex::new(workers));
+        let told = workers.clone();
+        let configuration = Arc::new(ConfigurationHandle::new(
+            configuration,
+            Box::new(move |change| tell(&told.lock().unwrap_or_else(PoisonError::into_inner), change)),
+        ));
+        configuration.update(|c| {
+            let awaited = [
+                (Subject::Clusters, bootstrap.wants_clusters),
+                (Subject::Listeners, bootstrap.wants_listeners),
+            ];
+            let awaited = awaited.into_iter().filter_map(|(subject, wanted)| wanted.then_some(subject));
+            c.await_first(awaited, Instant::now() + WARMING_TIMEOUT);
+            c.settle(Instant::now());
+        });
+        let (sender, events) = unbounded_channel();
+        let node = crate::config::dump::node(&bootstrap.node);
+        let view = Arc::new(View::new(configuration.clone(), shared, sender, options.command_line, node));
+        view.set_state(ServerState::Initializing);
+
+        let mut tasks = vec![tokio::spawn(outlier::monitor(ejections)), spawn_initialized(&view, &configuration)];
+        let state = AdminState {
+            view: view.clone(),
+            stats: stats.clone(),
+            log_files,
+            logging: options.logging,
+        };
+        tasks.extend(admin.map(|listener| tokio::spawn(admin::serve(listener, state))));
+        tasks.extend(prometheus.map(|listener| tokio::spawn(admin::serve_prometheus(listener, stats))));
+        tasks.extend(status.map(|listener| tokio::spawn(admin::serve_readiness(listener, view.clone()))));
+
+        let deadlines = configuration.clone();
+        let mut sources = vec![tokio::spawn(async move { deadlines.keep_deadlines().await })];
+        let identity = identity.map(Arc::new);
+        if let Some(identity) = identity.clone() {
+            let configuration = configuration.clone();
+            sources.push(tokio::spawn(async move {
+                identity.ready().await;
+                configuration.update(|c| c.settle(Instant::now()));
+            }));
+        }
+        if let Some(cluster) = bootstrap.ads_cluster {
+            let ads = AdsOptions {
+                cluster,
+                node: bootstrap.node,
+                wants_listeners: bootstrap.wants_listeners,
+                wants_clusters: bootstrap.wants_clusters,
+                token_file: options.token_file,
+            };
+            sources.push(tokio::spawn(xds::run(ads, configuration)));
+        }
+        let drain_time = options.drain_time;
+        Ok(Self { view, workers, events, drain_time, admin_address, tasks, sources, _identity: identity })
+    }
+
+    /// What runs, for the admin interface and for tests.
+    pub fn view(&self) -> Arc<dyn AdminView> {
+        self.view.clone()
+    }
+
+    /// Where the admin interface listens.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin_address
+    }
+
+    /// Ends when everything that a start waits for is there, or the time for it (15 s) is over.
+    pub fn initialized(&self) -> impl Future<Output = ()> + Send + 'static {
+        let configuration = self.view.configuration().clone();
+        async move { configuration.initialized().await }
+    }
+
+    /// A way to make the server drain and end from elsewhere.
+    pub fn shutdown_handle(&self) -> ShutdownHandle {
+        ShutdownHandle(self.view.clone())
+    }
+}
+
+/// Ends a server.
+#[derive(Debug, Clone)]
+pub struct ShutdownHandle(Arc<View>);
+
+impl ShutdownHandle {
+    /// Drains, then ends. A second call ends at once.
+    pub fn shutdown(&self) {
+        self.0.send(Event::Shutdown);
+    }
+
+    /// Ends at once.
+    pub fn quit(&self) {
+        self.0.send(Event::Quit);
+    }
+}
+
+fn spawn_initialized(view: &Arc<View>, configuration: &Arc<ConfigurationHandle>) -> JoinHandle<()> {
+    let (view, configuration) = (view.clone(), configuration.clone());
+    tokio::spawn(async move {
+        configuration.initialized().await;
+        view.initialized();
+        tracing::info!(target: "main", "all dependencies initialized, taking traffic");
+    })
+}
+
+async fn bind_admin(address: Option<&Address>) -> Result<Option<TcpListener>, StartError> {
+    match address {
+        None => Ok(None),
+        Some(Address::Ip(ip)) => bind(Some(*ip)).await,
+        Some(Address::Pipe(path)) => Err(StartError::Failed(format!(
+            "admin.address.pipe: the admin interface on a Unix socket ('{}') is not supported",
+            path.display()
+        ))),
+    }
+}
+
+async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    match TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(e) => Err(StartError::Failed(format!("cannot bind '{address}': {e}"))),
+    }
+}
+
+/// A change of the listeners as commands.
+fn tell(workers: &[WorkerHandle], change: Change) {
+    let all = |command: &dyn Fn() -> Command| workers.iter().for_each(|worker| worker.send(command()));
+    match change {
+        Change::Listen { listener, sockets } => {
+            for (worker, sockets) in workers.iter().zip(sockets) {
+                worker.send(Command::Listen { listener: listener.clone(), sockets });
+            }
+        }
+        Change::Stop { name, gone } => {
+            all(&|| Command::StopListening { name: name.clone() });
+            all(&|| Command::DrainChains { gone: gone.clone() });
+        }
+        Change::Rebind { name } => all(&|| Command::StopListening { name: name.clone() }),
+        Change::DrainChains { gone, .. } => all(&|| Command::DrainChains { gone: gone.clone() }),
+    }
+}
+
+impl Server {
+    /// Downstream connections that are open now.
+    fn active_connections(&self) -> usize {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().map(WorkerHandle::active_connections).sum()
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        workers.iter().for_each(|worker| worker.send(command()));
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        self.view.shared()
+    }
+
+    fn set_draining(&self) {
+        self.shared().draining.store(true, Ordering::Relaxed);
+        self.view.set_state(ServerState::Draining);
+    }
+}

@@ -1,0 +1,182 @@
+//! Configuration that changes under load: not one request fails and no connection is closed, in whatever order the
+//! resources of a change arrive.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use outrigger_tests::ads::FakeAds;
+use outrigger_tests::resources::{
+    CLUSTER, ENDPOINT, ROUTE, ads_bootstrap, eds_cluster, endpoints, listener, routes,
+};
+use outrigger_tests::upstream::Reply;
+use outrigger_tests::{Bootstrap, Proxy, RawClient, Upstream, addr, wait};
+
+/// Keep-alive clients that send one request after the other until they are stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<Result<(), String>>>,
+}
+
+impl Load {
+    fn start(addr: SocketAddr, clients: usize) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let clients = (0..clients).map(|_| {
+            let (stop, answered) = (stop.clone(), answered.clone());
+            thread::spawn(move || {
+                let mut client = RawClient::connect(addr).map_err(|error| format!("connect: {error}"))?;
+                while !stop.load(Ordering::Acquire) {
+                    let number = answered.fetch_add(1, Ordering::AcqRel);
+                    let response = client
+                        .get("h", "/")
+                        .map_err(|error| format!("request {number}, connection: {error}"))?;
+                    if response.status != 200 || response.headers.lists("connection", "close") {
+                        return Err(format!("request {number}: {response:?}, {}", response.text()));
+                    }
+                }
+                Ok(())
+            })
+        });
+        Load { clients: clients.collect(), stop, answered }
+    }
+
+    /// Waits until so many more requests were sent.
+    fn more(&self, requests: usize) {
+        let goal = self.answered.load(Ordering::Acquire) + requests;
+        wait::until("the load goes on", || {
+            self.answered.load(Ordering::Acquire) >= goal || self.clients.iter().any(JoinHandle::is_finished)
+        });
+    }
+
+    /// Stops the clients and fails with what they met.
+    #[track_caller]
+    fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Release);
+        let results = self.clients.into_iter().map(|client| client.join().unwrap());
+        let failures: Vec<String> = results.filter_map(Result::err).collect();
+        assert!(failures.is_empty(), "{failures:#?}");
+        self.answered.load(Ordering::Acquire)
+    }
+}
+
+struct Mesh {
+    ads: FakeAds,
+    upstreams: Vec<Upstream>,
+    addr: SocketAddr,
+    _proxy: Proxy,
+    _bootstrap: Bootstrap,
+}
+
+impl Mesh {
+    /// A proxy whose route `routes` names the cluster `first` at upstream 0.
+    fn start() -> Self {
+        let upstreams: Vec<Upstream> = ["0", "1", "2"]
+            .map(|name| {
+                let upstream = Upstream::start();
+                upstream.answer(Reply::status(200, name));
+                upstream
+            })
+            .into();
+        let (ads, addr) = (FakeAds::start(), addr::free_addr());
+        ads.set("first", eds_cluster("first"));
+        ads.set("first", endpoints("first", &[upstreams[0].addr()]));
+        ads.set("routes", routes("routes", "first"));
+        ads.set("ingress", listener("ingress", addr, "routes"));
+        let bootstrap = Bootstrap::new();
+        bootstrap.write_value(&ads_bootstrap(ads.addr()));
+        let proxy = Proxy::outrigger(&bootstrap);
+        let mesh = Mesh { ads, upstreams, addr, _proxy: proxy, _bootstrap: bootstrap };
+        mesh.wait_for("0");
+        mesh
+    }
+
+    fn wait_for(&self, name: &str) {
+        wait::until(&format!("upstream {name} answers"), || {
+            let answer = RawClient::connect(self.addr).and_then(|mut client| client.get("h", "/"));
+            answer.is_ok_and(|response| response.status == 200 && response.text() == name)
+        });
+    }
+}
+
+#[test]
+fn endpoints_change_under_load() {
+    let mesh = Mesh::start();
+    let load = Load::start(mesh.addr, 4);
+    for round in 0..300 {
+        let chosen: Vec<SocketAddr> =
+            mesh.upstreams.iter().filter(|_| fastrand::bool()).map(Upstream::addr).collect();
+        let chosen = if chosen.is_empty() { vec![mesh.upstreams[round % 3].addr()] } else { chosen };
+        mesh.ads.set("first", endpoints("first", &chosen));
+        load.more(10);
+    }
+    mesh.ads.set("first", endpoints("first", &[mesh.upstreams[2].addr()]));
+    mesh.wait_for("2");
+    assert!(load.finish() > 3_000);
+}
+
+#[test]
+fn a_route_moves_to_new_clusters_under_load_whatever_comes_first() {
+    let mesh = Mesh::start();
+    let load = Load::start(mesh.addr, 4);
+    let mut old = "first".to_owned();
+    for round in 0..100 {
+        let name = format!("cluster-{round}");
+        let upstream = &mesh.upstreams[(round + 1) % 3];
+        let mut steps: [(u8, &dyn Fn()); 3] = [
+            (0, &|| mesh.ads.set(&name, eds_cluster(&name))),
+            (1, &|| mesh.ads.set(&name, endpoints(&name, &[upstream.addr()]))),
+            (2, &|| mesh.ads.set("routes", routes("routes", &name))),
+        ];
+        fastrand::shuffle(&mut steps);
+        for (_, step) in steps {
+            step();
+            load.more(3);
+        }
+        mesh.wait_for(&((round + 1) % 3).to_string());
+        // The old cluster goes; nothing names it any more.
+        mesh.ads.remove(CLUSTER, &old);
+        mesh.ads.remove(ENDPOINT, &old);
+        old = name;
+        load.more(5);
+    }
+    load.finish();
+}
+
+#[test]
+fn a_cluster_that_a_route_still_names_serves_on_when_it_is_removed() {
+    let mesh = Mesh::start();
+    let load = Load::start(mesh.addr, 2);
+    mesh.ads.remove(CLUSTER, "first");
+    load.more(200);
+    mesh.ads.set("second", eds_cluster("second"));
+    mesh.ads.set("second", endpoints("second", &[mesh.upstreams[1].addr()]));
+    mesh.ads.set("routes", routes("routes", "second"));
+    mesh.wait_for("1");
+    load.more(200);
+    load.finish();
+}
+
+#[test]
+fn equal_resources_again_change_nothing() {
+    let mesh = Mesh::start();
+    let load = Load::start(mesh.addr, 2);
+    let connections = || mesh.upstreams[0].connections();
+    load.more(50);
+    let before = connections();
+    for _ in 0..50 {
+        mesh.ads.set("first", eds_cluster("first"));
+        mesh.ads.set("first", endpoints("first", &[mesh.upstreams[0].addr()]));
+        mesh.ads.set("routes", routes("routes", "first"));
+        mesh.ads.set("ingress", listener("ingress", mesh.addr, "routes"));
+        mesh.ads.clear_verdicts();
+        load.more(5);
+    }
+    mesh.ads.set("routes", routes("routes", "first"));
+    assert_eq!(mesh.ads.wait_verdict(ROUTE).error, None);
+    load.finish();
+    // Pooled connections were kept too: the same two clients need no new ones.
+    assert_eq!(connections(), before);
+}
