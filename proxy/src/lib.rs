@@ -4,6 +4,9 @@
 //! move bytes (`listener`, `transport_socket`, `http`, `tcp`, `route`, `cluster`). Data goes from main to the workers only as
 //! immutable values behind an `Arc`, through `config::live`.
 
+// The compiled configuration nests deeply (down to rustls), and the compiler looks through all of it for `Send` and `Sync`.
+#![recursion_limit = "256"]
+
 pub mod access_log;
 pub mod admin;
 pub mod bootstrap;
@@ -12,11 +15,12 @@ pub mod config;
 pub mod http;
 pub mod identity;
 pub mod listener;
-mod mesh_peers;
 pub mod logging;
+mod mesh_peers;
 pub mod net;
 pub mod route;
 pub mod server;
+pub mod sidecar;
 pub mod stats;
 pub mod stream_info;
 pub mod tcp;

@@ -9,12 +9,12 @@ use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::thread::JoinHandle;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::Sleep;
 
 use crate::access_log::LogBuffers;
@@ -77,7 +77,7 @@ pub enum Command {
 pub struct WorkerHandle {
     commands: UnboundedSender<Command>,
     active: Arc<AtomicUsize>,
-    thread: JoinHandle<()>,
+    thread: thread::JoinHandle<()>,
 }
 
 impl WorkerHandle {
@@ -107,7 +107,7 @@ pub fn spawn(index: usize, shared: Arc<Shared>) -> io::Result<WorkerHandle> {
     let (commands, received) = unbounded_channel();
     let active = Arc::new(AtomicUsize::new(0));
     let counted = active.clone();
-    let thread = std::thread::Builder::new().name(format!("worker_{index}")).spawn(move || {
+    let thread = thread::Builder::new().name(format!("worker_{index}")).spawn(move || {
         // Built on the thread that it belongs to; that it can be built was tried above.
         let Ok(runtime) =
             tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())
@@ -151,18 +151,21 @@ impl Worker {
             logs: LogBuffers::new(),
             timers: Timers::default(),
         });
-        // Dropping a sender ends that accept loop.
-        let mut accepting: FxHashMap<Arc<str>, Vec<oneshot::Sender<()>>> = FxHashMap::default();
+        let mut accepting: FxHashMap<Arc<str>, Vec<JoinHandle<()>>> = FxHashMap::default();
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Listen { listener, sockets }) => {
-                        let loops = sockets.into_iter().map(|socket| worker.accept(&listener, socket));
+                        let loops = sockets.into_iter().map(|socket| {
+                            spawn_local(listener::accept_loop(worker.clone(), listener.clone(), socket))
+                        });
                         accepting.entry(listener.name().clone()).or_default().extend(loops);
                     }
-                    Some(Command::StopListening { name }) => drop(accepting.remove(&name)),
+                    Some(Command::StopListening { name }) => {
+                        accepting.remove(&name).into_iter().flatten().for_each(|accept| accept.abort());
+                    }
                     Some(Command::DrainChains { gone }) => worker.connections.drain(|c| gone.contains(&c.chain_id)),
                     Some(Command::Drain) => worker.connections.drain(|_| true),
                     Some(Command::Exit) | None => break,
@@ -170,26 +173,11 @@ impl Worker {
                 _ = tick.tick() => worker.tick(),
             }
         }
-        drop(accepting);
+        accepting.into_values().flatten().for_each(|accept| accept.abort());
         worker.connections.kill();
         // One turn of the runtime, so that connections see it and write their log lines.
         tokio::task::yield_now().await;
         worker.logs.flush();
-    }
-
-    fn accept(self: &Rc<Self>, listener: &Arc<Live<Listener>>, socket: ListenSocket) -> oneshot::Sender<()> {
-        let (sender, dropped) = oneshot::channel::<()>();
-        let stop = async {
-            let _ = dropped.await;
-        };
-        let accept = listener::accept_loop(self.clone(), listener.clone(), socket, stop);
-        let name = listener.name().clone();
-        tokio::task::spawn_local(async move {
-            if let Err(error) = accept.await {
-                tracing::error!(target: "listener", "{name}: cannot accept: {error}");
-            }
-        });
-        sender
     }
 
     fn tick(&self) {
@@ -419,7 +407,7 @@ where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
+        spawn_local(async move {
             future.await;
         });
     }

@@ -80,7 +80,12 @@ impl Document {
         } else {
             let bytes = message.encode_to_vec();
             self.message.merge(bytes.as_slice()).map_err(|e| {
-                vec![Located { source: source.to_owned(), position: None, path: String::new(), reason: e.to_string() }]
+                vec![Located {
+                    source: source.to_owned(),
+                    position: None,
+                    path: String::new(),
+                    reason: e.to_string(),
+                }]
             })?;
         }
         self.texts.push(Text { source: source.to_owned(), tree });

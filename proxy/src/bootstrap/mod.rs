@@ -132,7 +132,8 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
     if let Some(layers) = &layered_runtime {
         cx.field("layered_runtime", |cx| runtime::check(cx, layers));
     }
-    let dynamic = cx.field("dynamic_resources", |cx| compile_dynamic(cx, dynamic_resources.unwrap_or_default()));
+    let dynamic =
+        cx.field("dynamic_resources", |cx| compile_dynamic(cx, dynamic_resources.unwrap_or_default()));
     let source_address =
         cx.field("cluster_manager", |cx| compile_cluster_manager(cx, cluster_manager.unwrap_or_default()));
     let admin = match admin {
@@ -144,7 +145,13 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
     if dynamic.ads_cluster.is_some() {
         for (name, value) in [("id", &node.id), ("cluster", &node.cluster)] {
             if value.is_empty() {
-                cx.refuse(&format!("node.{name}"), format!("node '{name}' is required with ADS: set it in the bootstrap or by --service-{}", if name == "id" { "node" } else { "cluster" }));
+                cx.refuse(
+                    &format!("node.{name}"),
+                    format!(
+                        "node '{name}' is required with ADS: set it in the bootstrap or by --service-{}",
+                        if name == "id" { "node" } else { "cluster" }
+                    ),
+                );
             }
         }
     }

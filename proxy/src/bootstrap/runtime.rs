@@ -51,8 +51,9 @@ fn check_keys(cx: &mut CompileCx<'_>, prefix: &str, layer: &Struct) {
 
 fn check_key(cx: &mut CompileCx<'_>, key: &str, value: &Value) {
     let field = format!("[\"{key}\"]");
-    let is_about_envoy_itself =
-        ["envoy.reloadable_features.", "envoy.restart_features.", "re2."].iter().any(|prefix| key.starts_with(prefix));
+    let is_about_envoy_itself = ["envoy.reloadable_features.", "envoy.restart_features.", "re2."]
+        .iter()
+        .any(|prefix| key.starts_with(prefix));
     if is_about_envoy_itself {
         cx.ignored(&field);
         return;

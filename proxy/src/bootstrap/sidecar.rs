@@ -131,7 +131,9 @@ fn node(options: &SidecarOptions) -> core::Node {
     core::Node {
         id,
         cluster: format!("{app}.{pod_namespace}"),
-        metadata: Some(protobuf::Struct { fields: metadata.iter().map(|(k, v)| (k.clone(), value(v))).collect() }),
+        metadata: Some(protobuf::Struct {
+            fields: metadata.iter().map(|(k, v)| (k.clone(), value(v))).collect(),
+        }),
         ..Default::default()
     }
 }
@@ -145,7 +147,9 @@ fn value(json: &serde_json::Value) -> protobuf::Value {
         Value::Bool(b) => Kind::BoolValue(*b),
         Value::Number(n) => Kind::NumberValue(n.as_f64().unwrap_or_default()),
         Value::String(s) => Kind::StringValue(s.clone()),
-        Value::Array(list) => Kind::ListValue(protobuf::ListValue { values: list.iter().map(value).collect() }),
+        Value::Array(list) => {
+            Kind::ListValue(protobuf::ListValue { values: list.iter().map(value).collect() })
+        }
         Value::Object(map) => Kind::StructValue(protobuf::Struct {
             fields: map.iter().map(|(k, v)| (k.clone(), value(v))).collect(),
         }),
@@ -222,9 +226,9 @@ fn xds_tls(roots: &std::path::Path, ip: IpAddr) -> core::TransportSocket {
                 ..Default::default()
             }),
             alpn_protocols: vec!["h2".to_owned()],
-            validation_context_type: Some(
-                tls::common_tls_context::ValidationContextType::ValidationContext(validation),
-            ),
+            validation_context_type: Some(tls::common_tls_context::ValidationContextType::ValidationContext(
+                validation,
+            )),
             ..Default::default()
         }),
         ..Default::default()

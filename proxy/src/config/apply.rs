@@ -243,8 +243,8 @@ impl Configuration {
             self.awaited_until,
         ]
         .into_iter()
-            .flatten()
-            .min()
+        .flatten()
+        .min()
     }
 
     /// Takes in one delta and says what was refused; those keep their last good version.
@@ -271,9 +271,14 @@ impl Configuration {
     ///
     /// # Errors
     /// It is invalid, or its name or address is taken.
-    pub fn apply_static(&mut self, resource_type: ResourceType, any: &Any, now: Instant) -> Result<(), Invalid> {
-        let name = resource::name_of(any)
-            .map_err(|e| Invalid::one(kind(resource_type), "", "", e.to_string()))?;
+    pub fn apply_static(
+        &mut self,
+        resource_type: ResourceType,
+        any: &Any,
+        now: Instant,
+    ) -> Result<(), Invalid> {
+        let name =
+            resource::name_of(any).map_err(|e| Invalid::one(kind(resource_type), "", "", e.to_string()))?;
         let exists = match resource_type {
             ResourceType::Cluster => self.clusters.get(&name).is_some(),
             ResourceType::Listener => self.listeners.get(&name).is_some(),
@@ -343,7 +348,11 @@ impl Configuration {
         let (compiled, references) = cx.finish(kind(ResourceType::Cluster), update.name, compiled)?;
         let stats = self.inputs.stats.server();
         let is_new = self.clusters.get(update.name).is_none();
-        if is_new { stats.cluster_added.inc() } else { stats.cluster_modified.inc() }
+        if is_new {
+            stats.cluster_added.inc()
+        } else {
+            stats.cluster_modified.inc()
+        }
         let name = compiled.cluster.name.clone();
         for endpoints in &references.endpoints {
             let users = self.endpoint_users.entry(endpoints.clone()).or_default();
@@ -361,18 +370,18 @@ impl Configuration {
         if self.assignments.get(update.name).is_some_and(|a| a.hash == offer.hash) {
             return Ok(());
         }
-        let message = decode(ResourceType::ClusterLoadAssignment, update, |m: &endpoint_wire::ClusterLoadAssignment| &m.cluster_name)?;
+        let message = decode(
+            ResourceType::ClusterLoadAssignment,
+            update,
+            |m: &endpoint_wire::ClusterLoadAssignment| &m.cluster_name,
+        )?;
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_endpoints(&message, &mut cx);
         let (assignment, _) = cx.finish(kind(ResourceType::ClusterLoadAssignment), update.name, compiled)?;
         let name = assignment.name.clone();
-        let leaf = Leaf {
-            value: Arc::new(assignment),
-            version: offer.version,
-            wire: offer.wire,
-            hash: offer.hash,
-        };
+        let leaf =
+            Leaf { value: Arc::new(assignment), version: offer.version, wire: offer.wire, hash: offer.hash };
         self.assignments.insert(name.clone(), leaf);
         for user in self.endpoint_users.get(&name).cloned().unwrap_or_default() {
             self.publish_endpoints(&user);
@@ -384,7 +393,8 @@ impl Configuration {
         if self.routes.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
-        let message = decode(ResourceType::RouteConfiguration, update, |m: &route_wire::RouteConfiguration| &m.name)?;
+        let message =
+            decode(ResourceType::RouteConfiguration, update, |m: &route_wire::RouteConfiguration| &m.name)?;
         let previous = self.routes.get(update.name).and_then(Slot::newest).map(|v| &*v.routes);
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
@@ -419,7 +429,11 @@ impl Configuration {
         bound_elsewhere(&self.listeners, &compiled).map_err(refused)?;
         let sockets = bind(self.listeners.get(&name), &compiled, self.workers).map_err(refused)?;
         let stats = self.inputs.stats.server();
-        if self.listeners.get(&name).is_none() { stats.listener_added.inc() } else { stats.listener_modified.inc() }
+        if self.listeners.get(&name).is_none() {
+            stats.listener_added.inc()
+        } else {
+            stats.listener_modified.inc()
+        }
         self.listeners.offer(&name, ListenerVersion { compiled, references, sockets }, offer);
         self.references_changed = true;
         Ok(())
@@ -532,9 +546,8 @@ impl Configuration {
 
     fn activate_routes(&mut self, now: Instant) {
         let clusters = &self.clusters;
-        let activated = self
-            .routes
-            .activate(now, AtDeadline::ActivateFirst, |v| misses_cluster(&v.references, clusters));
+        let activated =
+            self.routes.activate(now, AtDeadline::ActivateFirst, |v| misses_cluster(&v.references, clusters));
         for one in activated {
             let Some(version) = self.routes.active(&one.name) else { continue };
             retain(&mut self.cluster_users, &version.references);
@@ -650,7 +663,8 @@ fn misses_secret(
     references.secrets.iter().any(|name| !secrets.contains_key(name))
         || references.identity_secrets.iter().any(|name| {
             (*name == *registry.identity_certificate.name() && registry.identity_certificate.peek().is_none())
-                || (*name == *registry.identity_validation.name() && registry.identity_validation.peek().is_none())
+                || (*name == *registry.identity_validation.name()
+                    && registry.identity_validation.peek().is_none())
         })
 }
 

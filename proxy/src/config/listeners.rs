@@ -76,7 +76,11 @@ impl ListenerVersion {
     }
 
     /// What the workers are told when this version takes the place of `replaced`.
-    pub(super) fn changes(&self, cell: &Arc<Live<Listener>>, replaced: Option<&ListenerVersion>) -> Vec<Change> {
+    pub(super) fn changes(
+        &self,
+        cell: &Arc<Live<Listener>>,
+        replaced: Option<&ListenerVersion>,
+    ) -> Vec<Change> {
         let name = &self.compiled.listener.name;
         let mut changes = Vec::new();
         let same_sockets = |old: &ListenerVersion| {
@@ -116,7 +120,11 @@ impl ListenerVersion {
     }
 
     fn sockets_of(&self, worker: usize) -> std::io::Result<Vec<ListenSocket>> {
-        self.sockets.iter().filter_map(|bound| bound.sockets.get(worker)).map(ListenSocket::try_clone).collect()
+        self.sockets
+            .iter()
+            .filter_map(|bound| bound.sockets.get(worker))
+            .map(ListenSocket::try_clone)
+            .collect()
     }
 }
 
@@ -165,7 +173,9 @@ pub(super) fn bound_elsewhere(
             slot.versions().any(|version| version.compiled.listener.addresses.contains(address))
         };
         if let Some((other, _)) = others.find(|(_, slot)| has(slot)) {
-            return Err(format!("error adding listener: '{name}' has duplicate address '{address}' as existing listener '{other}'"));
+            return Err(format!(
+                "error adding listener: '{name}' has duplicate address '{address}' as existing listener '{other}'"
+            ));
         }
     }
     Ok(())

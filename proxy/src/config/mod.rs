@@ -7,9 +7,9 @@
 
 pub mod apply;
 pub mod compile;
-pub mod listeners;
 pub mod dump;
 pub mod handle;
+pub mod listeners;
 pub mod live;
 pub mod registry;
 pub mod warming;

@@ -203,8 +203,16 @@ impl<T> Slots<T> {
         let Offer { wire, hash, version, is_static, deadline } = offer;
         let waiting = Some(Waiting { value, wire, deadline: Some(deadline) });
         let updated = SystemTime::now();
-        let mut slot =
-            Slot { active: None, active_wire: Box::default(), waiting, removed: false, hash, version, updated, is_static };
+        let mut slot = Slot {
+            active: None,
+            active_wire: Box::default(),
+            waiting,
+            removed: false,
+            hash,
+            version,
+            updated,
+            is_static,
+        };
         if let Some(old) = self.slots.remove(name) {
             (slot.active, slot.active_wire) = (old.active, old.active_wire);
         }

@@ -27,12 +27,16 @@ fn quota() -> Option<usize> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let (Some(_), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
         // Inside a container the group is mounted at the root, whatever its path outside.
         for path in [path, ""] {
             let path = path.trim_end_matches('/');
             let quota = if controllers.is_empty() {
-                fs::read_to_string(format!("/sys/fs/cgroup{path}/cpu.max")).ok().and_then(|text| parse_max(&text))
+                fs::read_to_string(format!("/sys/fs/cgroup{path}/cpu.max"))
+                    .ok()
+                    .and_then(|text| parse_max(&text))
             } else if controllers.split(',').any(|c| c == "cpu") {
                 let read = |file| fs::read_to_string(format!("/sys/fs/cgroup/cpu{path}/{file}")).ok();
                 read("cpu.cfs_quota_us")

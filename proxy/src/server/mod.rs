@@ -239,16 +239,19 @@ impl Server {
         let view = Arc::new(View::new(configuration.clone(), shared, sender, options.command_line, node));
         view.set_state(ServerState::Initializing);
 
-        let mut tasks = vec![tokio::spawn(outlier::monitor(ejections)), spawn_initialized(&view, &configuration)];
-        let state = AdminState {
-            view: view.clone(),
-            stats: stats.clone(),
-            log_files,
-            logging: options.logging,
-        };
-        tasks.extend(admin.map(|listener| tokio::spawn(admin::serve(listener, state))));
-        tasks.extend(prometheus.map(|listener| tokio::spawn(admin::serve_prometheus(listener, stats))));
-        tasks.extend(status.map(|listener| tokio::spawn(admin::serve_readiness(listener, view.clone()))));
+        let mut tasks =
+            vec![tokio::spawn(outlier::monitor(ejections)), spawn_initialized(&view, &configuration)];
+        let state =
+            AdminState { view: view.clone(), stats: stats.clone(), log_files, logging: options.logging };
+        if let Some(listener) = admin {
+            tasks.push(tokio::spawn(admin::serve(listener, state.clone())));
+        }
+        if let Some(listener) = prometheus {
+            tasks.push(tokio::spawn(admin::serve_prometheus(listener, state.clone())));
+        }
+        if let Some(listener) = status {
+            tasks.push(tokio::spawn(admin::serve_readiness(listener, state)));
+        }
 
         let deadlines = configuration.clone();
         let mut sources = vec![tokio::spawn(async move { deadlines.keep_deadlines().await })];

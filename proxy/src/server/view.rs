@@ -73,7 +73,10 @@ impl View {
     pub(super) fn listener_names(&self, inbound_only: bool) -> Vec<Arc<str>> {
         self.configuration.read(|c| {
             let active = c.listeners().iter().filter_map(|(name, slot)| Some((name, slot.active()?)));
-            active.filter(|(_, v)| !inbound_only || v.compiled.is_inbound).map(|(name, _)| name.clone()).collect()
+            active
+                .filter(|(_, v)| !inbound_only || v.compiled.is_inbound)
+                .map(|(name, _)| name.clone())
+                .collect()
         })
     }
 
@@ -138,7 +141,8 @@ impl AdminView for View {
         self.configuration.read(|c| {
             let mut entries = Vec::new();
             let registry = &c.inputs().registry;
-            let (certificate, roots) = (registry.identity_certificate.get(), registry.identity_validation.get());
+            let (certificate, roots) =
+                (registry.identity_certificate.get(), registry.identity_validation.get());
             if certificate.is_some() || roots.is_some() {
                 entries.push(CertificateEntry {
                     ca_path: registry.identity_validation.name().to_string(),

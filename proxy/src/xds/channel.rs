@@ -25,8 +25,11 @@ pub(super) async fn connect(upstream: Arc<Cluster>) -> Result<Channel, String> {
         crate::transport_socket::UpstreamTransport::Tls(_) => "https",
     };
     // The authority is the cluster's name, as in Envoy.
-    let authority: String =
-        upstream.name.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' }).collect();
+    let authority: String = upstream
+        .name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' })
+        .collect();
     let uri = format!("{scheme}://{authority}");
     let endpoint = Endpoint::from_shared(uri)
         .map_err(|e| e.to_string())?
@@ -86,7 +89,11 @@ pub(super) struct Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }

@@ -44,7 +44,9 @@ pub async fn run(options: AdsOptions, configuration: Arc<ConfigurationHandle>) {
         sessions.iter_mut().for_each(Client::on_stream_closed);
         let pause = backoff.next();
         match outcome {
-            Ok(()) => tracing::info!(target: "config", "the control plane closed the stream; again in {pause:?}"),
+            Ok(()) => {
+                tracing::info!(target: "config", "the control plane closed the stream; again in {pause:?}")
+            }
             Err(error) => {
                 stats.server().lds_update_failure.inc();
                 stats.server().cds_update_failure.inc();

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::session::WILDCARD;
 use outrigger_xds_api::session::delta::Client;
 use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use outrigger_xds_api::ResourceType;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -59,8 +59,8 @@ pub(super) async fn run(
 /// `Bearer TOKEN` from the token file. Never part of an error.
 fn bearer_token(options: &AdsOptions) -> Result<Option<MetadataValue<tonic::metadata::Ascii>>, String> {
     let Some(path) = &options.token_file else { return Ok(None) };
-    let token =
-        std::fs::read_to_string(path).map_err(|e| format!("cannot read the token '{}': {e}", path.display()))?;
+    let token = std::fs::read_to_string(path)
+        .map_err(|e| format!("cannot read the token '{}': {e}", path.display()))?;
     let mut value: MetadataValue<_> = format!("Bearer {}", token.trim())
         .parse()
         .map_err(|_| format!("the token in '{}' has characters that a token cannot have", path.display()))?;
@@ -96,7 +96,9 @@ impl Stream<'_> {
     }
 
     fn want(&mut self, resource_type: ResourceType, names: Vec<String>) {
-        let Some(session) = self.sessions.iter_mut().find(|s| s.resource_type() == resource_type) else { return };
+        let Some(session) = self.sessions.iter_mut().find(|s| s.resource_type() == resource_type) else {
+            return;
+        };
         let dropped = session.set_subscription(names);
         if !dropped.is_empty() {
             self.configuration.update(|c| c.forget(resource_type, &dropped));
@@ -126,7 +128,9 @@ impl Stream<'_> {
         let updates: Vec<Update<'_>> = received
             .updated
             .iter()
-            .filter_map(|r| Some(Update { name: &r.name, version: &r.version, resource: r.resource.as_ref()? }))
+            .filter_map(|r| {
+                Some(Update { name: &r.name, version: &r.version, resource: r.resource.as_ref()? })
+            })
             .collect();
         let rejected = self
             .configuration

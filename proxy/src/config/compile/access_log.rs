@@ -81,7 +81,8 @@ fn compile_file_format(
             Format::compile_json(&json_object(fields), false, plan).map_err(|e| cx.refuse("json_format", e))
         }
         Some(AccessLogFormat::TypedJsonFormat(fields)) => {
-            Format::compile_json(&json_object(fields), false, plan).map_err(|e| cx.refuse("typed_json_format", e))
+            Format::compile_json(&json_object(fields), false, plan)
+                .map_err(|e| cx.refuse("typed_json_format", e))
         }
     }
 }
@@ -97,15 +98,21 @@ fn compile_log_format(
         return Format::compile(DEFAULT_FORMAT, plan).map_err(|e| cx.refuse("log_format", e));
     };
     cx.field("log_format", |cx| {
-        let SubstitutionFormatString { omit_empty_values, content_type, formatters, json_format_options, format } =
-            value;
+        let SubstitutionFormatString {
+            omit_empty_values,
+            content_type,
+            formatters,
+            json_format_options,
+            format,
+        } = value;
         unsupported!(cx; formatters);
         // Keys are always sorted: their order is lost on the wire. A content type is for local replies.
         ignored!(cx; content_type);
         informational!(json_format_options);
         match format {
-            Some(Wire::TextFormat(text)) => Format::compile_text(text, *omit_empty_values, plan)
-                .map_err(|e| cx.refuse("text_format", e)),
+            Some(Wire::TextFormat(text)) => {
+                Format::compile_text(text, *omit_empty_values, plan).map_err(|e| cx.refuse("text_format", e))
+            }
             Some(Wire::TextFormatSource(source)) => cx.field("text_format_source", |cx| {
                 let text = String::from_utf8(values::data(cx, source)?)
                     .map_err(|_| cx.refuse("", "the format is not UTF-8"))?;

@@ -13,7 +13,9 @@ pub(crate) fn compile_circuit_breakers(
     value: &Option<wire::CircuitBreakers>,
 ) -> Compiled<(Thresholds, Thresholds)> {
     let (mut default, mut high) = (Thresholds::default(), Thresholds::default());
-    let Some(wire::CircuitBreakers { thresholds, per_host_thresholds }) = value else { return Ok((default, high)) };
+    let Some(wire::CircuitBreakers { thresholds, per_host_thresholds }) = value else {
+        return Ok((default, high));
+    };
     unsupported!(cx; per_host_thresholds);
     let thresholds = cx.each("thresholds", thresholds, compile_thresholds)?;
     // The first entry of a priority counts, as in Envoy.

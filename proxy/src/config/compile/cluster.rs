@@ -188,7 +188,8 @@ fn compile_discovery(
             let Some(wire::cluster::EdsClusterConfig { eds_config, service_name }) = eds else {
                 return Err(cx.refuse("eds_cluster_config", "value is required"));
             };
-            let source = cx.field("eds_cluster_config", |cx| compile_config_source(cx, "eds_config", eds_config))?;
+            let source =
+                cx.field("eds_cluster_config", |cx| compile_config_source(cx, "eds_config", eds_config))?;
             if source != Source::Ads {
                 return Err(cx.refuse("eds_cluster_config.eds_config", "endpoints come over ads"));
             }
@@ -221,8 +222,11 @@ fn compile_lb(
         (Wire::LeastRequest, None) => Ok(LbPolicy::LeastRequest { choices: CHOICE_COUNT }),
         (Wire::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
             cx.field("least_request_lb_config", |cx| {
-                let wire::cluster::LeastRequestLbConfig { choice_count, active_request_bias, slow_start_config } =
-                    config;
+                let wire::cluster::LeastRequestLbConfig {
+                    choice_count,
+                    active_request_bias,
+                    slow_start_config,
+                } = config;
                 unsupported!(cx; active_request_bias, slow_start_config);
                 let choices = values::uint32(choice_count, CHOICE_COUNT);
                 if choices < 2 {
@@ -239,10 +243,7 @@ fn compile_lb(
 }
 
 /// Gives the panic threshold in percent.
-fn compile_common_lb(
-    cx: &mut CompileCx<'_>,
-    value: &Option<wire::cluster::CommonLbConfig>,
-) -> Compiled<u32> {
+fn compile_common_lb(cx: &mut CompileCx<'_>, value: &Option<wire::cluster::CommonLbConfig>) -> Compiled<u32> {
     let Some(config) = value else { return Ok(PANIC_PERCENT) };
     let wire::cluster::CommonLbConfig {
         healthy_panic_threshold,

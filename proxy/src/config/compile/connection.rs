@@ -39,13 +39,15 @@ pub(crate) fn compile_connection(
     previous: Option<&Connection>,
 ) -> Compiled<Connection> {
     let hash = connection_hash(cx, value);
-    let connect_timeout = values::duration(cx, "connect_timeout", &value.connect_timeout).unwrap_or(CONNECT_TIMEOUT);
+    let connect_timeout =
+        values::duration(cx, "connect_timeout", &value.connect_timeout).unwrap_or(CONNECT_TIMEOUT);
     if connect_timeout.is_zero() {
         cx.refuse("connect_timeout", "value must be greater than 0s");
     }
     let options = compile_protocol_options(cx, value);
     let source_address = compile_source_address(cx, &value.upstream_bind_config);
-    let transport = cx.field("transport_socket", |cx| compile_upstream_transport(cx, &value.transport_socket));
+    let transport =
+        cx.field("transport_socket", |cx| compile_upstream_transport(cx, &value.transport_socket));
     let tcp_keepalive = compile_connection_options(cx, &value.upstream_connection_options);
     let (options, transport, source_address) = (options?, transport?, source_address?);
     // Compiled all the same, to find what is wrong and what is referred to.
@@ -195,7 +197,9 @@ fn compile_http_protocol_options(
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
                     Err(cx.refuse("http3_protocol_options", "not supported"))
                 }
-                None => Err(cx.refuse("", "one of http_protocol_options or http2_protocol_options is required")),
+                None => {
+                    Err(cx.refuse("", "one of http_protocol_options or http2_protocol_options is required"))
+                }
             })?
         }
         Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => {
@@ -237,7 +241,8 @@ fn upstream_http_options(
 ) {
     let Some(options) = options else { return };
     cx.field(name, |cx| {
-        let core::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } = options;
+        let core::UpstreamHttpProtocolOptions { auto_sni, auto_san_validation, override_auto_sni_header } =
+            options;
         unsupported!(cx; auto_sni, auto_san_validation, override_auto_sni_header);
     });
 }
@@ -274,7 +279,9 @@ pub(crate) fn compile_bind_config(
     let Some(source) = source_address else { return Ok(None) };
     let source = cx.field("source_address", |cx| values::socket_address(cx, source))?;
     if source.port() != 0 {
-        return Err(cx.refuse("source_address.port_value", "only 0 is supported: one port makes one connection"));
+        return Err(
+            cx.refuse("source_address.port_value", "only 0 is supported: one port makes one connection")
+        );
     }
     Ok(Some(source.ip()).filter(|ip| !ip.is_unspecified()))
 }

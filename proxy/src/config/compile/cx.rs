@@ -224,7 +224,12 @@ impl<'a> CompileCx<'a> {
     ///
     /// # Errors
     /// Everything that was recorded.
-    pub fn finish<T>(self, kind: &'static str, name: &str, value: Compiled<T>) -> Result<(T, References), Invalid> {
+    pub fn finish<T>(
+        self,
+        kind: &'static str,
+        name: &str,
+        value: Compiled<T>,
+    ) -> Result<(T, References), Invalid> {
         match value {
             Ok(value) if self.problems.is_empty() => {
                 for path in &self.ignored {

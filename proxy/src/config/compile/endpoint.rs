@@ -27,7 +27,10 @@ pub struct Assignment {
 }
 
 /// Compiles a load assignment.
-pub fn compile_endpoints(value: &wire::ClusterLoadAssignment, cx: &mut CompileCx<'_>) -> Compiled<Assignment> {
+pub fn compile_endpoints(
+    value: &wire::ClusterLoadAssignment,
+    cx: &mut CompileCx<'_>,
+) -> Compiled<Assignment> {
     let wire::ClusterLoadAssignment { cluster_name, endpoints, named_endpoints, policy } = value;
     unsupported!(cx; named_endpoints);
     let overprovisioning_percent = match policy {
@@ -89,8 +92,13 @@ fn compile_endpoint(value: &wire::LbEndpoint, priority: u32, cx: &mut CompileCx<
         None => return Err(cx.refuse("endpoint", "value is required")),
     };
     let (address, hostname) = cx.field("endpoint", |cx| {
-        let wire::Endpoint { address, health_check_config, hostname, additional_addresses, observability_name } =
-            endpoint;
+        let wire::Endpoint {
+            address,
+            health_check_config,
+            hostname,
+            additional_addresses,
+            observability_name,
+        } = endpoint;
         unsupported!(cx; additional_addresses);
         // A cluster with active health checks is refused.
         informational!(health_check_config, observability_name);

@@ -105,7 +105,9 @@ pub(crate) fn compile_http_connection_manager(
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
     }
     // The client certificate header is always removed (SANITIZE, the default); what to put in it then has no effect.
-    if *forward_client_cert_details != wire::http_connection_manager::ForwardClientCertDetails::Sanitize as i32 {
+    if *forward_client_cert_details
+        != wire::http_connection_manager::ForwardClientCertDetails::Sanitize as i32
+    {
         cx.refuse("forward_client_cert_details", "only SANITIZE is supported");
     }
     informational!(set_current_client_cert_details);
@@ -133,7 +135,9 @@ pub(crate) fn compile_http_connection_manager(
         cx.refuse("max_request_headers_kb", "value must be inside range (0, 8192]");
     }
     let strip_host_port = match strip_port_mode {
-        Some(wire::http_connection_manager::StripPortMode::StripAnyHostPort(true)) if *strip_matching_host_port => {
+        Some(wire::http_connection_manager::StripPortMode::StripAnyHostPort(true))
+            if *strip_matching_host_port =>
+        {
             cx.refuse(
                 "strip_matching_host_port",
                 "strip_matching_host_port and strip_any_host_port must not both be set",
@@ -148,7 +152,8 @@ pub(crate) fn compile_http_connection_manager(
     let (common, http1, http2) = (common?, http1?, http2?);
     let request_timeout = timeout(cx, "request_timeout", request_timeout, None);
     let request_headers_timeout = timeout(cx, "request_headers_timeout", request_headers_timeout, None);
-    let stream_idle_timeout = timeout(cx, "stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT));
+    let stream_idle_timeout =
+        timeout(cx, "stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT));
     let drain_timeout = values::duration(cx, "drain_timeout", drain_timeout).unwrap_or(DRAIN_TIMEOUT);
     Ok(HttpConnectionManager {
         stat_prefix: stat_prefix.as_str().into(),
@@ -256,7 +261,9 @@ fn compile_http_filters(cx: &mut CompileCx<'_>, filters: &[wire::HttpFilter]) ->
     match results.as_slice() {
         [suppress_envoy_headers] => Ok(*suppress_envoy_headers),
         [] => Err(cx.refuse("http_filters", "the list must end with envoy.filters.http.router")),
-        _ => Err(cx.refuse("http_filters", "envoy.filters.http.router must be the terminal filter and occur once")),
+        _ => Err(
+            cx.refuse("http_filters", "envoy.filters.http.router must be the terminal filter and occur once")
+        ),
     }
 }
 

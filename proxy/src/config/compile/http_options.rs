@@ -71,7 +71,12 @@ pub(crate) fn compile_common(
     }
     Ok(CommonHttpOptions {
         idle_timeout: values::timeout(cx, "idle_timeout", idle_timeout, Some(IDLE_TIMEOUT)),
-        max_connection_duration: values::timeout(cx, "max_connection_duration", max_connection_duration, None),
+        max_connection_duration: values::timeout(
+            cx,
+            "max_connection_duration",
+            max_connection_duration,
+            None,
+        ),
         max_stream_duration: values::timeout(cx, "max_stream_duration", max_stream_duration, None),
         max_headers_count,
         max_requests_per_connection: values::uint32(max_requests_per_connection, 0),
@@ -119,7 +124,10 @@ pub(crate) fn compile_http1(
 
 /// Compiles `http2_protocol_options`, at the context's present path.
 #[allow(deprecated)]
-pub(crate) fn compile_http2(cx: &mut CompileCx<'_>, value: &wire::Http2ProtocolOptions) -> Compiled<HttpOptions2> {
+pub(crate) fn compile_http2(
+    cx: &mut CompileCx<'_>,
+    value: &wire::Http2ProtocolOptions,
+) -> Compiled<HttpOptions2> {
     let wire::Http2ProtocolOptions {
         hpack_table_size,
         max_concurrent_streams,

@@ -139,8 +139,12 @@ pub fn compile_listener(
         chains = Err(cx.refuse("filter_chains", "no filter chains specified"));
     }
     let (access_logs, _) = compile_access_logs(cx, access_log)?;
-    let listener_filters_timeout =
-        values::timeout(cx, "listener_filters_timeout", listener_filters_timeout, Some(LISTENER_FILTERS_TIMEOUT));
+    let listener_filters_timeout = values::timeout(
+        cx,
+        "listener_filters_timeout",
+        listener_filters_timeout,
+        Some(LISTENER_FILTERS_TIMEOUT),
+    );
     let (first, default, chains) = (first?, default?, chains?);
     let mut addresses = vec![first];
     addresses.extend(more?);
@@ -174,12 +178,16 @@ fn stats_name(address: &Address) -> String {
 
 /// `filter_metadata["outrigger.dev"].reporter`: `source` or `destination`.
 fn compile_reporter(cx: &mut CompileCx<'_>, metadata: &Option<core::Metadata>) -> Compiled<Option<Reporter>> {
-    let Some(own) = metadata.as_ref().and_then(|m| m.filter_metadata.get(OWN_METADATA)) else { return Ok(None) };
+    let Some(own) = metadata.as_ref().and_then(|m| m.filter_metadata.get(OWN_METADATA)) else {
+        return Ok(None);
+    };
     cx.field(&format!("metadata.filter_metadata[\"{OWN_METADATA}\"]"), |cx| {
         let mut reporter = None;
         for (key, value) in &own.fields {
             match (key.as_str(), &value.kind) {
-                ("reporter", Some(Kind::StringValue(side))) if side == "source" => reporter = Some(Reporter::Source),
+                ("reporter", Some(Kind::StringValue(side))) if side == "source" => {
+                    reporter = Some(Reporter::Source)
+                }
                 ("reporter", Some(Kind::StringValue(side))) if side == "destination" => {
                     reporter = Some(Reporter::Destination);
                 }
@@ -221,8 +229,10 @@ fn compile_filter_chain(
         values::timeout(cx, "transport_socket_connect_timeout", transport_socket_connect_timeout, None);
     let filter = match filters.as_slice() {
         [filter] => cx.item("filters", 0, |cx| compile_network_filter(cx, filter, listener)),
-        [] => Err(cx.refuse("filters", "no network filter: one of http_connection_manager or tcp_proxy is required")),
-        _ => Err(cx.refuse("filters", "only one network filter is supported: http_connection_manager or tcp_proxy")),
+        [] => Err(cx
+            .refuse("filters", "no network filter: one of http_connection_manager or tcp_proxy is required")),
+        _ => Err(cx
+            .refuse("filters", "only one network filter is supported: http_connection_manager or tcp_proxy")),
     };
     let references = std::mem::replace(&mut cx.references, before);
     cx.references.extend(&references);
@@ -305,7 +315,10 @@ fn compile_match(
         .collect::<Compiled<Vec<u16>>>();
     for (i, name) in server_names.iter().enumerate() {
         // Envoy: a wildcard only as the whole first label.
-        if name.is_empty() || name.chars().skip(1).any(|c| c == '*') || (name.starts_with('*') && !name.starts_with("*.")) {
+        if name.is_empty()
+            || name.chars().skip(1).any(|c| c == '*')
+            || (name.starts_with('*') && !name.starts_with("*."))
+        {
             cx.refuse(
                 &format!("server_names[{i}]"),
                 format!("partial wildcards are not supported in \"server_names\": '{name}'"),

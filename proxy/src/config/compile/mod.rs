@@ -24,10 +24,10 @@ mod tls_inspector;
 pub(crate) mod values;
 
 pub use cluster::{CompiledCluster, Discovery, compile_cluster};
+pub(crate) use connection::compile_bind_config;
 pub use cx::{CompileCx, Inputs, Invalid, Problem, ReadFile, References};
 pub use endpoint::{Assignment, compile_endpoints};
 pub use listener::{CompiledListener, compile_listener};
 pub use route::compile_route_configuration;
 pub use secret::{Secret, compile_secret};
-pub(crate) use connection::compile_bind_config;
 pub(crate) use source::{grpc_cluster, resource_version};

@@ -60,12 +60,22 @@ pub(crate) fn compile_outlier_detection(
     if uint32(enforcing_success_rate, 0) > 0 {
         cx.refuse("enforcing_success_rate", "not supported");
     }
-    informational!(success_rate_minimum_hosts, success_rate_request_volume, success_rate_stdev_factor,
-        consecutive_gateway_failure, failure_percentage_threshold, failure_percentage_minimum_hosts,
-        failure_percentage_request_volume, successful_active_health_check_uneject_host);
+    informational!(
+        success_rate_minimum_hosts,
+        success_rate_request_volume,
+        success_rate_stdev_factor,
+        consecutive_gateway_failure,
+        failure_percentage_threshold,
+        failure_percentage_minimum_hosts,
+        failure_percentage_request_volume,
+        successful_active_health_check_uneject_host
+    );
     // Only with split_external_local_origin_errors, which is refused.
-    informational!(consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure,
-        enforcing_local_origin_success_rate);
+    informational!(
+        consecutive_local_origin_failure,
+        enforcing_consecutive_local_origin_failure,
+        enforcing_local_origin_success_rate
+    );
     ignored!(cx; max_ejection_time_jitter);
     let base = positive(cx, "base_ejection_time", base_ejection_time, Duration::from_secs(30));
     let longest = positive(cx, "max_ejection_time", max_ejection_time, base.max(Duration::from_secs(300)));

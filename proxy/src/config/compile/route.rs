@@ -69,8 +69,9 @@ pub fn compile_route_configuration(
     let virtual_hosts = cx.each("virtual_hosts", virtual_hosts, |virtual_host, cx| {
         // Compiled even when an equal one exists, to know what it refers to; the old `Arc` is kept for its readers.
         let compiled = compile_virtual_host(virtual_host, &route_cx, cx)?;
-        let kept = previous
-            .and_then(|p| p.virtual_hosts.iter().find(|v| v.hash == compiled.hash && v.name == compiled.name));
+        let kept = previous.and_then(|p| {
+            p.virtual_hosts.iter().find(|v| v.hash == compiled.hash && v.name == compiled.name)
+        });
         Ok(kept.cloned().unwrap_or_else(|| Arc::new(compiled)))
     })?;
     let domains = DomainIndex::build(virtual_hosts.iter().map(|v| v.domains.iter().map(|d| &**d)))

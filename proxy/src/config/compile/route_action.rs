@@ -180,7 +180,10 @@ fn compile_weighted(
     if let Some(total) = total_weight
         && u64::from(total.value) != sum
     {
-        cx.refuse("total_weight", format!("Sum of weights in the weighted_cluster must equal {}", total.value));
+        cx.refuse(
+            "total_weight",
+            format!("Sum of weights in the weighted_cluster must equal {}", total.value),
+        );
     }
     Ok(Clusters::Weighted { clusters: without_zero_weights(clusters), total: sum })
 }
@@ -223,7 +226,9 @@ fn compile_redirect(cx: &mut CompileCx<'_>, action: &wire::RedirectAction) -> Co
         .map_err(|_| cx.refuse("port_redirect", "value must be less than or equal to 65535"));
     let scheme = match scheme_rewrite_specifier {
         Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
-        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => Some(scheme.as_str().into()),
+        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => {
+            Some(scheme.as_str().into())
+        }
         _ => None,
     };
     let path = match path_rewrite_specifier {
@@ -261,7 +266,8 @@ fn compile_regex_rewrite(
     cx: &mut CompileCx<'_>,
     value: &outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute,
 ) -> Compiled<PathRedirect> {
-    let outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute { pattern, substitution } = value;
+    let outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute { pattern, substitution } =
+        value;
     let Some(pattern) = pattern else {
         return Err(cx.refuse("pattern", "value is required"));
     };
@@ -284,20 +290,22 @@ fn compile_substitution(cx: &mut CompileCx<'_>, text: &str, groups: usize) -> Co
     while let Some(c) = chars.next() {
         match c {
             '$' => out.push_str("$$"),
-            '\\' => match chars.next() {
-                Some('\\') => out.push('\\'),
-                Some(digit) if digit.to_digit(10).is_some_and(|d| (d as usize) < groups) => {
-                    out.push_str("${");
-                    out.push(digit);
-                    out.push('}');
-                }
-                _ => {
-                    return Err(cx.refuse(
+            '\\' => {
+                match chars.next() {
+                    Some('\\') => out.push('\\'),
+                    Some(digit) if digit.to_digit(10).is_some_and(|d| (d as usize) < groups) => {
+                        out.push_str("${");
+                        out.push(digit);
+                        out.push('}');
+                    }
+                    _ => {
+                        return Err(cx.refuse(
                         "substitution",
                         format!("invalid substitution '{text}': '\\' must be followed by a group number or '\\'"),
                     ));
+                    }
                 }
-            },
+            }
             other => out.push(other),
         }
     }

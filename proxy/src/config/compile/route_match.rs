@@ -2,9 +2,11 @@
 
 use ::http::HeaderName;
 use outrigger_xds_api::wire::core::v3::RuntimeFractionalPercent;
-use outrigger_xds_api::wire::r#type::matcher::v3 as matcher;
-use outrigger_xds_api::wire::r#type::v3::{FractionalPercent, Int64Range, fractional_percent::DenominatorType};
 use outrigger_xds_api::wire::route::v3 as wire;
+use outrigger_xds_api::wire::r#type::matcher::v3 as matcher;
+use outrigger_xds_api::wire::r#type::v3::{
+    FractionalPercent, Int64Range, fractional_percent::DenominatorType,
+};
 
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::values;
@@ -85,7 +87,8 @@ pub(crate) fn compile_header_matcher(
     cx: &mut CompileCx<'_>,
 ) -> Compiled<HeaderMatcher> {
     use wire::header_matcher::HeaderMatchSpecifier as Specifier;
-    let wire::HeaderMatcher { name, invert_match, treat_missing_header_as_empty, header_match_specifier } = value;
+    let wire::HeaderMatcher { name, invert_match, treat_missing_header_as_empty, header_match_specifier } =
+        value;
     let name = matched_header(cx, name);
     let text = |cx: &mut CompileCx<'_>, field: &str, value: &String| -> Compiled<Box<str>> {
         if value.is_empty() {
@@ -158,8 +161,12 @@ pub(crate) fn compile_string_matcher(
             }
             return cx.field("safe_regex", |cx| compile_regex(cx, regex)).map(StringMatcher::Regex);
         }
-        Some(MatchPattern::Prefix(_)) => return Err(cx.refuse("prefix", "value length must be at least 1 characters")),
-        Some(MatchPattern::Suffix(_)) => return Err(cx.refuse("suffix", "value length must be at least 1 characters")),
+        Some(MatchPattern::Prefix(_)) => {
+            return Err(cx.refuse("prefix", "value length must be at least 1 characters"));
+        }
+        Some(MatchPattern::Suffix(_)) => {
+            return Err(cx.refuse("suffix", "value length must be at least 1 characters"));
+        }
         Some(MatchPattern::Contains(_)) => {
             return Err(cx.refuse("contains", "value length must be at least 1 characters"));
         }

@@ -30,7 +30,9 @@ pub fn compile_secret(value: &wire::Secret, cx: &mut CompileCx<'_>) -> Compiled<
         Some(wire::secret::Type::ValidationContext(context)) => cx
             .field("validation_context", |cx| compile_validation_context(cx, context))
             .map(|c| Secret::Validation(Arc::new(c))),
-        Some(wire::secret::Type::SessionTicketKeys(_)) => Err(cx.refuse("session_ticket_keys", "not supported")),
+        Some(wire::secret::Type::SessionTicketKeys(_)) => {
+            Err(cx.refuse("session_ticket_keys", "not supported"))
+        }
         Some(wire::secret::Type::GenericSecret(_)) => Err(cx.refuse("generic_secret", "not supported")),
         None => Err(cx.refuse("", "one of tls_certificate or validation_context is required")),
     }

@@ -105,7 +105,10 @@ fn identity_source(cx: &mut CompileCx<'_>, api: &wire::ApiConfigSource) -> Compi
     }
     Err(cx.refuse(
         "grpc_services[0].envoy_grpc.cluster_name",
-        format!("'{cluster}' is not supported as a source of its own: use ads, or '{}' in a sidecar", SDS_CLUSTER),
+        format!(
+            "'{cluster}' is not supported as a source of its own: use ads, or '{}' in a sidecar",
+            SDS_CLUSTER
+        ),
     ))
 }
 
@@ -131,7 +134,9 @@ pub(crate) fn grpc_cluster<'m>(cx: &mut CompileCx<'_>, service: &'m wire::GrpcSe
             }
             Ok(cluster_name.as_str())
         }),
-        Some(TargetSpecifier::GoogleGrpc(_)) => Err(cx.refuse("google_grpc", "not supported, use envoy_grpc")),
+        Some(TargetSpecifier::GoogleGrpc(_)) => {
+            Err(cx.refuse("google_grpc", "not supported, use envoy_grpc"))
+        }
         None => Err(cx.refuse("", "envoy_grpc is required")),
     }
 }

@@ -14,9 +14,9 @@ use super::source::{Source, compile_config_source};
 use super::values;
 use crate::config::live::Live;
 use crate::transport_socket::{
-    CertificateSource, DownstreamTls, DownstreamTlsOptions, DownstreamTransport, SanMatcher, SanType, TlsCertificate,
-    TlsParams, TlsVersion, UpstreamTls, UpstreamTlsOptions, UpstreamTransport, ValidationContext, ValidationOptions,
-    ValidationSource, parse_certificate_hash, parse_spki_hash,
+    CertificateSource, DownstreamTls, DownstreamTlsOptions, DownstreamTransport, SanMatcher, SanType,
+    TlsCertificate, TlsParams, TlsVersion, UpstreamTls, UpstreamTlsOptions, UpstreamTransport,
+    ValidationContext, ValidationOptions, ValidationSource, parse_certificate_hash, parse_spki_hash,
 };
 
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
@@ -24,7 +24,10 @@ const DOWNSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.Downstre
 const UPSTREAM_TLS: &str = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
 
 /// The packed context of a transport socket; `None` is plaintext.
-fn typed_config<'m>(cx: &mut CompileCx<'_>, socket: &'m Option<TransportSocket>) -> Compiled<Option<&'m Any>> {
+fn typed_config<'m>(
+    cx: &mut CompileCx<'_>,
+    socket: &'m Option<TransportSocket>,
+) -> Compiled<Option<&'m Any>> {
     let Some(TransportSocket { name, config_type }) = socket else { return Ok(None) };
     match config_type {
         Some(ConfigType::TypedConfig(any)) if values::type_name(any) == RAW_BUFFER => Ok(None),
@@ -45,7 +48,9 @@ pub(crate) fn compile_downstream_transport(
             let context: wire::DownstreamTlsContext = values::unpack(cx, any)?;
             compile_downstream_tls(cx, &context).map(|tls| DownstreamTransport::Tls(Arc::new(tls)))
         }
-        other => Err(cx.refuse("@type", format!("transport socket '{other}' is not supported in a filter chain"))),
+        other => {
+            Err(cx.refuse("@type", format!("transport socket '{other}' is not supported in a filter chain")))
+        }
     })
 }
 
@@ -340,7 +345,11 @@ pub(crate) fn compile_validation_context(
     } = value;
     unsupported!(cx; ca_certificate_provider_instance, system_root_certs, watched_directory, crl,
         trust_chain_verification, custom_validator_config, max_verify_depth);
-    values::unsupported_if_true(cx, "require_signed_certificate_timestamp", require_signed_certificate_timestamp);
+    values::unsupported_if_true(
+        cx,
+        "require_signed_certificate_timestamp",
+        require_signed_certificate_timestamp,
+    );
     // A list of names that only helps clients to choose; no effect without `crl`.
     ignored!(cx; suppress_client_ca_list);
     informational!(only_verify_leaf_cert_crl);

@@ -16,7 +16,9 @@ pub(crate) fn compile_listener_filter(filter: &ListenerFilter, cx: &mut CompileC
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
         Some(ConfigType::ConfigDiscovery(_)) => return Err(cx.refuse("config_discovery", "not supported")),
-        None => return Err(cx.refuse("typed_config", format!("listener filter '{name}' has no typed_config"))),
+        None => {
+            return Err(cx.refuse("typed_config", format!("listener filter '{name}' has no typed_config")));
+        }
     };
     cx.field("typed_config", |cx| match values::type_name(any) {
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {

@@ -105,7 +105,9 @@ pub(crate) fn address(
             }
             // sun_path holds 108 bytes, the last one is NUL.
             if path.len() > 107 {
-                return Err(cx.refuse("path", format!("path '{path}' exceeds the maximum length of 107 bytes")));
+                return Err(
+                    cx.refuse("path", format!("path '{path}' exceeds the maximum length of 107 bytes"))
+                );
             }
             Ok(Address::Pipe(Arc::new(PathBuf::from(path))))
         }),
@@ -146,14 +148,15 @@ pub(crate) fn data(cx: &mut CompileCx<'_>, source: &wire::DataSource) -> Compile
     let wire::DataSource { watched_directory, specifier } = source;
     unsupported!(cx; watched_directory);
     match specifier {
-        Some(Specifier::Filename(path)) => {
-            (cx.inputs.read_file)(path).map_err(|e| cx.refuse("filename", format!("cannot read '{path}': {e}")))
-        }
+        Some(Specifier::Filename(path)) => (cx.inputs.read_file)(path)
+            .map_err(|e| cx.refuse("filename", format!("cannot read '{path}': {e}"))),
         Some(Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
         Some(Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
-        Some(Specifier::EnvironmentVariable(name)) => std::env::var(name).map(String::into_bytes).map_err(|_| {
-            cx.refuse("environment_variable", format!("environment variable '{name}' does not exist"))
-        }),
+        Some(Specifier::EnvironmentVariable(name)) => {
+            std::env::var(name).map(String::into_bytes).map_err(|_| {
+                cx.refuse("environment_variable", format!("environment variable '{name}' does not exist"))
+            })
+        }
         None => Err(cx.refuse("", "a file name, inline data or an environment variable is required")),
     }
 }
