@@ -76,7 +76,8 @@ fn no_file() {
 fn malformed_yaml_is_told_with_its_line() {
     let bootstrap = Bootstrap::new();
     bootstrap.write_text("static_resources:\n  listeners:\n  - name: [unclosed\n  clusters: {}\n");
-    refused(&bootstrap, &["bootstrap.yaml", "line"]);
+    // FILE:LINE:COLUMN; the mistake shows where the next line begins.
+    refused(&bootstrap, &["bootstrap.yaml:4:"]);
     bootstrap.write_text("{\"static_resources\": ");
     refused(&bootstrap, &["bootstrap.yaml"]);
 }

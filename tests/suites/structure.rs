@@ -21,6 +21,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("access_log", &["net", "stats", "stream_info"]),
     ("transport_socket", &["config::live", "net", "route::StringMatcher", "stats"]),
     ("cluster", &["config::live", "net", "stats", "transport_socket"]),
+    ("mesh_peers", &["cluster", "stats", "stream_info"]),
     ("route", &["cluster", "config::live", "stats"]),
     (
         "http",

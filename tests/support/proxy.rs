@@ -240,6 +240,11 @@ impl Proxy {
         Launch::new(Engine::Outrigger).start(bootstrap).expect("our own program")
     }
 
+    /// Takes over a process of ours that was started by hand.
+    pub(crate) fn adopt(child: Child, admin: SocketAddr, stdout: PathBuf, stderr: PathBuf) -> Self {
+        Proxy { engine: Engine::Outrigger, child, admin, stdout, stderr, wrapped: false }
+    }
+
     fn wait_ready(mut self) -> Result<Proxy, String> {
         // Under valgrind all is some fifty times slower.
         let limit = if self.wrapped { 10 * PATIENCE } else { PATIENCE };

@@ -57,7 +57,7 @@ fn chains() {
     let [a, b, c, d] = NAMES.map(|name| pki.trusted.leaf(name));
     let bootstrap = Bootstrap::new();
     let format = "%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \
-                  %REQUESTED_SERVER_NAME% %FILTER_CHAIN_NAME% %DOWNSTREAM_TLS_VERSION%\n";
+                  %REQUESTED_SERVER_NAME% %DOWNSTREAM_TLS_VERSION%\n";
     let log = file_access_log(&bootstrap.path("log"), Some(format));
     let (inspected, narrow) = (addr::free_addr(), addr::free_addr());
     let chains = [

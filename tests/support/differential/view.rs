@@ -47,18 +47,50 @@ impl View {
         self.0.is_empty()
     }
 
-    /// One text for each block that differs from the block of the same place in `ours`.
+    /// One text for each block that differs from the block of the same place in `ours`: the lines of both, those of
+    /// Envoy alone with `-`, ours alone with `+`.
     pub fn differences(&self, ours: &View) -> Vec<String> {
         let missing = (String::from("(missing)"), String::new());
         (0..self.0.len().max(ours.0.len()))
             .filter_map(|at| {
                 let (name, theirs) = self.0.get(at).unwrap_or(&missing);
                 let (our_name, ours) = ours.0.get(at).unwrap_or(&missing);
+                let title = if name == our_name { name.clone() } else { format!("{name} / {our_name}") };
                 let equal = name == our_name && theirs == ours;
-                (!equal).then(|| format!("--- {name}, envoy:\n{theirs}--- {our_name}, ours:\n{ours}"))
+                (!equal).then(|| format!("--- {title} (- envoy, + ours)\n{}", line_difference(theirs, ours)))
             })
             .collect()
     }
+}
+
+/// The lines of both texts in order, by their longest common subsequence. Of a long text only what differs.
+fn line_difference(theirs: &str, ours: &str) -> String {
+    const WHOLE_UP_TO: usize = 12;
+    let (theirs, ours): (Vec<&str>, Vec<&str>) = (theirs.lines().collect(), ours.lines().collect());
+    let mut common = vec![vec![0; ours.len() + 1]; theirs.len() + 1];
+    for (i, their) in theirs.iter().enumerate().rev() {
+        for (j, our) in ours.iter().enumerate().rev() {
+            common[i][j] =
+                if their == our { common[i + 1][j + 1] + 1 } else { common[i + 1][j].max(common[i][j + 1]) };
+        }
+    }
+    let whole = theirs.len().max(ours.len()) <= WHOLE_UP_TO;
+    let (mut i, mut j, mut text) = (0, 0, String::new());
+    while i < theirs.len() || j < ours.len() {
+        if i < theirs.len() && j < ours.len() && theirs[i] == ours[j] {
+            if whole {
+                text.push_str(&format!("  {}\n", theirs[i]));
+            }
+            (i, j) = (i + 1, j + 1);
+        } else if j == ours.len() || (i < theirs.len() && common[i + 1][j] >= common[i][j + 1]) {
+            text.push_str(&format!("- {}\n", theirs[i]));
+            i += 1;
+        } else {
+            text.push_str(&format!("+ {}\n", ours[j]));
+            j += 1;
+        }
+    }
+    text
 }
 
 impl fmt::Display for View {
@@ -145,6 +177,15 @@ mod tests {
         let line = r#"[2026-01-02T03:04:05.678Z] "GET / HTTP/1.1" 200 - 0 12 7 3 "-" "-" "0a1b2c3d-0a1b-4a1b-8a1b-0a1b2c3d4e5f" "h" "127.9.8.7:80""#;
         let masked = r#"[(time)] "GET / HTTP/1.1" 200 - 0 12 (ms) (ms) "-" "-" "(uuid)" "h" "127.9.8.7:80""#;
         assert_eq!(mask_log_line(line), masked);
+    }
+
+    #[test]
+    fn a_difference_shows_the_lines_of_each_side() {
+        assert_eq!(line_difference("a\nb\nc\n", "a\nx\nc\nd\n"), "  a\n- b\n+ x\n  c\n+ d\n");
+        assert_eq!(
+            line_difference(&"same\n".repeat(20), &("same\n".repeat(19) + "other\n")),
+            "- same\n+ other\n"
+        );
     }
 
     #[test]

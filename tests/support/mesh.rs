@@ -1,0 +1,283 @@
+//! A whole mesh on loopback addresses: a control plane on a directory of YAML, sidecars in explicit mode, and recording
+//! upstreams as their applications.
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::addr::pod_ip;
+use crate::certs::read_certificates;
+use crate::client::{RawClient, get};
+use crate::message::Response;
+use crate::prometheus::Scrape;
+use crate::proxy::{Proxy, binary};
+use crate::upstream::{Reply, Upstream};
+use crate::wait::{self, eventually};
+
+/// Port of every application and of its Service.
+pub const APP_PORT: u16 = 9080;
+
+/// A pod with a sidecar and an application that answers with the pod's name.
+#[derive(Debug)]
+pub struct Workload {
+    /// The pod's name.
+    pub pod: String,
+    /// The `app` label, the service account, and a Service of this name.
+    pub app: String,
+    /// The `version` label.
+    pub version: String,
+    /// The pod's address.
+    pub ip: Ipv4Addr,
+    /// The application.
+    pub upstream: Upstream,
+    sidecar: Option<Proxy>,
+}
+
+impl Workload {
+    fn new(pod: &str, app: &str, version: &str) -> Self {
+        let ip = pod_ip();
+        let upstream = Upstream::start_at((ip, APP_PORT).into());
+        let name = pod.to_owned();
+        upstream.answer_with(move |_| Reply::status(200, &name));
+        Workload { pod: pod.into(), app: app.into(), version: version.into(), ip, upstream, sidecar: None }
+    }
+
+    /// Somebody who calls himself like this workload, on another address.
+    pub fn impostor(&self) -> Workload {
+        Workload::new(&self.pod, &self.app, &self.version)
+    }
+
+    /// The sidecar's outbound listener, an HTTP proxy for the application.
+    pub fn outbound(&self) -> SocketAddr {
+        (self.ip, 15001).into()
+    }
+
+    /// The sidecar's inbound listener.
+    pub fn inbound(&self) -> SocketAddr {
+        (self.ip, 15006).into()
+    }
+
+    /// Where the sidecar serves Prometheus.
+    pub fn prometheus(&self) -> SocketAddr {
+        (self.ip, 15090).into()
+    }
+
+    /// The sidecar.
+    pub fn sidecar(&self) -> &Proxy {
+        self.sidecar.as_ref().expect("a started sidecar")
+    }
+
+    /// One request of the application to a Service, through the sidecar.
+    ///
+    /// # Panics
+    /// When there is no whole answer.
+    #[track_caller]
+    pub fn get(&self, service: &str) -> Response {
+        get(self.outbound(), &format!("{service}:{APP_PORT}"), "/")
+    }
+
+    /// A scrape of port 15090.
+    #[track_caller]
+    pub fn scrape(&self) -> Scrape {
+        let text = get(self.prometheus(), "prometheus", "/stats/prometheus").text();
+        Scrape::parse(&text).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// The running mesh; everything ends with it.
+#[derive(Debug)]
+pub struct Mesh {
+    folder: TempDir,
+    control_plane: Child,
+    addresses: Value,
+    /// The workloads in the order in which they were asked for.
+    pub workloads: Vec<Workload>,
+}
+
+impl Mesh {
+    /// Starts a control plane and a sidecar for each `(pod, app, version)`, and waits until all are ready. `objects` is
+    /// more YAML beside the Services and Pods.
+    #[track_caller]
+    pub fn start(pods: &[(&str, &str, &str)], objects: &str) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        fs::create_dir(folder.path().join("objects")).expect("folder of objects");
+        let workloads: Vec<Workload> =
+            pods.iter().map(|(pod, app, version)| Workload::new(pod, app, version)).collect();
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join("objects").join(name), text).expect("write objects");
+        };
+        write("workloads.yaml", &workload_objects(&workloads));
+        write("more.yaml", objects);
+        let control_plane = start_control_plane(folder.path());
+        let addresses = eventually("addresses.json", || {
+            serde_json::from_slice(&fs::read(folder.path().join("data/addresses.json")).ok()?).ok()
+        });
+        let mut mesh = Mesh { folder, control_plane, addresses, workloads };
+        for number in 0..mesh.workloads.len() {
+            let sidecar = mesh.start_sidecar(&mesh.workloads[number], &mesh.workloads[number].pod);
+            mesh.workloads[number].sidecar = Some(sidecar);
+        }
+        for workload in &mut mesh.workloads {
+            let status = SocketAddr::from((workload.ip, 15021));
+            let sidecar = workload.sidecar.as_mut().expect("a started sidecar");
+            let ready = wait::within(wait::PATIENCE, || {
+                let response =
+                    RawClient::connect(status).and_then(|mut client| client.get("kubelet", "/healthz/ready"));
+                (!sidecar.is_running() || response.is_ok_and(|response| response.status == 200)).then_some(())
+            });
+            assert!(
+                ready.is_some() && sidecar.is_running(),
+                "{} is not ready:\n{}",
+                workload.pod,
+                sidecar.stderr()
+            );
+        }
+        mesh
+    }
+
+    /// The workload with this pod name.
+    #[track_caller]
+    pub fn workload(&self, pod: &str) -> &Workload {
+        self.workloads.iter().find(|workload| workload.pod == pod).expect("a workload of this name")
+    }
+
+    /// Replaces or adds a file of objects as an editor does: written beside, then renamed.
+    pub fn write(&self, name: &str, text: &str) {
+        let objects = self.folder.path().join("objects");
+        let part = objects.join(format!(".{name}.part"));
+        fs::write(&part, text).expect("write objects");
+        fs::rename(part, objects.join(name)).expect("rename objects");
+    }
+
+    /// A page of the control plane's admin listener.
+    #[track_caller]
+    pub fn control_plane(&self, path: &str) -> Response {
+        get(self.address("admin"), "control-plane", path)
+    }
+
+    /// Kills the control plane.
+    pub fn kill_control_plane(&mut self) {
+        let _ = self.control_plane.kill();
+        let _ = self.control_plane.wait();
+    }
+
+    /// Starts the control plane again on the same data and other ports.
+    pub fn restart_control_plane(&mut self) {
+        self.kill_control_plane();
+        self.control_plane = start_control_plane(self.folder.path());
+    }
+
+    /// Where its files are: `data`, `objects`, `state`.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The token that the control plane made for a pod.
+    pub fn token_file(&self, pod: &str) -> PathBuf {
+        self.folder.path().join("data/tokens/default").join(pod)
+    }
+
+    /// The mesh's root certificate.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("data/root-cert.pem")
+    }
+
+    /// Number of roots in the mesh's bundle.
+    pub fn roots(&self) -> usize {
+        read_certificates(&self.root()).len()
+    }
+
+    /// Starts a sidecar for `workload` that shows the token of the pod `token_of`, and does not wait.
+    #[track_caller]
+    pub fn start_sidecar(&self, workload: &Workload, token_of: &str) -> Proxy {
+        let token = self.token_file(token_of);
+        wait::until("a token", || token.exists());
+        let xds = self.address("xds_tls").to_string();
+        let file = |kind: &str| self.folder.path().join(format!("{}-{token_of}.{kind}", workload.pod));
+        let (stdout, stderr) = (file("stdout"), file("stderr"));
+        let labels = serde_json::json!({"app": workload.app, "version": workload.version});
+        let child = Command::new(binary("outrigger-proxy"))
+            .args(["sidecar", "--interception-mode", "NONE", "--concurrency", "1"])
+            .args(["--xds-address", &xds, "--ca-address", &xds])
+            .arg("--ca-root-cert")
+            .arg(self.root())
+            .arg("--token-file")
+            .arg(token)
+            .arg("--state-dir")
+            .arg(self.folder.path().join("state").join(format!("{}-{token_of}", workload.pod)))
+            .env("INSTANCE_IP", workload.ip.to_string())
+            .env("POD_NAME", &workload.pod)
+            .env("POD_NAMESPACE", "default")
+            .env("SERVICE_ACCOUNT", &workload.app)
+            .env("TRUST_DOMAIN", "cluster.local")
+            .env("ISTIO_META_WORKLOAD_NAME", format!("{}-{}", workload.app, workload.version))
+            .env("ISTIO_METAJSON_LABELS", labels.to_string())
+            .stdin(Stdio::null())
+            .stdout(File::create(&stdout).expect("log file"))
+            .stderr(File::create(&stderr).expect("log file"))
+            .spawn()
+            .expect("start outrigger-proxy");
+        Proxy::adopt(child, (IpAddr::from(workload.ip), 15000).into(), stdout, stderr)
+    }
+
+    fn address(&self, name: &str) -> SocketAddr {
+        self.addresses[name]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .expect("an address in addresses.json")
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.kill_control_plane();
+    }
+}
+
+fn start_control_plane(folder: &Path) -> Child {
+    let log = File::options().append(true).create(true).open(folder.join("control-plane.stderr"));
+    Command::new(binary("outrigger-control-plane"))
+        .arg("--source")
+        .arg(format!("file:{}", folder.join("objects").display()))
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .args(["--xds-address", "127.0.0.1:0", "--xds-tls-address", "127.0.0.1:0"])
+        .args(["--admin-address", "127.0.0.1:0", "--access-log"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log.expect("log file"))
+        .spawn()
+        .expect("start outrigger-control-plane")
+}
+
+/// A Pod for each workload, and a Service for each application and for each version of it.
+fn workload_objects(workloads: &[Workload]) -> String {
+    let mut services: Vec<(String, String)> = workloads
+        .iter()
+        .flat_map(|Workload { app, version, .. }| {
+            let of_version = (format!("{app}-{version}"), format!("app: {app}, version: {version}"));
+            [(app.clone(), format!("app: {app}")), of_version]
+        })
+        .collect();
+    services.sort();
+    services.dedup();
+    let services = services.iter().map(|(name, selector)| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
+             selector: {{{selector}}}\n  ports:\n  - {{name: http, port: {APP_PORT}, targetPort: {APP_PORT}}}\n---\n"
+        )
+    });
+    let pods = workloads.iter().map(|Workload { pod, app, version, ip, .. }| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod}\n  namespace: default\n  \
+             labels: {{app: {app}, version: {version}}}\nspec:\n  serviceAccountName: {app}\n  containers:\n  \
+             - name: app\n    image: {app}\n    ports:\n    - containerPort: {APP_PORT}\nstatus:\n  phase: Running\n  \
+             podIP: {ip}\n  podIPs:\n  - ip: {ip}\n  conditions:\n  - {{type: Ready, status: \"True\"}}\n---\n"
+        )
+    });
+    services.chain(pods).collect()
+}
