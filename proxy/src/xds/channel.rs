@@ -30,9 +30,12 @@ pub(super) async fn connect(upstream: Arc<Cluster>) -> Result<Channel, String> {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' })
         .collect();
-    let uri = format!("{scheme}://{authority}");
-    let endpoint = Endpoint::from_shared(uri)
+    let origin: ::http::Uri =
+        format!("{scheme}://{authority}").parse().map_err(|e: ::http::uri::InvalidUri| e.to_string())?;
+    // The connection that is handed over has its TLS already: an endpoint of scheme https would want to add its own.
+    let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .map_err(|e| e.to_string())?
+        .origin(origin)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
