@@ -43,7 +43,8 @@ fn nothing_leaks() {
             let mut client = RawClient::connect(addr).unwrap();
             client.send(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes());
             // The start is enough: a cut response may be held open for the client to close first.
-            assert_eq!(client.read_exactly(8).unwrap(), b"HTTP/1.1");
+            let start = client.read_exactly(8).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!(start, b"HTTP/1.1", "{path}");
         }
         for bytes in [
             &b"this is not HTTP\r\n\r\n"[..],
@@ -51,7 +52,10 @@ fn nothing_leaks() {
         ] {
             let mut client = RawClient::connect(addr).unwrap();
             client.send(bytes);
-            assert_eq!(client.response().unwrap().status, 400);
+            let answer = client
+                .response()
+                .unwrap_or_else(|error| panic!("{:?}: {error}", String::from_utf8_lossy(bytes)));
+            assert_eq!(answer.status, 400, "{:?}", String::from_utf8_lossy(bytes));
         }
         let mut client = RawClient::connect(addr).unwrap();
         client.send(b"POST /cut HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\nonly this");
