@@ -142,6 +142,7 @@ impl SidecarFlags {
             command_line,
             token_file: Some(self.token_file.clone()),
             identity: Some(identity),
+            needs_control_plane: true,
             labels: Some(labels),
             prometheus_address: Some(self.prometheus_address.unwrap_or(SocketAddr::new(any, 15090))),
             status_address: Some(self.status_address.unwrap_or(SocketAddr::new(any, 15021))),

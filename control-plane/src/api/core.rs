@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::api::{Lenient, Metadata, Refusal, name_of, read};
+use crate::api::{Lenient, Metadata, Refusal, name_of, names, read};
 use crate::model::{
     EndpointSlice, Name, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, Workload,
 };
@@ -129,6 +129,13 @@ struct Condition {
 pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
     let Lenient { metadata, spec, status }: Lenient<PodSpec, PodStatus> = read(object)?;
     let name = name_of(object);
+    for (key, value) in &metadata.labels {
+        names::label_value(&format!("metadata.labels.{key}"), value)?;
+    }
+    let service_account = spec.service_account_name.unwrap_or_else(|| "default".to_owned());
+    names::subdomain("spec.serviceAccountName", &service_account)?;
+    let controller = controller(&metadata, &name);
+    names::subdomain("metadata.ownerReferences", &controller)?;
     let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let mut ips: Vec<IpAddr> = status.pod_ip.into_iter().collect();
     ips.extend(status.pod_ips.iter().map(|entry| entry.ip).filter(|ip| status.pod_ip != Some(*ip)));
@@ -143,10 +150,10 @@ pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
     let named_ports = spec.containers.into_iter().flat_map(|container| container.ports);
     let named_ports = named_ports.filter_map(|port| Some((port.name?, port.container_port))).collect();
     Ok(Workload {
-        controller: controller(&metadata, &name),
+        controller,
         name,
         ips,
-        service_account: spec.service_account_name.unwrap_or_else(|| "default".to_owned()),
+        service_account,
         named_ports,
         ready,
         sidecar,

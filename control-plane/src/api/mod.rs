@@ -8,6 +8,7 @@ mod core;
 mod duration;
 mod gateway_api;
 mod istio;
+mod names;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
@@ -146,8 +147,9 @@ struct Strict<S> {
     _status: IgnoredAny,
 }
 
-/// Reads a document into `T`, with the path of the field that does not fit.
+/// Checks an object's names and reads its document into `T`, with the path of the field that does not fit.
 fn read<T: DeserializeOwned>(object: &Object) -> Result<T, Refusal> {
+    names::check(object.key())?;
     serde_path_to_error::deserialize(&*object.document).map_err(|error| {
         let path = error.path().to_string();
         let path = if path == "." { String::new() } else { path };

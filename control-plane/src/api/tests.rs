@@ -355,3 +355,26 @@ fn kinds_that_would_have_no_effect() {
         "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {type: ExternalName, externalName: x.y}";
     assert!(decode_one(external).unwrap().is_none());
 }
+
+#[test]
+fn names_that_could_pass_for_others() {
+    let service =
+        |name: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: '{name}'}}\nspec: {{}}");
+    refused(&service("a.b"), "metadata.name", "must be 1 to 63");
+    refused(&service("a|b"), "metadata.name", "must be 1 to 63");
+    let pod = |namespace: &str, account: &str, label: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: '{namespace}', labels: {{app: '{label}'}}}}\n\
+             spec: {{serviceAccountName: '{account}'}}"
+        )
+    };
+    refused(&pod("x/sa/admin", "a", "b"), "metadata.namespace", "must be 1 to 63");
+    refused(&pod("x", "a/b", "b"), "spec.serviceAccountName", "must be made of");
+    refused(&pod("x", "a", "b;c"), "metadata.labels.app", "at most 63");
+    refused(&rule(r#"name: "a\nb""#), "spec.rules[0].name", "must be made of");
+    refused(
+        &rule("filters: [{type: RequestRedirect, requestRedirect: {hostname: 'a b'}}]"),
+        "spec.rules[0].filters[0].requestRedirect.hostname",
+        "must be made of",
+    );
+}

@@ -72,6 +72,20 @@ impl Registry {
         endpoints.into_values().collect()
     }
 
+    /// A Pod that a port should lead to and does not, because none of its containers has a port of the name that
+    /// `targetPort` gives.
+    pub fn pod_without_target<'a>(
+        &'a self,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Option<&'a Arc<Workload>> {
+        if self.slices_of(&service.name).next().is_some() {
+            return None;
+        }
+        let mut pods = self.workloads_in(&service.name.namespace);
+        pods.find(|pod| service.selects(&pod.labels) && target(pod, &port.target).is_none())
+    }
+
     /// The Pod behind an endpoint of a slice: the one that it names, else the one that has its address.
     pub(super) fn workload_of<'a>(
         &'a self,

@@ -77,8 +77,17 @@ mod tests {
         snapshots.changed().await.unwrap();
         let snapshot = snapshots.borrow_and_update().clone();
         assert_eq!((snapshot.generation(), snapshot.scopes().count()), (1, 2));
-        // An empty mesh is published too: it is ready, with nothing in it.
         drop(events);
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_empty_mesh_is_published() {
+        let (events, receiver) = mpsc::channel(8);
+        let (publish, mut snapshots) = watch::channel(Arc::new(Snapshot::default()));
+        tokio::spawn(run(MeshSettings::default(), receiver, publish));
+        events.send(vec![Event::Synced]).await.unwrap();
+        snapshots.changed().await.unwrap();
+        assert_eq!(snapshots.borrow().generation(), 1);
     }
 }

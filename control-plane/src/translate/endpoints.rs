@@ -8,7 +8,7 @@ use outrigger_xds_api::wire::endpoint::v3::{
 };
 use prost::Message;
 
-use crate::model::{Name, Workload};
+use crate::model::{Finding, Name, Workload};
 use crate::translate::wire::address;
 use crate::translate::{InputView, Output, metadata, names, reach};
 
@@ -19,6 +19,13 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
     let settings = view.settings();
     for port in &service.ports {
         let reach = reach::reach(view, service, port);
+        if let Some(pod) = view.pod_without_target(service, port) {
+            let reason = format!(
+                "port {}: Pod {} has no container port of the name in targetPort, so it gets no traffic",
+                port.number, pod.name
+            );
+            output.problems.push(Finding::at(&service.origin, "spec.ports", reason));
+        }
         let lb_endpoints: Vec<_> = reach
             .addresses
             .into_iter()

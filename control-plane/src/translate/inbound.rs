@@ -4,7 +4,7 @@
 //! takes mutual TLS. In plaintext there is no SNI: one filter chain takes all HTTP ports and tells them apart by host
 //! name; TCP in plaintext works only for a workload that has no other port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use outrigger_xds_api::ResourceType;
@@ -127,11 +127,12 @@ fn plaintext_chain(
 ) -> Option<FilterChain> {
     let http: Vec<&InboundPort> =
         allowed.iter().copied().filter(|inbound| inbound.port.protocol.is_http()).collect();
-    let one_target = |ports: &[&InboundPort]| ports.windows(2).all(|pair| pair[0].target == pair[1].target);
+    // Ports that do not take plaintext count too: a request that is meant for one must not end at another.
+    let all_http = all.iter().filter(|inbound| inbound.port.protocol.is_http());
     let filter = match (http.first(), allowed.first()) {
-        (Some(first), _) if one_target(&http) => http_filter(settings, first),
+        (Some(first), _) if targets(all_http) == 1 => http_filter(settings, first),
         (Some(_), _) => by_host_filter(settings, &http),
-        (None, Some(only)) if one_target(&all.iter().collect::<Vec<_>>()) => tcp_filter(settings, only),
+        (None, Some(only)) if targets(all.iter()) == 1 => tcp_filter(settings, only),
         _ => return None,
     };
     Some(FilterChain {
@@ -143,6 +144,11 @@ fn plaintext_chain(
         filters: vec![filter],
         ..FilterChain::default()
     })
+}
+
+/// How many ports of the workload these are.
+fn targets<'a>(ports: impl Iterator<Item = &'a InboundPort>) -> usize {
+    ports.map(|inbound| inbound.target).collect::<BTreeSet<_>>().len()
 }
 
 /// All requests to one port.

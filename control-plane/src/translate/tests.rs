@@ -389,3 +389,20 @@ spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0
         }
     }
 }
+
+#[test]
+fn named_target_ports() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: named}, \
+                   spec: {selector: {app: named}, ports: [{name: http, port: 80, targetPort: web}]}}";
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: named, labels: {app: named}}, \
+               spec: {containers: [{ports: [{name: NAME, containerPort: 8080}]}]}, status: {podIP: 127.1.0.9}}";
+    let name = "outbound|80||named.default.svc.cluster.local";
+    let snapshot = snapshot_of(&[MESH, service, &pod.replace("NAME", "web")]);
+    assert_eq!(endpoints(&snapshot, name), ["127.1.0.9:15006"]);
+    let scope = scope(&snapshot, "default", "named", "default");
+    let _: Cluster = get(&snapshot, &scope, ResourceType::Cluster, "inbound|8080||");
+    let snapshot = snapshot_of(&[MESH, service, &pod.replace("NAME", "other")]);
+    assert!(endpoints(&snapshot, name).is_empty());
+    let [problem] = snapshot.problems() else { panic!("{:?}", snapshot.problems()) };
+    assert!(problem.reason.contains("Pod default/named has no container port"), "{problem}");
+}

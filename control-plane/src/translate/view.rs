@@ -64,6 +64,12 @@ impl<'a> InputView<'a> {
         self.registry.endpoints(service, port)
     }
 
+    /// A Pod that a Service's port should lead to and does not, because it has no port of that name.
+    pub fn pod_without_target(&self, service: &Service, port: &ServicePort) -> Option<&'a Arc<Workload>> {
+        self.note(Input::Endpoints(service.name.clone()));
+        self.registry.pod_without_target(service, port)
+    }
+
     /// The route of this name.
     pub fn route(&self, name: &Name) -> Option<&'a Arc<HttpRoute>> {
         self.note(Input::Route(name.clone()));

@@ -131,7 +131,7 @@ impl Configuration {
     }
 
     /// The process is not initialized before the first answer about each of these has come, or `until`.
-    pub fn await_first(&mut self, subjects: impl IntoIterator<Item = Subject>, until: Instant) {
+    pub fn await_first(&mut self, subjects: impl IntoIterator<Item = Subject>, until: Option<Instant>) {
         self.awaited = subjects
             .into_iter()
             .map(|subject| match subject {
@@ -139,12 +139,12 @@ impl Configuration {
                 Subject::Listeners => ResourceType::Listener,
             })
             .collect();
-        self.awaited_until = (!self.awaited.is_empty()).then_some(until);
+        self.awaited_until = until.filter(|_| !self.awaited.is_empty());
     }
 
     /// Whether everything is there that the process waits for at its start.
     pub fn is_initialized(&self) -> bool {
-        self.awaited_until.is_none() && self.next_deadline().is_none()
+        self.awaited.is_empty() && self.next_deadline().is_none()
     }
 
     /// What compiling needs; the cells among it.
@@ -496,7 +496,10 @@ impl Configuration {
         self.activate_routes(now);
         self.activate_listeners(now);
         self.withdraw_clusters();
-        if self.awaited.is_empty() || self.awaited_until.is_some_and(|until| until <= now) {
+        if self.awaited_until.is_some_and(|until| until <= now) {
+            self.awaited.clear();
+        }
+        if self.awaited.is_empty() {
             self.awaited_until = None;
         }
         self.count();

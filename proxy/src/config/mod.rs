@@ -12,4 +12,12 @@ pub mod handle;
 pub mod listeners;
 pub mod live;
 pub mod registry;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+pub(crate) mod testing;
 pub mod warming;
+
+#[cfg(test)]
+mod apply_tests;
+#[cfg(test)]
+mod compile_tests;

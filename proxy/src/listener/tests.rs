@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,5 +153,60 @@ fn a_handshake_has_its_time() {
     assert_eq!(read_to_end(&mut running.client()), b"");
     let stats = running.stats.listener("test");
     wait_until("it is counted", || stats.downstream_cx_transport_socket_connect_timeout.get() == 1);
+    running.finish();
+}
+
+/// Out of file descriptors, in a process of its own because the limit is the process's.
+#[test]
+fn more_connections_than_descriptors() {
+    const CHILD: &str = "OUTRIGGER_TEST_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "listener::tests::more_connections_than_descriptors";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+        return;
+    }
+    let setup = Setup::new();
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let cluster = cluster(&setup.stats, &[upstream.local_addr().unwrap()], UpstreamTransport::Plaintext);
+    let proxy = proxy_to(&setup.stats, Live::with("upstream", cluster));
+    let only = chain("c", DownstreamTransport::Plaintext, proxy);
+    let listener = setup.listener(FilterChains::build(Vec::new(), Some(only)).unwrap());
+    let running = setup.run(listener);
+    let stats = running.stats.listener("test");
+    let one_byte = |from: &mut std::net::TcpStream, to: &mut std::net::TcpStream| {
+        let mut byte = [0];
+        from.write_all(b"x").unwrap();
+        to.read_exact(&mut byte).unwrap();
+    };
+
+    let mut served = running.client();
+    let (mut server, _) = upstream.accept().unwrap();
+    one_byte(&mut served, &mut server);
+    let late = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    // All below the lowest free number are in use.
+    let free = std::os::fd::AsRawFd::as_raw_fd(&std::fs::File::open("/dev/null").unwrap()) as u64;
+    let full = rustix::process::Rlimit { current: Some(free), ..before };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, full).unwrap();
+
+    late.connect(&running.address.into()).unwrap();
+    let begin = std::time::Instant::now();
+    wait_until("accepting was tried again", || stats.downstream_global_cx_overflow.get() >= 4);
+    assert!(begin.elapsed() >= Duration::from_millis(250), "accepting must pause between tries");
+    one_byte(&mut served, &mut server);
+    one_byte(&mut server, &mut served);
+
+    // A connection that ends makes room for the one that waits.
+    drop((served, server));
+    let mut late: std::net::TcpStream = late.into();
+    let (mut server, _) = upstream.accept().unwrap();
+    one_byte(&mut late, &mut server);
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, before).unwrap();
+    drop((late, server));
     running.finish();
 }

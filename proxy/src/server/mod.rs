@@ -55,6 +55,9 @@ pub struct Options {
     pub token_file: Option<PathBuf>,
     /// The workload's identity, for a sidecar.
     pub identity: Option<IdentityOptions>,
+    /// Not ready without the control plane's first answers, however long they take, as a sidecar; else the process goes on
+    /// without them after 15 s, as Envoy does.
+    pub needs_control_plane: bool,
     /// This workload in mesh metrics, for a sidecar.
     pub labels: Option<PeerLabels>,
     /// Serves `/stats/prometheus`, for a sidecar.
@@ -74,6 +77,7 @@ impl Options {
             command_line: serde_json::Value::Null,
             token_file: None,
             identity: None,
+            needs_control_plane: false,
             labels: None,
             prometheus_address: None,
             status_address: None,
@@ -231,7 +235,8 @@ impl Server {
                 (Subject::Listeners, bootstrap.wants_listeners),
             ];
             let awaited = awaited.into_iter().filter_map(|(subject, wanted)| wanted.then_some(subject));
-            c.await_first(awaited, Instant::now() + WARMING_TIMEOUT);
+            let until = (!options.needs_control_plane).then(|| Instant::now() + WARMING_TIMEOUT);
+            c.await_first(awaited, until);
             c.settle(Instant::now());
         });
         let (sender, events) = unbounded_channel();

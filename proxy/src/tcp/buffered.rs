@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::copy::Broken;
+use super::copy::{Broken, FAIR_BYTES};
 use crate::net::{Buffer, BufferSize, Stream};
 
 /// What a direction has come to, with nothing left to write.
@@ -60,6 +60,7 @@ impl Buffered {
         destination: &mut Stream,
         moved: &Cell<u64>,
     ) -> Poll<Result<Progress, Broken>> {
+        let fair = moved.get() + FAIR_BYTES;
         loop {
             if let Some(buffer) = &self.buffer {
                 while self.start < self.end {
@@ -81,6 +82,10 @@ impl Buffered {
                     .or_else(gone)
                     .map_err(Broken::Destination)?;
                 return Poll::Ready(Ok(Progress::Ended));
+            }
+            if moved.get() >= fair {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if self.report_bulk && self.size == BufferSize::Large {
                 return Poll::Ready(Ok(Progress::Bulk));

@@ -55,6 +55,9 @@ pub enum CopyEnd {
     Upstream(io::Error),
 }
 
+/// A direction that has moved so many bytes in one go lets the worker's other connections run.
+pub(super) const FAIR_BYTES: u64 = 1 << 20;
+
 /// The side of a direction that broke.
 #[derive(Debug)]
 pub(super) enum Broken {

@@ -38,7 +38,8 @@ pub async fn serve(
 }
 
 async fn run(session: &mut Session, downstream: &mut Stream, deadline: Option<Instant>) {
-    let Some(mut connected) = session.connect(deadline).await else {
+    // Boxed: connecting is short, and copying needs little.
+    let Some(mut connected) = Box::pin(session.connect(deadline)).await else {
         return;
     };
     session.opened(&connected);

@@ -15,7 +15,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::buffered::Progress;
-use super::copy::Broken;
+use super::copy::{Broken, FAIR_BYTES};
 
 /// Capacity asked for, in bytes; the kernel's default stays when the user is over its limit.
 const PIPE_BYTES: usize = 512 << 10;
@@ -66,6 +66,7 @@ impl Splice {
     ) -> Poll<Result<Progress, Broken>> {
         let Some(pipe) = &self.pipe else { return Poll::Ready(Ok(Progress::Unsupported)) };
         let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let fair = moved.get() + FAIR_BYTES;
         loop {
             while self.in_pipe > 0 {
                 ready!(destination.poll_write_ready(cx)).map_err(Broken::Destination)?;
@@ -85,6 +86,10 @@ impl Splice {
                 // A peer that is gone altogether needs not be told.
                 let _ = SockRef::from(destination).shutdown(Shutdown::Write);
                 return Poll::Ready(Ok(Progress::Ended));
+            }
+            if moved.get() >= fair {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             if source.poll_read_ready(cx).map_err(Broken::Source)?.is_pending() {
                 // The buffered direction waits for less: no pipe, and fewer system calls for small pieces.
@@ -107,6 +112,12 @@ impl Splice {
             }
         }
     }
+}
+
+/// Whether this thread has used a pipe before.
+#[cfg(test)]
+pub(super) fn has_spliced() -> bool {
+    FREE.with(|free| !free.borrow().is_empty())
 }
 
 impl Drop for Splice {

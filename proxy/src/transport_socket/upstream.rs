@@ -121,7 +121,8 @@ impl UpstreamTls {
         raw: RawStream,
         stats: &SslStats,
     ) -> Result<(Stream, Arc<TlsInfo>), TransportError> {
-        let outcome = self.handshake(raw, stats).await;
+        // Boxed: a handshake's state is large and short-lived, the connection's task should be small.
+        let outcome = Box::pin(self.handshake(raw, stats)).await;
         match &outcome {
             Ok(_) => stats.handshake.inc(),
             Err(error) => error.count(stats),

@@ -4,7 +4,7 @@
 //! used (GAMMA). Backends are Services of the route's own namespace, as there is no ReferenceGrant here.
 
 use crate::api::gateway_api::wire;
-use crate::api::{Refusal, Strict, duration, name_of, read};
+use crate::api::{Refusal, Strict, duration, name_of, names, read};
 use crate::model::{
     Backend, HeaderMatch, HttpRoute, Name, Parent, PathMatch, PathRewrite, Redirect, RequestMatch,
     RouteAction, RouteRule, StringMatch,
@@ -67,6 +67,10 @@ fn parent(parent: wire::ParentRef, route: &Name, field: String) -> Result<Parent
 }
 
 fn rule(rule: wire::Rule, route: &Name, field: String) -> Result<RouteRule, Refusal> {
+    // It becomes a part of the route's name, which is logged.
+    if !rule.name.is_empty() {
+        names::subdomain(&format!("{field}.name"), &rule.name)?;
+    }
     let mut matches = Vec::new();
     for (index, request_match) in rule.matches.into_iter().enumerate() {
         matches.push(request_match_of(request_match, &format!("{field}.matches[{index}]"))?);
@@ -178,6 +182,9 @@ fn redirect_of(
     {
         return Err(Refusal::new(format!("{field}.scheme"), format!("{scheme:?} is not http or https")));
     }
+    if let Some(hostname) = &wire.hostname {
+        names::subdomain(&format!("{field}.hostname"), hostname)?;
+    }
     let status = match wire.status_code {
         None => 302,
         Some(code @ (301 | 302 | 303 | 307 | 308)) => code as u16,
@@ -202,6 +209,14 @@ fn path_rewrite(
     matches: &[RequestMatch],
     field: &str,
 ) -> Result<PathRewrite, Refusal> {
+    for (name, value) in
+        [("replaceFullPath", &path.replace_full_path), ("replacePrefixMatch", &path.replace_prefix_match)]
+    {
+        // It ends up in a header.
+        if value.as_ref().is_some_and(|value| value.chars().any(char::is_control)) {
+            return Err(Refusal::new(format!("{field}.{name}"), "must not contain control characters"));
+        }
+    }
     let missing = |name: &str| {
         Refusal::new(format!("{field}.{name}"), format!("must be there for type {}", path.r#type))
     };
@@ -257,6 +272,9 @@ fn port(number: i64, field: String) -> Result<u16, Refusal> {
 }
 
 fn expression(value: String, field: &str) -> Result<String, Refusal> {
+    if value.is_empty() {
+        return Err(Refusal::new(field, "an expression must not be empty"));
+    }
     match regex::Regex::new(&value) {
         Ok(_) => Ok(value),
         Err(error) => {

@@ -11,6 +11,9 @@ use crate::api::{Refusal, Strict, duration, name_of, read};
 use crate::model::{ConnectionPool, LoadBalancing, MeshSettings, Name, OutlierDetection, TrafficPolicy};
 use crate::source::Object;
 
+/// No duration of a policy is longer; what a proxy can represent ends somewhere beyond.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
@@ -171,6 +174,7 @@ fn number(value: i64, least: u32, most: u32, field: String) -> Result<u32, Refus
 fn positive(text: Option<String>, field: String) -> Result<Option<Duration>, Refusal> {
     let Some(text) = text else { return Ok(None) };
     match duration::parse_go(&text) {
+        Ok(value) if value > LONGEST => Err(Refusal::new(field, format!("{text} is more than a year"))),
         Ok(value) if value >= Duration::from_millis(1) => Ok(Some(value)),
         Ok(_) => Err(Refusal::new(field, format!("{text} is less than 1ms"))),
         Err(reason) => Err(Refusal::new(field, reason)),

@@ -91,3 +91,19 @@ spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8081
     assert_eq!(routes.virtual_hosts.len(), 3);
     assert!(routes.virtual_hosts[1].domains.contains(&"reviews-admin".to_owned()));
 }
+
+#[test]
+fn plaintext_for_one_port_is_not_taken_as_for_another() {
+    let admin = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews-admin}
+spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8081}]}
+";
+    let strict = "{selector: {matchLabels: {app: reviews}}, portLevelMtls: {8081: {mode: STRICT}}}";
+    let listener = inbound(&snapshot_of(&[MESH, admin, &peer_authn(strict)]));
+    let manager: HttpConnectionManager = only_filter(listener.filter_chains.last().unwrap());
+    let Some(RouteSpecifier::RouteConfig(routes)) = manager.route_specifier else { panic!() };
+    let names: Vec<_> = routes.virtual_hosts.iter().map(|host| host.name.as_str()).collect();
+    assert_eq!(names, ["inbound|http|9080|reviews.default", "inbound|http|9080|reviews-v1.default"]);
+}

@@ -52,7 +52,6 @@ pub enum Discovery {
 
 /// Compiles a cluster. What an update leaves unchanged is taken from `previous`: connection settings, outlier detection and
 /// the counters of circuit breakers.
-#[allow(deprecated)]
 pub fn compile_cluster(
     value: &wire::Cluster,
     previous: Option<&CompiledCluster>,
@@ -288,7 +287,7 @@ fn compile_outlier(
 
 /// Mesh labels: `metadata.filter_metadata.istio.services[0]`, else the host in `outbound|PORT|SUBSET|HOST`.
 fn mesh_destination(name: &str, metadata: Option<&Metadata>) -> MeshDestination {
-    if let Some(service) = metadata.and_then(|m| destination_of_metadata(m)) {
+    if let Some(service) = metadata.and_then(destination_of_metadata) {
         return service;
     }
     let host = match name.split('|').collect::<Vec<_>>().as_slice() {

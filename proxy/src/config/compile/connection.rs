@@ -70,20 +70,19 @@ pub(crate) fn compile_connection(
     Ok(Connection { settings: Arc::new(settings), hash })
 }
 
-#[allow(deprecated)]
 fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster) -> u64 {
     let part = cluster::Cluster {
         connect_timeout: value.connect_timeout,
         per_connection_buffer_limit_bytes: value.per_connection_buffer_limit_bytes,
         max_requests_per_connection: value.max_requests_per_connection,
-        common_http_protocol_options: value.common_http_protocol_options.clone(),
+        common_http_protocol_options: value.common_http_protocol_options,
         http_protocol_options: value.http_protocol_options.clone(),
         http2_protocol_options: value.http2_protocol_options.clone(),
         typed_extension_protocol_options: value.typed_extension_protocol_options.clone(),
         upstream_bind_config: value.upstream_bind_config.clone(),
         transport_socket: value.transport_socket.clone(),
         protocol_selection: value.protocol_selection,
-        upstream_connection_options: value.upstream_connection_options.clone(),
+        upstream_connection_options: value.upstream_connection_options,
         ..Default::default()
     };
     let source_address = cx.inputs.source_address.map(|a| a.to_string()).unwrap_or_default();
@@ -98,7 +97,6 @@ struct ProtocolOptions {
     http2: HttpOptions2,
 }
 
-#[allow(deprecated)]
 fn compile_protocol_options(cx: &mut CompileCx<'_>, value: &cluster::Cluster) -> Compiled<ProtocolOptions> {
     let mut typed = None;
     for (key, any) in &value.typed_extension_protocol_options {
@@ -136,13 +134,12 @@ fn compile_protocol_options(cx: &mut CompileCx<'_>, value: &cluster::Cluster) ->
 }
 
 /// The cluster's own HTTP fields, from before `HttpProtocolOptions`.
-#[allow(deprecated)]
 fn compile_deprecated_options(cx: &mut CompileCx<'_>, value: &cluster::Cluster) -> Compiled<ProtocolOptions> {
     use cluster::cluster::ClusterProtocolSelection;
     let upstream = &value.upstream_http_protocol_options;
     upstream_http_options(cx, "upstream_http_protocol_options", upstream);
     let mut common = cx.field("common_http_protocol_options", |cx| {
-        compile_common(cx, &value.common_http_protocol_options.clone().unwrap_or_default(), Side::Upstream)
+        compile_common(cx, &value.common_http_protocol_options.unwrap_or_default(), Side::Upstream)
     })?;
     if let Some(max) = &value.max_requests_per_connection {
         common.max_requests_per_connection = max.value;
@@ -180,7 +177,7 @@ fn compile_http_protocol_options(
         retry_policy);
     upstream_http_options(cx, "upstream_http_protocol_options", upstream_http_protocol_options);
     let common = cx.field("common_http_protocol_options", |cx| {
-        compile_common(cx, &common_http_protocol_options.clone().unwrap_or_default(), Side::Upstream)
+        compile_common(cx, &common_http_protocol_options.unwrap_or_default(), Side::Upstream)
     });
     let (protocol, http2) = match upstream_protocol_options {
         None => return Err(cx.refuse("upstream_protocol_options", "value is required")),
@@ -259,7 +256,6 @@ fn compile_source_address(
 }
 
 /// Compiles a `BindConfig` to the address that connections come from.
-#[allow(deprecated)]
 pub(crate) fn compile_bind_config(
     cx: &mut CompileCx<'_>,
     value: &core::BindConfig,

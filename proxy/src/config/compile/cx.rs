@@ -253,7 +253,7 @@ impl<'a> CompileCx<'a> {
 }
 
 /// Whether a field differs from its protobuf default, that is: whether the configuration says anything.
-pub trait IsSet {
+pub(crate) trait IsSet {
     /// See the trait.
     fn is_set(&self) -> bool;
 }

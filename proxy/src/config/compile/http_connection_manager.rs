@@ -22,7 +22,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 
 /// Compiles the connection manager of one filter chain, at the context's present path.
-#[allow(deprecated)]
 pub(crate) fn compile_http_connection_manager(
     cx: &mut CompileCx<'_>,
     value: &wire::HttpConnectionManager,
@@ -116,7 +115,7 @@ pub(crate) fn compile_http_connection_manager(
     let codec = compile_codec(cx, *codec_type);
     let suppress_envoy_headers = compile_http_filters(cx, http_filters);
     let common = cx.field("common_http_protocol_options", |cx| {
-        compile_common(cx, &common_http_protocol_options.clone().unwrap_or_default(), Side::Downstream)
+        compile_common(cx, &common_http_protocol_options.unwrap_or_default(), Side::Downstream)
     });
     let http1 = cx.field("http_protocol_options", |cx| {
         compile_http1(cx, &http_protocol_options.clone().unwrap_or_default(), Side::Downstream)
@@ -288,7 +287,6 @@ fn compile_http_filter(filter: &wire::HttpFilter, cx: &mut CompileCx<'_>) -> Com
     })
 }
 
-#[allow(deprecated)]
 fn compile_router(cx: &mut CompileCx<'_>, value: &Router) -> Compiled<bool> {
     let Router {
         dynamic_stats,

@@ -84,7 +84,6 @@ pub(crate) fn compile_common(
 }
 
 /// Compiles `http_protocol_options`, at the context's present path.
-#[allow(deprecated)]
 pub(crate) fn compile_http1(
     cx: &mut CompileCx<'_>,
     value: &wire::Http1ProtocolOptions,
@@ -123,7 +122,6 @@ pub(crate) fn compile_http1(
 }
 
 /// Compiles `http2_protocol_options`, at the context's present path.
-#[allow(deprecated)]
 pub(crate) fn compile_http2(
     cx: &mut CompileCx<'_>,
     value: &wire::Http2ProtocolOptions,

@@ -47,7 +47,6 @@ pub struct CompiledListener {
 }
 
 /// Compiles a listener; chains that are equal to those of `previous` are kept with their connections.
-#[allow(deprecated)]
 pub fn compile_listener(
     value: &wire::Listener,
     previous: Option<&CompiledListener>,
@@ -199,7 +198,6 @@ fn compile_reporter(cx: &mut CompileCx<'_>, metadata: &Option<core::Metadata>) -
     })
 }
 
-#[allow(deprecated)]
 fn compile_filter_chain(
     cx: &mut CompileCx<'_>,
     value: &wire::FilterChain,
@@ -313,25 +311,22 @@ fn compile_match(
         .enumerate()
         .map(|(i, port)| port_number(cx, &format!("source_ports[{i}]"), *port))
         .collect::<Compiled<Vec<u16>>>();
-    for (i, name) in server_names.iter().enumerate() {
+    let server_names = cx.each("server_names", server_names, |name, cx| {
         // Envoy: a wildcard only as the whole first label.
-        if name.is_empty()
-            || name.chars().skip(1).any(|c| c == '*')
-            || (name.starts_with('*') && !name.starts_with("*."))
-        {
-            cx.refuse(
-                &format!("server_names[{i}]"),
-                format!("partial wildcards are not supported in \"server_names\": '{name}'"),
+        if name.is_empty() || name.strip_prefix("*.").unwrap_or(name).contains('*') {
+            return Err(
+                cx.refuse("", format!("partial wildcards are not supported in \"server_names\": '{name}'"))
             );
         }
-    }
+        Ok(name.as_str().into())
+    });
     let prefix_ranges = cx.each("prefix_ranges", prefix_ranges, compile_cidr);
     let direct = cx.each("direct_source_prefix_ranges", direct_source_prefix_ranges, compile_cidr);
     let source = cx.each("source_prefix_ranges", source_prefix_ranges, compile_cidr);
     Ok(FilterChainMatch {
         destination_port,
         prefix_ranges: prefix_ranges?,
-        server_names: server_names.iter().map(|n| n.as_str().into()).collect(),
+        server_names: server_names?,
         transport_protocol: transport_protocol.as_str().into(),
         application_protocols: application_protocols.iter().map(|p| p.as_str().into()).collect(),
         direct_source_prefix_ranges: direct?,

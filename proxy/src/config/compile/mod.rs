@@ -3,6 +3,9 @@
 //! `compile_*` functions are pure and synchronous. They destructure messages without `..`: each field is implemented, ignored
 //! with a warning because it is harmless, or refused with its path. Defaults are Envoy's.
 
+// Every field has a verdict, those that Envoy wants nobody to set any more too.
+#![allow(deprecated)]
+
 mod access_log;
 mod circuit_breakers;
 mod cluster;
@@ -25,7 +28,7 @@ pub(crate) mod values;
 
 pub use cluster::{CompiledCluster, Discovery, compile_cluster};
 pub(crate) use connection::compile_bind_config;
-pub use cx::{CompileCx, Inputs, Invalid, Problem, ReadFile, References};
+pub use cx::{CompileCx, Compiled, Inputs, Invalid, Problem, ReadFile, References, Refused};
 pub use endpoint::{Assignment, compile_endpoints};
 pub use listener::{CompiledListener, compile_listener};
 pub use route::compile_route_configuration;

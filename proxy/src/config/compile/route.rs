@@ -98,7 +98,6 @@ fn unique_names(cx: &mut CompileCx<'_>, virtual_hosts: &[wire::VirtualHost]) {
     }
 }
 
-#[allow(deprecated)]
 fn compile_virtual_host(
     value: &wire::VirtualHost,
     route_cx: &RouteCx,
@@ -158,7 +157,6 @@ fn compile_virtual_host(
     })
 }
 
-#[allow(deprecated)]
 fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>) -> Compiled<Route> {
     let wire::Route {
         name,

@@ -40,7 +40,6 @@ pub(crate) fn compile_action(
     }
 }
 
-#[allow(deprecated)]
 fn compile_route_action(
     cx: &mut CompileCx<'_>,
     action: &wire::RouteAction,
@@ -151,7 +150,6 @@ fn compile_weighted(
     value: &wire::WeightedCluster,
     route_cx: &RouteCx,
 ) -> Compiled<Clusters> {
-    #[allow(deprecated)]
     let wire::WeightedCluster { clusters, total_weight, runtime_key_prefix, random_value_specifier } = value;
     unsupported!(cx; random_value_specifier);
     ignored!(cx; runtime_key_prefix);

@@ -186,7 +186,6 @@ pub(crate) fn regex_text<'m>(cx: &mut CompileCx<'_>, value: &'m matcher::RegexMa
     use matcher::regex_matcher::{EngineType, GoogleRe2};
     let matcher::RegexMatcher { regex, engine_type } = value;
     if let Some(EngineType::GoogleRe2(re2)) = engine_type {
-        #[allow(deprecated)]
         let GoogleRe2 { max_program_size } = re2;
         cx.field("google_re2", |cx| {
             ignored!(cx; max_program_size);

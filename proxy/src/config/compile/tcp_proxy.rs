@@ -16,7 +16,6 @@ use crate::tcp::TcpProxy;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// Compiles the `tcp_proxy` of one filter chain, at the context's present path.
-#[allow(deprecated)]
 pub(crate) fn compile_tcp_proxy(
     cx: &mut CompileCx<'_>,
     value: &wire::TcpProxy,

@@ -115,7 +115,6 @@ fn compile_downstream_tls(
     .map_err(|e| cx.refuse("common_tls_context", e))
 }
 
-#[allow(deprecated)]
 fn compile_upstream_tls(cx: &mut CompileCx<'_>, value: &wire::UpstreamTlsContext) -> Compiled<UpstreamTls> {
     let wire::UpstreamTlsContext {
         common_tls_context,
@@ -164,7 +163,6 @@ fn compile_common(
     })
 }
 
-#[allow(deprecated)]
 fn compile_common_inner(
     cx: &mut CompileCx<'_>,
     value: &wire::CommonTlsContext,
@@ -293,7 +291,6 @@ fn compile_validation_source(
             cx.field("validation_context_sds_secret_config", |cx| validation_secret(cx, config))?,
         ),
         Some(Type::CombinedValidationContext(combined)) => cx.field("combined_validation_context", |cx| {
-            #[allow(deprecated)]
             let CombinedCertificateValidationContext {
                 default_validation_context,
                 validation_context_sds_secret_config,
@@ -320,7 +317,6 @@ fn compile_validation_source(
 }
 
 /// Compiles a `CertificateValidationContext`, at the context's present path.
-#[allow(deprecated)]
 pub(crate) fn compile_validation_context(
     cx: &mut CompileCx<'_>,
     value: &wire::CertificateValidationContext,

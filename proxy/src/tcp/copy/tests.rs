@@ -100,6 +100,7 @@ async fn bulk_both_ways_at_once() {
         let (end, to_upstream, to_downstream) = bench.copy.await.unwrap();
         assert!(matches!(end, CopyEnd::Finished), "{end:?}");
         assert_eq!((to_upstream, to_downstream), (request.len() as u64, response.len() as u64));
+        assert!(crate::tcp::splice::has_spliced(), "plain TCP comes first, and goes through a pipe");
     }
 }
 

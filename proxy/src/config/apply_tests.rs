@@ -1,0 +1,292 @@
+//! Warming as a whole: any order of arrival ends in the same state, and no state on the way is half-applied.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use outrigger_xds_api::ResourceType::{
+    self, Cluster, ClusterLoadAssignment, Listener, RouteConfiguration, Secret,
+};
+use tokio::time::Instant;
+
+use super::apply::Configuration;
+use super::listeners::Change;
+use super::testing::{apply, configuration, remove};
+use super::warming::WARMING_TIMEOUT;
+use crate::http::RouteSource;
+use crate::listener::NetworkFilter;
+
+const CLUSTER: &str = "{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}}}, transport_socket: {name: tls, typed_config: \
+     {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: \
+     {validation_context_sds_secret_config: {name: roots, sds_config: {ads: {}}}}}}}";
+const ENDPOINTS: &str = "{cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: \
+     {address: 127.0.0.1, port_value: 80}}}}]}]}";
+const ROUTES: &str = "{name: r, virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: c}}]}]}";
+const LISTENER: &str = "{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 0}}, filter_chains: \
+     [{name: f, filters: [{name: hcm, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.\
+     http_connection_manager.v3.HttpConnectionManager, stat_prefix: s, rds: {route_config_name: r, config_source: {ads: {}}}, \
+     http_filters: [{name: router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.\
+     Router}}]}}]}]}";
+const SECRET: &str = "{name: roots, validation_context: {verify_certificate_hash: \
+     df6ff72fe9116521268f6f2dd4966f51df479883fe7037b39f75916ac3049d1a}}";
+
+const ALL: [(ResourceType, &str, &str); 5] = [
+    (Cluster, "c", CLUSTER),
+    (ClusterLoadAssignment, "c", ENDPOINTS),
+    (RouteConfiguration, "r", ROUTES),
+    (Listener, "l", LISTENER),
+    (Secret, "roots", SECRET),
+];
+
+/// What a request could see: published listeners lead to published routes, these to published clusters with endpoints.
+fn check_complete(configuration: &Configuration) {
+    let registry = &configuration.inputs().registry;
+    for (_, listener) in registry.listeners.published() {
+        for chain in listener.filter_chains.iter() {
+            let NetworkFilter::Http(manager) = &chain.filter else { continue };
+            let RouteSource::Rds(routes) = &manager.routes else { continue };
+            assert!(routes.peek().is_some(), "a listener without its routes");
+        }
+    }
+    for (_, routes) in registry.routes.published() {
+        for name in names(&routes) {
+            let cluster = registry.clusters.get(&name).expect("a route without its cluster");
+            assert!(cluster.endpoints.peek().is_some(), "a cluster without its endpoints");
+        }
+    }
+}
+
+fn names(routes: &crate::route::RouteConfiguration) -> Vec<Arc<str>> {
+    use crate::route::{Action, Clusters};
+    let all = routes.virtual_hosts.iter().flat_map(|v| &v.routes);
+    all.flat_map(|route| match &route.action {
+        Action::Route(action) => match &action.clusters {
+            Clusters::Single(cluster) => vec![cluster.name().clone()],
+            Clusters::Weighted { clusters, .. } => {
+                clusters.iter().map(|c| c.cluster.name().clone()).collect()
+            }
+        },
+        _ => Vec::new(),
+    })
+    .collect()
+}
+
+fn permutations(n: usize) -> Vec<Vec<usize>> {
+    if n == 0 {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for shorter in permutations(n - 1) {
+        for at in 0..n {
+            let mut longer = shorter.clone();
+            longer.insert(at, n - 1);
+            all.push(longer);
+        }
+    }
+    all
+}
+
+#[test]
+fn every_order_of_arrival_ends_in_the_same_state() {
+    let orders = permutations(ALL.len());
+    assert_eq!(orders.len(), 120);
+    for order in orders {
+        let mut configuration = configuration();
+        let now = Instant::now();
+        for (step, i) in order.iter().enumerate() {
+            let (resource_type, name, yaml) = ALL[*i];
+            assert_eq!(apply(&mut configuration, resource_type, name, yaml, now), []);
+            check_complete(&configuration);
+            let done = configuration.inputs().registry.listeners.get("l").is_some();
+            assert_eq!(done, step + 1 == ALL.len(), "{order:?}: the listener needs all of them");
+        }
+        assert!(configuration.is_initialized(), "{order:?}");
+    }
+}
+
+#[test]
+fn subscriptions_follow_references() {
+    let mut configuration = configuration();
+    let now = Instant::now();
+    apply(&mut configuration, Cluster, "c", CLUSTER, now);
+    apply(&mut configuration, Listener, "l", LISTENER, now);
+    let wanted = configuration.take_subscriptions().unwrap();
+    assert_eq!(wanted.endpoints, [Arc::<str>::from("c")]);
+    assert_eq!(wanted.routes, [Arc::<str>::from("r")]);
+    assert_eq!(wanted.secrets, [Arc::<str>::from("roots")]);
+    assert_eq!(configuration.take_subscriptions(), None);
+    remove(&mut configuration, Listener, "l", now);
+    assert_eq!(configuration.take_subscriptions().unwrap().routes, []);
+}
+
+/// Everything is there; `now` is the time of the next step.
+fn complete() -> (Configuration, Instant) {
+    let mut configuration = configuration();
+    let now = Instant::now();
+    for (resource_type, name, yaml) in ALL {
+        assert_eq!(apply(&mut configuration, resource_type, name, yaml, now), []);
+    }
+    configuration.take_changes();
+    (configuration, now)
+}
+
+#[test]
+fn a_route_to_a_new_cluster_waits_for_it_and_the_old_one_serves_on() {
+    let (mut configuration, now) = complete();
+    let routes = ROUTES.replace("cluster: c", "cluster: d");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &routes, now), []);
+    let published = |c: &Configuration| names(&c.inputs().registry.routes.get("r").unwrap());
+    assert_eq!(published(&configuration), [Arc::<str>::from("c")]);
+    // The old cluster is removed first: it stays for the routes that are published.
+    remove(&mut configuration, Cluster, "c", now);
+    check_complete(&configuration);
+    assert_eq!(published(&configuration), [Arc::<str>::from("c")]);
+    // Not even the deadline shows the half-applied state.
+    configuration.settle(now + WARMING_TIMEOUT);
+    assert_eq!(published(&configuration), [Arc::<str>::from("c")]);
+    let cluster = "{name: d, type: STATIC, load_assignment: {cluster_name: d}}";
+    assert_eq!(apply(&mut configuration, Cluster, "d", cluster, now), []);
+    assert_eq!(published(&configuration), [Arc::<str>::from("d")]);
+    assert!(configuration.clusters().get("c").is_none(), "nothing names it any more");
+    assert!(configuration.inputs().registry.clusters.get("c").is_none());
+}
+
+#[test]
+fn first_routes_are_published_at_the_deadline_although_a_cluster_is_missing() {
+    let mut configuration = configuration();
+    let now = Instant::now();
+    apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
+    configuration.settle(now + WARMING_TIMEOUT - Duration::from_millis(1));
+    assert!(configuration.inputs().registry.routes.get("r").is_none());
+    configuration.settle(now + WARMING_TIMEOUT);
+    assert!(configuration.inputs().registry.routes.get("r").is_some());
+}
+
+#[test]
+fn endpoints_touch_one_cluster_and_keep_its_hosts() {
+    let (mut configuration, now) = complete();
+    let cluster = configuration.inputs().registry.clusters.get("c").unwrap();
+    let before: Vec<_> = cluster.endpoints.get().unwrap().hosts().cloned().collect();
+    let two = ENDPOINTS.replace(
+        "lb_endpoints: [",
+        "lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.2, port_value: 80}}}}, ",
+    );
+    assert_eq!(apply(&mut configuration, ClusterLoadAssignment, "c", &two, now), []);
+    let after: Vec<_> = cluster.endpoints.get().unwrap().hosts().cloned().collect();
+    assert_eq!(after.len(), 2);
+    assert!(after.iter().any(|host| Arc::ptr_eq(host, &before[0])), "a host that stays is the same host");
+    let same = configuration.inputs().registry.clusters.get("c").unwrap();
+    assert!(Arc::ptr_eq(&cluster, &same), "endpoints do not touch the cluster");
+}
+
+#[test]
+fn what_is_unchanged_keeps_its_identity() {
+    let (mut configuration, now) = complete();
+    let registry = |c: &Configuration| {
+        let r = &c.inputs().registry;
+        (r.clusters.get("c").unwrap(), r.routes.get("r").unwrap(), r.listeners.get("l").unwrap())
+    };
+    let (cluster, routes, listener) = registry(&configuration);
+    for (resource_type, name, yaml) in ALL {
+        apply(&mut configuration, resource_type, name, yaml, now);
+    }
+    let (same_cluster, same_routes, same_listener) = registry(&configuration);
+    assert!(Arc::ptr_eq(&cluster, &same_cluster) && Arc::ptr_eq(&routes, &same_routes));
+    assert!(Arc::ptr_eq(&listener, &same_listener));
+
+    // Another load balancing policy: connections, hosts and breakers stay.
+    let changed = CLUSTER.replace("type: EDS,", "type: EDS, lb_policy: LEAST_REQUEST,");
+    assert_eq!(apply(&mut configuration, Cluster, "c", &changed, now), []);
+    let (new_cluster, same_routes, _) = registry(&configuration);
+    assert!(!Arc::ptr_eq(&cluster, &new_cluster) && Arc::ptr_eq(&routes, &same_routes));
+    assert!(Arc::ptr_eq(&cluster.connection, &new_cluster.connection));
+    assert!(Arc::ptr_eq(&cluster.endpoints, &new_cluster.endpoints));
+    assert!(Arc::ptr_eq(&cluster.circuit_breakers, &new_cluster.circuit_breakers));
+
+    // One more virtual host: the other one stays.
+    let changed = ROUTES.replace("virtual_hosts: [", "virtual_hosts: [{name: w, domains: [w]}, ");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &changed, now), []);
+    let (_, new_routes, _) = registry(&configuration);
+    assert!(Arc::ptr_eq(&routes.virtual_hosts[0], &new_routes.virtual_hosts[1]));
+
+    // Another chain: the first one stays and nothing drains.
+    let changed = LISTENER.replace("filter_chains: [", "listener_filters_timeout: 1s, filter_chains: [");
+    assert_eq!(apply(&mut configuration, Listener, "l", &changed, now), []);
+    let (_, _, new_listener) = registry(&configuration);
+    let chains = |l: &crate::listener::Listener| l.filter_chains.iter().cloned().collect::<Vec<_>>();
+    assert!(Arc::ptr_eq(&chains(&listener)[0], &chains(&new_listener)[0]));
+    assert!(configuration.take_changes().is_empty());
+
+    let changed = LISTENER.replace("stat_prefix: s", "stat_prefix: t");
+    assert_eq!(apply(&mut configuration, Listener, "l", &changed, now), []);
+    let changes = configuration.take_changes();
+    let [Change::DrainChains { gone, .. }] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!(*gone, [chains(&listener)[0].id]);
+}
+
+#[test]
+fn an_invalid_resource_keeps_its_last_good_version_and_valid_siblings_apply() {
+    let (mut configuration, now) = complete();
+    let invalid = super::testing::resource(
+        RouteConfiguration,
+        &ROUTES.replace("cluster: c", "cluster: c, retry_policy: {retry_on: 5xx}"),
+    );
+    let valid = super::testing::resource(RouteConfiguration, "{name: s}");
+    let updates = [
+        super::apply::Update { name: "r", version: "2", resource: &invalid },
+        super::apply::Update { name: "s", version: "2", resource: &valid },
+    ];
+    let rejected = configuration.apply(RouteConfiguration, &updates, &[], now);
+    assert_eq!(rejected.len(), 1);
+    assert_eq!(
+        rejected[0].to_string(),
+        "route configuration 'r': virtual_hosts[0].routes[0].route.retry_policy: not supported"
+    );
+    assert_eq!(super::testing::published_version(&configuration, "r").as_deref(), Some("1"));
+    assert_eq!(super::testing::published_version(&configuration, "s").as_deref(), Some("2"));
+}
+
+#[test]
+fn a_removed_listener_goes_with_its_sockets() {
+    let (mut configuration, now) = complete();
+    remove(&mut configuration, Listener, "l", now);
+    assert!(configuration.inputs().registry.listeners.get("l").is_none());
+    let changes = configuration.take_changes();
+    assert!(matches!(changes.as_slice(), [Change::Stop { gone, .. }] if gone.len() == 1), "{changes:?}");
+}
+
+#[test]
+fn two_listeners_never_share_an_address() {
+    let mut configuration = configuration();
+    let now = Instant::now();
+    let listener = LISTENER.replace("port_value: 0", "port_value: 19999");
+    assert_eq!(apply(&mut configuration, Listener, "l", &listener, now), []);
+    let other = listener.replace("name: l,", "name: m,");
+    let rejected = apply(&mut configuration, Listener, "m", &other, now);
+    assert_eq!(
+        rejected[0].to_string(),
+        "listener 'm': address: error adding listener: 'm' has duplicate address '127.0.0.1:19999' as existing listener 'l'"
+    );
+    remove(&mut configuration, Listener, "l", now);
+    assert_eq!(apply(&mut configuration, Listener, "m", &other, now), []);
+}
+
+#[test]
+fn the_bootstrap_stands_against_the_control_plane() {
+    let mut configuration = configuration();
+    let now = Instant::now();
+    let own = super::testing::resource(Cluster, "{name: c, connect_timeout: 1s}");
+    configuration.apply_static(Cluster, &own, now).unwrap();
+    assert!(
+        configuration
+            .apply_static(Cluster, &own, now)
+            .unwrap_err()
+            .to_string()
+            .contains("another cluster of this name")
+    );
+    configuration.settle(now);
+    assert_eq!(apply(&mut configuration, Cluster, "c", CLUSTER, now), []);
+    remove(&mut configuration, Cluster, "c", now);
+    let cluster = configuration.inputs().registry.clusters.get("c").unwrap();
+    assert_eq!(cluster.connection.connect_timeout, Duration::from_secs(1));
+}

@@ -1,0 +1,273 @@
+//! Accept and reject tables: what is refused, by which path, in which words.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use outrigger_xds_api::ResourceType::{self, Cluster, Listener, RouteConfiguration, Secret};
+
+use super::testing::problems;
+
+fn accepts(resource_type: ResourceType, texts: &[&str]) {
+    for yaml in texts {
+        assert_eq!(problems(resource_type, yaml), Vec::<String>::new(), "{yaml}");
+    }
+}
+
+fn refuses(resource_type: ResourceType, table: &[(&str, &[&str])]) {
+    for (yaml, expected) in table {
+        assert_eq!(problems(resource_type, yaml), *expected, "{yaml}");
+    }
+}
+
+#[test]
+fn clusters() {
+    accepts(
+        Cluster,
+        &[
+            "{name: c}",
+            "{name: c, type: STATIC, connect_timeout: 0.25s, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 3}}",
+            "{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}, service_name: s}}",
+            "{name: c, http2_protocol_options: {}, dns_lookup_family: V4_ONLY, circuit_breakers: {thresholds: {max_requests: 0}}}",
+            "{name: c, outlier_detection: {consecutive_5xx: 3, enforcing_success_rate: 0, base_ejection_time: 1s}}",
+            "{name: c, common_lb_config: {healthy_panic_threshold: {value: 0}}}",
+            "{name: c, upstream_bind_config: {source_address: {address: 127.1.0.1, port_value: 0}}}",
+        ],
+    );
+    refuses(
+        Cluster,
+        &[
+            ("{name: c, type: STRICT_DNS}", &["type: STRICT_DNS is not supported"]),
+            ("{name: c, lb_policy: MAGLEV}", &["lb_policy: MAGLEV is not supported"]),
+            ("{name: c, type: EDS}", &["eds_cluster_config: value is required"]),
+            (
+                "{name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /x}}}}",
+                &["eds_cluster_config.eds_config.path_config_source: not supported, use ads"],
+            ),
+            (
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]}",
+                &["health_checks: not supported"],
+            ),
+            (
+                "{name: c, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 80}}}}]}]}}",
+                &[
+                    "load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address: malformed IP address: localhost (host names are not resolved)",
+                ],
+            ),
+            (
+                "{name: c, outlier_detection: {enforcing_consecutive_gateway_failure: 100}, upstream_bind_config: {source_address: {address: 127.1.0.1, port_value: 9}}}",
+                &[
+                    "upstream_bind_config.source_address.port_value: only 0 is supported: one port makes one connection",
+                    "outlier_detection.enforcing_consecutive_gateway_failure: not supported",
+                ],
+            ),
+            (
+                "{name: c, transport_socket: {name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext, common_tls_context: {tls_params: {tls_minimum_protocol_version: TLSv1_0, cipher_suites: [x]}}}}}",
+                &[
+                    "transport_socket.typed_config.common_tls_context.tls_params.cipher_suites: not supported",
+                    "transport_socket.typed_config.common_tls_context.tls_params.tls_minimum_protocol_version: TLS 1.0 and 1.1 are not supported",
+                ],
+            ),
+        ],
+    );
+}
+
+fn routes(route: &str) -> String {
+    format!("{{name: r, virtual_hosts: [{{name: v, domains: ['*'], routes: [{route}]}}]}}")
+}
+
+#[test]
+fn route_configurations() {
+    for route in [
+        "{match: {prefix: /}, route: {cluster: known}}",
+        "{match: {path: /x}, route: {cluster: unknown}}",
+        "{match: {safe_regex: {regex: '/[a-z]+'}}, redirect: {host_redirect: example.org, response_code: FOUND}}",
+        "{match: {path_separated_prefix: /a}, direct_response: {status: 200, body: {inline_string: hi}}}",
+        "{match: {prefix: /, headers: [{name: x, string_match: {exact: Hello, ignore_case: true}}, {name: ':method', range_match: {start: 1, end: 2}}]}, route: {weighted_clusters: {clusters: [{name: known, weight: 90}, {name: other, weight: 10}]}, timeout: 0s}}",
+        "{match: {prefix: /}, redirect: {regex_rewrite: {pattern: {regex: '^/(.*)'}, substitution: '/x/\\1'}}}",
+    ] {
+        accepts(RouteConfiguration, &[&routes(route)]);
+    }
+    let at = "virtual_hosts[0].routes[0]";
+    for (route, expected) in [
+        ("{match: {prefix: /}, route: {cluster: c, retry_policy: {}}}", "route.retry_policy: not supported"),
+        (
+            "{match: {prefix: /}, route: {cluster: c, prefix_rewrite: /x}}",
+            "route.prefix_rewrite: not supported",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, auto_host_rewrite: true}}",
+            "route.host_rewrite_specifier: not supported",
+        ),
+        ("{match: {prefix: /}, route: {cluster_header: x}}", "route.cluster_header: not supported"),
+        (
+            "{match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: a, weight: 0}]}}}",
+            "route.weighted_clusters.clusters: Sum of weights in the weighted_cluster must be greater than 0.",
+        ),
+        (
+            "{match: {prefix: /}, direct_response: {status: 200, body_format: {text_format: x}}}",
+            "direct_response.body_format: not supported",
+        ),
+        (
+            "{match: {prefix: /}, direct_response: {status: 200, body: {filename: /nope}}}",
+            "direct_response.body.filename: cannot read '/nope': entity not found",
+        ),
+        (
+            "{match: {prefix: /, query_parameters: [{name: x}]}, route: {cluster: c}}",
+            "match.query_parameters: not supported",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c}, request_headers_to_remove: [x]}",
+            "request_headers_to_remove: not supported",
+        ),
+    ] {
+        assert_eq!(problems(RouteConfiguration, &routes(route)), [format!("{at}.{expected}")], "{route}");
+    }
+    refuses(
+        RouteConfiguration,
+        &[
+            (
+                "{name: r, virtual_hosts: [{name: a, domains: [x]}, {name: b, domains: [X]}]}",
+                &["virtual_hosts: Only unique values for domains are permitted. Duplicate entry of domain x"],
+            ),
+            (
+                "{name: r, virtual_hosts: [{name: a, domains: [x]}, {name: a, domains: [z]}]}",
+                &["virtual_hosts[1].name: virtual host 'a' must have a unique name"],
+            ),
+            ("{name: r, internal_only_headers: [x]}", &["internal_only_headers: not supported"]),
+        ],
+    );
+}
+
+const MANAGER: &str =
+    "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const ROUTER: &str = "{name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+
+/// A listener with a connection manager that has these fields.
+fn manager(fields: &str) -> String {
+    format!(
+        "{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}, filter_chains: [{{filters: [{{name: hcm, \
+         typed_config: {{'@type': {MANAGER}, stat_prefix: s, {fields}}}}}]}}]}}"
+    )
+}
+
+#[test]
+fn connection_managers() {
+    let inline = |cluster: &str| {
+        format!(
+            "http_filters: [{ROUTER}], route_config: {{name: r, virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: {cluster}}}}}]}}]}}"
+        )
+    };
+    accepts(
+        Listener,
+        &[
+            &manager(&inline("known")),
+            &manager(&format!("tracing: {{}}, request_timeout: 1s, {}", inline("known"))),
+            &manager(&format!(
+                "http_filters: [{ROUTER}], rds: {{route_config_name: r, config_source: {{ads: {{}}}}}}"
+            )),
+        ],
+    );
+    let at = "filter_chains[0].filters[0].typed_config";
+    for (fields, expected) in [
+        (inline("missing"), "route_config.virtual_hosts[0].routes[0].route.cluster: route: unknown cluster 'missing'"),
+        (format!("use_remote_address: true, xff_num_trusted_hops: 1, {}", inline("known")), "xff_num_trusted_hops: not supported"),
+        (format!("normalize_path: true, {}", inline("known")), "normalize_path: not supported"),
+        (format!("forward_client_cert_details: APPEND_FORWARD, {}", inline("known")), "forward_client_cert_details: only SANITIZE is supported"),
+        (format!("upgrade_configs: [{{upgrade_type: websocket}}], {}", inline("known")), "upgrade_configs: not supported"),
+        (
+            inline("known").replace(ROUTER, ""),
+            "http_filters: the list must end with envoy.filters.http.router",
+        ),
+        (
+            inline("known").replace(ROUTER, "{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}"),
+            "http_filters[0].typed_config.@type: http filter 'envoy.extensions.filters.http.cors.v3.Cors' is not supported",
+        ),
+        (
+            format!("access_log: [{{name: a, typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog, log_format: {{text_format_source: {{inline_string: '%NOPE%'}}}}}}}}], {}", inline("known")),
+            "access_log[0].typed_config.log_format.text_format_source: Not supported field in StreamInfo: NOPE",
+        ),
+    ] {
+        assert_eq!(problems(Listener, &manager(&fields)), [format!("{at}.{expected}")], "{fields}");
+    }
+}
+
+#[test]
+fn listeners() {
+    let tcp = "{name: t, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: s, cluster: later}}";
+    let listener = |fields: &str| {
+        format!("{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}, {fields}}}")
+    };
+    let chains = format!("filter_chains: [{{filters: [{tcp}]}}]");
+    accepts(
+        Listener,
+        &[
+            &listener(&chains),
+            &listener(&format!(
+                "{chains}, metadata: {{filter_metadata: {{outrigger.dev: {{reporter: source}}, other: {{x: y}}}}}}"
+            )),
+            &listener(&format!(
+                "{chains}, listener_filters: [{{name: i, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}}}]"
+            )),
+            &listener(&format!(
+                "filter_chains: [{{filter_chain_match: {{server_names: ['*.example.org', x], source_prefix_ranges: [{{address_prefix: 10.0.0.0, prefix_len: 8}}]}}, filters: [{tcp}]}}]"
+            )),
+        ],
+    );
+    for (fields, expected) in [
+        ("filter_chains: []".to_owned(), "filter_chains: no filter chains specified"),
+        (format!("{chains}, use_original_dst: true"), "use_original_dst: not supported"),
+        (format!("{chains}, bind_to_port: false"), "bind_to_port: false is not supported"),
+        (
+            format!("filter_chains: [{{filters: [{tcp}, {tcp}]}}]"),
+            "filter_chains[0].filters: only one network filter is supported: http_connection_manager or tcp_proxy",
+        ),
+        (
+            format!("{chains}, metadata: {{filter_metadata: {{outrigger.dev: {{reporter: both}}}}}}"),
+            "metadata.filter_metadata[\"outrigger.dev\"].reporter: must be \"source\" or \"destination\"",
+        ),
+        (
+            format!("filter_chains: [{{filters: [{tcp}]}}, {{filters: [{tcp}]}}]"),
+            "filter_chains: filter chain '' has the same matching rules defined as ''",
+        ),
+        (
+            format!("filter_chains: [{{filter_chain_match: {{server_names: ['a*b']}}, filters: [{tcp}]}}]"),
+            "filter_chains[0].filter_chain_match.server_names[0]: partial wildcards are not supported in \"server_names\": 'a*b'",
+        ),
+        (
+            format!(
+                "filter_chains: [{{filters: [{tcp}], transport_socket: {{name: tls, typed_config: {{'@type': type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext, common_tls_context: {{}}}}}}}}]"
+            ),
+            "filter_chains[0].transport_socket.typed_config.common_tls_context: No TLS certificates found for server context",
+        ),
+    ] {
+        assert_eq!(problems(Listener, &listener(&fields)), [expected], "{fields}");
+    }
+}
+
+#[test]
+fn secrets() {
+    refuses(
+        Secret,
+        &[
+            ("{name: s, generic_secret: {secret: {inline_string: x}}}", &["generic_secret: not supported"]),
+            (
+                "{name: s, tls_certificate: {private_key: {inline_string: hush}}}",
+                &["tls_certificate.certificate_chain: value is required"],
+            ),
+            (
+                "{name: s, validation_context: {trusted_ca: {filename: /nope}, crl: {filename: /c}}}",
+                &[
+                    "validation_context.crl: not supported",
+                    "validation_context.trusted_ca.filename: cannot read '/nope': entity not found",
+                ],
+            ),
+        ],
+    );
+    let told = problems(
+        Secret,
+        "{name: s, tls_certificate: {certificate_chain: {inline_string: hush}, private_key: {inline_string: hush}}}",
+    );
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].starts_with("tls_certificate: failed to load certificate chain") && !told[0].contains("hush"),
+        "{told:?}"
+    );
+}

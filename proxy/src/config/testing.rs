@@ -1,0 +1,84 @@
+//! Configurations for tests: resources from YAML, inputs without a disk.
+
+use std::sync::Arc;
+
+use outrigger_xds_api::wire::protobuf::Any;
+use outrigger_xds_api::{ResourceType, json};
+use tokio::time::Instant;
+
+use super::apply::{Configuration, Update};
+use super::compile::{Inputs, Invalid};
+use super::registry::Registry;
+use crate::access_log::LogFiles;
+use crate::cluster::outlier;
+use crate::stats::Stats;
+
+/// Inputs with ADS and an identity, and no file on the disk.
+pub(crate) fn inputs() -> Inputs {
+    let stats = Stats::new();
+    let (ejections, _) = outlier::channel();
+    Inputs {
+        registry: Registry::default(),
+        log_files: LogFiles::new(stats.clone()),
+        stats,
+        ejections,
+        read_file: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
+        source_address: None,
+        known_clusters: Default::default(),
+        has_ads: true,
+        has_identity: true,
+    }
+}
+
+/// A configuration that binds nothing.
+pub(crate) fn configuration() -> Configuration {
+    Configuration::new(inputs(), 0)
+}
+
+/// A resource from YAML.
+pub(crate) fn resource(resource_type: ResourceType, yaml: &str) -> Any {
+    let node = json::parse_one(yaml).unwrap();
+    let value = json::encode(resource_type.message_name(), &node, json::Notation::Yaml).unwrap();
+    Any { type_url: resource_type.type_url().to_owned(), value }
+}
+
+/// Applies one resource as ADS does.
+pub(crate) fn apply(
+    configuration: &mut Configuration,
+    resource_type: ResourceType,
+    name: &str,
+    yaml: &str,
+    now: Instant,
+) -> Vec<Invalid> {
+    let resource = resource(resource_type, yaml);
+    let update = Update { name, version: "1", resource: &resource };
+    configuration.apply(resource_type, &[update], &[], now)
+}
+
+/// Removes one resource as ADS does.
+pub(crate) fn remove(
+    configuration: &mut Configuration,
+    resource_type: ResourceType,
+    name: &str,
+    now: Instant,
+) {
+    configuration.apply(resource_type, &[], &[name], now);
+}
+
+/// What is wrong with a static resource, as `path: reason`; empty when it is accepted.
+pub(crate) fn problems(resource_type: ResourceType, yaml: &str) -> Vec<String> {
+    let mut configuration = configuration();
+    for cluster in ["known", "other"] {
+        let known = resource(ResourceType::Cluster, &format!("{{name: {cluster}}}"));
+        configuration.apply_static(ResourceType::Cluster, &known, Instant::now()).unwrap();
+    }
+    match configuration.apply_static(resource_type, &resource(resource_type, yaml), Instant::now()) {
+        Ok(()) => Vec::new(),
+        Err(invalid) => invalid.problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The name of a cell's route configuration version, when one is published.
+pub(crate) fn published_version(configuration: &Configuration, name: &str) -> Option<Arc<str>> {
+    configuration.inputs().registry.routes.get(name).map(|routes| routes.version.clone())
+}
