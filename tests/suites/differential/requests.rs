@@ -56,9 +56,6 @@ fn header_fields() {
             .hcm(json!({"max_request_headers_kb": 8}))
             .send_and_look("7 KiB", &format!("GET / HTTP/1.1\r\nhost: h\r\n{}\r\n", large(7 * 1024)))
             .send_and_look("9 KiB", &format!("GET / HTTP/1.1\r\nhost: h\r\n{}\r\n", large(9 * 1024))),
-        Case::plain("underscores are refused")
-            .hcm(json!({"common_http_protocol_options": {"headers_with_underscores_action": "REJECT_REQUEST"}}))
-            .header_lines(&["x_a: 1\r\n", "x-a: 1\r\n"]),
     ]);
 }
 
