@@ -22,8 +22,8 @@ fn two_runs_of_envoy_are_equal_and_a_mutation_is_not() {
     let Some(first) = world.observe(Engine::Envoy, &same) else { return };
     let second = world.observe(Engine::Envoy, &same).unwrap();
     assert_eq!(first.differences(&second), []);
-    // 3 exchanges of two views, one exchange of two views, two logs for each case.
-    assert_eq!(first.len(), 3 * 2 + 2 + 2 * 2);
+    // Four exchanges, each with the client's view, the upstream's and a line in both logs.
+    assert_eq!(first.len(), 4 * 4);
 
     let third = World::new(&changed).observe(Engine::Envoy, &changed).unwrap();
     let differences = first.differences(&third);

@@ -1,6 +1,7 @@
 //! What was seen, as text: named blocks that are compared and printed whole.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::UdpSocket;
@@ -49,18 +50,39 @@ impl View {
         self.0.is_empty()
     }
 
-    /// The blocks that differ from the block of the same place in `ours`.
+    /// The blocks that differ from the block of the same name in `ours`, and those that one side alone has.
     pub fn differences(&self, ours: &View) -> Vec<Difference> {
-        let missing = (String::from("(missing)"), String::new());
-        (0..self.0.len().max(ours.0.len()))
-            .filter_map(|at| {
-                let (name, theirs) = self.0.get(at).unwrap_or(&missing);
-                let (our_name, ours) = ours.0.get(at).unwrap_or(&missing);
-                let block = if name == our_name { name.clone() } else { format!("{name} / {our_name}") };
-                let equal = name == our_name && theirs == ours;
-                (!equal).then(|| Difference { block, lines: line_difference(theirs, ours) })
-            })
-            .collect()
+        let (theirs, ours) = (self.numbered(), ours.numbered());
+        let missing = |block: &str, text: &str, side: char| Difference {
+            block: block.into(),
+            lines: text.lines().map(|line| format!("{side} {line}\n")).collect::<String>()
+                + "  (no such block on the other side)\n",
+        };
+        let of_theirs =
+            theirs.iter().filter_map(|(name, text)| match ours.iter().find(|(other, _)| other == name) {
+                Some((_, same)) if same == text => None,
+                Some((_, other)) => {
+                    Some(Difference { block: name.clone(), lines: line_difference(text, other) })
+                }
+                None => Some(missing(name, text, '-')),
+            });
+        let of_ours = ours
+            .iter()
+            .filter(|(name, _)| !theirs.iter().any(|(other, _)| other == name))
+            .map(|(name, text)| missing(name, text, '+'));
+        of_theirs.chain(of_ours).collect()
+    }
+
+    /// The blocks, the second and later ones of the same name with a number.
+    fn numbered(&self) -> Vec<(String, &str)> {
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let blocks = self.0.iter().map(|(name, text)| {
+            let count = seen.entry(name).or_default();
+            *count += 1;
+            let name = if *count == 1 { name.clone() } else { format!("{name} ({count})") };
+            (name, text.as_str())
+        });
+        blocks.collect()
     }
 }
 
@@ -194,6 +216,12 @@ pub fn mask_log_line(line: &str) -> String {
     });
     let line = mask_own_address(&line);
     CLIENT_PORT.replace_all(&line, "127.0.0.1:(port)").into_owned()
+}
+
+/// A masked log line without `BYTES_SENT`.
+pub(super) fn mask_bytes_sent(line: &str) -> String {
+    static SENT: LazyLock<Regex> = LazyLock::new(|| regex(r" \d+ \(ms\)"));
+    SENT.replace(line, " (bytes) (ms)").into_owned()
 }
 
 fn regex(pattern: &str) -> Regex {
