@@ -42,9 +42,12 @@ fn nothing_leaks() {
         for path in ["/ok", "/reset", "/close", "/half", "/garbage", "/stall", "/refused"] {
             let mut client = RawClient::connect(addr).unwrap();
             client.send(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes());
-            // The start is enough: a cut response may be held open for the client to close first.
-            let start = client.read_exactly(8).unwrap_or_else(|error| panic!("{path}: {error}"));
-            assert_eq!(start, b"HTTP/1.1", "{path}");
+            // The start is enough: a cut response may be held open for the client to close first. When the cut comes at
+            // once, there may be no start.
+            match client.read_exactly(8) {
+                Ok(start) => assert_eq!(start, b"HTTP/1.1", "{path}"),
+                Err(error) => assert_eq!(path, "/half", "{error}"),
+            }
         }
         for bytes in [
             &b"this is not HTTP\r\n\r\n"[..],
