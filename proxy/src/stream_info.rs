@@ -166,6 +166,14 @@ pub mod details {
     pub const DOWNSTREAM_REMOTE_DISCONNECT: &str = "downstream_remote_disconnect";
     /// The client's HTTP/1 message was not valid.
     pub const HTTP1_CODEC_ERROR: &str = "http1.codec_error";
+    /// Content-Length and Transfer-Encoding in one request.
+    pub const LENGTH_AND_CHUNKED: &str = "http1.content_length_and_chunked_not_allowed";
+    /// A transfer encoding other than `chunked`.
+    pub const INVALID_TRANSFER_ENCODING: &str = "http1.invalid_transfer_encoding";
+    /// The path cannot be brought to its normal form.
+    pub const PATH_NORMALIZATION_FAILED: &str = "path_normalization_failed";
+    /// The client asked for an upgrade that is not allowed.
+    pub const UPGRADE_FAILED: &str = "upgrade_failed";
     /// The stream was idle for too long.
     pub const STREAM_IDLE_TIMEOUT: &str = "stream_idle_timeout";
     /// The whole request was not received in time.

@@ -153,10 +153,15 @@ impl ActiveStream {
             Some(Upstream { cluster: cluster.clone(), host: host.clone(), lease: None, _permit: permit });
     }
 
-    pub(crate) fn lend(&mut self, lease: Lease) {
+    /// The request goes out on this connection.
+    pub(crate) fn note(&mut self, lease: &Lease) {
         let about = lease.connection();
         self.info.upstream_local_address = about.local_address;
         self.info.upstream_tls.clone_from(&about.tls);
+    }
+
+    /// Keeps the connection until the response was read.
+    pub(crate) fn lend(&mut self, lease: Lease) {
         if let Some(upstream) = &mut self.upstream {
             upstream.lease = Some(lease);
         }

@@ -78,7 +78,8 @@ impl Body for RequestBody {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            RequestBody::Empty => SizeHint::with_exact(0),
+            // An exact zero would make the engine add a content-length to HTTP/2 requests.
+            RequestBody::Empty => SizeHint::default(),
             RequestBody::Incoming(incoming, _) => incoming.size_hint(),
         }
     }
@@ -155,7 +156,7 @@ impl Body for ResponseBody {
                 if let Some(data) = frame.data_ref() {
                     this.stream.info.bytes_sent += data.len() as u64;
                 }
-                if incoming.is_end_stream() {
+                if frame.is_trailers() || incoming.is_end_stream() {
                     this.stream.upstream_complete();
                 } else {
                     this.stream.touch();

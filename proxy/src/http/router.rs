@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::HOST;
+use http::header::{CONTENT_LENGTH, HOST};
 use http::uri::{Authority, Parts, Scheme};
-use http::{Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, Uri};
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
@@ -30,6 +30,7 @@ pub(crate) async fn forward(
     };
     stream.info.upstream_cluster = Some(cluster.clone());
     let Some(host) = lb::pick(&cluster) else { return Err(Failure::NoHealthyHost.into()) };
+    stream.info.upstream_host = Some(host.clone());
     let Some(permit) = cluster.circuit_breakers.acquire(Resource::Request, action.high_priority) else {
         cluster.stats.upstream_rq_pending_overflow.inc();
         return Err(Failure::Overflow.into());
@@ -49,6 +50,7 @@ pub(crate) async fn forward(
             Ok(lease) => lease,
             Err(error) => return Err(failed(stream, &cluster, error)),
         };
+        stream.note(&lease);
         let outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
         let reused = lease.is_reused();
         match lease.send(outgoing).await {
@@ -75,6 +77,8 @@ fn failed(stream: &mut ActiveStream, cluster: &Arc<Cluster>, error: StreamError)
     stream.info.upstream_transport_failure.clone_from(&error.transport_failure);
     let stats = &cluster.stats;
     match error.kind {
+        // No connection was found for it, so it went to no host.
+        Failure::Overflow => stream.info.upstream_host = None,
         Failure::ConnectRefused | Failure::ConnectTimeout => stats.upstream_rq_pending_failure_eject.inc(),
         Failure::RemoteReset | Failure::RemoteRefused => stats.upstream_rq_rx_reset.inc(),
         Failure::Protocol => stats.upstream_cx_protocol_error.inc(),
@@ -94,6 +98,11 @@ fn outgoing(
     match version {
         Version::Http1 => {
             *request.version_mut() = http::Version::HTTP_11;
+            if matches!(request.body(), RequestBody::Empty)
+                && !matches!(*request.method(), Method::GET | Method::HEAD | Method::CONNECT)
+            {
+                request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+            }
             if let Some(path) = path
                 && request.uri().scheme().is_some()
             {

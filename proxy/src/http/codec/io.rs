@@ -2,12 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::framing::Framing;
 use crate::net::Stream;
 use crate::stats::{ClusterStats, Counter, HttpStats};
 
@@ -39,11 +41,13 @@ pub(crate) struct Io {
     read_ahead: Bytes,
     stream: Stream,
     count: ByteCount,
+    /// Follows the messages that are read, on a downstream HTTP/1 connection.
+    framing: Option<Rc<Framing>>,
 }
 
 impl Io {
-    pub(crate) fn new(stream: Stream, read_ahead: Bytes, count: ByteCount) -> Self {
-        Self { read_ahead, stream, count }
+    pub(crate) fn new(stream: Stream, read_ahead: Bytes, count: ByteCount, framing: Option<Rc<Framing>>) -> Self {
+        Self { read_ahead, stream, count, framing }
     }
 }
 
@@ -61,7 +65,11 @@ impl AsyncRead for Io {
             buf.put_slice(&self.read_ahead[..n]);
             self.read_ahead.advance(n);
         }
-        self.count.received().inc_by((buf.filled().len() - before) as u64);
+        let read = &buf.filled()[before..];
+        self.count.received().inc_by(read.len() as u64);
+        if let Some(framing) = &self.framing {
+            framing.feed(read);
+        }
         Poll::Ready(Ok(()))
     }
 }

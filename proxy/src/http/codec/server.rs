@@ -1,8 +1,8 @@
 //! Downstream connections: HTTP/1 or HTTP/2 over a stream, each request handed to a service of the worker.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
@@ -12,9 +12,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 
+use super::framing::Framing;
 use super::Incoming;
 use super::io::{ByteCount, Io};
-use crate::http::body::ResponseBody;
+use crate::http::body::{Aborted, ResponseBody};
 use crate::http::{CodecType, HttpConnectionManager};
 use crate::net::Stream;
 use crate::transport_socket::TlsInfo;
@@ -32,6 +33,8 @@ pub(crate) enum Version {
 pub(crate) enum ServeError {
     /// The client's bytes are not HTTP; the engine answered with this status (0: it just closed).
     Protocol { status: u16 },
+    /// The client left in the middle of a head.
+    Incomplete,
     /// The client's headers did not arrive in time.
     HeaderTimeout,
     /// The connection broke.
@@ -77,12 +80,14 @@ pub(crate) async fn serve_http1<F>(
     read_ahead: Bytes,
     hcm: &HttpConnectionManager,
     handle: &ConnectionHandle,
+    framing: &Rc<Framing>,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
-    F: Future<Output = Response<ResponseBody>>,
+    F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
 {
-    let io = TokioIo::new(Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone())));
+    let count = ByteCount::Downstream(hcm.stats.clone());
+    let io = TokioIo::new(Io::new(stream, read_ahead, count, Some(framing.clone())));
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(hcm.limits.max_request_headers_bytes as usize)
@@ -90,11 +95,7 @@ where
     if let Some(timeout) = hcm.limits.request_headers_timeout {
         builder.timer(TokioTimer::new()).header_read_timeout(timeout);
     }
-    let service = service_fn(|request| {
-        let response = service(request);
-        async { Ok::<_, Infallible>(response.await) }
-    });
-    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut connection = pin!(builder.serve_connection(io, service_fn(service)));
     let mut closing = false;
     std::future::poll_fn(|cx| {
         handle.watch(cx);
@@ -108,7 +109,7 @@ where
         connection.as_mut().poll(cx)
     })
     .await
-    .map_err(|e| serve_error(&e))
+    .map_err(|e| if framing.is_in_head() && !e.is_parse() { ServeError::Incomplete } else { serve_error(&e) })
 }
 
 /// Serves one HTTP/2 connection to its end. When `handle` drains, GOAWAY is sent and streams in flight finish.
@@ -120,20 +121,16 @@ pub(crate) async fn serve_http2<F>(
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
-    F: Future<Output = Response<ResponseBody>> + 'static,
+    F: Future<Output = Result<Response<ResponseBody>, Aborted>> + 'static,
 {
-    let io = TokioIo::new(Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone())));
+    let io = TokioIo::new(Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone()), None));
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .max_concurrent_streams(hcm.http2.max_concurrent_streams)
         .initial_stream_window_size(hcm.http2.initial_stream_window_bytes)
         .initial_connection_window_size(hcm.http2.initial_connection_window_bytes)
         .max_header_list_size(hcm.limits.max_request_headers_bytes);
-    let service = service_fn(|request| {
-        let response = service(request);
-        async { Ok::<_, Infallible>(response.await) }
-    });
-    let mut connection = pin!(builder.serve_connection(io, service));
+    let mut connection = pin!(builder.serve_connection(io, service_fn(service)));
     let mut draining = false;
     std::future::poll_fn(|cx| {
         handle.watch(cx);

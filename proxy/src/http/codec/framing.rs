@@ -1,0 +1,265 @@
+//! The raw heads of an HTTP/1 client, looked at before the engine parses them.
+//!
+//! The engine drops a Content-Length that stands beside a Transfer-Encoding, and a fragment in the target, before anyone can refuse
+//! them; but the first is how requests are smuggled (RFC 9112 section 6.1). So the bytes are followed from message to message, and a
+//! head that must be refused is remembered by its number: the request pipeline answers it.
+
+use std::cell::{Cell, RefCell};
+
+use http::StatusCode;
+
+use crate::stream_info::details;
+
+/// Follows the messages of one connection. Shared by the connection's bytes and its request pipeline.
+#[derive(Debug, Default)]
+pub(crate) struct Framing {
+    state: RefCell<State>,
+    /// Heads seen so far.
+    heads: Cell<u64>,
+    refused: Cell<Option<(u64, Refusal)>>,
+}
+
+/// Why a head is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) status: StatusCode,
+    pub(crate) details: &'static str,
+    /// Whether it counts as a protocol error of the client (flag `DPE`).
+    pub(crate) protocol_error: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// In a head; what came of it in earlier reads.
+    Head(Vec<u8>),
+    /// In a body of so many more bytes.
+    Body(u64),
+    /// In the line with a chunk's size.
+    ChunkSize { size: u64, extension: bool },
+    /// In a chunk and the line end behind it.
+    Chunk(u64),
+    /// In the trailers; whether the present line has any byte yet.
+    Trailers { empty_line: bool },
+    /// Nothing more is looked at: the engine refuses the rest itself, or has been told to.
+    Done,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State::Head(Vec::new())
+    }
+}
+
+/// A head that grows beyond this is the engine's to refuse.
+const MAX_HEAD: usize = 256 * 1024;
+
+impl Framing {
+    /// What is wrong with the n-th request (1-based) of the connection.
+    pub(crate) fn refusal(&self, request: u64) -> Option<Refusal> {
+        self.refused.get().filter(|(n, _)| *n == request).map(|(_, refusal)| refusal)
+    }
+
+    /// Whether a head has begun that never ended.
+    pub(crate) fn is_in_head(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Head(seen) if !seen.is_empty())
+    }
+
+    /// Looks at bytes that the engine is about to get.
+    pub(crate) fn feed(&self, mut bytes: &[u8]) {
+        let mut state = self.state.borrow_mut();
+        while !bytes.is_empty() {
+            match &mut *state {
+                State::Head(seen) => {
+                    if seen.is_empty() {
+                        // Empty lines before a request are skipped, as the engine does.
+                        let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len());
+                        bytes = &bytes[start..];
+                        let Some(end) = head_end(bytes) else {
+                            seen.extend_from_slice(bytes);
+                            return;
+                        };
+                        *state = self.head(&bytes[..end]);
+                        bytes = &bytes[end..];
+                    } else {
+                        let before = seen.len();
+                        seen.extend_from_slice(bytes);
+                        match head_end(seen) {
+                            Some(end) => {
+                                let next = self.head(&seen[..end]);
+                                bytes = &bytes[end - before..];
+                                *state = next;
+                            }
+                            None if seen.len() > MAX_HEAD => *state = State::Done,
+                            None => return,
+                        }
+                    }
+                }
+                State::Body(left) | State::Chunk(left) => {
+                    let n = (*left).min(bytes.len() as u64);
+                    *left -= n;
+                    bytes = &bytes[n as usize..];
+                    if *left == 0 {
+                        *state = match &*state {
+                            State::Chunk(_) => State::ChunkSize { size: 0, extension: false },
+                            _ => State::default(),
+                        };
+                    }
+                }
+                State::ChunkSize { size, extension } => {
+                    let byte = bytes[0];
+                    bytes = &bytes[1..];
+                    match (byte, (byte as char).to_digit(16)) {
+                        (b'\n', _) => {
+                            *state = match *size {
+                                0 => State::Trailers { empty_line: true },
+                                // The chunk's own line end belongs to it.
+                                n => State::Chunk(n.saturating_add(2)),
+                            }
+                        }
+                        (b';', _) => *extension = true,
+                        (_, Some(digit)) if !*extension => {
+                            *size = size.saturating_mul(16).saturating_add(u64::from(digit));
+                        }
+                        _ => {}
+                    }
+                }
+                State::Trailers { empty_line } => {
+                    let byte = bytes[0];
+                    bytes = &bytes[1..];
+                    match byte {
+                        b'\n' if *empty_line => *state = State::default(),
+                        b'\n' => *empty_line = true,
+                        b'\r' => {}
+                        _ => *empty_line = false,
+                    }
+                }
+                State::Done => return,
+            }
+        }
+    }
+
+    /// Judges a whole head and says what follows it.
+    fn head(&self, head: &[u8]) -> State {
+        self.heads.set(self.heads.get() + 1);
+        match judge(head) {
+            Ok(next) => next,
+            Err(refusal) => {
+                self.refused.set(Some((self.heads.get(), refusal)));
+                State::Done
+            }
+        }
+    }
+}
+
+/// Where the empty line ends, counted from the start.
+fn head_end(bytes: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    while let Some(at) = bytes[from..].iter().position(|b| *b == b'\n') {
+        let after = &bytes[from + at + 1..];
+        match after {
+            [b'\n', ..] => return Some(from + at + 2),
+            [b'\r', b'\n', ..] => return Some(from + at + 3),
+            _ => from += at + 1,
+        }
+    }
+    None
+}
+
+fn judge(head: &[u8]) -> Result<State, Refusal> {
+    let refuse = |status, details| Refusal { status, details, protocol_error: true };
+    let mut lines = head.split(|b| *b == b'\n');
+    let request_line = lines.next().unwrap_or_default();
+    let target = request_line.split(|b| *b == b' ').nth(1).unwrap_or_default();
+    if target.iter().any(|b| *b >= 0x80) {
+        return Err(refuse(StatusCode::BAD_REQUEST, details::HTTP1_CODEC_ERROR));
+    }
+    if target.contains(&b'#') {
+        let (status, details) = (StatusCode::BAD_REQUEST, details::PATH_NORMALIZATION_FAILED);
+        return Err(Refusal { status, details, protocol_error: false });
+    }
+    let mut length: Option<&[u8]> = None;
+    let mut encoding: Option<&[u8]> = None;
+    for line in lines {
+        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.len() == 14 && name.eq_ignore_ascii_case(b"content-length") {
+            if length.replace(value).is_some() {
+                return Err(refuse(StatusCode::BAD_REQUEST, details::HTTP1_CODEC_ERROR));
+            }
+        } else if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") && encoding.replace(value).is_some() {
+            return Err(refuse(StatusCode::NOT_IMPLEMENTED, details::INVALID_TRANSFER_ENCODING));
+        }
+    }
+    match (length, encoding) {
+        (Some(_), Some(_)) => Err(refuse(StatusCode::BAD_REQUEST, details::LENGTH_AND_CHUNKED)),
+        (None, Some(encoding)) if encoding.eq_ignore_ascii_case(b"chunked") => {
+            Ok(State::ChunkSize { size: 0, extension: false })
+        }
+        (None, Some(_)) => Err(refuse(StatusCode::NOT_IMPLEMENTED, details::INVALID_TRANSFER_ENCODING)),
+        (Some(length), None) => {
+            match std::str::from_utf8(length).ok().and_then(|l| l.parse::<u64>().ok()) {
+                Some(0) => Ok(State::default()),
+                Some(n) => Ok(State::Body(n)),
+                // The engine refuses it.
+                None => Ok(State::Done),
+            }
+        }
+        (None, None) => Ok(State::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = "GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+
+    /// Feeds the text whole, and byte by byte, and gives the first refused request's number and details.
+    fn refused(text: &str) -> Option<(u64, &'static str)> {
+        let whole = Framing::default();
+        whole.feed(text.as_bytes());
+        let split = Framing::default();
+        text.as_bytes().iter().for_each(|b| split.feed(&[*b]));
+        assert_eq!(whole.refused.get(), split.refused.get(), "{text:?}");
+        assert_eq!(whole.heads.get(), split.heads.get(), "{text:?}");
+        whole.refused.get().map(|(n, r)| (n, r.details))
+    }
+
+    #[test]
+    fn smuggled_lengths_are_found_wherever_they_stand() {
+        let both = "POST / HTTP/1.1\r\nhost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        let swapped = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n";
+        for bad in [both, swapped] {
+            assert_eq!(refused(bad), Some((1, details::LENGTH_AND_CHUNKED)));
+            assert_eq!(refused(&format!("{PLAIN}{bad}")), Some((2, details::LENGTH_AND_CHUNKED)));
+            let body = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{bad}", bad.len());
+            assert_eq!(refused(&body), None, "in a body it is data");
+            let chunk = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{:x};a=b\r\n{bad}\r\n0\r\nt: v\r\n\r\n", bad.len());
+            assert_eq!(refused(&chunk), None, "in a chunk it is data");
+            assert_eq!(refused(&format!("{chunk}{bad}")), Some((2, details::LENGTH_AND_CHUNKED)));
+        }
+    }
+
+    #[test]
+    fn heads_that_are_refused() {
+        for (head, expected) in [
+            ("POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n", details::HTTP1_CODEC_ERROR),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", details::INVALID_TRANSFER_ENCODING),
+            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n", details::INVALID_TRANSFER_ENCODING),
+            ("GET /a#b HTTP/1.1\r\n\r\n", details::PATH_NORMALIZATION_FAILED),
+            ("GET /\u{e9} HTTP/1.1\r\n\r\n", details::HTTP1_CODEC_ERROR),
+        ] {
+            assert_eq!(refused(head), Some((1, expected)), "{head:?}");
+        }
+        assert_eq!(refused("\r\nPOST / HTTP/1.1\ncontent-length: 3\n\nabcGET / HTTP/1.1\n\n"), None);
+    }
+
+    #[test]
+    fn a_head_without_an_end_is_known() {
+        let framing = Framing::default();
+        framing.feed(PLAIN.as_bytes());
+        assert!(!framing.is_in_head());
+        framing.feed(b"GET / HT");
+        assert!(framing.is_in_head());
+    }
+}
