@@ -9,7 +9,7 @@ use outrigger_xds_api::ResourceType::{
 };
 use tokio::time::Instant;
 
-use super::apply::Configuration;
+use super::configuration::Configuration;
 use super::listeners::Change;
 use super::testing::{apply, configuration, remove};
 use super::warming::WARMING_TIMEOUT;

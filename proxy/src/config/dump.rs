@@ -9,7 +9,7 @@ use serde_json::{Value, json as value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::apply::Configuration;
+use super::configuration::Configuration;
 use super::warming::{Slot, Slots};
 
 /// All resources. Endpoints only when asked for, as in Envoy.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::apply::Configuration;
+use super::configuration::Configuration;
 use super::listeners::Change;
 
 /// Tells the workers.

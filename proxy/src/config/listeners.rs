@@ -128,16 +128,18 @@ impl ListenerVersion {
     }
 }
 
-/// The sockets for a new version: those of the versions before it where the address is the same, else new ones.
+/// The sockets for a new version: those of the versions before it, or of a listener that just made room, where the address is the
+/// same; else new ones.
 pub(super) fn bind(
     slot: Option<&Slot<ListenerVersion>>,
+    released: &[Arc<Bound>],
     compiled: &CompiledListener,
     workers: usize,
 ) -> Result<Vec<Arc<Bound>>, String> {
     let options = ListenOptions { backlog: compiled.listener.backlog, ..ListenOptions::default() };
     let existing = |address: &Address| {
-        let mut all = slot.into_iter().flat_map(Slot::versions).flat_map(|v| &v.sockets);
-        all.find(|bound| bound.address == *address).cloned()
+        let own = slot.into_iter().flat_map(Slot::versions).flat_map(|v| &v.sockets);
+        own.chain(released).find(|bound| bound.address == *address).cloned()
     };
     compiled
         .listener

@@ -3,14 +3,17 @@
 //! * `compile` turns one wire message into its compiled form: pure, synchronous, every field with a verdict.
 //! * `registry` hands out the one cell per name.
 //! * `warming` decides what may be published: who waits for whom.
-//! * `apply` ties them together: a delta of one type in, verdicts and commands for the workers out.
+//! * `apply` takes a delta of one type in and gives verdicts; `publish` makes what is ready visible and tells the workers.
+//! * `configuration` holds it all.
 
 pub mod apply;
 pub mod compile;
+pub mod configuration;
 pub mod dump;
 pub mod handle;
 pub mod listeners;
 pub mod live;
+mod publish;
 pub mod registry;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]

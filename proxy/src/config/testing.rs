@@ -6,8 +6,9 @@ use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::{ResourceType, json};
 use tokio::time::Instant;
 
-use super::apply::{Configuration, Update};
+use super::apply::Update;
 use super::compile::{Inputs, Invalid};
+use super::configuration::Configuration;
 use super::registry::Registry;
 use crate::access_log::LogFiles;
 use crate::cluster::outlier;
@@ -25,6 +26,7 @@ pub(crate) fn inputs() -> Inputs {
         read_file: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
         source_address: None,
         known_clusters: Default::default(),
+        fixed: Default::default(),
         has_ads: true,
         has_identity: true,
     }

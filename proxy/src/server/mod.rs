@@ -24,8 +24,8 @@ use crate::access_log::LogFiles;
 use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
 use crate::bootstrap::{Bootstrap, Document, Located, NodeFlags, compile_bootstrap};
 use crate::cluster::outlier;
-use crate::config::apply::{Configuration, Subject};
 use crate::config::compile::{CompileCx, Inputs, Invalid};
+use crate::config::configuration::{Configuration, Subject};
 use crate::config::handle::ConfigurationHandle;
 use crate::config::listeners::Change;
 use crate::config::registry::Registry;
@@ -141,6 +141,7 @@ fn prepare(
         read_file: Box::new(|path| std::fs::read(path)),
         source_address: None,
         known_clusters: Default::default(),
+        fixed: Default::default(),
         has_ads: false,
         has_identity: identity.is_some(),
     };

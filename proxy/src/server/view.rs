@@ -167,6 +167,19 @@ impl AdminView for View {
                     chain: Vec::new(),
                 },
             }));
+            let chains = c.inputs().fixed.certificates().map(|(source, certificate)| CertificateEntry {
+                ca_path: String::new(),
+                ca: Vec::new(),
+                chain_path: source.to_owned(),
+                chain: certificate.chain().to_vec(),
+            });
+            let roots = c.inputs().fixed.roots().map(|(source, context)| CertificateEntry {
+                ca_path: source.to_owned(),
+                ca: context.roots().cloned().collect(),
+                chain_path: String::new(),
+                chain: Vec::new(),
+            });
+            entries.extend(chains.chain(roots));
             entries
         })
     }

@@ -15,8 +15,9 @@ use tonic::{Request, Status};
 
 use super::backoff::Backoff;
 use super::{AdsOptions, channel};
-use crate::config::apply::{Configuration, Subscriptions, Update};
+use crate::config::apply::Update;
 use crate::config::compile::Invalid;
+use crate::config::configuration::{Configuration, Subscriptions};
 use crate::config::handle::ConfigurationHandle;
 use crate::stats::Stats;
 

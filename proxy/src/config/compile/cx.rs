@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rustc_hash::FxHashSet;
 
@@ -14,6 +14,7 @@ use crate::access_log::LogFiles;
 use crate::cluster::outlier::Ejections;
 use crate::config::registry::Registry;
 use crate::stats::Stats;
+use crate::transport_socket::{TlsCertificate, ValidationContext};
 
 /// One thing that is wrong with a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +115,37 @@ impl References {
     }
 }
 
+/// Certificates and roots of TLS contexts, as long as these are in use, each with the file that it came from.
+#[derive(Debug, Default)]
+pub struct FixedCertificates {
+    certificates: Vec<(String, Weak<TlsCertificate>)>,
+    roots: Vec<(String, Weak<ValidationContext>)>,
+}
+
+impl FixedCertificates {
+    /// Notes a certificate.
+    pub(crate) fn add_certificate(&mut self, source: String, certificate: &Arc<TlsCertificate>) {
+        self.certificates.retain(|(_, known)| known.strong_count() > 0);
+        self.certificates.push((source, Arc::downgrade(certificate)));
+    }
+
+    /// Notes roots.
+    pub(crate) fn add_roots(&mut self, source: String, roots: &Arc<ValidationContext>) {
+        self.roots.retain(|(_, known)| known.strong_count() > 0);
+        self.roots.push((source, Arc::downgrade(roots)));
+    }
+
+    /// Certificates in use.
+    pub fn certificates(&self) -> impl Iterator<Item = (&str, Arc<TlsCertificate>)> {
+        self.certificates.iter().filter_map(|(source, known)| Some((source.as_str(), known.upgrade()?)))
+    }
+
+    /// Roots in use.
+    pub fn roots(&self) -> impl Iterator<Item = (&str, Arc<ValidationContext>)> {
+        self.roots.iter().filter_map(|(source, known)| Some((source.as_str(), known.upgrade()?)))
+    }
+}
+
 /// Reads a file that the configuration names. The disk in the process, a map in tests and fuzzing.
 pub type ReadFile = dyn Fn(&str) -> io::Result<Vec<u8>> + Send + Sync;
 
@@ -133,6 +165,8 @@ pub struct Inputs {
     pub source_address: Option<IpAddr>,
     /// Names of all clusters that are defined, published or not: what static routes may name.
     pub known_clusters: FxHashSet<Arc<str>>,
+    /// Certificates and roots that are no secrets but stand in the configuration, for `/certs`.
+    pub fixed: FixedCertificates,
     /// The bootstrap has `ads_config`, so `ads: {}` works.
     pub has_ads: bool,
     /// The workload's identity is served in this process under the cluster name `sds-grpc`.
@@ -247,6 +281,7 @@ impl<'a> CompileCx<'a> {
         match (self.path.is_empty(), name.is_empty()) {
             (true, _) => name.to_owned(),
             (_, true) => self.path.clone(),
+            _ if name.starts_with('[') => format!("{}{name}", self.path),
             _ => format!("{}.{name}", self.path),
         }
     }

@@ -28,7 +28,9 @@ pub(crate) mod values;
 
 pub use cluster::{CompiledCluster, Discovery, compile_cluster};
 pub(crate) use connection::compile_bind_config;
-pub use cx::{CompileCx, Compiled, Inputs, Invalid, Problem, ReadFile, References, Refused};
+pub use cx::{
+    CompileCx, Compiled, FixedCertificates, Inputs, Invalid, Problem, ReadFile, References, Refused,
+};
 pub use endpoint::{Assignment, compile_endpoints};
 pub use listener::{CompiledListener, compile_listener};
 pub use route::compile_route_configuration;

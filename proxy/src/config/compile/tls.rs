@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
-use outrigger_xds_api::wire::core::v3::{TransportSocket, transport_socket::ConfigType};
+use outrigger_xds_api::wire::core::v3::{
+    DataSource, TransportSocket, data_source, transport_socket::ConfigType,
+};
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::tls::v3 as wire;
 
@@ -186,7 +188,10 @@ fn compile_common_inner(
         key_log);
     let params = cx.field("tls_params", |cx| compile_params(cx, tls_params, default_max));
     let certificates = cx.each("tls_certificates", tls_certificates, |certificate, cx| {
-        compile_certificate(cx, certificate).map(|c| CertificateSource::Fixed(Arc::new(c)))
+        let compiled = Arc::new(compile_certificate(cx, certificate)?);
+        let source = source_name(&certificate.certificate_chain);
+        cx.inputs.fixed.add_certificate(source, &compiled);
+        Ok(CertificateSource::Fixed(compiled))
     });
     let secrets =
         cx.each("tls_certificate_sds_secret_configs", tls_certificate_sds_secret_configs, |config, cx| {
@@ -284,9 +289,9 @@ fn compile_validation_source(
     use wire::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType as Type};
     Ok(Some(match value {
         None => return Ok(None),
-        Some(Type::ValidationContext(context)) => ValidationSource::Fixed(Arc::new(
-            cx.field("validation_context", |cx| compile_validation_context(cx, context))?,
-        )),
+        Some(Type::ValidationContext(context)) => ValidationSource::Fixed(
+            cx.field("validation_context", |cx| compile_fixed_validation(cx, context))?,
+        ),
         Some(Type::ValidationContextSdsSecretConfig(config)) => ValidationSource::Secret(
             cx.field("validation_context_sds_secret_config", |cx| validation_secret(cx, config))?,
         ),
@@ -299,13 +304,13 @@ fn compile_validation_source(
             } = combined;
             unsupported!(cx; validation_context_certificate_provider, validation_context_certificate_provider_instance);
             let default = cx.field("default_validation_context", |cx| {
-                compile_validation_context(cx, &default_validation_context.clone().unwrap_or_default())
+                compile_fixed_validation(cx, &default_validation_context.clone().unwrap_or_default())
             });
             let Some(config) = validation_context_sds_secret_config else {
                 return Err(cx.refuse("validation_context_sds_secret_config", "value is required"));
             };
             let secret = cx.field("validation_context_sds_secret_config", |cx| validation_secret(cx, config))?;
-            Ok(ValidationSource::Combined { default: Arc::new(default?), secret })
+            Ok(ValidationSource::Combined { default: default?, secret })
         })?,
         Some(Type::ValidationContextCertificateProvider(_)) => {
             return Err(cx.refuse("validation_context_certificate_provider", "not supported"));
@@ -314,6 +319,26 @@ fn compile_validation_source(
             return Err(cx.refuse("validation_context_certificate_provider_instance", "not supported"));
         }
     }))
+}
+
+/// A validation context that stands in the configuration; its roots are shown by `/certs`.
+fn compile_fixed_validation(
+    cx: &mut CompileCx<'_>,
+    value: &wire::CertificateValidationContext,
+) -> Compiled<Arc<ValidationContext>> {
+    let compiled = Arc::new(compile_validation_context(cx, value)?);
+    if value.trusted_ca.is_some() {
+        cx.inputs.fixed.add_roots(source_name(&value.trusted_ca), &compiled);
+    }
+    Ok(compiled)
+}
+
+/// What `/certs` calls the place that a certificate came from.
+fn source_name(source: &Option<DataSource>) -> String {
+    match source.as_ref().and_then(|source| source.specifier.as_ref()) {
+        Some(data_source::Specifier::Filename(path)) => path.clone(),
+        _ => "<inline>".to_owned(),
+    }
 }
 
 /// Compiles a `CertificateValidationContext`, at the context's present path.

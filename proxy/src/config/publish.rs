@@ -1,0 +1,188 @@
+//! Publishing: what is ready becomes visible to the workers, in the order in which it is needed; what nothing needs any more goes.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use tokio::time::Instant;
+
+use super::compile::{Discovery, Inputs, References, Secret};
+use super::configuration::{ClusterVersion, Configuration, Leaf};
+use super::warming::{AtDeadline, Slots};
+use crate::cluster::EndpointSet;
+
+impl Configuration {
+    /// Publishes everything that is ready, in the order in which it is needed, and withdraws what nothing needs any more. To be
+    /// called after anything changed, at `next_deadline`, and when an identity arrived.
+    pub fn settle(&mut self, now: Instant) {
+        self.activate_clusters(now);
+        self.activate_routes(now);
+        self.activate_listeners(now);
+        self.withdraw_clusters();
+        if self.awaited_until.is_some_and(|until| until <= now) {
+            self.awaited.clear();
+        }
+        if self.awaited.is_empty() {
+            self.awaited_until = None;
+        }
+        self.count();
+    }
+
+    fn activate_clusters(&mut self, now: Instant) {
+        let (assignments, secrets, inputs) = (&self.assignments, &self.secrets, &self.inputs);
+        let activated = self.clusters.activate(now, AtDeadline::Activate, |v| {
+            v.references.endpoints.iter().any(|name| !assignments.contains_key(name))
+                || misses_secret(&v.references, secrets, inputs)
+        });
+        for one in activated {
+            let mut built = one.replaced.and_then(|old| old.built);
+            let Some(version) = self.clusters.active_mut(&one.name) else { continue };
+            version.built = built.take();
+            let (default, high) = version.compiled.thresholds;
+            version.compiled.cluster.circuit_breakers.set(default, high);
+            let cluster = version.compiled.cluster.clone();
+            self.publish_endpoints(&one.name);
+            self.inputs.registry.clusters.cell(&one.name).publish(cluster);
+            self.references_changed = true;
+        }
+    }
+
+    /// Publishes the hosts of an active cluster, unless they are the present ones already.
+    pub(super) fn publish_endpoints(&mut self, cluster: &str) {
+        let Some(version) = self.clusters.active_mut(cluster) else { return };
+        let wanted = match &version.compiled.discovery {
+            Discovery::Static(assignment) => Some(assignment),
+            Discovery::Eds(name) => self.assignments.get(name).map(|leaf| &leaf.value),
+        };
+        let Some(wanted) = wanted else { return };
+        let cell = &version.compiled.cluster.endpoints;
+        let present = cell.get();
+        let is_built = version.built.as_ref().is_some_and(|built| built == wanted);
+        let stats = &version.compiled.cluster.stats;
+        match present {
+            Some(present) if is_built => present.set_panic_percent(version.compiled.panic_percent),
+            present => {
+                let set = EndpointSet::build(
+                    present.as_deref(),
+                    wanted.hosts.clone(),
+                    wanted.overprovisioning_percent,
+                    version.compiled.panic_percent,
+                );
+                stats.membership_total.set(number(set.len()));
+                stats.membership_healthy.set(number(set.healthy()));
+                stats.membership_change.inc();
+                cell.publish(set);
+            }
+        }
+        version.built = Some(wanted.clone());
+    }
+
+    fn activate_routes(&mut self, now: Instant) {
+        let clusters = &self.clusters;
+        let activated =
+            self.routes.activate(now, AtDeadline::ActivateFirst, |v| misses_cluster(&v.references, clusters));
+        for one in activated {
+            let Some(version) = self.routes.active(&one.name) else { continue };
+            retain(&mut self.cluster_users, &version.references);
+            self.inputs.registry.routes.cell(&one.name).publish(version.routes.clone());
+            self.inputs.stats.rds(&one.name).config_reload.inc();
+            if let Some(old) = one.replaced {
+                release(&mut self.cluster_users, &old.references);
+            }
+        }
+    }
+
+    fn activate_listeners(&mut self, now: Instant) {
+        let (clusters, routes, secrets, inputs) = (&self.clusters, &self.routes, &self.secrets, &self.inputs);
+        let activated = self.listeners.activate(now, AtDeadline::ActivateFirst, |v| {
+            v.references.routes.iter().any(|name| routes.active(name).is_none())
+                || misses_cluster(&v.references, clusters)
+                || misses_secret(&v.references, secrets, inputs)
+        });
+        for one in activated {
+            let Some(version) = self.listeners.active(&one.name) else { continue };
+            retain(&mut self.cluster_users, &version.references);
+            let cell = self.inputs.registry.listeners.cell(&one.name);
+            cell.publish(version.compiled.listener.clone());
+            self.changes.extend(version.changes(&cell, one.replaced.as_ref()));
+            if let Some(old) = one.replaced {
+                release(&mut self.cluster_users, &old.references);
+            }
+            self.references_changed = true;
+        }
+    }
+
+    fn withdraw_clusters(&mut self) {
+        for name in self.clusters.removed() {
+            if self.cluster_users.contains_key(&name) {
+                continue;
+            }
+            self.inputs.registry.clusters.cell(&name).withdraw();
+            if let Some(old) = self.clusters.withdraw(&name) {
+                let cell = &old.compiled.cluster.endpoints;
+                // Marks every host as gone, so that its idle connections are closed.
+                drop(EndpointSet::build(cell.get().as_deref(), Vec::new(), 100, 0));
+                cell.withdraw();
+                self.inputs.stats.server().cluster_removed.inc();
+            }
+            self.references_changed = true;
+        }
+        if self.references_changed {
+            let clusters = &self.clusters;
+            self.endpoint_users.retain(|_, users| {
+                users.retain(|user| clusters.get(user).is_some());
+                !users.is_empty()
+            });
+            self.inputs.known_clusters.retain(|name| clusters.get(name).is_some());
+            self.inputs.registry.forget_unused();
+        }
+    }
+
+    fn count(&self) {
+        let stats = self.inputs.stats.server();
+        stats.active_clusters.set(number(self.clusters.active_count()));
+        stats.warming_clusters.set(number(self.clusters.waiting_count()));
+        stats.total_listeners_active.set(number(self.listeners.active_count()));
+        stats.total_listeners_warming.set(number(self.listeners.waiting_count()));
+    }
+}
+
+fn misses_cluster(references: &References, clusters: &Slots<ClusterVersion>) -> bool {
+    references.clusters.iter().any(|name| clusters.active(name).is_none())
+}
+
+fn misses_secret(
+    references: &References,
+    secrets: &FxHashMap<Arc<str>, Leaf<Secret>>,
+    inputs: &Inputs,
+) -> bool {
+    let registry = &inputs.registry;
+    references.secrets.iter().any(|name| !secrets.contains_key(name))
+        || references.identity_secrets.iter().any(|name| {
+            (*name == *registry.identity_certificate.name() && registry.identity_certificate.peek().is_none())
+                || (*name == *registry.identity_validation.name()
+                    && registry.identity_validation.peek().is_none())
+        })
+}
+
+fn number(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Counts the clusters that something published names.
+fn retain(users: &mut FxHashMap<Arc<str>, usize>, references: &References) {
+    for name in &references.clusters {
+        *users.entry(name.clone()).or_default() += 1;
+    }
+}
+
+/// Undoes `retain`.
+pub(super) fn release(users: &mut FxHashMap<Arc<str>, usize>, references: &References) {
+    for name in &references.clusters {
+        if let Some(count) = users.get_mut(name) {
+            *count -= 1;
+            if *count == 0 {
+                users.remove(name);
+            }
+        }
+    }
+}
