@@ -9,21 +9,21 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, LOCATION, SERVER};
+use http::header::{CONNECTION, EXPECT, HOST, LOCATION, SERVER};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::active_stream::{ActiveStream, Deadlines};
-use super::body::{RequestBody, ResponseBody};
-use super::codec::{self, Incoming, ServeError, Version};
+use super::body::{Aborted, RequestBody, ResponseBody};
+use super::codec::{self, Framing, Incoming, Refusal, ServeError, Version};
 use super::error::{Failure, StreamError};
 use super::headers::{self, UPSTREAM_SERVICE_TIME, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
 use super::{HttpConnectionManager, RouteSource, ServerHeader, local_reply, redirect, router};
-use crate::net::Stream;
+use crate::net::{Address, Stream};
 use crate::route::{Action, RequestView, RequireTls, Route, RouteConfiguration};
-use crate::stream_info::{CapturedRequest, ConnectionInfo, ResponseFlags, StreamInfo, details};
-use crate::worker::{ConnectionHandle, Worker};
+use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo, details};
+use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
 /// One downstream connection; its streams share it.
 #[derive(Debug)]
@@ -39,6 +39,8 @@ pub(crate) struct DownstreamConnection {
     /// The last `host` value and its parsed form: clients repeat themselves.
     authority: RefCell<Option<(HeaderValue, Authority)>>,
     requests: Cell<u32>,
+    /// The raw heads of an HTTP/1 client.
+    framing: Rc<Framing>,
 }
 
 /// Serves a connection to its end.
@@ -55,7 +57,11 @@ pub async fn serve(
         () = handle.killed() => return,
     };
     let Ok((version, read_ahead)) = detected else { return };
-    handle.limit(hcm.limits.idle_timeout, hcm.limits.max_connection_duration);
+    handle.limit(ConnectionLimits {
+        idle_timeout: hcm.limits.idle_timeout,
+        max_duration: hcm.limits.max_connection_duration,
+        stats: hcm.stats.clone(),
+    });
     let _counted = CountedConnection::new(&hcm, version, info.tls.is_some(), &handle, opened);
     let connection = Rc::new(DownstreamConnection {
         scheme: if info.tls.is_some() { "https" } else { "http" },
@@ -67,44 +73,62 @@ pub async fn serve(
         mesh: MeshSeries::default(),
         authority: RefCell::new(None),
         requests: Cell::new(0),
+        framing: Rc::default(),
     });
     let requests = |request| serve_request(connection.clone(), request);
     let ended = match version {
-        Version::Http1 => codec::serve_http1(stream, read_ahead, &hcm, &handle, requests).await,
+        Version::Http1 => {
+            codec::serve_http1(stream, read_ahead, &hcm, &handle, &connection.framing, requests).await
+        }
         Version::Http2 => codec::serve_http2(stream, read_ahead, &hcm, &handle, requests).await,
     };
     match ended {
         Ok(()) => {}
-        Err(ServeError::Protocol { status }) => refused_by_codec(&connection, status),
+        Err(ServeError::Protocol { status }) => {
+            hcm.stats.downstream_cx_protocol_error.inc();
+            let (flag, why) = (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, details::HTTP1_CODEC_ERROR);
+            log_without_request(&connection, status, flag, why);
+        }
+        Err(ServeError::Incomplete) => {
+            let (flag, why) =
+                (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, details::DOWNSTREAM_REMOTE_DISCONNECT);
+            log_without_request(&connection, 0, flag, why);
+        }
         Err(ServeError::HeaderTimeout) => hcm.stats.downstream_rq_header_timeout.inc(),
-        Err(ServeError::Io) => hcm.stats.downstream_cx_destroy_remote.inc(),
+        Err(ServeError::Io) => {}
     }
 }
 
 /// The request pipeline. The response's body owns the stream from here on; dropped without a response, the client has gone.
+///
+/// # Errors
+/// The client's side failed in the middle of its request: there is nobody to answer.
 async fn serve_request(
     connection: Rc<DownstreamConnection>,
     request: Request<Incoming>,
-) -> Response<ResponseBody> {
+) -> Result<Response<ResponseBody>, Aborted> {
     let mut stream = ActiveStream::begin(&connection, &request);
     let hcm = &connection.hcm;
-    connection.requests.set(connection.requests.get() + 1);
+    connection.count_request();
 
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &stream);
     stream.progress = progress;
+    stream.head_only = request.method() == Method::HEAD;
     let authority = match connection.normalise(&mut request) {
         Ok(authority) => authority,
-        Err((status, why)) => {
+        Err(refusal) => {
             stream.capture_request(&request);
-            stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
-            return local(stream, status, Bytes::new(), why);
+            return Ok(refused(stream, refusal));
         }
     };
 
     // 2. Headers of ours.
     let scheme = connection.mutate_headers(&mut request);
     stream.capture_request(&request);
+    if hcm.always_set_request_id_in_response {
+        stream.request_id = request.headers().get(X_REQUEST_ID).cloned();
+    }
 
     // 3. Which route: pinned, whatever configuration does meanwhile.
     let routes = match &hcm.routes {
@@ -118,12 +142,13 @@ async fn serve_request(
         Some(Found::Route(route)) => route,
         Some(Found::RequiresTls) => {
             let location = format!("https://{}{path_and_query}", authority.as_str());
-            return redirected(stream, StatusCode::MOVED_PERMANENTLY, HeaderValue::try_from(location).ok());
+            let location = HeaderValue::try_from(location).ok();
+            return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
         }
         None => {
             hcm.stats.no_route.inc();
             stream.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
-            return local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND);
+            return Ok(local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND));
         }
     };
     stream.info.route_name.clone_from(&route.name);
@@ -135,17 +160,18 @@ async fn serve_request(
             hcm.stats.rq_redirect.inc();
             let location =
                 redirect::location(to, &route.matcher.path, scheme, authority.as_str(), path_and_query);
-            return redirected(stream, to.status, location);
+            return Ok(redirected(stream, to.status, location));
         }
         Action::DirectResponse(direct) => {
             hcm.stats.rq_direct_response.inc();
             let mut response = local(stream, direct.status, direct.body.clone(), details::DIRECT_RESPONSE);
             response.headers_mut().extend(direct.headers.clone());
-            return response;
+            return Ok(response);
         }
     };
     hcm.stats.rq_total.inc();
     stream.limit(Deadlines {
+        request: hcm.limits.request_timeout,
         response: action.timeout,
         idle: action
             .idle_timeout
@@ -153,8 +179,9 @@ async fn serve_request(
         max_duration: hcm.limits.max_stream_duration,
     });
     match forward_in_time(&mut stream, action, request, &authority).await {
-        Ok(response) => respond(stream, response),
-        Err(error) => failed(stream, error),
+        Ok(response) => Ok(respond(stream, response)),
+        Err(StreamError { kind: Failure::Downstream, .. }) => Err(Aborted),
+        Err(error) => Ok(failed(stream, error)),
     }
 }
 
@@ -169,10 +196,28 @@ fn split_body(
 
 impl DownstreamConnection {
     /// Checks host and path, and brings both HTTP versions to one form: `host` header set, authority parsed.
-    fn normalise(&self, request: &mut Request<RequestBody>) -> Result<Authority, (StatusCode, &'static str)> {
+    fn normalise(&self, request: &mut Request<RequestBody>) -> Result<Authority, Refusal> {
         let hcm = &self.hcm;
-        if request.version() < http::Version::HTTP_11 && !hcm.http1.accept_http_10 {
-            return Err((StatusCode::UPGRADE_REQUIRED, details::LOW_VERSION));
+        let refuse = |status, details| Refusal { status, details, protocol_error: false };
+        let bad = |details| Refusal { protocol_error: true, ..refuse(StatusCode::BAD_REQUEST, details) };
+        if self.version == Version::Http1 {
+            if let Some(refusal) = self.framing.refusal(u64::from(self.requests.get())) {
+                return Err(refusal);
+            }
+            if request.version() < http::Version::HTTP_11 && !hcm.http1.accept_http_10 {
+                return Err(refuse(StatusCode::UPGRADE_REQUIRED, details::LOW_VERSION));
+            }
+            // RFC 9112 section 3.2: one host field at most; and only CONNECT may name nothing but an authority.
+            let uri = request.uri();
+            let authority_form = uri.scheme().is_none() && uri.authority().is_some();
+            if request.headers().get_all(HOST).iter().nth(1).is_some()
+                || (authority_form && request.method() != Method::CONNECT)
+            {
+                return Err(bad(details::HTTP1_CODEC_ERROR));
+            }
+            if headers::asks_for_upgrade(request.headers()) {
+                return Err(refuse(StatusCode::FORBIDDEN, details::UPGRADE_FAILED));
+            }
         }
         // HTTP/2's `:authority`, or the absolute form of HTTP/1, beats the host header.
         if let Some(authority) = request.uri().authority()
@@ -197,19 +242,27 @@ impl DownstreamConnection {
             request.headers_mut().insert(HOST, default.clone());
         }
         let Some(host) = request.headers().get(HOST) else {
-            return Err((StatusCode::BAD_REQUEST, details::MISSING_HOST));
+            return Err(refuse(StatusCode::BAD_REQUEST, details::MISSING_HOST));
         };
-        let authority =
-            self.parsed_authority(host).ok_or((StatusCode::BAD_REQUEST, details::MISSING_HOST))?;
+        let mut authority =
+            self.parsed_authority(host).ok_or(refuse(StatusCode::BAD_REQUEST, details::MISSING_HOST))?;
+        if let Some(any_port) = hcm.strip_host_port
+            && request.method() != Method::CONNECT
+            && let Some(stripped) = without_port(&authority, &self.info.local_address, any_port)
+            && let Ok(host) = HeaderValue::from_str(stripped.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+            authority = stripped;
+        }
         match request.uri().path() {
             path if path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS) => {
                 Ok(authority)
             }
             "" if request.method() == Method::CONNECT => Ok(authority),
-            "" => Err((StatusCode::NOT_FOUND, details::MISSING_PATH)),
+            "" => Err(refuse(StatusCode::NOT_FOUND, details::MISSING_PATH)),
             _ => {
                 hcm.stats.downstream_rq_non_relative_path.inc();
-                Err((StatusCode::NOT_FOUND, details::ABSOLUTE_PATH))
+                Err(refuse(StatusCode::NOT_FOUND, details::ABSOLUTE_PATH))
             }
         }
     }
@@ -240,6 +293,9 @@ impl DownstreamConnection {
         let hcm = &self.hcm;
         let headers = request.headers_mut();
         headers::remove_hop_by_hop(headers);
+        headers::remove_internal(headers, hcm.use_remote_address);
+        // The engine has answered it, or will.
+        headers.remove(EXPECT);
         if hcm.use_remote_address && !hcm.skip_xff_append {
             headers::append_forwarded_for(headers, &self.info.peer_address);
         }
@@ -261,12 +317,31 @@ impl DownstreamConnection {
         scheme
     }
 
+    /// The request that reaches the connection's maximum is the last one.
+    fn count_request(&self) {
+        let requests = self.requests.get().saturating_add(1);
+        self.requests.set(requests);
+        if requests == self.hcm.limits.max_requests_per_connection {
+            self.hcm.stats.downstream_cx_max_requests_reached.inc();
+            self.handle.drain();
+        }
+    }
+
     /// The last response of an HTTP/1 connection says so.
     fn is_last_response(&self) -> bool {
-        let max = self.hcm.limits.max_requests_per_connection;
-        self.version == Version::Http1
-            && (self.handle.is_draining() || (max > 0 && self.requests.get() >= max))
+        self.version == Version::Http1 && self.handle.is_draining()
     }
+}
+
+/// `strip_any_host_port`, or `strip_matching_host_port`: only the port that the connection came in on. `None`: it stays.
+fn without_port(authority: &Authority, local: &Address, any_port: bool) -> Option<Authority> {
+    let port = authority.port()?;
+    let matches = matches!(local, Address::Ip(ip) if ip.port() == port.as_u16());
+    if !any_port && !matches {
+        return None;
+    }
+    let host = authority.as_str().strip_suffix(port.as_str())?.strip_suffix(':')?;
+    Authority::try_from(host).ok()
 }
 
 enum Found {
@@ -342,6 +417,7 @@ fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Response<Respons
         Failure::NoCluster(_) => stats.no_cluster.inc(),
         Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
         Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
+        Failure::RequestTimeout => stats.downstream_rq_timeout.inc(),
         Failure::Timeout => {
             if let Some(cluster) = &stream.info.upstream_cluster {
                 cluster.stats.upstream_rq_timeout.inc();
@@ -355,7 +431,13 @@ fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Response<Respons
     }
     let reply = local_reply::for_error(&error, stream.grpc);
     stream.info.response_code_details = error.kind.details();
-    send_local(stream, reply)
+    // The rest of the request would be taken for the next one.
+    let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;
+    let mut response = send_local(stream, reply);
+    if closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn local(
@@ -367,6 +449,16 @@ fn local(
     stream.info.response_code_details = why;
     let reply = local_reply::reply(status, body, stream.grpc);
     send_local(stream, reply)
+}
+
+/// A request that must not go on is answered, and its connection ends.
+fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Response<ResponseBody> {
+    if refusal.protocol_error {
+        stream.connection.hcm.stats.downstream_cx_protocol_error.inc();
+        stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+    }
+    stream.connection.handle.drain();
+    local(stream, refusal.status, Bytes::new(), refusal.details)
 }
 
 fn redirected(
@@ -410,6 +502,9 @@ fn send_downstream(
         }
         ServerHeader::PassThrough => {}
     }
+    if let Some(id) = stream.request_id.take() {
+        headers.insert(X_REQUEST_ID, id);
+    }
     if connection.is_last_response() {
         hcm.stats.downstream_cx_drain_close.inc();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -421,20 +516,18 @@ fn send_downstream(
     response.map(|()| body(stream))
 }
 
-/// The engine answered by itself because the client's bytes are no HTTP: counted and logged like any other request.
-fn refused_by_codec(connection: &Rc<DownstreamConnection>, status: u16) {
-    let hcm = &connection.hcm;
-    hcm.stats.downstream_cx_protocol_error.inc();
+/// A request that never became one is logged like any other, with what is known.
+fn log_without_request(
+    connection: &Rc<DownstreamConnection>,
+    status: u16,
+    flag: ResponseFlags,
+    why: &'static str,
+) {
     let mut info = StreamInfo::new(connection.info.clone(), Some(http::Version::HTTP_11));
     info.response_code = status;
-    info.response_code_details = details::HTTP1_CODEC_ERROR;
-    info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
-    info.request = Some(CapturedRequest {
-        headers: hcm.captures.request.iter().map(|_| None).collect(),
-        ..CapturedRequest::default()
-    });
-    info.response_headers = hcm.captures.response.iter().map(|_| None).collect();
-    for log in &hcm.access_logs {
+    info.response_code_details = why;
+    info.flags.insert(flag);
+    for log in &connection.hcm.access_logs {
         log.log(&info, &connection.worker.logs);
     }
 }
@@ -489,9 +582,39 @@ impl Drop for CountedConnection {
         if self.tls {
             stats.downstream_cx_ssl_active.dec();
         }
+        if self.handle.is_client_ended() {
+            stats.downstream_cx_destroy_remote.inc();
+        } else {
+            stats.downstream_cx_destroy_local.inc();
+        }
         if self.handle.streams() > 0 {
             stats.downstream_cx_destroy_active_rq.inc();
         }
         stats.downstream_cx_length_ms.observe_duration(self.opened.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ports_are_stripped_from_hosts() {
+        let local = Address::Ip(([127, 0, 0, 1], 8080).into());
+        let stripped = |host: &str, any_port| {
+            let authority = Authority::try_from(host).unwrap();
+            without_port(&authority, &local, any_port).map(|a| a.to_string())
+        };
+        for (host, any_port, expected) in [
+            ("a:8080", false, Some("a")),
+            ("a:80", false, None),
+            ("a:80", true, Some("a")),
+            ("[::1]:8080", false, Some("[::1]")),
+            ("[::1]", true, None),
+            ("a", true, None),
+        ] {
+            assert_eq!(stripped(host, any_port).as_deref(), expected, "{host} {any_port}");
+        }
     }
 }

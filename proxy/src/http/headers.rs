@@ -44,6 +44,61 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes what a client cannot be believed, and what only the router reads.
+///
+/// `x-forwarded-client-cert` goes by default (`forward_client_cert_details: SANITIZE`). From `external` clients more goes.
+pub(crate) fn remove_internal(headers: &mut HeaderMap, external: bool) {
+    headers.remove(X_FORWARDED_CLIENT_CERT);
+    if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
+        return;
+    }
+    for name in FOR_THE_ROUTER {
+        headers.remove(*name);
+    }
+    if external {
+        for name in FROM_INSIDE_ONLY {
+            headers.remove(*name);
+        }
+    }
+}
+
+const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// The router's own controls: they never reach an upstream.
+const FOR_THE_ROUTER: &[&str] = &[
+    "x-envoy-internal",
+    "x-envoy-max-retries",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-upstream-rq-timeout-alt-response",
+    "x-envoy-upstream-alt-stat-name",
+    "x-envoy-upstream-stream-duration-ms",
+];
+
+/// What only a caller inside may say.
+const FROM_INSIDE_ONLY: &[&str] = &[
+    "x-envoy-decorator-operation",
+    "x-envoy-downstream-service-cluster",
+    "x-envoy-downstream-service-node",
+    "x-envoy-original-path",
+    "x-envoy-original-host",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-force-trace",
+    "x-envoy-ip-tags",
+];
+
+/// Whether an HTTP/1 request asks for another protocol; HTTP/2 by this way is ignored, as in Envoy.
+pub(crate) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    let Some(upgrade) = headers.get(header::UPGRADE) else { return false };
+    let connection = headers.get(header::CONNECTION).and_then(|v| v.to_str().ok()).unwrap_or("");
+    upgrade.as_bytes() != b"h2c" && connection.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade"))
+}
+
 /// `use_remote_address`: the peer's address is appended to `x-forwarded-for` and is the external address.
 pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, peer: &Address) {
     let Address::Ip(peer) = peer else { return };

@@ -1,11 +1,15 @@
 //! Which routes of a virtual host can match a path at all: hash maps over exact paths and prefixes, so that the first match among
 //! a thousand routes costs as much as among ten.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::{PathMatcher, Route};
-use std::sync::Arc;
+
+/// Positions of routes by a path or the beginning of one.
+type Positions = FxHashMap<Box<[u8]>, Vec<u32>>;
 
 /// With fewer routes than this, trying one after the other is cheaper.
 const WORTH_INDEXING: usize = 8;
@@ -13,9 +17,9 @@ const WORTH_INDEXING: usize = 8;
 /// Positions of routes by what their paths begin with.
 #[derive(Debug, Default)]
 pub(super) struct RouteIndex {
-    exact: FxHashMap<Box<[u8]>, Vec<u32>>,
+    exact: Positions,
     /// By length of the prefix, shortest first.
-    prefixes: Vec<(usize, FxHashMap<Box<[u8]>, Vec<u32>>)>,
+    prefixes: Vec<(usize, Positions)>,
     /// Regexes and paths without case: they have to be tried.
     others: Vec<u32>,
 }
@@ -42,7 +46,7 @@ impl RouteIndex {
         Some(index)
     }
 
-    fn of_length(&mut self, len: usize) -> &mut FxHashMap<Box<[u8]>, Vec<u32>> {
+    fn of_length(&mut self, len: usize) -> &mut Positions {
         let at = self.prefixes.iter().position(|(l, _)| *l == len).unwrap_or_else(|| {
             self.prefixes.push((len, FxHashMap::default()));
             self.prefixes.len() - 1

@@ -142,24 +142,28 @@ fn starts_with(path: &str, prefix: &str, case_sensitive: bool) -> bool {
 
 impl HeaderMatcher {
     fn matches(&self, request: &RequestView<'_>) -> bool {
-        let value = self.name.value(request);
+        let mut values = self.name.values(request).peekable();
         if let ValueMatcher::Present(wanted) = self.value {
-            return (value.is_some() == wanted) != self.invert;
+            return (values.peek().is_some() == wanted) != self.invert;
         }
         // A value match on a missing header fails even when inverted, unless missing counts as empty.
-        let value = match value {
-            Some(v) => v,
-            None if self.missing_as_empty => Cow::Borrowed(""),
-            None => return false,
-        };
-        let matched = match &self.value {
-            ValueMatcher::Present(_) => true,
+        if values.peek().is_none() {
+            return self.missing_as_empty && self.value.matches("") != self.invert;
+        }
+        // Each field of a repeated header counts alone, as in Envoy.
+        values.any(|v| self.value.matches(&v)) != self.invert
+    }
+}
+
+impl ValueMatcher {
+    fn matches(&self, value: &str) -> bool {
+        match self {
+            ValueMatcher::Present(wanted) => *wanted,
             ValueMatcher::Range(start, end) => {
                 value.parse::<i64>().is_ok_and(|n| (*start..*end).contains(&n))
             }
-            ValueMatcher::String(m) => m.matches(&value),
-        };
-        matched != self.invert
+            ValueMatcher::String(matcher) => matcher.matches(value),
+        }
     }
 }
 
@@ -178,18 +182,17 @@ impl MatchedHeader {
         })
     }
 
-    /// The header's value; several fields of one name are joined by commas, as Envoy does.
-    fn value<'a>(&self, request: &RequestView<'a>) -> Option<Cow<'a, str>> {
-        let name = match self {
-            Self::Method => return Some(request.method.into()),
-            Self::Path => return Some(request.path.into()),
-            Self::Authority => return Some(request.authority.into()),
-            Self::Scheme => return Some(request.scheme.into()),
-            Self::Named(name) => name,
+    /// The header's fields.
+    fn values<'a>(&self, request: &RequestView<'a>) -> impl Iterator<Item = Cow<'a, str>> {
+        let (pseudo, name) = match self {
+            Self::Method => (Some(request.method), None),
+            Self::Path => (Some(request.path), None),
+            Self::Authority => (Some(request.authority), None),
+            Self::Scheme => (Some(request.scheme), None),
+            Self::Named(name) => (None, Some(name)),
         };
-        let mut values = request.headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()));
-        let first = values.next()?;
-        Some(values.fold(first, |joined, v| joined + "," + v))
+        let fields = name.into_iter().flat_map(|n| request.headers.get_all(n));
+        pseudo.map(Cow::Borrowed).into_iter().chain(fields.map(|v| String::from_utf8_lossy(v.as_bytes())))
     }
 }
 
@@ -276,7 +279,9 @@ mod tests {
                 ),
                 true,
             ),
-            (header("two", string(StringMatcher::Exact("a,b".into())), false, false), true),
+            (header("two", string(StringMatcher::Exact("a,b".into())), false, false), false),
+            (header("two", string(StringMatcher::Exact("b".into())), false, false), true),
+            (header("two", string(StringMatcher::Exact("b".into())), true, false), false),
             (header("z", string(StringMatcher::Exact("".into())), false, true), true),
             (header("z", string(StringMatcher::Exact("v".into())), true, false), false),
             (header("z", string(StringMatcher::Exact("v".into())), true, true), true),

@@ -72,7 +72,8 @@ impl Framing {
                 State::Head(seen) => {
                     if seen.is_empty() {
                         // Empty lines before a request are skipped, as the engine does.
-                        let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len());
+                        let start =
+                            bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len());
                         bytes = &bytes[start..];
                         let Some(end) = head_end(bytes) else {
                             seen.extend_from_slice(bytes);
@@ -186,7 +187,10 @@ fn judge(head: &[u8]) -> Result<State, Refusal> {
             if length.replace(value).is_some() {
                 return Err(refuse(StatusCode::BAD_REQUEST, details::HTTP1_CODEC_ERROR));
             }
-        } else if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") && encoding.replace(value).is_some() {
+        } else if name.len() == 17
+            && name.eq_ignore_ascii_case(b"transfer-encoding")
+            && encoding.replace(value).is_some()
+        {
             return Err(refuse(StatusCode::NOT_IMPLEMENTED, details::INVALID_TRANSFER_ENCODING));
         }
     }
@@ -227,14 +231,18 @@ mod tests {
 
     #[test]
     fn smuggled_lengths_are_found_wherever_they_stand() {
-        let both = "POST / HTTP/1.1\r\nhost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+        let both =
+            "POST / HTTP/1.1\r\nhost: h\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
         let swapped = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n\r\n0\r\n\r\n";
         for bad in [both, swapped] {
             assert_eq!(refused(bad), Some((1, details::LENGTH_AND_CHUNKED)));
             assert_eq!(refused(&format!("{PLAIN}{bad}")), Some((2, details::LENGTH_AND_CHUNKED)));
             let body = format!("POST / HTTP/1.1\r\ncontent-length: {}\r\n\r\n{bad}", bad.len());
             assert_eq!(refused(&body), None, "in a body it is data");
-            let chunk = format!("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{:x};a=b\r\n{bad}\r\n0\r\nt: v\r\n\r\n", bad.len());
+            let chunk = format!(
+                "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{:x};a=b\r\n{bad}\r\n0\r\nt: v\r\n\r\n",
+                bad.len()
+            );
             assert_eq!(refused(&chunk), None, "in a chunk it is data");
             assert_eq!(refused(&format!("{chunk}{bad}")), Some((2, details::LENGTH_AND_CHUNKED)));
         }
@@ -244,8 +252,14 @@ mod tests {
     fn heads_that_are_refused() {
         for (head, expected) in [
             ("POST / HTTP/1.1\r\ncontent-length: 1\r\ncontent-length: 1\r\n\r\n", details::HTTP1_CODEC_ERROR),
-            ("POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n", details::INVALID_TRANSFER_ENCODING),
-            ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n", details::INVALID_TRANSFER_ENCODING),
+            (
+                "POST / HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+                details::INVALID_TRANSFER_ENCODING,
+            ),
+            (
+                "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
+                details::INVALID_TRANSFER_ENCODING,
+            ),
             ("GET /a#b HTTP/1.1\r\n\r\n", details::PATH_NORMALIZATION_FAILED),
             ("GET /\u{e9} HTTP/1.1\r\n\r\n", details::HTTP1_CODEC_ERROR),
         ] {

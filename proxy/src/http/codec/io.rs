@@ -12,26 +12,34 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::framing::Framing;
 use crate::net::Stream;
 use crate::stats::{ClusterStats, Counter, HttpStats};
+use crate::worker::ConnectionHandle;
 
-/// Where the bytes are counted.
+/// Which side of the proxy the connection is on: where its bytes are counted, and who hears that the client ended it.
 #[derive(Debug, Clone)]
-pub(crate) enum ByteCount {
-    Downstream(Arc<HttpStats>),
+pub(crate) enum Side {
+    /// With what follows the messages that are read, for HTTP/1.
+    Downstream(Arc<HttpStats>, Rc<ConnectionHandle>, Option<Rc<Framing>>),
     Upstream(Arc<ClusterStats>),
 }
 
-impl ByteCount {
+impl Side {
     fn received(&self) -> &Counter {
         match self {
-            ByteCount::Downstream(stats) => &stats.downstream_cx_rx_bytes_total,
-            ByteCount::Upstream(stats) => &stats.upstream_cx_rx_bytes_total,
+            Side::Downstream(stats, ..) => &stats.downstream_cx_rx_bytes_total,
+            Side::Upstream(stats) => &stats.upstream_cx_rx_bytes_total,
         }
     }
 
     fn sent(&self) -> &Counter {
         match self {
-            ByteCount::Downstream(stats) => &stats.downstream_cx_tx_bytes_total,
-            ByteCount::Upstream(stats) => &stats.upstream_cx_tx_bytes_total,
+            Side::Downstream(stats, ..) => &stats.downstream_cx_tx_bytes_total,
+            Side::Upstream(stats) => &stats.upstream_cx_tx_bytes_total,
+        }
+    }
+
+    fn peer_has_ended(&self) {
+        if let Side::Downstream(_, handle, _) = self {
+            handle.client_has_ended();
         }
     }
 }
@@ -40,14 +48,21 @@ impl ByteCount {
 pub(crate) struct Io {
     read_ahead: Bytes,
     stream: Stream,
-    count: ByteCount,
-    /// Follows the messages that are read, on a downstream HTTP/1 connection.
-    framing: Option<Rc<Framing>>,
+    side: Side,
 }
 
 impl Io {
-    pub(crate) fn new(stream: Stream, read_ahead: Bytes, count: ByteCount, framing: Option<Rc<Framing>>) -> Self {
-        Self { read_ahead, stream, count, framing }
+    pub(crate) fn new(stream: Stream, read_ahead: Bytes, side: Side) -> Self {
+        Self { read_ahead, stream, side }
+    }
+
+    fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(n)) => self.side.sent().inc_by(*n as u64),
+            Poll::Ready(Err(_)) => self.side.peer_has_ended(),
+            Poll::Pending => {}
+        }
+        written
     }
 }
 
@@ -59,15 +74,19 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.read_ahead.is_empty() {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+            if read.is_err() || (buf.filled().len() == before && buf.remaining() > 0) {
+                self.side.peer_has_ended();
+            }
+            read?;
         } else {
             let n = self.read_ahead.len().min(buf.remaining());
             buf.put_slice(&self.read_ahead[..n]);
             self.read_ahead.advance(n);
         }
         let read = &buf.filled()[before..];
-        self.count.received().inc_by(read.len() as u64);
-        if let Some(framing) = &self.framing {
+        self.side.received().inc_by(read.len() as u64);
+        if let Side::Downstream(_, _, Some(framing)) = &self.side {
             framing.feed(read);
         }
         Poll::Ready(Ok(()))
@@ -76,9 +95,8 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.count.sent().inc_by(n as u64);
-        Poll::Ready(Ok(n))
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.sent(written)
     }
 
     fn poll_write_vectored(
@@ -86,9 +104,8 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.count.sent().inc_by(n as u64);
-        Poll::Ready(Ok(n))
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {

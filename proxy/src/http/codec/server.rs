@@ -12,9 +12,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 
-use super::framing::Framing;
 use super::Incoming;
-use super::io::{ByteCount, Io};
+use super::framing::Framing;
+use super::io::{Io, Side};
 use crate::http::body::{Aborted, ResponseBody};
 use crate::http::{CodecType, HttpConnectionManager};
 use crate::net::Stream;
@@ -79,15 +79,15 @@ pub(crate) async fn serve_http1<F>(
     stream: Stream,
     read_ahead: Bytes,
     hcm: &HttpConnectionManager,
-    handle: &ConnectionHandle,
+    handle: &Rc<ConnectionHandle>,
     framing: &Rc<Framing>,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
 {
-    let count = ByteCount::Downstream(hcm.stats.clone());
-    let io = TokioIo::new(Io::new(stream, read_ahead, count, Some(framing.clone())));
+    let side = Side::Downstream(hcm.stats.clone(), handle.clone(), Some(framing.clone()));
+    let io = TokioIo::new(Io::new(stream, read_ahead, side));
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(hcm.limits.max_request_headers_bytes as usize)
@@ -117,13 +117,14 @@ pub(crate) async fn serve_http2<F>(
     stream: Stream,
     read_ahead: Bytes,
     hcm: &HttpConnectionManager,
-    handle: &ConnectionHandle,
+    handle: &Rc<ConnectionHandle>,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>> + 'static,
 {
-    let io = TokioIo::new(Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone()), None));
+    let side = Side::Downstream(hcm.stats.clone(), handle.clone(), None);
+    let io = TokioIo::new(Io::new(stream, read_ahead, side));
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .max_concurrent_streams(hcm.http2.max_concurrent_streams)
