@@ -225,7 +225,7 @@ async fn ejection(mesh: &Mesh, load: &Load, report: &mut Report) -> anyhow::Resu
     report.say("the instance has recovered; its ejection lasts 3 s");
     load.take();
     let recovered = Instant::now();
-    while load.look().by_pod.get(REVIEWS_V1_B.name).is_none() {
+    while !load.look().by_pod.contains_key(REVIEWS_V1_B.name) {
         if recovered.elapsed() > Duration::from_secs(12) {
             anyhow::bail!("{} did not come back within 12 s", REVIEWS_V1_B.name);
         }
