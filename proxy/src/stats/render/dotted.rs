@@ -2,9 +2,11 @@
 
 use std::fmt::Write as _;
 
+use prometheus::proto::LabelPair;
 use serde_json::{Value, json};
 
-use super::prometheus::{REQUESTS, TCP_FAMILIES, request_labels, tcp_labels};
+use super::labels::{request_labels, tcp_labels};
+use super::prometheus::{REQUESTS, TCP_FAMILIES};
 use super::{Selection, Visitor, dotted_name};
 use crate::stats::Stats;
 use crate::stats::scope::{Family, Metric, Scope};
@@ -119,16 +121,21 @@ impl Readings<'_> {
     /// Mesh metrics have no dotted name; they are shown as Prometheus does.
     fn mesh(&mut self) {
         for (labels, handles) in self.stats.mesh().requests.all() {
-            let name = format!("{REQUESTS}{{{}}}", request_labels(labels.as_deref()));
+            let name = format!("{REQUESTS}{{{}}}", joined(&request_labels(labels.as_deref())));
             self.number(true, name, handles.requests.get());
         }
         for (labels, handles) in self.stats.mesh().tcp.all() {
-            let labels = tcp_labels(labels.as_deref());
+            let labels = joined(&tcp_labels(labels.as_deref()));
             for (family, _, get) in TCP_FAMILIES {
                 self.number(true, format!("{family}{{{labels}}}"), get(&handles).get());
             }
         }
     }
+}
+
+/// `a="b",c="d"`.
+fn joined(labels: &[LabelPair]) -> String {
+    labels.iter().map(|pair| format!("{}={:?}", pair.name(), pair.value())).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! [`Stats::json`]). Runs on main.
 
 mod dotted;
+mod labels;
 mod prometheus;
 
 use std::sync::Arc;

@@ -1,17 +1,22 @@
-//! Prometheus' text format with Envoy's and Istio's names.
+//! Prometheus' text format with Envoy's and Istio's names: scopes become `MetricFamily` values, which the `prometheus` crate
+//! prints.
+//!
+//! A family at a time is built, printed and dropped: all families of a large mesh at once would be a hundred megabytes.
 //!
 //! `promtool check metrics` wants a counter to end in `_total` and nothing else to do so. Most of Envoy's counters do not and one
 //! of its gauges does; dashboards need those names. So what breaks the rule is announced as `untyped`, which queries do not
 //! notice. Names that carry `_ms` or `milliseconds` are left as they are: `promtool` remarks on those and there is no way round.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
+use prometheus::TextEncoder;
+use prometheus::proto::{self, LabelPair, MetricFamily, MetricType};
+
+use super::labels::{label, request_labels, scope_labels, tcp_labels};
 use super::{Selection, Visitor, dotted_name};
-use crate::stats::mesh::{MeshHandles, PeerLabels, RequestLabels, RequestProtocol, TcpHandles, TcpLabels};
-use crate::stats::metric::BOUNDS_MS;
+use crate::stats::mesh::{MeshHandles, RequestLabels, TcpHandles, TcpLabels};
 use crate::stats::scope::{Family, Metric, Scope};
-use crate::stats::{Counter, Histogram, Reporter, Stats};
+use crate::stats::{Counter, Histogram, Stats};
 
 impl Stats {
     /// Everything selected in Prometheus' text format, version 0.0.4.
@@ -32,124 +37,170 @@ struct Page<'a> {
 impl Visitor for Page<'_> {
     fn visit<S: Scope>(&mut self, scopes: &[&S], families: &'static [Family<S>]) {
         for family in families {
-            let mut name = None;
-            for scope in scopes {
+            let shown = scopes.iter().filter_map(|scope| {
                 let metric = (family.get)(scope);
-                if !self.selection.shows(metric.used(), || dotted_name(*scope, family.name)) {
-                    continue;
-                }
-                let name = name.get_or_insert_with(|| {
-                    let name = family_name(S::GROUP, family.name);
-                    self.head(&name, kind(&name, metric), family.help);
-                    name
-                });
-                self.series(name, &labels(*scope), metric);
-            }
+                let shows = self.selection.shows(metric.used(), || dotted_name(*scope, family.name));
+                shows.then_some((scope, metric))
+            });
+            let shown: Vec<_> = shown.collect();
+            let Some((_, first)) = shown.first() else { continue };
+            let name = family_name(S::GROUP, family.name);
+            let kind = Kind::of(&name, *first);
+            let series = shown.iter().map(|(scope, metric)| series(scope_labels(**scope), *metric)).collect();
+            self.print(name, family.help, kind, series);
         }
         self.responses(scopes);
     }
 }
 
 impl Page<'_> {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = write!(self.out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-    }
-
-    /// `labels` is `a="b",c="d"`, possibly empty.
-    fn series(&mut self, name: &str, labels: &str, metric: Metric<'_>) {
-        match metric {
-            Metric::Counter(c) => self.sample(name, labels, c.get()),
-            Metric::Gauge(g) => self.sample(name, labels, g.get()),
-            Metric::Histogram(h) => self.histogram(name, labels, h),
+    /// Prints one family; nothing when it has no series.
+    fn print(&mut self, name: String, help: &str, kind: Kind, series: Vec<proto::Metric>) {
+        if series.is_empty() {
+            return;
         }
-    }
-
-    fn sample(&mut self, name: &str, labels: &str, value: impl std::fmt::Display) {
-        let _ = if labels.is_empty() {
-            writeln!(self.out, "{name} {value}")
-        } else {
-            writeln!(self.out, "{name}{{{labels}}} {value}")
-        };
-    }
-
-    fn histogram(&mut self, name: &str, labels: &str, histogram: &Histogram) {
-        let comma = if labels.is_empty() { "" } else { "," };
-        let cumulative = histogram.cumulative();
-        for (bound, count) in BOUNDS_MS.iter().chain(&["+Inf"]).zip(cumulative) {
-            let _ = writeln!(self.out, "{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}");
+        let announced = format!("# TYPE {name} gauge\n");
+        let mut family = MetricFamily::default();
+        family.set_name(name);
+        family.set_help(help.into());
+        family.set_field_type(kind.printed_as());
+        family.set_metric(series);
+        // The encoder fails for a family without a name or without series only.
+        let text = TextEncoder.encode_to_string(&[family]).unwrap_or_default();
+        match (kind, text.split_once(&announced)) {
+            (Kind::Untyped, Some((help, samples))) => {
+                self.out.push_str(help);
+                self.out.push_str(announced.trim_end_matches("gauge\n"));
+                self.out.push_str("untyped\n");
+                self.out.push_str(samples);
+            }
+            _ => self.out.push_str(&text),
         }
-        self.sample(&format!("{name}_sum"), labels, histogram.sum_ms());
-        // From the same reading as the buckets, so that they agree.
-        self.sample(&format!("{name}_count"), labels, cumulative[BOUNDS_MS.len()]);
     }
 
     /// `_rq_xx{envoy_response_code_class}` and `_rq{envoy_response_code}`.
     fn responses<S: Scope>(&mut self, scopes: &[&S]) {
-        let mut headed = false;
+        let Some((prefix, ..)) = scopes.first().and_then(|scope| scope.responses()) else { return };
+        let (mut by_class, mut by_code) = (Vec::new(), Vec::new());
+        let series = |scope: &S, name: &str, value: u16, count: u64| {
+            let mut labels = vec![label(name, value.to_string())];
+            labels.extend(scope_labels(scope));
+            sample(labels, count as f64)
+        };
         for scope in scopes {
-            let Some((prefix, classes, _)) = scope.responses() else { return };
-            let (name, labels) = (family_name(S::GROUP, &format!("{prefix}_xx")), labels(*scope));
+            let Some((_, classes, codes)) = scope.responses() else { continue };
             for (class, count) in classes.iter() {
-                if !self.selection.shows(count > 0, || dotted_name(*scope, &format!("{prefix}_{class}xx"))) {
-                    continue;
+                if self.selection.shows(count > 0, || dotted_name(*scope, &format!("{prefix}_{class}xx"))) {
+                    by_class.push(series(scope, "envoy_response_code_class", class, count));
                 }
-                if !std::mem::replace(&mut headed, true) {
-                    self.head(&name, "untyped", "Responses by the class of their status code.");
+            }
+            for (code, count) in codes.map(|codes| codes.seen()).unwrap_or_default() {
+                if self.selection.shows(true, || dotted_name(*scope, &format!("{prefix}_{code}"))) {
+                    by_code.push(series(scope, "envoy_response_code", code, count));
                 }
-                self.sample(&name, &format!("envoy_response_code_class=\"{class}\",{labels}"), count);
             }
         }
-        headed = false;
-        for scope in scopes {
-            let Some((prefix, _, Some(codes))) = scope.responses() else { return };
-            let (name, labels) = (family_name(S::GROUP, prefix), labels(*scope));
-            for (code, count) in codes.seen() {
-                if !self.selection.shows(true, || dotted_name(*scope, &format!("{prefix}_{code}"))) {
-                    continue;
-                }
-                if !std::mem::replace(&mut headed, true) {
-                    self.head(&name, "untyped", "Responses by status code.");
-                }
-                self.sample(&name, &format!("envoy_response_code=\"{code}\",{labels}"), count);
-            }
-        }
+        let name = family_name(S::GROUP, &format!("{prefix}_xx"));
+        self.print(name, "Responses by the class of their status code.", Kind::Untyped, by_class);
+        let name = family_name(S::GROUP, prefix);
+        self.print(name, "Responses by status code.", Kind::Untyped, by_code);
     }
 
     fn requests(&mut self, all: &[(Option<Arc<RequestLabels>>, Arc<MeshHandles>)]) {
-        if all.is_empty() {
-            return;
-        }
-        let mut all: Vec<_> = all.iter().map(|(labels, h)| (request_labels(labels.as_deref()), h)).collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
+        let all = sorted(all.iter().map(|(labels, h)| (request_labels(labels.as_deref()), h)));
         if self.selection.shows(true, || REQUESTS.into()) {
-            self.head(REQUESTS, "counter", "Requests, by caller, callee and outcome.");
-            for (labels, handles) in &all {
-                self.sample(REQUESTS, labels, handles.requests.get());
-            }
+            let series = all.iter().map(|(l, h)| sample(l.clone(), h.requests.get() as f64)).collect();
+            self.print(REQUESTS.into(), "Requests, by caller, callee and outcome.", Kind::Counter, series);
         }
         if self.selection.shows(true, || DURATION.into()) {
-            self.head(DURATION, "histogram", "Duration of requests, milliseconds.");
-            for (labels, handles) in &all {
-                self.histogram(DURATION, labels, &handles.duration);
-            }
+            let series = all.iter().map(|(l, h)| histogram(l.clone(), &h.duration)).collect();
+            self.print(DURATION.into(), "Duration of requests, milliseconds.", Kind::Histogram, series);
         }
     }
 
     fn tcp(&mut self, all: &[(Option<Arc<TcpLabels>>, Arc<TcpHandles>)]) {
-        if all.is_empty() {
-            return;
-        }
-        let mut all: Vec<_> = all.iter().map(|(labels, h)| (tcp_labels(labels.as_deref()), h)).collect();
-        all.sort_by(|a, b| a.0.cmp(&b.0));
+        let all = sorted(all.iter().map(|(labels, h)| (tcp_labels(labels.as_deref()), h)));
         for (name, help, get) in TCP_FAMILIES {
             if self.selection.shows(true, || name.into()) {
-                self.head(name, "counter", help);
-                for (labels, handles) in &all {
-                    self.sample(name, labels, get(handles).get());
-                }
+                let series = all.iter().map(|(l, h)| sample(l.clone(), get(h).get() as f64)).collect();
+                self.print(name.into(), help, Kind::Counter, series);
             }
         }
     }
+}
+
+/// By the labels' values, so that two scrapes have one order.
+fn sorted<H>(all: impl Iterator<Item = (Vec<LabelPair>, H)>) -> Vec<(Vec<LabelPair>, H)> {
+    let mut all: Vec<_> = all.collect();
+    all.sort_by(|(a, _), (b, _)| a.iter().map(LabelPair::value).cmp(b.iter().map(LabelPair::value)));
+    all
+}
+
+/// How a family is announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+    Untyped,
+}
+
+impl Kind {
+    fn of(name: &str, metric: Metric<'_>) -> Self {
+        match (metric, name.ends_with("_total")) {
+            (Metric::Counter(_), true) => Kind::Counter,
+            (Metric::Gauge(_), false) => Kind::Gauge,
+            (Metric::Histogram(_), _) => Kind::Histogram,
+            _ => Kind::Untyped,
+        }
+    }
+
+    /// The encoder panics at an untyped family. Its samples look like those of a gauge, so `print` lets it print a gauge and
+    /// writes the announcement itself.
+    fn printed_as(self) -> MetricType {
+        match self {
+            Kind::Counter => MetricType::COUNTER,
+            Kind::Gauge | Kind::Untyped => MetricType::GAUGE,
+            Kind::Histogram => MetricType::HISTOGRAM,
+        }
+    }
+}
+
+fn series(labels: Vec<LabelPair>, metric: Metric<'_>) -> proto::Metric {
+    match metric {
+        Metric::Counter(c) => sample(labels, c.get() as f64),
+        Metric::Gauge(g) => sample(labels, g.get() as f64),
+        Metric::Histogram(h) => histogram(labels, h),
+    }
+}
+
+/// A series with one value, be its family a counter or a gauge.
+fn sample(labels: Vec<LabelPair>, value: f64) -> proto::Metric {
+    let (mut counter, mut gauge) = (proto::Counter::default(), proto::Gauge::default());
+    counter.set_value(value);
+    gauge.set_value(value);
+    let mut metric = proto::Metric::from_label(labels);
+    metric.set_counter(counter);
+    metric.set_gauge(gauge);
+    metric
+}
+
+fn histogram(labels: Vec<LabelPair>, histogram: &Histogram) -> proto::Metric {
+    let cumulative = histogram.cumulative();
+    let buckets = Histogram::bounds_ms().zip(cumulative).map(|(bound, count)| {
+        let mut bucket = proto::Bucket::default();
+        bucket.set_upper_bound(bound);
+        bucket.set_cumulative_count(count);
+        bucket
+    });
+    let mut out = proto::Histogram::default();
+    out.set_bucket(buckets.collect());
+    out.set_sample_sum(histogram.sum_ms());
+    // From the same reading as the buckets, so that they agree.
+    out.set_sample_count(cumulative.last().copied().unwrap_or_default());
+    let mut metric = proto::Metric::from_label(labels);
+    metric.set_histogram(out);
+    metric
 }
 
 pub(super) const REQUESTS: &str = "istio_requests_total";
@@ -176,131 +227,6 @@ fn family_name(group: &str, name: &str) -> String {
     }
 }
 
-fn kind(name: &str, metric: Metric<'_>) -> &'static str {
-    match (metric, name.ends_with("_total")) {
-        (Metric::Counter(_), true) => "counter",
-        (Metric::Gauge(_), false) => "gauge",
-        (Metric::Histogram(_), _) => "histogram",
-        _ => "untyped",
-    }
-}
-
-fn labels<S: Scope>(scope: &S) -> String {
-    let mut out = String::new();
-    for (name, value) in S::LABELS.iter().zip(scope.labels()) {
-        push_label(&mut out, name, value);
-    }
-    out
-}
-
-/// Appends `name="value"`, after a comma if there is something before it.
-fn push_label(out: &mut String, name: &str, value: &str) {
-    if !out.is_empty() {
-        out.push(',');
-    }
-    out.push_str(name);
-    out.push_str("=\"");
-    for c in value.chars() {
-        match c {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-}
-
-const OVERFLOW: &str = "overflow";
-
-fn reporter(reporter: Reporter) -> &'static str {
-    match reporter {
-        Reporter::Source => "source",
-        Reporter::Destination => "destination",
-    }
-}
-
-/// The eight labels of one end, in Istio's order; `None` is the overflow series.
-fn push_peer(out: &mut String, prefix: &str, peer: Option<&PeerLabels>) {
-    let mut push = |name: &str, get: fn(&PeerLabels) -> &str| {
-        push_label(out, &format!("{prefix}_{name}"), peer.map_or(OVERFLOW, get));
-    };
-    push("workload", |p| &p.workload);
-    push("canonical_service", |p| &p.canonical_service);
-    push("canonical_revision", |p| &p.canonical_revision);
-    push("workload_namespace", |p| &p.workload_namespace);
-    push("principal", |p| &p.principal);
-    push("app", |p| &p.app);
-    push("version", |p| &p.version);
-    push("cluster", |p| &p.cluster);
-}
-
-/// All labels of `istio_requests_total` in Istio's order; `None` is the overflow series.
-pub(super) fn request_labels(labels: Option<&RequestLabels>) -> String {
-    let mut out = String::with_capacity(1024);
-    push_label(&mut out, "reporter", labels.map_or(OVERFLOW, |l| reporter(l.reporter)));
-    push_peer(&mut out, "source", labels.map(|l| &*l.source));
-    push_peer(&mut out, "destination", labels.map(|l| &*l.destination));
-    let protocol = |l: &RequestLabels| match l.request_protocol {
-        RequestProtocol::Http => "http",
-        RequestProtocol::Grpc => "grpc",
-    };
-    push_label(&mut out, "destination_service", labels.map_or(OVERFLOW, |l| &l.destination_service));
-    push_label(
-        &mut out,
-        "destination_service_name",
-        labels.map_or(OVERFLOW, |l| &l.destination_service_name),
-    );
-    push_label(
-        &mut out,
-        "destination_service_namespace",
-        labels.map_or(OVERFLOW, |l| &l.destination_service_namespace),
-    );
-    push_label(&mut out, "request_protocol", labels.map_or(OVERFLOW, protocol));
-    let or_overflow = |value: Option<String>| value.unwrap_or_else(|| OVERFLOW.into());
-    push_label(&mut out, "response_code", &or_overflow(labels.map(|l| l.response_code.to_string())));
-    let grpc = labels.map(|l| l.grpc_response_status.map(|status| status.to_string()).unwrap_or_default());
-    push_label(&mut out, "grpc_response_status", &or_overflow(grpc));
-    push_label(&mut out, "response_flags", &or_overflow(labels.map(|l| l.response_flags.to_string())));
-    push_label(
-        &mut out,
-        "connection_security_policy",
-        labels.map_or(OVERFLOW, |l| l.connection_security_policy.as_str()),
-    );
-    out
-}
-
-/// All labels of `istio_tcp_*` in Istio's order; `None` is the overflow series.
-pub(super) fn tcp_labels(labels: Option<&TcpLabels>) -> String {
-    let mut out = String::with_capacity(1024);
-    push_label(&mut out, "reporter", labels.map_or(OVERFLOW, |l| reporter(l.reporter)));
-    push_peer(&mut out, "source", labels.map(|l| &*l.source));
-    push_peer(&mut out, "destination", labels.map(|l| &*l.destination));
-    push_label(&mut out, "destination_service", labels.map_or(OVERFLOW, |l| &l.destination_service));
-    push_label(
-        &mut out,
-        "destination_service_name",
-        labels.map_or(OVERFLOW, |l| &l.destination_service_name),
-    );
-    push_label(
-        &mut out,
-        "destination_service_namespace",
-        labels.map_or(OVERFLOW, |l| &l.destination_service_namespace),
-    );
-    push_label(&mut out, "request_protocol", labels.map_or(OVERFLOW, |_| "tcp"));
-    push_label(
-        &mut out,
-        "response_flags",
-        &labels.map_or_else(|| OVERFLOW.into(), |l| l.response_flags.to_string()),
-    );
-    push_label(
-        &mut out,
-        "connection_security_policy",
-        labels.map_or(OVERFLOW, |l| l.connection_security_policy.as_str()),
-    );
-    out
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -309,7 +235,8 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::stats::SecurityPolicy;
+    use crate::stats::mesh::{PeerLabels, RequestProtocol};
+    use crate::stats::{Reporter, SecurityPolicy};
     use crate::stream_info::ResponseFlags;
 
     fn lines<'a>(page: &'a str, start: &str) -> Vec<&'a str> {
