@@ -2,12 +2,14 @@
 
 mod action;
 mod domains;
+mod index;
 mod matcher;
 
 pub use action::{
     Action, ClusterRef, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster,
 };
 pub use domains::DomainIndex;
+pub use index::RouteIndex;
 pub(crate) use domains::without_port;
 pub use matcher::{
     HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex,
@@ -41,6 +43,8 @@ pub struct VirtualHost {
     pub domains: Vec<Box<str>>,
     /// `routes`, first match wins.
     pub routes: Vec<Arc<Route>>,
+    /// `routes` by their paths.
+    pub index: RouteIndex,
     /// `require_tls`: which plaintext requests are redirected to https.
     pub require_tls: RequireTls,
     /// Hash of the wire form, so that an equal one is reused.
@@ -80,7 +84,7 @@ impl RouteConfiguration {
 impl VirtualHost {
     /// The first route that matches. `random` decides `runtime_fraction`; `path` is without query and fragment.
     pub fn route(&self, path: &str, headers: &RequestView<'_>) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|r| r.matcher.matches(path, headers))
+        self.index.find(&self.routes, path, |route| route.matcher.matches(path, headers))
     }
 }
 

@@ -9,7 +9,7 @@ use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::route_action::compile_action;
 use super::route_match::compile_route_match;
 use super::values;
-use crate::route::{DomainIndex, RequireTls, Route, RouteConfiguration, VirtualHost};
+use crate::route::{DomainIndex, RequireTls, Route, RouteConfiguration, RouteIndex, VirtualHost};
 
 /// Envoy's default of `max_direct_response_body_size_bytes`.
 const MAX_DIRECT_RESPONSE_BODY_BYTES: u32 = 4096;
@@ -144,10 +144,12 @@ fn compile_virtual_host(
     }
     let require_tls = values::enumeration(cx, "require_tls", *require_tls);
     let routes = cx.each("routes", routes, |route, cx| compile_route(route, route_cx, cx).map(Arc::new));
+    let routes = routes?;
     Ok(VirtualHost {
+        index: RouteIndex::build(&routes),
         name: name.as_str().into(),
         domains: domains.iter().map(|d| d.as_str().into()).collect(),
-        routes: routes?,
+        routes,
         require_tls: match require_tls? {
             wire::virtual_host::TlsRequirementType::None => RequireTls::None,
             wire::virtual_host::TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
