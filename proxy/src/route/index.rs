@@ -1,158 +1,130 @@
-//! Which routes of a virtual host may match a path: so that the cost of a request does not grow with the number of routes.
-//!
-//! Invariant: the candidates for a path are a superset of the routes that match it, in their order. Routes are still asked
-//! themselves, so the index only has to leave out what cannot match.
-
-use std::sync::Arc;
+//! Which routes of a virtual host can match a path at all: hash maps over exact paths and prefixes, so that the first match among
+//! a thousand routes costs as much as among ten.
 
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::{PathMatcher, Route};
+use std::sync::Arc;
 
-/// Up to this number of routes asking each of them is cheaper than looking up.
-const MIN_ROUTES: usize = 8;
+/// With fewer routes than this, trying one after the other is cheaper.
+const WORTH_INDEXING: usize = 8;
 
-/// Text → positions in `routes`.
-type Positions = FxHashMap<Box<str>, Vec<u32>>;
-
-/// Positions of routes by what their paths begin with. Built once, when the virtual host is compiled.
+/// Positions of routes by what their paths begin with.
 #[derive(Debug, Default)]
-pub struct RouteIndex {
-    /// `false`: too few routes, all are candidates.
-    in_use: bool,
-    /// `path`.
-    exact: Positions,
-    /// `prefix` and `path_separated_prefix`, by their length.
-    prefixes: Vec<(usize, Positions)>,
-    /// Everything else: regexes, and paths that match in any case.
+pub(super) struct RouteIndex {
+    exact: FxHashMap<Box<[u8]>, Vec<u32>>,
+    /// By length of the prefix, shortest first.
+    prefixes: Vec<(usize, FxHashMap<Box<[u8]>, Vec<u32>>)>,
+    /// Regexes and paths without case: they have to be tried.
     others: Vec<u32>,
 }
 
 impl RouteIndex {
-    /// Indexes routes by their paths.
-    pub fn build(routes: &[Arc<Route>]) -> Self {
+    /// `None` when there are too few routes for an index to be worth it.
+    pub(super) fn build(routes: &[Arc<Route>]) -> Option<Self> {
+        if routes.len() < WORTH_INDEXING {
+            return None;
+        }
         let mut index = Self::default();
-        if routes.len() < MIN_ROUTES || u32::try_from(routes.len()).is_err() {
-            return index;
-        }
-        index.in_use = true;
-        for (i, route) in routes.iter().enumerate() {
-            let (path, case_sensitive) = (&route.matcher.path, route.matcher.case_sensitive);
-            let list = match path {
-                PathMatcher::Exact(path) if case_sensitive => index.exact.entry(path.clone()).or_default(),
-                PathMatcher::Prefix(prefix) | PathMatcher::SeparatedPrefix(prefix) if case_sensitive => {
-                    of_length(&mut index.prefixes, prefix.len()).entry(prefix.clone()).or_default()
+        for (position, route) in (0u32..).zip(routes) {
+            let positions = match &route.matcher.path {
+                _ if !route.matcher.case_sensitive => &mut index.others,
+                PathMatcher::Exact(path) => index.exact.entry(path.as_bytes().into()).or_default(),
+                PathMatcher::Prefix(prefix) | PathMatcher::SeparatedPrefix(prefix) => {
+                    index.of_length(prefix.len()).entry(prefix.as_bytes().into()).or_default()
                 }
-                _ => &mut index.others,
+                PathMatcher::Regex(_) => &mut index.others,
             };
-            list.push(i as u32);
+            positions.push(position);
         }
-        index
+        index.prefixes.sort_by_key(|(len, _)| *len);
+        Some(index)
     }
 
-    /// The first of `routes` for which `matches` holds; `path` is what they are matched with.
-    pub(super) fn find<'r>(
-        &self,
-        routes: &'r [Arc<Route>],
-        path: &str,
-        matches: impl Fn(&Route) -> bool,
-    ) -> Option<&'r Arc<Route>> {
-        if !self.in_use {
-            return routes.iter().find(|route| matches(route));
+    fn of_length(&mut self, len: usize) -> &mut FxHashMap<Box<[u8]>, Vec<u32>> {
+        let at = self.prefixes.iter().position(|(l, _)| *l == len).unwrap_or_else(|| {
+            self.prefixes.push((len, FxHashMap::default()));
+            self.prefixes.len() - 1
+        });
+        &mut self.prefixes[at].1
+    }
+
+    /// Positions of the routes whose path may match, in order.
+    pub(super) fn candidates(&self, path: &str) -> SmallVec<[u32; 16]> {
+        let path = path.as_bytes();
+        let mut found: SmallVec<[u32; 16]> = SmallVec::from_slice(&self.others);
+        if let Some(positions) = self.exact.get(path) {
+            found.extend_from_slice(positions);
         }
-        let mut candidates: SmallVec<[u32; 16]> = SmallVec::new();
-        candidates.extend(self.exact.get(path).into_iter().flatten().copied());
-        for (len, prefixes) in &self.prefixes {
-            if let Some(list) = path.get(..*len).and_then(|start| prefixes.get(start)) {
-                candidates.extend_from_slice(list);
+        for (len, prefixes) in self.prefixes.iter().take_while(|(len, _)| *len <= path.len()) {
+            if let Some(positions) = prefixes.get(&path[..*len]) {
+                found.extend_from_slice(positions);
             }
         }
-        candidates.extend_from_slice(&self.others);
-        candidates.sort_unstable();
-        candidates.into_iter().map(|i| &routes[i as usize]).find(|route| matches(route))
+        found.sort_unstable();
+        found
     }
-}
-
-fn of_length(prefixes: &mut Vec<(usize, Positions)>, len: usize) -> &mut Positions {
-    let at = prefixes.iter().position(|(l, _)| *l == len).unwrap_or_else(|| {
-        prefixes.push((len, Positions::default()));
-        prefixes.len() - 1
-    });
-    &mut prefixes[at].1
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use bytes::Bytes;
+    #![allow(clippy::unwrap_used)]
     use http::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::route::{Action, DirectResponse, RequestView, RouteMatch, full_match_regex};
+    use crate::route::{
+        Action, DirectResponse, RequestView, RequireTls, RouteMatch, VirtualHost, full_match_regex,
+    };
 
-    fn route(path: PathMatcher, case_sensitive: bool) -> Arc<Route> {
-        let matcher = RouteMatch { path, case_sensitive, headers: Vec::new(), fraction_ppm: None };
-        let answer = DirectResponse { status: StatusCode::OK, body: Bytes::new(), headers: HeaderMap::new() };
-        Arc::new(Route { name: None, matcher, action: Action::DirectResponse(answer) })
-    }
-
-    /// A short path over few letters, so that paths often have something in common. `é` is two bytes long.
-    fn text(random: &mut fastrand::Rng) -> Box<str> {
-        let parts = ["/", "a", "B", "b", "é"];
+    fn random_route(rng: &mut fastrand::Rng) -> Arc<Route> {
         let mut text = String::from("/");
-        for _ in 0..random.usize(..5) {
-            text.push_str(parts[random.usize(..parts.len())]);
-        }
-        text.into()
+        (0..rng.usize(..4)).for_each(|_| text.push(*rng.choice(['a', 'b', '/', 'A']).as_ref().unwrap()));
+        let path = match rng.u32(..5) {
+            0 => PathMatcher::Exact(text.into()),
+            1 => PathMatcher::Regex(full_match_regex(&format!("{text}.?")).unwrap()),
+            2 => PathMatcher::SeparatedPrefix(text.into()),
+            _ => PathMatcher::Prefix(text.into()),
+        };
+        let fraction_ppm = (rng.u32(..4) == 0).then_some(0);
+        let action = Action::DirectResponse(DirectResponse {
+            status: StatusCode::OK,
+            body: Default::default(),
+            headers: HeaderMap::new(),
+        });
+        let matcher = RouteMatch { path, case_sensitive: rng.u32(..4) > 0, headers: vec![], fraction_ppm };
+        Arc::new(Route { name: None, matcher, action })
     }
 
+    /// The index finds what trying one route after the other finds.
     #[test]
-    fn finds_what_asking_every_route_finds() {
-        let mut random = fastrand::Rng::with_seed(2);
+    fn equals_the_naive_first_match() {
+        let mut rng = fastrand::Rng::with_seed(7);
         let headers = HeaderMap::new();
-        for _ in 0..300 {
-            let routes: Vec<Arc<Route>> = (0..random.usize(..40))
-                .map(|_| {
-                    let path = match random.u8(..8) {
-                        0..3 => PathMatcher::Prefix(text(&mut random)),
-                        3..5 => PathMatcher::Exact(text(&mut random)),
-                        5..7 => PathMatcher::SeparatedPrefix(text(&mut random)),
-                        _ => {
-                            PathMatcher::Regex(full_match_regex(&format!("{}.*", text(&mut random))).unwrap())
-                        }
-                    };
-                    route(path, random.u8(..5) > 0)
-                })
-                .collect();
-            let index = RouteIndex::build(&routes);
-            for _ in 0..50 {
-                let path = text(&mut random);
-                let view = RequestView {
+        let mut hits = 0;
+        for _ in 0..500 {
+            let routes: Vec<_> = (0..rng.usize(1..40)).map(|_| random_route(&mut rng)).collect();
+            let host = VirtualHost::new("v".into(), vec!["*".into()], routes, RequireTls::None, 0);
+            for _ in 0..20 {
+                let mut path = String::from("/");
+                (0..rng.usize(..6))
+                    .for_each(|_| path.push(*rng.choice(['a', 'b', '/', 'A']).as_ref().unwrap()));
+                let request = RequestView {
                     method: "GET",
                     path: &path,
                     authority: "h",
                     scheme: "http",
                     headers: &headers,
-                    random_ppm: 0,
+                    random_ppm: 1,
                 };
-                let naive = routes.iter().find(|r| r.matcher.matches(&path, &view));
-                let found = index.find(&routes, &path, |r| r.matcher.matches(&path, &view));
-                assert_eq!(naive.map(Arc::as_ptr), found.map(Arc::as_ptr), "{path} in {routes:?}");
+                let naive = host.routes.iter().position(|r| r.matcher.matches(&path, &request));
+                let indexed = host
+                    .route(&path, &request)
+                    .map(|r| host.routes.iter().position(|o| Arc::ptr_eq(o, r)).unwrap());
+                assert_eq!(indexed, naive, "{path}");
+                hits += usize::from(naive.is_some());
             }
         }
-    }
-
-    #[test]
-    fn asks_few_of_many_routes() {
-        let routes: Vec<Arc<Route>> =
-            (0..1000).map(|i| route(PathMatcher::Prefix(format!("/svc-{i}/").into()), true)).collect();
-        let asked = std::cell::Cell::new(0);
-        let found = RouteIndex::build(&routes).find(&routes, "/svc-999/x", |_| {
-            asked.set(asked.get() + 1);
-            true
-        });
-        assert!(Arc::ptr_eq(found.unwrap(), &routes[999]));
-        assert_eq!(asked.get(), 1);
+        assert!(hits > 1000, "{hits}");
     }
 }

@@ -9,7 +9,7 @@ use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::route_action::compile_action;
 use super::route_match::compile_route_match;
 use super::values;
-use crate::route::{DomainIndex, RequireTls, Route, RouteConfiguration, RouteIndex, VirtualHost};
+use crate::route::{DomainIndex, RequireTls, Route, RouteConfiguration, VirtualHost};
 
 /// Envoy's default of `max_direct_response_body_size_bytes`.
 const MAX_DIRECT_RESPONSE_BODY_BYTES: u32 = 4096;
@@ -144,19 +144,18 @@ fn compile_virtual_host(
     }
     let require_tls = values::enumeration(cx, "require_tls", *require_tls);
     let routes = cx.each("routes", routes, |route, cx| compile_route(route, route_cx, cx).map(Arc::new));
-    let routes = routes?;
-    Ok(VirtualHost {
-        index: RouteIndex::build(&routes),
-        name: name.as_str().into(),
-        domains: domains.iter().map(|d| d.as_str().into()).collect(),
-        routes,
-        require_tls: match require_tls? {
-            wire::virtual_host::TlsRequirementType::None => RequireTls::None,
-            wire::virtual_host::TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
-            wire::virtual_host::TlsRequirementType::All => RequireTls::All,
-        },
-        hash: values::content_hash(&[&value.encode_to_vec(), &[u8::from(route_cx.validate_clusters)]]),
-    })
+    let require_tls = match require_tls? {
+        wire::virtual_host::TlsRequirementType::None => RequireTls::None,
+        wire::virtual_host::TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
+        wire::virtual_host::TlsRequirementType::All => RequireTls::All,
+    };
+    Ok(VirtualHost::new(
+        name.as_str().into(),
+        domains.iter().map(|d| d.as_str().into()).collect(),
+        routes?,
+        require_tls,
+        values::content_hash(&[&value.encode_to_vec(), &[u8::from(route_cx.validate_clusters)]]),
+    ))
 }
 
 fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>) -> Compiled<Route> {
