@@ -1,7 +1,7 @@
 //! One worker: a thread with its own local runtime, listening sockets, connection pools, timers and log buffers. A request stays
 //! on the worker that accepted it; nothing here is shared with another worker but what sits behind an `Arc`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -22,7 +22,7 @@ use crate::config::live::Live;
 use crate::http::Pools;
 use crate::listener::{self, Listener};
 use crate::net::ListenSocket;
-use crate::stats::Stats;
+use crate::stats::{HttpStats, Stats};
 
 /// What all workers and main share.
 #[derive(Debug)]
@@ -38,6 +38,14 @@ impl Shared {
     /// Shared state of a process that begins.
     pub fn new(stats: Arc<Stats>) -> Arc<Self> {
         Arc::new(Self { stats, draining: AtomicBool::new(false), connection_ids: AtomicU64::new(1) })
+    }
+
+    /// To be called where a connection or a stream is dropped: counts it when a panic is what drops it. The panic ends that task
+    /// alone.
+    pub fn count_panic(&self) {
+        if thread::panicking() {
+            self.stats.server().connection_panics_total.inc();
+        }
     }
 
     /// A number for a new downstream connection.
@@ -209,8 +217,8 @@ impl Connections {
             streams: Cell::new(0),
             opened: now,
             idle_since: Cell::new(now),
-            idle_timeout: Cell::new(None),
-            max_duration: Cell::new(None),
+            limits: OnceCell::new(),
+            client_ended: Cell::new(false),
             waker: RefCell::new(None),
             active: self.active.clone(),
         });
@@ -229,28 +237,46 @@ impl Connections {
     fn drain(&self, which: impl Fn(&ConnectionHandle) -> bool) {
         self.each(|c| {
             if which(c) {
-                c.advance(State::Draining);
+                c.drain();
             }
         });
     }
 
     fn kill(&self) {
-        self.each(|c| c.advance(State::Killed));
+        self.each(|c| {
+            c.advance(State::Killed);
+        });
     }
 
     fn sweep(&self, now: Instant) {
         self.each(|c| {
             let idle = (c.streams.get() == 0).then(|| now.saturating_duration_since(c.idle_since.get()));
             let drained = c.is_draining() && idle.is_some_and(|t| t >= DRAIN_IDLE);
-            let timed_out = c.idle_timeout.get().zip(idle).is_some_and(|(limit, t)| t >= limit);
-            if drained || timed_out {
+            if drained {
                 c.advance(State::Closing);
             }
-            if c.max_duration.get().is_some_and(|limit| now.saturating_duration_since(c.opened) >= limit) {
-                c.advance(State::Draining);
+            let Some(limits) = c.limits.get() else { return };
+            let timed_out = limits.idle_timeout.zip(idle).is_some_and(|(limit, t)| t >= limit);
+            if timed_out && c.advance(State::Closing) {
+                limits.stats.downstream_cx_idle_timeout.inc();
+            }
+            let open_for = now.saturating_duration_since(c.opened);
+            if limits.max_duration.is_some_and(|limit| open_for >= limit) && c.advance(State::Draining) {
+                limits.stats.downstream_cx_max_duration_reached.inc();
             }
         });
     }
+}
+
+/// What the worker's tick enforces on an HTTP connection (`None` = off), and where it counts that.
+#[derive(Debug)]
+pub struct ConnectionLimits {
+    /// Without a request in flight.
+    pub idle_timeout: Option<Duration>,
+    /// Since it was accepted; the request in flight then is the last one.
+    pub max_duration: Option<Duration>,
+    /// `downstream_cx_idle_timeout`, `downstream_cx_max_duration_reached`.
+    pub stats: Arc<HttpStats>,
 }
 
 /// One downstream connection as main's commands and the tick see it.
@@ -261,8 +287,8 @@ pub struct ConnectionHandle {
     streams: Cell<u32>,
     opened: Instant,
     idle_since: Cell<Instant>,
-    idle_timeout: Cell<Option<Duration>>,
-    max_duration: Cell<Option<Duration>>,
+    limits: OnceCell<ConnectionLimits>,
+    client_ended: Cell<bool>,
     waker: RefCell<Option<Waker>>,
     active: Arc<AtomicUsize>,
 }
@@ -279,19 +305,36 @@ enum State {
 }
 
 impl ConnectionHandle {
-    /// Sets the limits that the worker's tick enforces.
-    pub fn limit(&self, idle_timeout: Option<Duration>, max_duration: Option<Duration>) {
-        self.idle_timeout.set(idle_timeout);
-        self.max_duration.set(max_duration);
+    /// Sets the limits that the worker's tick enforces, once.
+    pub fn limit(&self, limits: ConnectionLimits) {
+        let _ = self.limits.set(limits);
     }
 
-    fn advance(&self, state: State) {
-        if self.state.get() < state {
-            self.state.set(state);
-            if let Some(waker) = self.waker.borrow().as_ref() {
-                waker.wake_by_ref();
-            }
+    /// Whether that is a change.
+    fn advance(&self, state: State) -> bool {
+        if self.state.get() >= state {
+            return false;
         }
+        self.state.set(state);
+        if let Some(waker) = self.waker.borrow().as_ref() {
+            waker.wake_by_ref();
+        }
+        true
+    }
+
+    /// The connection ends after what is in flight.
+    pub fn drain(&self) {
+        self.advance(State::Draining);
+    }
+
+    /// The client ended its side, or the connection broke.
+    pub fn client_has_ended(&self) {
+        self.client_ended.set(true);
+    }
+
+    /// Whether the client ended the connection rather than the proxy.
+    pub fn is_client_ended(&self) -> bool {
+        self.client_ended.get()
     }
 
     /// The task that polls is woken when the state changes.
@@ -410,5 +453,64 @@ where
         spawn_local(async move {
             future.await;
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    #[test]
+    fn the_tick_closes_idle_connections_and_drains_old_ones_and_counts_them_once() {
+        let stats = Stats::new().http("test");
+        let connections = Connections { list: RefCell::default(), active: Arc::default() };
+        let seconds = |s| Some(Duration::from_secs(s));
+        let limited = |idle_timeout, max_duration| {
+            let handle = connections.register(1);
+            handle.limit(ConnectionLimits { idle_timeout, max_duration, stats: stats.clone() });
+            handle
+        };
+        let (idle, busy, old) =
+            (limited(seconds(10), None), limited(seconds(10), None), limited(None, seconds(20)));
+        busy.stream_started();
+        old.stream_started();
+        let now = Instant::now();
+        let counted =
+            || (stats.downstream_cx_idle_timeout.get(), stats.downstream_cx_max_duration_reached.get());
+        connections.sweep(now + Duration::from_secs(9));
+        assert_eq!(counted(), (0, 0));
+        for after in [11, 12] {
+            connections.sweep(now + Duration::from_secs(after));
+            assert_eq!(counted(), (1, 0));
+        }
+        assert!(idle.is_closing() && !busy.is_closing() && !old.is_draining());
+        for after in [21, 22] {
+            connections.sweep(now + Duration::from_secs(after));
+            assert_eq!(counted(), (1, 1));
+        }
+        assert!(old.is_draining() && !old.is_closing());
+    }
+
+    #[test]
+    fn a_panic_is_counted_where_it_drops_something() {
+        struct Counted(Arc<Shared>);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.0.count_panic();
+            }
+        }
+        let shared = Shared::new(Stats::new());
+        drop(Counted(shared.clone()));
+        assert_eq!(shared.stats.server().connection_panics_total.get(), 0);
+        let counted = Counted(shared.clone());
+        // `resume_unwind` panics without a message on standard error.
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+            let _counted = counted;
+            std::panic::resume_unwind(Box::new(()));
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(shared.stats.server().connection_panics_total.get(), 1);
     }
 }

@@ -82,9 +82,10 @@ pub async fn connect(
     let settings = &cluster.connection;
     let started = tokio::time::Instant::now();
     let attempt = async {
-        let raw = net::connect(&host.address, settings.source_address, settings.tcp_keepalive)
-            .await
-            .map_err(|e| ConnectError::Failed(format!("delayed connect error: {}", errno_text(&e)).into()))?;
+        let raw =
+            net::connect(&host.address, settings.source_address, settings.tcp_keepalive).await.map_err(
+                |e| ConnectError::Failed(format!("delayed connect error: {}", system_text(&e)).into()),
+            )?;
         let local_address = match &raw {
             RawStream::Tcp(tcp) => tcp.local_addr().ok(),
             RawStream::Unix(_) => None,
@@ -117,7 +118,22 @@ pub async fn connect(
     }
 }
 
-/// The errno's number as Envoy prints it, else the text.
-fn errno_text(error: &std::io::Error) -> String {
-    error.raw_os_error().map_or_else(|| error.to_string(), |n| n.to_string())
+/// The system's words as Envoy prints them, `Connection refused`, without the number that Rust adds.
+fn system_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match error.raw_os_error() {
+        Some(number) => text.trim_end_matches(&format!(" (os error {number})")).to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::system_text;
+
+    #[test]
+    fn a_refused_connection_in_envoys_words() {
+        assert_eq!(system_text(&std::io::Error::from_raw_os_error(111)), "Connection refused");
+        assert_eq!(system_text(&std::io::Error::other("why not")), "why not");
+    }
 }

@@ -21,6 +21,7 @@ use super::compile::{
     compile_route_configuration, compile_secret,
 };
 use super::configuration::{ClusterVersion, Configuration, Leaf, RouteVersion};
+use super::counts::EndpointUpdate;
 use super::listeners::{Change, ListenerVersion, bind, bound_elsewhere};
 use super::publish::release;
 use super::warming::{Offer, Slot, WARMING_TIMEOUT};
@@ -162,9 +163,18 @@ impl Configuration {
     }
 
     fn update_endpoints(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
-        if self.assignments.get(update.name).is_some_and(|a| a.hash == offer.hash) {
-            return Ok(());
+        let outcome = self.take_endpoints(update, offer);
+        let counted = outcome.as_ref().copied().unwrap_or(EndpointUpdate::Rejected);
+        self.count_endpoint_update(update.name, counted);
+        outcome.map(drop)
+    }
+
+    fn take_endpoints(&mut self, update: &Update<'_>, offer: Offer) -> Result<EndpointUpdate, Invalid> {
+        let previous = self.assignments.get(update.name);
+        if previous.is_some_and(|a| a.hash == offer.hash) {
+            return Ok(EndpointUpdate::Unchanged);
         }
+        let previous = previous.map(|a| a.value.clone());
         let message = decode(
             ResourceType::ClusterLoadAssignment,
             update,
@@ -174,6 +184,7 @@ impl Configuration {
         validate(&mut cx, update.resource);
         let compiled = compile_endpoints(&message, &mut cx);
         let (assignment, _) = cx.finish(kind(ResourceType::ClusterLoadAssignment), update.name, compiled)?;
+        let unchanged = previous.is_some_and(|previous| *previous == assignment);
         let name = assignment.name.clone();
         let leaf =
             Leaf { value: Arc::new(assignment), version: offer.version, wire: offer.wire, hash: offer.hash };
@@ -181,10 +192,21 @@ impl Configuration {
         for user in self.endpoint_users.get(&name).cloned().unwrap_or_default() {
             self.publish_endpoints(&user);
         }
-        Ok(())
+        Ok(if unchanged { EndpointUpdate::Unchanged } else { EndpointUpdate::Changed })
     }
 
     fn update_routes(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
+        let stats = self.rds_stats(update.name);
+        stats.update_attempt.inc();
+        let outcome = self.take_routes(update, offer);
+        match outcome {
+            Ok(()) => stats.update_success.inc(),
+            Err(_) => stats.update_rejected.inc(),
+        }
+        outcome
+    }
+
+    fn take_routes(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
         if self.routes.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
@@ -194,19 +216,11 @@ impl Configuration {
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_route_configuration(&message, update.version, previous, false, &mut cx);
-        let stats = cx.inputs.stats.rds(update.name);
-        match cx.finish(kind(ResourceType::RouteConfiguration), update.name, compiled) {
-            Ok((routes, references)) => {
-                let name = routes.name.clone();
-                self.routes.offer(&name, RouteVersion { routes: Arc::new(routes), references }, offer);
-                stats.update_success.inc();
-                Ok(())
-            }
-            Err(invalid) => {
-                stats.update_rejected.inc();
-                Err(invalid)
-            }
-        }
+        let (routes, references) =
+            cx.finish(kind(ResourceType::RouteConfiguration), update.name, compiled)?;
+        let name = routes.name.clone();
+        self.routes.offer(&name, RouteVersion { routes: Arc::new(routes), references }, offer);
+        Ok(())
     }
 
     fn update_listener(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {

@@ -354,3 +354,43 @@ fn damaged_resources_never_panic() {
     }
     assert!(taken > 100 && refused > 100, "{taken} taken, {refused} refused: both ways are to be tried");
 }
+
+#[test]
+fn updates_are_counted_by_what_they_did() {
+    let (mut configuration, now) = complete();
+    let all = configuration.inputs().stats.clone();
+    let cluster = configuration.inputs().registry.clusters.get("c").unwrap().stats.clone();
+    let endpoints = || {
+        let c = &cluster;
+        [&c.update_attempt, &c.update_success, &c.update_rejected, &c.update_empty, &c.update_no_rebuild]
+            .map(|counter| counter.get())
+    };
+    let members = || (cluster.membership_total.get(), cluster.membership_change.get());
+    assert_eq!((endpoints(), members()), ([1, 1, 0, 0, 0], (1, 1)));
+    apply(&mut configuration, ClusterLoadAssignment, "c", ENDPOINTS, now);
+    assert_eq!((endpoints(), members()), ([2, 2, 0, 0, 1], (1, 1)));
+    // Another weight is no other member.
+    let heavier = ENDPOINTS.replace("{endpoint:", "{load_balancing_weight: 3, endpoint:");
+    apply(&mut configuration, ClusterLoadAssignment, "c", &heavier, now);
+    assert_eq!((endpoints(), members()), ([3, 3, 0, 0, 1], (1, 1)));
+    let invalid = ENDPOINTS.replace("port_value: 80", "port_value: 0");
+    assert_eq!(apply(&mut configuration, ClusterLoadAssignment, "c", &invalid, now).len(), 1);
+    assert_eq!((endpoints(), members()), ([4, 3, 1, 0, 1], (1, 1)));
+    apply(&mut configuration, ClusterLoadAssignment, "c", "{cluster_name: c}", now);
+    assert_eq!((endpoints(), members()), ([5, 4, 1, 1, 1], (0, 2)));
+
+    // Nobody else holds these.
+    let routes = |c: &Configuration| {
+        let r = c.inputs().stats.rds("r");
+        [&r.update_attempt, &r.update_success, &r.update_rejected, &r.update_failure, &r.config_reload]
+            .map(|counter| counter.get())
+    };
+    assert_eq!(routes(&configuration), [1, 1, 0, 0, 1]);
+    let invalid = ROUTES.replace("cluster: c", "cluster: c, retry_policy: {retry_on: 5xx}");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &invalid, now).len(), 1);
+    configuration.count_lost_control_plane();
+    assert_eq!(routes(&configuration), [2, 1, 1, 1, 1]);
+    assert_eq!((cluster.update_failure.get(), all.server().cds_update_failure.get()), (1, 1));
+    configuration.forget(RouteConfiguration, &["r".to_owned()]);
+    assert_eq!(routes(&configuration), [0; 5], "the series go with the route configuration");
+}

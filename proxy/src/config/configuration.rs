@@ -11,6 +11,7 @@ use super::listeners::{Bound, Change, ListenerVersion};
 use super::publish::release;
 use super::warming::Slots;
 use crate::route::RouteConfiguration;
+use crate::stats::RdsStats;
 
 /// A cluster and what goes with it.
 #[derive(Debug)]
@@ -51,6 +52,8 @@ pub struct Configuration {
     pub(super) listeners: Slots<ListenerVersion>,
     pub(super) assignments: FxHashMap<Arc<str>, Leaf<Arc<Assignment>>>,
     pub(super) secrets: FxHashMap<Arc<str>, Leaf<Secret>>,
+    /// Route configuration → its statistics, until it is forgotten.
+    pub(super) rds_stats: FxHashMap<Arc<str>, Arc<RdsStats>>,
     /// Load assignment → the clusters that use it.
     pub(super) endpoint_users: FxHashMap<Arc<str>, Vec<Arc<str>>>,
     /// Cluster → how many published route configurations and listeners name it.
@@ -97,6 +100,7 @@ impl Configuration {
             listeners: Slots::default(),
             assignments: FxHashMap::default(),
             secrets: FxHashMap::default(),
+            rds_stats: FxHashMap::default(),
             endpoint_users: FxHashMap::default(),
             cluster_users: FxHashMap::default(),
             workers,
@@ -215,6 +219,7 @@ impl Configuration {
                         release(&mut self.cluster_users, &old.references);
                     }
                     self.inputs.registry.routes.cell(name).withdraw();
+                    self.rds_stats.remove(name.as_str());
                 }
                 ResourceType::Cluster | ResourceType::Listener => {}
             }

@@ -10,6 +10,7 @@ use super::live::Live;
 use super::warming::{Slot, Slots};
 use crate::listener::Listener;
 use crate::net::{Address, ListenOptions, ListenSocket, bind_listeners};
+use crate::stats::ServerStats;
 
 /// What the workers have to be told.
 #[derive(Debug)]
@@ -80,6 +81,7 @@ impl ListenerVersion {
         &self,
         cell: &Arc<Live<Listener>>,
         replaced: Option<&ListenerVersion>,
+        stats: &ServerStats,
     ) -> Vec<Change> {
         let name = &self.compiled.listener.name;
         let mut changes = Vec::new();
@@ -91,9 +93,9 @@ impl ListenerVersion {
             Some(old) if same_sockets(old) => {}
             Some(_) => {
                 changes.push(Change::Rebind { name: name.clone() });
-                changes.extend(self.listen(cell));
+                changes.extend(self.listen(cell, stats));
             }
-            None => changes.extend(self.listen(cell)),
+            None => changes.extend(self.listen(cell, stats)),
         }
         if let Some(old) = replaced {
             let kept = &self.compiled.chains;
@@ -106,13 +108,14 @@ impl ListenerVersion {
         changes
     }
 
-    fn listen(&self, cell: &Arc<Live<Listener>>) -> Option<Change> {
+    fn listen(&self, cell: &Arc<Live<Listener>>, stats: &ServerStats) -> Option<Change> {
         let workers = self.sockets.first()?.sockets.len();
         let sockets = (0..workers).map(|worker| self.sockets_of(worker)).collect::<Result<Vec<_>, _>>();
         match sockets {
             Ok(sockets) => Some(Change::Listen { listener: cell.clone(), sockets }),
             Err(error) => {
                 // Out of file descriptors: the listener is bound but nobody accepts.
+                stats.listener_create_failure.inc();
                 tracing::error!(target: "config", "listener '{}': {error}", self.compiled.listener.name);
                 None
             }

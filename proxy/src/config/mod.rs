@@ -9,6 +9,7 @@
 pub mod apply;
 pub mod compile;
 pub mod configuration;
+mod counts;
 pub mod dump;
 pub mod handle;
 pub mod listeners;

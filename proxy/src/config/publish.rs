@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::compile::{Discovery, Inputs, References, Secret};
 use super::configuration::{ClusterVersion, Configuration, Leaf};
+use super::counts::count_membership;
 use super::warming::{AtDeadline, Slots};
 use crate::cluster::EndpointSet;
 
@@ -67,9 +68,7 @@ impl Configuration {
                     wanted.overprovisioning_percent,
                     version.compiled.panic_percent,
                 );
-                stats.membership_total.set(number(set.len()));
-                stats.membership_healthy.set(number(set.healthy()));
-                stats.membership_change.inc();
+                count_membership(stats, present.as_deref(), &set);
                 cell.publish(set);
             }
         }
@@ -85,7 +84,9 @@ impl Configuration {
             let Some(version) = self.routes.active(&one.name) else { continue };
             retain(&mut self.cluster_users, &version.references);
             self.inputs.registry.routes.cell(&one.name).publish(version.routes.clone());
-            self.inputs.stats.rds(&one.name).config_reload.inc();
+            if let Some(stats) = self.rds_stats.get(&one.name) {
+                stats.config_reload.inc();
+            }
             if let Some(old) = one.replaced {
                 release(&mut self.cluster_users, &old.references);
             }
@@ -104,7 +105,7 @@ impl Configuration {
             retain(&mut self.cluster_users, &version.references);
             let cell = self.inputs.registry.listeners.cell(&one.name);
             cell.publish(version.compiled.listener.clone());
-            self.changes.extend(version.changes(&cell, one.replaced.as_ref()));
+            self.changes.extend(version.changes(&cell, one.replaced.as_ref(), self.inputs.stats.server()));
             if let Some(old) = one.replaced {
                 release(&mut self.cluster_users, &old.references);
             }
@@ -137,14 +138,6 @@ impl Configuration {
             self.inputs.registry.forget_unused();
         }
     }
-
-    fn count(&self) {
-        let stats = self.inputs.stats.server();
-        stats.active_clusters.set(number(self.clusters.active_count()));
-        stats.warming_clusters.set(number(self.clusters.waiting_count()));
-        stats.total_listeners_active.set(number(self.listeners.active_count()));
-        stats.total_listeners_warming.set(number(self.listeners.waiting_count()));
-    }
 }
 
 /// Without a control plane there is no use in waiting for a cluster that the bootstrap does not have.
@@ -165,10 +158,6 @@ fn misses_secret(
                 || (*name == *registry.identity_validation.name()
                     && registry.identity_validation.peek().is_none())
         })
-}
-
-fn number(n: usize) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Counts the clusters that something published names.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use http::{Request, Version};
+use http::{HeaderValue, Request, Version};
 
 use super::body::RequestProgress;
 use super::codec::Incoming;
@@ -21,6 +21,8 @@ use crate::worker::{Timer, Worker};
 /// What a request may take.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Deadlines {
+    /// From the request's start until its last byte was received.
+    pub(crate) request: Option<Duration>,
     /// From the request's last byte until the response's last byte.
     pub(crate) response: Option<Duration>,
     /// Without any progress.
@@ -62,7 +64,7 @@ impl DeadlineWatch {
     }
 
     fn next(&self) -> Option<(Instant, Failure)> {
-        let Deadlines { response, idle, max_duration } = self.deadlines;
+        let Deadlines { request, response, idle, max_duration } = self.deadlines;
         let (request_complete, last_activity) = match &self.progress {
             None => (Some(self.start), self.last_activity),
             Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
@@ -70,9 +72,11 @@ impl DeadlineWatch {
         // While the request is still arriving, its response deadline is at the earliest one timeout away.
         let response =
             response.map(|t| (request_complete.unwrap_or_else(Instant::now) + t, Failure::Timeout));
+        let request =
+            request.filter(|_| request_complete.is_none()).map(|t| (self.start + t, Failure::RequestTimeout));
         let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
         let max_duration = max_duration.map(|t| (self.start + t, Failure::MaxDuration));
-        [response, idle, max_duration].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [request, response, idle, max_duration].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 
@@ -86,6 +90,10 @@ pub(crate) struct ActiveStream {
     pub(crate) response_started: bool,
     /// The response went downstream to its last byte.
     pub(crate) complete: bool,
+    /// The response cannot be finished.
+    aborted: bool,
+    /// What the response is to repeat of the request's `x-request-id`.
+    pub(crate) request_id: Option<HeaderValue>,
     pub(crate) progress: Option<Rc<RequestProgress>>,
     /// Taken out while the router holds the stream.
     pub(crate) watch: Option<DeadlineWatch>,
@@ -119,6 +127,8 @@ impl ActiveStream {
             connection: connection.clone(),
             response_started: false,
             complete: false,
+            aborted: false,
+            request_id: None,
             progress: None,
             watch: None,
             upstream: None,
@@ -187,8 +197,12 @@ impl ActiveStream {
 
     /// The response cannot be finished.
     pub(crate) fn fail_after_response(&mut self, failure: Failure) {
+        self.aborted = true;
         self.info.flags.insert(failure.flag());
         self.info.response_code_details = failure.details_after_response();
+        if failure == Failure::RequestTimeout {
+            self.connection.hcm.stats.downstream_rq_timeout.inc();
+        }
         let Some(upstream) = &self.upstream else { return };
         match failure {
             Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
@@ -238,7 +252,7 @@ impl ActiveStream {
             self.info.request_complete = Some(Duration::ZERO);
         }
         self.info.duration = now - self.info.start;
-        if !self.complete && self.info.flags.is_empty() {
+        if !self.complete && !self.aborted && self.info.flags.is_empty() {
             self.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
             self.info.response_code_details = details::DOWNSTREAM_REMOTE_DISCONNECT;
             stats.downstream_rq_rx_reset.inc();
@@ -267,6 +281,10 @@ impl ActiveStream {
         }
         for log in &hcm.access_logs {
             log.log(&self.info, &connection.worker.logs);
+        }
+        // With HTTP/1 the stream is part of the connection's task, which counts itself.
+        if self.info.protocol == Some(Version::HTTP_2) {
+            connection.worker.shared.count_panic();
         }
         connection.handle.stream_ended(now);
     }

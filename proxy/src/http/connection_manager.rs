@@ -20,10 +20,10 @@ use super::error::{Failure, StreamError};
 use super::headers::{self, UPSTREAM_SERVICE_TIME, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
 use super::{HttpConnectionManager, RouteSource, ServerHeader, local_reply, redirect, router};
-use crate::net::Stream;
+use crate::net::{Address, Stream};
 use crate::route::{Action, RequestView, RequireTls, Route, RouteConfiguration};
 use crate::stream_info::{CapturedRequest, ConnectionInfo, ResponseFlags, StreamInfo, details};
-use crate::worker::{ConnectionHandle, Worker};
+use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
 /// One downstream connection; its streams share it.
 #[derive(Debug)]
@@ -55,7 +55,11 @@ pub async fn serve(
         () = handle.killed() => return,
     };
     let Ok((version, read_ahead)) = detected else { return };
-    handle.limit(hcm.limits.idle_timeout, hcm.limits.max_connection_duration);
+    handle.limit(ConnectionLimits {
+        idle_timeout: hcm.limits.idle_timeout,
+        max_duration: hcm.limits.max_connection_duration,
+        stats: hcm.stats.clone(),
+    });
     let _counted = CountedConnection::new(&hcm, version, info.tls.is_some(), &handle, opened);
     let connection = Rc::new(DownstreamConnection {
         scheme: if info.tls.is_some() { "https" } else { "http" },
@@ -77,7 +81,7 @@ pub async fn serve(
         Ok(()) => {}
         Err(ServeError::Protocol { status }) => refused_by_codec(&connection, status),
         Err(ServeError::HeaderTimeout) => hcm.stats.downstream_rq_header_timeout.inc(),
-        Err(ServeError::Io) => hcm.stats.downstream_cx_destroy_remote.inc(),
+        Err(ServeError::Io) => {}
     }
 }
 
@@ -88,7 +92,7 @@ async fn serve_request(
 ) -> Response<ResponseBody> {
     let mut stream = ActiveStream::begin(&connection, &request);
     let hcm = &connection.hcm;
-    connection.requests.set(connection.requests.get() + 1);
+    connection.count_request();
 
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &stream);
@@ -105,6 +109,9 @@ async fn serve_request(
     // 2. Headers of ours.
     let scheme = connection.mutate_headers(&mut request);
     stream.capture_request(&request);
+    if hcm.always_set_request_id_in_response {
+        stream.request_id = request.headers().get(X_REQUEST_ID).cloned();
+    }
 
     // 3. Which route: pinned, whatever configuration does meanwhile.
     let routes = match &hcm.routes {
@@ -146,6 +153,7 @@ async fn serve_request(
     };
     hcm.stats.rq_total.inc();
     stream.limit(Deadlines {
+        request: hcm.limits.request_timeout,
         response: action.timeout,
         idle: action
             .idle_timeout
@@ -199,8 +207,16 @@ impl DownstreamConnection {
         let Some(host) = request.headers().get(HOST) else {
             return Err((StatusCode::BAD_REQUEST, details::MISSING_HOST));
         };
-        let authority =
+        let mut authority =
             self.parsed_authority(host).ok_or((StatusCode::BAD_REQUEST, details::MISSING_HOST))?;
+        if let Some(any_port) = hcm.strip_host_port
+            && request.method() != Method::CONNECT
+            && let Some(stripped) = without_port(&authority, &self.info.local_address, any_port)
+            && let Ok(host) = HeaderValue::from_str(stripped.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+            authority = stripped;
+        }
         match request.uri().path() {
             path if path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS) => {
                 Ok(authority)
@@ -261,12 +277,31 @@ impl DownstreamConnection {
         scheme
     }
 
+    /// The request that reaches the connection's maximum is the last one.
+    fn count_request(&self) {
+        let requests = self.requests.get().saturating_add(1);
+        self.requests.set(requests);
+        if requests == self.hcm.limits.max_requests_per_connection {
+            self.hcm.stats.downstream_cx_max_requests_reached.inc();
+            self.handle.drain();
+        }
+    }
+
     /// The last response of an HTTP/1 connection says so.
     fn is_last_response(&self) -> bool {
-        let max = self.hcm.limits.max_requests_per_connection;
-        self.version == Version::Http1
-            && (self.handle.is_draining() || (max > 0 && self.requests.get() >= max))
+        self.version == Version::Http1 && self.handle.is_draining()
     }
+}
+
+/// `strip_any_host_port`, or `strip_matching_host_port`: only the port that the connection came in on. `None`: it stays.
+fn without_port(authority: &Authority, local: &Address, any_port: bool) -> Option<Authority> {
+    let port = authority.port()?;
+    let matches = matches!(local, Address::Ip(ip) if ip.port() == port.as_u16());
+    if !any_port && !matches {
+        return None;
+    }
+    let host = authority.as_str().strip_suffix(port.as_str())?.strip_suffix(':')?;
+    Authority::try_from(host).ok()
 }
 
 enum Found {
@@ -342,6 +377,7 @@ fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Response<Respons
         Failure::NoCluster(_) => stats.no_cluster.inc(),
         Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
         Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
+        Failure::RequestTimeout => stats.downstream_rq_timeout.inc(),
         Failure::Timeout => {
             if let Some(cluster) = &stream.info.upstream_cluster {
                 cluster.stats.upstream_rq_timeout.inc();
@@ -355,7 +391,13 @@ fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Response<Respons
     }
     let reply = local_reply::for_error(&error, stream.grpc);
     stream.info.response_code_details = error.kind.details();
-    send_local(stream, reply)
+    // The rest of the request would be taken for the next one.
+    let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;
+    let mut response = send_local(stream, reply);
+    if closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn local(
@@ -409,6 +451,9 @@ fn send_downstream(
             headers.entry(SERVER).or_insert_with(|| hcm.server_name.clone());
         }
         ServerHeader::PassThrough => {}
+    }
+    if let Some(id) = stream.request_id.take() {
+        headers.insert(X_REQUEST_ID, id);
     }
     if connection.is_last_response() {
         hcm.stats.downstream_cx_drain_close.inc();
@@ -489,9 +534,39 @@ impl Drop for CountedConnection {
         if self.tls {
             stats.downstream_cx_ssl_active.dec();
         }
+        if self.handle.is_client_ended() {
+            stats.downstream_cx_destroy_remote.inc();
+        } else {
+            stats.downstream_cx_destroy_local.inc();
+        }
         if self.handle.streams() > 0 {
             stats.downstream_cx_destroy_active_rq.inc();
         }
         stats.downstream_cx_length_ms.observe_duration(self.opened.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ports_are_stripped_from_hosts() {
+        let local = Address::Ip(([127, 0, 0, 1], 8080).into());
+        let stripped = |host: &str, any_port| {
+            let authority = Authority::try_from(host).unwrap();
+            without_port(&authority, &local, any_port).map(|a| a.to_string())
+        };
+        for (host, any_port, expected) in [
+            ("a:8080", false, Some("a")),
+            ("a:80", false, None),
+            ("a:80", true, Some("a")),
+            ("[::1]:8080", false, Some("[::1]")),
+            ("[::1]", true, None),
+            ("a", true, None),
+        ] {
+            assert_eq!(stripped(host, any_port).as_deref(), expected, "{host} {any_port}");
+        }
     }
 }

@@ -37,6 +37,8 @@ pub(crate) enum Failure {
     Protocol,
     /// The route's timeout passed.
     Timeout,
+    /// The whole request was not received in time.
+    RequestTimeout,
     /// Nothing moved for too long.
     StreamIdle,
     /// The stream reached its maximum duration.
@@ -63,6 +65,8 @@ impl Failure {
             Failure::RemoteReset | Failure::RemoteRefused => ResponseFlags::UPSTREAM_REMOTE_RESET,
             Failure::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
             Failure::Timeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
+            // As in Envoy: the details say it.
+            Failure::RequestTimeout => ResponseFlags::NONE,
             Failure::StreamIdle => ResponseFlags::STREAM_IDLE_TIMEOUT,
             Failure::MaxDuration => ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
             Failure::Downstream => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
@@ -82,6 +86,7 @@ impl Failure {
             Failure::RemoteRefused => details::REMOTE_REFUSED,
             Failure::Protocol => details::PROTOCOL_ERROR,
             Failure::Timeout => details::RESPONSE_TIMEOUT,
+            Failure::RequestTimeout => details::REQUEST_OVERALL_TIMEOUT,
             Failure::StreamIdle => details::STREAM_IDLE_TIMEOUT,
             Failure::MaxDuration => details::MAX_DURATION,
             Failure::Downstream => details::DOWNSTREAM_REMOTE_DISCONNECT,
@@ -103,6 +108,7 @@ impl Failure {
         match self {
             Failure::NoCluster(status) => status,
             Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Failure::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Failure::StreamIdle | Failure::MaxDuration => StatusCode::GATEWAY_TIMEOUT,
             Failure::Downstream => StatusCode::BAD_REQUEST,
             Failure::Protocol => StatusCode::BAD_GATEWAY,

@@ -45,6 +45,7 @@ pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
     let body = match error.kind {
         Failure::NoHealthyHost => Bytes::from_static(b"no healthy upstream"),
         Failure::Timeout => Bytes::from_static(b"upstream request timeout"),
+        Failure::RequestTimeout => Bytes::from_static(b"request timeout"),
         Failure::StreamIdle => Bytes::from_static(b"stream timeout"),
         Failure::MaxDuration => Bytes::from_static(b"downstream duration timeout"),
         kind => match kind.reset_reason() {

@@ -52,9 +52,14 @@ impl Acceptor {
 /// connection gets the listener that is published when it comes; while there is none, connections are closed. Runs on the
 /// worker's local runtime.
 pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: ListenSocket) {
+    let server = worker.shared.stats.server();
     let acceptor = match Acceptor::new(socket) {
-        Ok(acceptor) => acceptor,
+        Ok(acceptor) => {
+            server.listener_create_success.inc();
+            acceptor
+        }
         Err(error) => {
+            server.listener_create_failure.inc();
             tracing::error!(target: "listener", "{}: cannot accept: {error}", live.name());
             return;
         }
@@ -69,9 +74,7 @@ pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: 
             }
             Err(error) if is_out_of_descriptors(&error) => {
                 // The connection stays in the kernel's queue; those that are open are served on.
-                if let Some(listener) = live.get() {
-                    listener.stats.downstream_global_cx_overflow.inc();
-                }
+                server.connections_refused_fd_total.inc();
                 tracing::warn!(target: "listener", "{}: accepting pauses: {error}", live.name());
                 // Either way it is time to try again.
                 let _ = timeout(OUT_OF_DESCRIPTORS_PAUSE, closed.notified()).await;
@@ -88,7 +91,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
-/// A connection from accept until its end; dropped, it counts as destroyed.
+/// A connection from accept until its end; dropped, it counts as destroyed, and as a fault of ours when a panic ended it.
 struct Connection {
     worker: Rc<Worker>,
     live: Arc<Live<Listener>>,
@@ -103,6 +106,8 @@ impl Drop for Connection {
         stats.downstream_cx_active.dec();
         stats.downstream_cx_destroy.inc();
         stats.downstream_cx_length_ms.observe(self.accepted_at.elapsed().as_secs_f64() * 1e3);
+        self.worker.shared.stats.server().total_connections.dec();
+        self.worker.shared.count_panic();
         self.closed.notify_waiters();
     }
 }
@@ -119,6 +124,7 @@ impl Connection {
     ) -> Self {
         listener.stats.downstream_cx_total.inc();
         listener.stats.downstream_cx_active.inc();
+        worker.shared.stats.server().total_connections.inc();
         Self { worker, live, listener, accepted_at: Instant::now(), closed }
     }
 

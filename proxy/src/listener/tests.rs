@@ -177,7 +177,7 @@ fn more_connections_than_descriptors() {
     let only = chain("c", DownstreamTransport::Plaintext, proxy);
     let listener = setup.listener(FilterChains::build(Vec::new(), Some(only)).unwrap());
     let running = setup.run(listener);
-    let stats = running.stats.listener("test");
+    let server_stats = running.stats.server();
     let one_byte = |from: &mut std::net::TcpStream, to: &mut std::net::TcpStream| {
         let mut byte = [0];
         from.write_all(b"x").unwrap();
@@ -196,7 +196,7 @@ fn more_connections_than_descriptors() {
 
     late.connect(&running.address.into()).unwrap();
     let begin = std::time::Instant::now();
-    wait_until("accepting was tried again", || stats.downstream_global_cx_overflow.get() >= 4);
+    wait_until("accepting was tried again", || server_stats.connections_refused_fd_total.get() >= 4);
     assert!(begin.elapsed() >= Duration::from_millis(250), "accepting must pause between tries");
     one_byte(&mut served, &mut server);
     one_byte(&mut server, &mut served);

@@ -12,10 +12,6 @@ pub struct BreakerGauges {
     pub rq_pending_open: Gauge,
     /// `max_requests` is reached.
     pub rq_open: Gauge,
-    /// `max_retries` is reached.
-    pub rq_retry_open: Gauge,
-    /// `max_connection_pools` is reached.
-    pub cx_pool_open: Gauge,
 }
 
 scope! {
@@ -36,7 +32,7 @@ scope! {
         Counter upstream_cx_rx_bytes_total "Bytes received from hosts.";
         Counter upstream_cx_tx_bytes_total "Bytes sent to hosts.";
         Counter upstream_cx_protocol_error "Connections that ended because a host broke the protocol.";
-        Counter upstream_rq_total "Requests sent to hosts, retries included.";
+        Counter upstream_rq_total "Requests sent to hosts.";
         Gauge upstream_rq_active "Requests in flight.";
         Counter upstream_rq_completed "Requests that got a response.";
         Counter upstream_rq_timeout "Requests that timed out.";
@@ -47,18 +43,12 @@ scope! {
         Counter upstream_rq_pending_failure_eject "Requests that failed because their connection could not be made.";
         Counter upstream_rq_rx_reset "Requests that a host reset.";
         Counter upstream_rq_tx_reset "Requests that were reset towards a host.";
-        Counter upstream_rq_retry "Requests that were tried again.";
-        Counter upstream_rq_retry_success "Retries that succeeded.";
-        Counter upstream_rq_retry_limit_exceeded "Requests that were not tried again because of the number of retries.";
-        Counter upstream_rq_retry_overflow "Retries refused by the retries circuit breaker.";
         Histogram upstream_rq_time "Time from sending a request to the end of its response, milliseconds.";
         Gauge membership_total "Hosts of the cluster.";
         Gauge membership_healthy "Hosts that get requests.";
-        Gauge membership_degraded "Hosts that get requests only when there are too few others.";
-        Gauge membership_excluded "Hosts that are left out of the panic calculation.";
         Counter membership_change "Times that the set of hosts changed.";
         Counter lb_healthy_panic "Picks made in panic mode, when too few hosts are healthy.";
-        Counter update_attempt "Endpoint updates asked for.";
+        Counter update_attempt "Endpoint updates that came.";
         Counter update_success "Endpoint updates applied.";
         Counter update_failure "Endpoint updates that failed on their way.";
         Counter update_rejected "Endpoint updates that were not valid.";
@@ -95,16 +85,10 @@ scope! {
         circuit_breakers[0].cx_open as "circuit_breakers.default.cx_open" "1 while max_connections is reached.";
         circuit_breakers[0].rq_pending_open as "circuit_breakers.default.rq_pending_open" "1 while max_pending_requests is reached.";
         circuit_breakers[0].rq_open as "circuit_breakers.default.rq_open" "1 while max_requests is reached.";
-        circuit_breakers[0].rq_retry_open as "circuit_breakers.default.rq_retry_open" "1 while max_retries is reached.";
-        circuit_breakers[0].cx_pool_open as "circuit_breakers.default.cx_pool_open" "1 while max_connection_pools is reached.";
         circuit_breakers[1].cx_open as "circuit_breakers.high.cx_open" "1 while max_connections is reached, high priority.";
         circuit_breakers[1].rq_pending_open as "circuit_breakers.high.rq_pending_open"
             "1 while max_pending_requests is reached, high priority.";
         circuit_breakers[1].rq_open as "circuit_breakers.high.rq_open" "1 while max_requests is reached, high priority.";
-        circuit_breakers[1].rq_retry_open as "circuit_breakers.high.rq_retry_open"
-            "1 while max_retries is reached, high priority.";
-        circuit_breakers[1].cx_pool_open as "circuit_breakers.high.cx_pool_open"
-            "1 while max_connection_pools is reached, high priority.";
     }
     responses "upstream_rq" { classes, codes }
 }

@@ -39,7 +39,6 @@ scope! {
         Counter downstream_rq_rx_reset "Requests that the client reset.";
         Counter downstream_rq_tx_reset "Requests that were reset towards the client.";
         Counter downstream_rq_non_relative_path "Requests refused because their path is not absolute.";
-        Counter downstream_rq_too_large "Requests refused because their body is too large.";
         Counter no_route "Requests that no route matched.";
         Counter no_cluster "Requests whose route names a cluster that does not exist.";
         Counter rq_direct_response "Requests answered by their route.";
@@ -66,7 +65,7 @@ scope! {
     /// Updates of one route configuration. Envoy has these for each connection manager (label `envoy_http_conn_manager_prefix`);
     /// here connection managers share a route configuration, and its updates are counted once.
     RdsStats in "http.rds" ["envoy_rds_route_config"] {
-        Counter update_attempt "Updates asked for.";
+        Counter update_attempt "Updates that came.";
         Counter update_success "Updates applied.";
         Counter update_failure "Updates that failed on their way.";
         Counter update_rejected "Updates that were not valid.";

@@ -35,9 +35,6 @@ scope! {
         Counter downstream_listener_filter_remote_close "Sockets that the peer closed during listener filters.";
         Counter no_filter_chain_match "Connections that no filter chain took.";
         Counter downstream_cx_transport_socket_connect_timeout "Connections whose TLS handshake ran into its timeout.";
-        Counter downstream_cx_overflow "Connections refused because of the connection limit.";
-        Counter downstream_cx_overload_reject "Connections refused because of overload.";
-        Counter downstream_global_cx_overflow "Connections refused because of the limit of all listeners.";
     }
     with {
         /// TLS towards the clients.

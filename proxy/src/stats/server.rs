@@ -32,13 +32,12 @@ scope! {
         Counter listener_added as "listener_manager.listener_added" "Listeners added.";
         Counter listener_modified as "listener_manager.listener_modified" "Listeners changed.";
         Counter listener_removed as "listener_manager.listener_removed" "Listeners removed.";
-        Counter listener_create_success as "listener_manager.listener_create_success" "Listeners that a worker took.";
+        Counter listener_create_success as "listener_manager.listener_create_success" "Listening sockets that a worker took.";
         Counter listener_create_failure as "listener_manager.listener_create_failure"
-            "Listeners that a worker could not take.";
+            "Listening sockets that a worker could not take.";
         Gauge total_listeners_active as "listener_manager.total_listeners_active" "Listeners that take connections.";
         Gauge total_listeners_warming as "listener_manager.total_listeners_warming" "Listeners that wait for others.";
-        Gauge total_listeners_draining as "listener_manager.total_listeners_draining" "Listeners that are draining.";
-        Counter lds_update_attempt as "listener_manager.lds.update_attempt" "Listener updates asked for.";
+        Counter lds_update_attempt as "listener_manager.lds.update_attempt" "Listener updates that came.";
         Counter lds_update_success as "listener_manager.lds.update_success" "Listener updates applied.";
         Counter lds_update_failure as "listener_manager.lds.update_failure" "Listener updates that failed on their way.";
         Counter lds_update_rejected as "listener_manager.lds.update_rejected" "Listener updates that were not valid.";
@@ -48,20 +47,19 @@ scope! {
         Counter cluster_added as "cluster_manager.cluster_added" "Clusters added.";
         Counter cluster_modified as "cluster_manager.cluster_modified" "Clusters changed.";
         Counter cluster_removed as "cluster_manager.cluster_removed" "Clusters removed.";
-        Counter cds_update_attempt as "cluster_manager.cds.update_attempt" "Cluster updates asked for.";
+        Counter cds_update_attempt as "cluster_manager.cds.update_attempt" "Cluster updates that came.";
         Counter cds_update_success as "cluster_manager.cds.update_success" "Cluster updates applied.";
         Counter cds_update_failure as "cluster_manager.cds.update_failure" "Cluster updates that failed on their way.";
         Counter cds_update_rejected as "cluster_manager.cds.update_rejected" "Cluster updates that were not valid.";
 
         Gauge control_plane_connected_state as "control_plane.connected_state" "1 while connected to the control plane.";
-        Gauge control_plane_pending_requests as "control_plane.pending_requests" "Requests to the control plane not sent yet.";
 
         Counter config_ignored_fields_total as "outrigger.config_ignored_fields_total"
             "Configuration fields that are set, harmless and not implemented.";
         Counter connections_refused_fd_total as "outrigger.connections_refused_fd_total"
-            "Connections refused because there was no file descriptor left.";
+            "Times that a connection had to wait to be accepted because there was no file descriptor left.";
         Counter connection_panics_total as "outrigger.connection_panics_total"
-            "Connections that ended because of a fault in the proxy.";
+            "Connections (of HTTP/2: streams) that ended because of a fault in the proxy.";
         Counter access_log_write_failures_total as "outrigger.access_log_write_failures_total"
             "Access log buffers that could not be written.";
     }

@@ -9,8 +9,6 @@ scope! {
         Counter downstream_cx_no_route "Connections whose cluster does not exist.";
         Counter downstream_cx_rx_bytes_total "Bytes received from clients.";
         Counter downstream_cx_tx_bytes_total "Bytes sent to clients.";
-        Counter upstream_flush_total "Connections that went on flushing data to the host after the client had closed.";
-        Gauge upstream_flush_active "Connections that are flushing data to the host after the client has closed.";
         Counter idle_timeout "Connections closed because they were idle.";
         Counter max_downstream_connection_duration "Connections closed because of their maximum duration.";
     }

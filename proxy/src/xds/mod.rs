@@ -15,6 +15,7 @@ use outrigger_xds_api::session::WILDCARD;
 use outrigger_xds_api::session::delta::Client;
 use outrigger_xds_api::wire::core::v3::Node;
 
+use crate::config::configuration::Configuration;
 use crate::config::handle::ConfigurationHandle;
 use backoff::Backoff;
 
@@ -48,8 +49,7 @@ pub async fn run(options: AdsOptions, configuration: Arc<ConfigurationHandle>) {
                 tracing::info!(target: "config", "the control plane closed the stream; again in {pause:?}")
             }
             Err(error) => {
-                stats.server().lds_update_failure.inc();
-                stats.server().cds_update_failure.inc();
+                configuration.read(Configuration::count_lost_control_plane);
                 tracing::warn!(target: "config", "control plane '{}': {error}; again in {pause:?}", options.cluster);
             }
         }

@@ -12,7 +12,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 
 use super::Incoming;
-use super::io::{ByteCount, Io};
+use super::io::{Io, Side};
 use crate::cluster::{Cluster, ConnectionGuard};
 use crate::http::body::RequestBody;
 use crate::http::error::Failure;
@@ -44,7 +44,7 @@ pub(crate) async fn connect_http1(
     stream: Stream,
     guard: ConnectionGuard,
 ) -> Result<Http1Sender, Failure> {
-    let io = TokioIo::new(Io::new(stream, Default::default(), ByteCount::Upstream(cluster.stats.clone())));
+    let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
     let (sender, connection) = http1::Builder::new()
         .max_headers(MAX_RESPONSE_HEADERS)
         .handshake(io)
@@ -64,7 +64,7 @@ pub(crate) async fn connect_http2(
     stream: Stream,
     guard: ConnectionGuard,
 ) -> Result<Http2Sender, Failure> {
-    let io = TokioIo::new(Io::new(stream, Default::default(), ByteCount::Upstream(cluster.stats.clone())));
+    let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
     let settings = &cluster.connection;
     let (sender, connection) = http2::Builder::new(LocalExecutor)
         .initial_stream_window_size(settings.initial_stream_window_bytes)

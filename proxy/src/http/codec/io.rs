@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -10,26 +11,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::Stream;
 use crate::stats::{ClusterStats, Counter, HttpStats};
+use crate::worker::ConnectionHandle;
 
-/// Where the bytes are counted.
+/// Which side of the proxy the connection is on: where its bytes are counted, and who hears that the client ended it.
 #[derive(Debug, Clone)]
-pub(crate) enum ByteCount {
-    Downstream(Arc<HttpStats>),
+pub(crate) enum Side {
+    Downstream(Arc<HttpStats>, Rc<ConnectionHandle>),
     Upstream(Arc<ClusterStats>),
 }
 
-impl ByteCount {
+impl Side {
     fn received(&self) -> &Counter {
         match self {
-            ByteCount::Downstream(stats) => &stats.downstream_cx_rx_bytes_total,
-            ByteCount::Upstream(stats) => &stats.upstream_cx_rx_bytes_total,
+            Side::Downstream(stats, _) => &stats.downstream_cx_rx_bytes_total,
+            Side::Upstream(stats) => &stats.upstream_cx_rx_bytes_total,
         }
     }
 
     fn sent(&self) -> &Counter {
         match self {
-            ByteCount::Downstream(stats) => &stats.downstream_cx_tx_bytes_total,
-            ByteCount::Upstream(stats) => &stats.upstream_cx_tx_bytes_total,
+            Side::Downstream(stats, _) => &stats.downstream_cx_tx_bytes_total,
+            Side::Upstream(stats) => &stats.upstream_cx_tx_bytes_total,
+        }
+    }
+
+    fn peer_has_ended(&self) {
+        if let Side::Downstream(_, handle) = self {
+            handle.client_has_ended();
         }
     }
 }
@@ -38,12 +46,21 @@ impl ByteCount {
 pub(crate) struct Io {
     read_ahead: Bytes,
     stream: Stream,
-    count: ByteCount,
+    side: Side,
 }
 
 impl Io {
-    pub(crate) fn new(stream: Stream, read_ahead: Bytes, count: ByteCount) -> Self {
-        Self { read_ahead, stream, count }
+    pub(crate) fn new(stream: Stream, read_ahead: Bytes, side: Side) -> Self {
+        Self { read_ahead, stream, side }
+    }
+
+    fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(n)) => self.side.sent().inc_by(*n as u64),
+            Poll::Ready(Err(_)) => self.side.peer_has_ended(),
+            Poll::Pending => {}
+        }
+        written
     }
 }
 
@@ -55,22 +72,25 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         if self.read_ahead.is_empty() {
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+            if read.is_err() || (buf.filled().len() == before && buf.remaining() > 0) {
+                self.side.peer_has_ended();
+            }
+            read?;
         } else {
             let n = self.read_ahead.len().min(buf.remaining());
             buf.put_slice(&self.read_ahead[..n]);
             self.read_ahead.advance(n);
         }
-        self.count.received().inc_by((buf.filled().len() - before) as u64);
+        self.side.received().inc_by((buf.filled().len() - before) as u64);
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        self.count.sent().inc_by(n as u64);
-        Poll::Ready(Ok(n))
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.sent(written)
     }
 
     fn poll_write_vectored(
@@ -78,9 +98,8 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        self.count.sent().inc_by(n as u64);
-        Poll::Ready(Ok(n))
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::pin;
+use std::rc::Rc;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
@@ -13,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncReadExt;
 
 use super::Incoming;
-use super::io::{ByteCount, Io};
+use super::io::{Io, Side};
 use crate::http::body::ResponseBody;
 use crate::http::{CodecType, HttpConnectionManager};
 use crate::net::Stream;
@@ -76,13 +77,13 @@ pub(crate) async fn serve_http1<F>(
     stream: Stream,
     read_ahead: Bytes,
     hcm: &HttpConnectionManager,
-    handle: &ConnectionHandle,
+    handle: &Rc<ConnectionHandle>,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
     F: Future<Output = Response<ResponseBody>>,
 {
-    let io = TokioIo::new(Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone())));
+    let io = TokioIo::new(Io::new(stream, read_ahead, Side::Downstream(hcm.stats.clone(), handle.clone())));
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(hcm.limits.max_request_headers_bytes as usize)
@@ -116,13 +117,13 @@ pub(crate) async fn serve_http2<F>(
     stream: Stream,
     read_ahead: Bytes,
     hcm: &HttpConnectionManager,
-    handle: &ConnectionHandle,
+    handle: &Rc<ConnectionHandle>,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
-    let io = TokioIo::new(Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone())));
+    let io = TokioIo::new(Io::new(stream, read_ahead, Side::Downstream(hcm.stats.clone(), handle.clone())));
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .max_concurrent_streams(hcm.http2.max_concurrent_streams)

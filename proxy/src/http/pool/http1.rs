@@ -75,8 +75,11 @@ impl Lease {
     pub(super) fn finish(self) {
         let Lease { pool, mut connection } = self;
         let max = pool.settings.max_requests_per_connection;
-        if pool.http1.closed.get() || connection.sender.is_closed() || (max > 0 && connection.requests >= max)
-        {
+        if pool.http1.closed.get() || connection.sender.is_closed() {
+            return;
+        }
+        if max > 0 && connection.requests >= max {
+            pool.stats.upstream_cx_max_requests.inc();
             return;
         }
         let mut waiting = pool.http1.waiting.borrow_mut();
@@ -113,11 +116,18 @@ impl Pool {
         self.idle.borrow_mut().clear();
     }
 
-    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) {
+    /// Gives the number of connections that were idle for too long.
+    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) -> u64 {
+        let mut timed_out = 0;
         self.idle.borrow_mut().retain(|c| {
-            !c.sender.is_closed()
-                && idle_timeout.is_none_or(|t| now.saturating_duration_since(c.idle_since) < t)
+            if c.sender.is_closed() {
+                return false;
+            }
+            let idle = idle_timeout.is_some_and(|t| now.saturating_duration_since(c.idle_since) >= t);
+            timed_out += u64::from(idle);
+            !idle
         });
+        timed_out
     }
 }
 

@@ -12,6 +12,7 @@ use crate::cluster::{self, Cluster};
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Http2Sender, Incoming, SendError};
 use crate::http::error::StreamError;
+use crate::stats::ClusterStats;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -76,10 +77,18 @@ impl Drop for Lease {
 
 impl Pool {
     /// A stream of the first connection that has room; full or finished ones are skipped or dropped.
-    fn take_stream(&self, max_streams: u32, max_requests: u32) -> Option<Lease> {
+    fn take_stream(&self, max_streams: u32, max_requests: u32, stats: &ClusterStats) -> Option<Lease> {
         let mut connections = self.connections.borrow_mut();
-        connections
-            .retain(|c| !c.sender.is_closed() && (max_requests == 0 || c.requests.get() < max_requests));
+        connections.retain(|c| {
+            if c.sender.is_closed() {
+                return false;
+            }
+            let used_up = max_requests > 0 && c.requests.get() >= max_requests;
+            if used_up {
+                stats.upstream_cx_max_requests.inc();
+            }
+            !used_up
+        });
         connections
             .iter()
             .find(|c| (c.streams.get() as usize) < c.sender.peer_max_streams().min(max_streams as usize))
@@ -91,12 +100,19 @@ impl Pool {
         self.connections.borrow_mut().clear();
     }
 
-    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) {
+    /// Gives the number of connections that were idle for too long.
+    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) -> u64 {
+        let mut timed_out = 0;
         self.connections.borrow_mut().retain(|c| {
+            if c.sender.is_closed() {
+                return false;
+            }
             let idle = c.streams.get() == 0
                 && idle_timeout.is_some_and(|t| now.saturating_duration_since(c.idle_since.get()) >= t);
-            !c.sender.is_closed() && !idle
+            timed_out += u64::from(idle);
+            !idle
         });
+        timed_out
     }
 }
 
@@ -116,8 +132,10 @@ pub(super) async fn checkout(
     high_priority: bool,
 ) -> Result<Lease, StreamError> {
     let settings = &pool.settings;
-    let take =
-        || pool.http2.take_stream(settings.max_concurrent_streams, settings.max_requests_per_connection);
+    let take = || {
+        let (streams, requests) = (settings.max_concurrent_streams, settings.max_requests_per_connection);
+        pool.http2.take_stream(streams, requests, &pool.stats)
+    };
     if let Some(lease) = take() {
         return Ok(lease);
     }

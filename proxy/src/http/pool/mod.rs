@@ -24,6 +24,7 @@ use super::body::RequestBody;
 use super::codec::{Incoming, SendError, Version};
 use super::error::{Failure, StreamError};
 use crate::cluster::{Cluster, ConnectError, ConnectionSettings, Host, Permit, Resource, UpstreamProtocol};
+use crate::stats::ClusterStats;
 use crate::transport_socket::TlsInfo;
 
 /// All pools of a worker.
@@ -37,6 +38,7 @@ pub struct Pools {
 struct HostPool {
     host: Arc<Host>,
     settings: Arc<ConnectionSettings>,
+    stats: Arc<ClusterStats>,
     http1: http1::Pool,
     http2: http2::Pool,
 }
@@ -129,6 +131,7 @@ impl Pools {
         let pool = Rc::new(HostPool {
             host: host.clone(),
             settings: cluster.connection.clone(),
+            stats: cluster.stats.clone(),
             http1: http1::Pool::default(),
             http2: http2::Pool::default(),
         });
@@ -143,8 +146,9 @@ impl Pools {
                 pool.close();
                 return false;
             }
-            pool.http1.sweep(now, pool.settings.idle_timeout);
-            pool.http2.sweep(now, pool.settings.idle_timeout);
+            let timed_out = pool.http1.sweep(now, pool.settings.idle_timeout)
+                + pool.http2.sweep(now, pool.settings.idle_timeout);
+            pool.stats.upstream_cx_idle_timeout.inc_by(timed_out);
             true
         });
     }
