@@ -78,8 +78,8 @@ struct ServeFlags {
 /// Flags of both ways to run.
 #[derive(Debug, Args)]
 struct ProcessFlags {
-    /// Number of workers; default: the CPU quota, rounded up
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    /// Number of workers, 0 like 1; default: the CPU quota, rounded up
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=1024))]
     concurrency: Option<u32>,
     /// trace, debug, info, warning, error, critical or off
     #[arg(short = 'l', long, default_value = "info", value_name = "LEVEL")]
@@ -185,7 +185,7 @@ fn run_sidecar(flags: &SidecarFlags, process: &ProcessFlags) -> anyhow::Result<(
 }
 
 fn concurrency(flags: &ProcessFlags) -> usize {
-    flags.concurrency.map_or_else(server::default_concurrency, |n| n as usize)
+    flags.concurrency.map_or_else(server::default_concurrency, |n| n.max(1) as usize)
 }
 
 fn start_logging(flags: &ProcessFlags) -> anyhow::Result<Arc<Logging>> {

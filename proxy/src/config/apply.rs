@@ -280,9 +280,10 @@ impl Configuration {
                 self.references_changed = true;
             }
             ResourceType::Listener => {
+                let versions = self.listeners.get(name).into_iter().flat_map(Slot::versions);
+                self.released.extend(versions.flat_map(|version| version.sockets.iter().cloned()));
                 self.listeners.remove(name);
                 if let Some(old) = self.listeners.withdraw(name) {
-                    self.released.extend(old.sockets.iter().cloned());
                     release(&mut self.cluster_users, &old.references);
                     self.inputs.stats.server().listener_removed.inc();
                     self.changes.push(Change::Stop {

@@ -292,6 +292,70 @@ fn the_bootstrap_stands_against_the_control_plane() {
 }
 
 #[test]
+fn a_renamed_listener_takes_over_its_address() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut configuration = Configuration::new(super::testing::inputs(), 1);
+    let now = Instant::now();
+    let listener = |name: &str| {
+        let fixed = LISTENER.replace("port_value: 0", &format!("port_value: {free}"));
+        super::testing::resource(Listener, &fixed.replace("name: l,", &format!("name: {name},")))
+    };
+    let (old, new) = (listener("l"), listener("m"));
+    let add = |name, resource| [super::apply::Update { name, version: "1", resource }];
+    assert_eq!(configuration.apply(Listener, &add("l", &old), &[], now), []);
+    // Somebody still has the sockets, as workers do until they have heard of the change.
+    let held = configuration.listeners().get("l").unwrap().newest().unwrap().bound()[0].clone();
+    assert_eq!(configuration.apply(Listener, &add("m", &new), &["l"], now), []);
+    let taken = configuration.listeners().get("m").unwrap().newest().unwrap().bound()[0].clone();
+    assert!(Arc::ptr_eq(&held, &taken));
+}
+
+#[test]
+fn a_static_proxy_does_not_wait_for_a_cluster_that_cannot_come() {
+    let mut inputs = super::testing::inputs();
+    inputs.has_ads = false;
+    let mut configuration = Configuration::new(inputs, 0);
+    let listener = super::testing::resource(
+        Listener,
+        "{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 0}}, filter_chains: [{filters: [{name: t, typed_config: \
+         {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: s, cluster: never}}]}]}",
+    );
+    let now = Instant::now();
+    configuration.apply_static(Listener, &listener, now).unwrap();
+    configuration.settle(now);
+    assert!(configuration.inputs().registry.listeners.get("l").is_some());
+    assert!(configuration.is_initialized());
+}
+
+/// Resources that differ from good ones by a few bytes: whatever is in them, they are taken or refused.
+#[test]
+fn damaged_resources_never_panic() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let good: Vec<_> =
+        ALL.iter().map(|(t, name, yaml)| (*t, *name, super::testing::resource(*t, yaml))).collect();
+    let mut configuration = configuration();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..3000 {
+        let (resource_type, name, mut resource) = good[random.usize(..good.len())].clone();
+        for _ in 0..random.usize(1..4) {
+            let at = random.usize(..resource.value.len());
+            match random.u8(..3) {
+                0 => resource.value[at] = random.u8(..),
+                1 => resource.value[at] ^= 1 << random.u8(..8),
+                _ => resource.value.truncate(at.max(1)),
+            }
+        }
+        let update = super::apply::Update { name, version: "1", resource: &resource };
+        match configuration.apply(resource_type, &[update], &[], Instant::now()).as_slice() {
+            [] => taken += 1,
+            rejected => refused += rejected.len(),
+        }
+        check_complete(&configuration);
+    }
+    assert!(taken > 100 && refused > 100, "{taken} taken, {refused} refused: both ways are to be tried");
+}
+
+#[test]
 fn updates_are_counted_by_what_they_did() {
     let (mut configuration, now) = complete();
     let all = configuration.inputs().stats.clone();

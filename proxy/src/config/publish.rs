@@ -76,9 +76,10 @@ impl Configuration {
     }
 
     fn activate_routes(&mut self, now: Instant) {
-        let clusters = &self.clusters;
-        let activated =
-            self.routes.activate(now, AtDeadline::ActivateFirst, |v| misses_cluster(&v.references, clusters));
+        let (clusters, inputs) = (&self.clusters, &self.inputs);
+        let activated = self
+            .routes
+            .activate(now, AtDeadline::ActivateFirst, |v| misses_cluster(&v.references, clusters, inputs));
         for one in activated {
             let Some(version) = self.routes.active(&one.name) else { continue };
             retain(&mut self.cluster_users, &version.references);
@@ -96,7 +97,7 @@ impl Configuration {
         let (clusters, routes, secrets, inputs) = (&self.clusters, &self.routes, &self.secrets, &self.inputs);
         let activated = self.listeners.activate(now, AtDeadline::ActivateFirst, |v| {
             v.references.routes.iter().any(|name| routes.active(name).is_none())
-                || misses_cluster(&v.references, clusters)
+                || misses_cluster(&v.references, clusters, inputs)
                 || misses_secret(&v.references, secrets, inputs)
         });
         for one in activated {
@@ -139,8 +140,10 @@ impl Configuration {
     }
 }
 
-fn misses_cluster(references: &References, clusters: &Slots<ClusterVersion>) -> bool {
-    references.clusters.iter().any(|name| clusters.active(name).is_none())
+/// Without a control plane there is no use in waiting for a cluster that the bootstrap does not have.
+fn misses_cluster(references: &References, clusters: &Slots<ClusterVersion>, inputs: &Inputs) -> bool {
+    let may_come = |name: &Arc<str>| inputs.has_ads || inputs.known_clusters.contains(name);
+    references.clusters.iter().any(|name| clusters.active(name).is_none() && may_come(name))
 }
 
 fn misses_secret(
