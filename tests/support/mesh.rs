@@ -214,7 +214,7 @@ impl Mesh {
             .env("POD_NAMESPACE", "default")
             .env("SERVICE_ACCOUNT", &workload.app)
             .env("TRUST_DOMAIN", "cluster.local")
-            .env("ISTIO_META_WORKLOAD_NAME", format!("{}-{}", workload.app, workload.version))
+            .env("ISTIO_META_WORKLOAD_NAME", &workload.pod)
             .env("ISTIO_METAJSON_LABELS", labels.to_string())
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).expect("log file"))

@@ -1,6 +1,10 @@
 //! The text exposition of Prometheus, parsed into samples.
 
 use std::collections::BTreeMap;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::tools::require_tool;
 
 /// One line of a scrape.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +52,32 @@ impl Scrape {
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.select(name, labels).map(|sample| sample.value).sum()
     }
+}
+
+/// What `promtool check metrics` says about an exposition; `None` when it is not installed.
+///
+/// It would have other units in names that Envoy and Istio gave and that dashboards read
+/// (`istio_request_duration_milliseconds`); that alone is left out.
+pub fn complaints(exposition: &[u8]) -> Option<Vec<String>> {
+    const NAMES_OF_OTHERS: [&str; 2] = ["use base unit", "should not contain abbreviated units"];
+    let mut check = Command::new(require_tool("promtool")?)
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start promtool");
+    check.stdin.take().expect("a pipe").write_all(exposition).expect("write to promtool");
+    let output = check.wait_with_output().expect("promtool");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let lines = said.lines().filter(|line| !line.is_empty());
+    Some(
+        lines
+            .filter(|line| !NAMES_OF_OTHERS.iter().any(|part| line.contains(part)))
+            .map(str::to_owned)
+            .collect(),
+    )
 }
 
 fn parse_line(line: &str) -> Option<Sample> {

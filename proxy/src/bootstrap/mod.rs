@@ -5,6 +5,8 @@
 mod document;
 mod runtime;
 pub mod sidecar;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 

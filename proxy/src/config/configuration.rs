@@ -195,6 +195,15 @@ impl Configuration {
         })
     }
 
+    /// Lets go of the sockets of these listeners: as soon as the workers do so too, connections are refused.
+    pub fn close_sockets(&mut self, listeners: &[Arc<str>]) {
+        for name in listeners {
+            if let Some(version) = self.listeners.active_mut(name) {
+                version.sockets.clear();
+            }
+        }
+    }
+
     /// Drops resources that are no longer wanted.
     pub fn forget(&mut self, resource_type: ResourceType, names: &[String]) {
         for name in names {

@@ -27,6 +27,7 @@ pub(crate) fn inputs() -> Inputs {
         source_address: None,
         known_clusters: Default::default(),
         fixed: Default::default(),
+        told: Default::default(),
         has_ads: true,
         has_identity: true,
     }

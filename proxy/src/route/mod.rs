@@ -2,6 +2,7 @@
 
 mod action;
 mod domains;
+mod index;
 mod matcher;
 
 pub use action::{
@@ -16,6 +17,8 @@ pub use matcher::{
 use std::sync::Arc;
 
 use http::HeaderMap;
+
+use index::RouteIndex;
 
 /// `envoy.config.route.v3.RouteConfiguration`, compiled.
 #[derive(Debug)]
@@ -45,6 +48,7 @@ pub struct VirtualHost {
     pub require_tls: RequireTls,
     /// Hash of the wire form, so that an equal one is reused.
     pub hash: u64,
+    index: Option<RouteIndex>,
 }
 
 /// `VirtualHost.TlsRequirementType`.
@@ -78,9 +82,29 @@ impl RouteConfiguration {
 }
 
 impl VirtualHost {
-    /// The first route that matches. `random` decides `runtime_fraction`; `path` is without query and fragment.
-    pub fn route(&self, path: &str, headers: &RequestView<'_>) -> Option<&Arc<Route>> {
-        self.routes.iter().find(|r| r.matcher.matches(path, headers))
+    /// A virtual host with the index of its routes.
+    pub fn new(
+        name: Arc<str>,
+        domains: Vec<Box<str>>,
+        routes: Vec<Arc<Route>>,
+        require_tls: RequireTls,
+        hash: u64,
+    ) -> Self {
+        Self { index: RouteIndex::build(&routes), name, domains, routes, require_tls, hash }
+    }
+
+    /// The first route that matches; `path` is without query and fragment.
+    pub fn route(&self, path: &str, request: &RequestView<'_>) -> Option<&Arc<Route>> {
+        match &self.index {
+            None => self.routes.iter().find(|r| r.matcher.matches(path, request)),
+            Some(index) => {
+                let candidates = index.candidates(path);
+                candidates
+                    .iter()
+                    .map(|&i| &self.routes[i as usize])
+                    .find(|r| r.matcher.matches(path, request))
+            }
+        }
     }
 }
 

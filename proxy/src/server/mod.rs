@@ -4,6 +4,8 @@
 
 mod concurrency;
 mod shutdown;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::future::Future;
@@ -142,6 +144,7 @@ fn prepare(
         source_address: None,
         known_clusters: Default::default(),
         fixed: Default::default(),
+        told: Default::default(),
         has_ads: false,
         has_identity: identity.is_some(),
     };

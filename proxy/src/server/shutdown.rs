@@ -67,9 +67,11 @@ impl Server {
     async fn shutdown(&mut self) {
         self.sources.iter().for_each(tokio::task::JoinHandle::abort);
         self.set_draining();
-        for name in self.view.listener_names(false) {
+        let names = self.view.listener_names(false);
+        for name in &names {
             self.tell_all(|| Command::StopListening { name: name.clone() });
         }
+        self.view.configuration().update(|c| c.close_sockets(&names));
         self.tell_all(|| Command::Drain);
         let deadline = Instant::now() + self.drain_time;
         tracing::info!(
@@ -106,9 +108,10 @@ impl Server {
             return;
         }
         let delay = if drain.graceful { self.drain_time } else { Duration::ZERO };
-        let workers = self.workers.clone();
+        let (workers, view) = (self.workers.clone(), self.view.clone());
         self.tasks.push(tokio::spawn(async move {
             sleep(delay).await;
+            view.configuration().update(|c| c.close_sockets(&names));
             for worker in workers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
                 for name in &names {
                     worker.send(Command::StopListening { name: name.clone() });

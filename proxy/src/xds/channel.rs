@@ -30,9 +30,8 @@ pub(super) async fn connect(upstream: Arc<Cluster>) -> Result<Channel, String> {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' })
         .collect();
-    let origin: ::http::Uri =
-        format!("{scheme}://{authority}").parse().map_err(|e: ::http::uri::InvalidUri| e.to_string())?;
-    // The connection that is handed over has its TLS already: an endpoint of scheme https would want to add its own.
+    let origin = format!("{scheme}://{authority}").parse().map_err(|e| format!("{authority}: {e}"))?;
+    // What the requests say is the origin; TLS, if any, is done by the connection already.
     let endpoint = Endpoint::from_shared(format!("http://{authority}"))
         .map_err(|e| e.to_string())?
         .origin(origin)

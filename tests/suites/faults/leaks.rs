@@ -42,8 +42,12 @@ fn nothing_leaks() {
         for path in ["/ok", "/reset", "/close", "/half", "/garbage", "/stall", "/refused"] {
             let mut client = RawClient::connect(addr).unwrap();
             client.send(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes());
-            // The start is enough: a cut response may be held open for the client to close first.
-            assert_eq!(client.read_exactly(8).unwrap(), b"HTTP/1.1");
+            // The start is enough: a cut response may be held open for the client to close first. When the cut comes at
+            // once, there may be no start.
+            match client.read_exactly(8) {
+                Ok(start) => assert_eq!(start, b"HTTP/1.1", "{path}"),
+                Err(error) => assert_eq!(path, "/half", "{error}"),
+            }
         }
         for bytes in [
             &b"this is not HTTP\r\n\r\n"[..],
@@ -51,7 +55,10 @@ fn nothing_leaks() {
         ] {
             let mut client = RawClient::connect(addr).unwrap();
             client.send(bytes);
-            assert_eq!(client.response().unwrap().status, 400);
+            let answer = client
+                .response()
+                .unwrap_or_else(|error| panic!("{:?}: {error}", String::from_utf8_lossy(bytes)));
+            assert_eq!(answer.status, 400, "{:?}", String::from_utf8_lossy(bytes));
         }
         let mut client = RawClient::connect(addr).unwrap();
         client.send(b"POST /cut HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\nonly this");

@@ -16,6 +16,8 @@ pub struct Case {
     pub(super) exchanges: Vec<Exchange>,
     pub(super) drive: Option<fn(&Target<'_>, &mut View)>,
     pub(super) compare_logs: bool,
+    pub(super) codec_answers: bool,
+    pub(super) deviations: Vec<(&'static str, &'static str)>,
 }
 
 /// One request on a connection of its own.
@@ -51,6 +53,8 @@ impl Case {
             exchanges: Vec::new(),
             drive: None,
             compare_logs: true,
+            codec_answers: false,
+            deviations: Vec::new(),
         }
     }
 
@@ -143,6 +147,22 @@ impl Case {
     #[must_use]
     pub fn drive(mut self, drive: fn(&Target<'_>, &mut View)) -> Self {
         self.drive = Some(drive);
+        self
+    }
+
+    /// Says that ours differs on purpose in the block of this name, and why. The block is then expected to differ: a
+    /// deviation that is none any more fails the test as well.
+    #[must_use]
+    pub fn deviates(mut self, block: &'static str, reason: &'static str) -> Self {
+        self.deviations.push((block, reason));
+        self
+    }
+
+    /// Compares only the status of error answers, and not their length in the log: what is no HTTP is answered by the
+    /// codec itself, whose text and headers are its own.
+    #[must_use]
+    pub fn codec_answers(mut self) -> Self {
+        self.codec_answers = true;
         self
     }
 

@@ -1,7 +1,10 @@
 //! What was seen, as text: named blocks that are compared and printed whole.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::UdpSocket;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -47,19 +50,54 @@ impl View {
         self.0.is_empty()
     }
 
-    /// One text for each block that differs from the block of the same place in `ours`: the lines of both, those of
-    /// Envoy alone with `-`, ours alone with `+`.
-    pub fn differences(&self, ours: &View) -> Vec<String> {
-        let missing = (String::from("(missing)"), String::new());
-        (0..self.0.len().max(ours.0.len()))
-            .filter_map(|at| {
-                let (name, theirs) = self.0.get(at).unwrap_or(&missing);
-                let (our_name, ours) = ours.0.get(at).unwrap_or(&missing);
-                let title = if name == our_name { name.clone() } else { format!("{name} / {our_name}") };
-                let equal = name == our_name && theirs == ours;
-                (!equal).then(|| format!("--- {title} (- envoy, + ours)\n{}", line_difference(theirs, ours)))
-            })
-            .collect()
+    /// The blocks that differ from the block of the same name in `ours`, and those that one side alone has.
+    pub fn differences(&self, ours: &View) -> Vec<Difference> {
+        let (theirs, ours) = (self.numbered(), ours.numbered());
+        let missing = |block: &str, text: &str, side: char| Difference {
+            block: block.into(),
+            lines: text.lines().map(|line| format!("{side} {line}\n")).collect::<String>()
+                + "  (no such block on the other side)\n",
+        };
+        let of_theirs =
+            theirs.iter().filter_map(|(name, text)| match ours.iter().find(|(other, _)| other == name) {
+                Some((_, same)) if same == text => None,
+                Some((_, other)) => {
+                    Some(Difference { block: name.clone(), lines: line_difference(text, other) })
+                }
+                None => Some(missing(name, text, '-')),
+            });
+        let of_ours = ours
+            .iter()
+            .filter(|(name, _)| !theirs.iter().any(|(other, _)| other == name))
+            .map(|(name, text)| missing(name, text, '+'));
+        of_theirs.chain(of_ours).collect()
+    }
+
+    /// The blocks, the second and later ones of the same name with a number.
+    fn numbered(&self) -> Vec<(String, &str)> {
+        let mut seen: HashMap<&str, usize> = HashMap::new();
+        let blocks = self.0.iter().map(|(name, text)| {
+            let count = seen.entry(name).or_default();
+            *count += 1;
+            let name = if *count == 1 { name.clone() } else { format!("{name} ({count})") };
+            (name, text.as_str())
+        });
+        blocks.collect()
+    }
+}
+
+/// A block that is not equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The name of the block.
+    pub block: String,
+    /// Its lines; those of Envoy alone with `-`, ours alone with `+`.
+    pub lines: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--- {} (- envoy, + ours)\n{}", self.block, self.lines)
     }
 }
 
@@ -127,12 +165,27 @@ fn render_headers(headers: &Headers) -> String {
     lines.concat()
 }
 
-fn mask_header<'a>(name: &str, value: &'a str) -> &'a str {
+fn mask_header<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     static UUID: LazyLock<Regex> = LazyLock::new(|| regex(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"));
     match name {
-        "x-envoy-upstream-service-time" if value.parse::<u64>().is_ok() => "(ms)",
-        "x-request-id" if UUID.is_match(value) => "(uuid)",
-        _ => value,
+        "x-envoy-upstream-service-time" if value.parse::<u64>().is_ok() => "(ms)".into(),
+        "x-request-id" if UUID.is_match(value) => "(uuid)".into(),
+        "x-forwarded-for" => mask_own_address(value),
+        _ => value.into(),
+    }
+}
+
+/// Envoy takes the machine's own address for a client on loopback; a pod has no such client.
+fn mask_own_address(text: &str) -> Cow<'_, str> {
+    static OWN: LazyLock<Option<String>> = LazyLock::new(|| {
+        // No packet is sent: the kernel only picks the address that it would send from.
+        let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+        socket.connect("203.0.113.1:9").ok()?;
+        Some(socket.local_addr().ok()?.ip().to_string())
+    });
+    match OWN.as_deref() {
+        Some(own) if text.contains(own) => text.replace(own, "127.0.0.1").into(),
+        _ => text.into(),
     }
 }
 
@@ -161,7 +214,14 @@ pub fn mask_log_line(line: &str) -> String {
         let upstream = if &found[3] == "-" { "-" } else { "(ms)" };
         format!(" {} {} (ms) {upstream} \"", &found[1], &found[2])
     });
+    let line = mask_own_address(&line);
     CLIENT_PORT.replace_all(&line, "127.0.0.1:(port)").into_owned()
+}
+
+/// A masked log line without `BYTES_SENT`.
+pub(super) fn mask_bytes_sent(line: &str) -> String {
+    static SENT: LazyLock<Regex> = LazyLock::new(|| regex(r" \d+ \(ms\)"));
+    SENT.replace(line, " (bytes) (ms)").into_owned()
 }
 
 fn regex(pattern: &str) -> Regex {

@@ -81,6 +81,7 @@ async fn serve(
 ) -> io::Result<http::Response<Body>> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
+    let head_only = parts.method == http::Method::HEAD;
     let authority = parts.uri.authority().map(|authority| (":authority".to_owned(), authority.to_string()));
     let fields = parts.headers.iter().map(|(name, value)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -97,7 +98,12 @@ async fn serve(
     });
     loop {
         return match reply {
-            Reply::Respond(response) | Reply::RespondThenClose(response) => Ok(whole(response)),
+            Reply::Respond(mut response) | Reply::RespondThenClose(mut response) => {
+                if head_only {
+                    response.body.clear();
+                }
+                Ok(whole(response))
+            }
             Reply::ResetAfterHead(response) => Ok(cut(response)),
             Reply::Stall => std::future::pending().await,
             Reply::Hold(gate, then) => {

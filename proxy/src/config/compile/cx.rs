@@ -167,6 +167,8 @@ pub struct Inputs {
     pub known_clusters: FxHashSet<Arc<str>>,
     /// Certificates and roots that are no secrets but stand in the configuration, for `/certs`.
     pub fixed: FixedCertificates,
+    /// Ignored fields that the log has told about.
+    pub told: FxHashSet<String>,
     /// The bootstrap has `ads_config`, so `ads: {}` works.
     pub has_ads: bool,
     /// The workload's identity is served in this process under the cluster name `sds-grpc`.
@@ -267,7 +269,12 @@ impl<'a> CompileCx<'a> {
         match value {
             Ok(value) if self.problems.is_empty() => {
                 for path in &self.ignored {
-                    tracing::warn!(target: "config", "{kind} '{name}': {path} is set but has no effect here");
+                    // A thousand clusters often set the same field: once is enough to know.
+                    if self.inputs.told.insert(format!("{kind} {}", without_indexes(path))) {
+                        tracing::warn!(target: "config", "{kind} '{name}': {path} is set but has no effect here");
+                    } else {
+                        tracing::debug!(target: "config", "{kind} '{name}': {path} is set but has no effect here");
+                    }
                 }
                 self.inputs.stats.server().config_ignored_fields_total.inc_by(self.ignored.len() as u64);
                 Ok((value, self.references))
@@ -285,6 +292,11 @@ impl<'a> CompileCx<'a> {
             _ => format!("{}.{name}", self.path),
         }
     }
+}
+
+/// `a[12].b` as `a[].b`.
+fn without_indexes(path: &str) -> String {
+    path.chars().filter(|c| !c.is_ascii_digit()).collect()
 }
 
 /// Whether a field differs from its protobuf default, that is: whether the configuration says anything.

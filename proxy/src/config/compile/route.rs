@@ -144,17 +144,18 @@ fn compile_virtual_host(
     }
     let require_tls = values::enumeration(cx, "require_tls", *require_tls);
     let routes = cx.each("routes", routes, |route, cx| compile_route(route, route_cx, cx).map(Arc::new));
-    Ok(VirtualHost {
-        name: name.as_str().into(),
-        domains: domains.iter().map(|d| d.as_str().into()).collect(),
-        routes: routes?,
-        require_tls: match require_tls? {
-            wire::virtual_host::TlsRequirementType::None => RequireTls::None,
-            wire::virtual_host::TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
-            wire::virtual_host::TlsRequirementType::All => RequireTls::All,
-        },
-        hash: values::content_hash(&[&value.encode_to_vec(), &[u8::from(route_cx.validate_clusters)]]),
-    })
+    let require_tls = match require_tls? {
+        wire::virtual_host::TlsRequirementType::None => RequireTls::None,
+        wire::virtual_host::TlsRequirementType::ExternalOnly => RequireTls::ExternalOnly,
+        wire::virtual_host::TlsRequirementType::All => RequireTls::All,
+    };
+    Ok(VirtualHost::new(
+        name.as_str().into(),
+        domains.iter().map(|d| d.as_str().into()).collect(),
+        routes?,
+        require_tls,
+        values::content_hash(&[&value.encode_to_vec(), &[u8::from(route_cx.validate_clusters)]]),
+    ))
 }
 
 fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>) -> Compiled<Route> {
