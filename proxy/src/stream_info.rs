@@ -261,8 +261,6 @@ pub struct StreamInfo {
     pub request_complete: Option<Duration>,
     /// From start until the upstream's first response byte.
     pub first_upstream_byte: Option<Duration>,
-    /// From start until the upstream's last response byte.
-    pub last_upstream_byte: Option<Duration>,
     /// From start until the end.
     pub duration: Duration,
 }
@@ -292,7 +290,6 @@ impl StreamInfo {
             attempt_count: 0,
             request_complete: None,
             first_upstream_byte: None,
-            last_upstream_byte: None,
             duration: Duration::ZERO,
         }
     }

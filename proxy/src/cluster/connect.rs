@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::circuit_breaker::Resource;
 use super::{Cluster, Host, Permit};
-use crate::net::{self, RawStream, Stream};
+use crate::net::{self, Address, RawStream, Stream};
 use crate::stats::ClusterStats;
 use crate::transport_socket::{TlsInfo, UpstreamTransport};
 
@@ -82,10 +82,9 @@ pub async fn connect(
     let settings = &cluster.connection;
     let started = tokio::time::Instant::now();
     let attempt = async {
-        let raw =
-            net::connect(&host.address, settings.source_address, settings.tcp_keepalive).await.map_err(
-                |e| ConnectError::Failed(format!("delayed connect error: {}", system_text(&e)).into()),
-            )?;
+        let raw = net::connect(&host.address, settings.source_address, settings.tcp_keepalive)
+            .await
+            .map_err(|e| ConnectError::Failed(failure_reason(&host.address, &e).into()))?;
         let local_address = match &raw {
             RawStream::Tcp(tcp) => tcp.local_addr().ok(),
             RawStream::Unix(_) => None,
@@ -118,6 +117,15 @@ pub async fn connect(
     }
 }
 
+/// In Envoy's words. A Unix socket answers at once, so Envoy calls its errors immediate, and names the address.
+fn failure_reason(address: &Address, error: &std::io::Error) -> String {
+    let text = system_text(error);
+    match address {
+        Address::Ip(_) => format!("delayed connect error: {text}"),
+        Address::Pipe(path) => format!("immediate connect error: {text}|remote address:{}", path.display()),
+    }
+}
+
 /// The system's words as Envoy prints them, `Connection refused`, without the number that Rust adds.
 fn system_text(error: &std::io::Error) -> String {
     let text = error.to_string();
@@ -129,11 +137,20 @@ fn system_text(error: &std::io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::system_text;
+    use super::*;
 
     #[test]
     fn a_refused_connection_in_envoys_words() {
-        assert_eq!(system_text(&std::io::Error::from_raw_os_error(111)), "Connection refused");
+        let refused = std::io::Error::from_raw_os_error(111);
+        let pipe = Address::Pipe(Arc::new("/run/s".into()));
+        assert_eq!(
+            failure_reason(&Address::Ip(([127, 0, 0, 1], 80).into()), &refused),
+            "delayed connect error: Connection refused"
+        );
+        assert_eq!(
+            failure_reason(&pipe, &refused),
+            "immediate connect error: Connection refused|remote address:/run/s"
+        );
         assert_eq!(system_text(&std::io::Error::other("why not")), "why not");
     }
 }

@@ -275,9 +275,7 @@ impl ActiveStream {
             if !self.response_started && self.info.response_code == 0 {
                 cluster.upstream_rq_cancelled.inc();
             }
-            if self.complete {
-                self.info.last_upstream_byte = Some(self.info.duration);
-            } else {
+            if !self.complete {
                 cluster.upstream_rq_tx_reset.inc();
             }
             cluster.upstream_rq_active.dec();

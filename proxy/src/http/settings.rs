@@ -101,8 +101,6 @@ pub struct StreamLimits {
     pub max_stream_duration: Option<Duration>,
     /// `common_http_protocol_options.max_requests_per_connection`, 0 = no limit.
     pub max_requests_per_connection: u32,
-    /// `drain_timeout`, default 5 s.
-    pub drain_timeout: Duration,
     /// `max_request_headers_kb` in bytes, default 60 KiB.
     pub max_request_headers_bytes: u32,
     /// `common_http_protocol_options.max_headers_count`, default 100.

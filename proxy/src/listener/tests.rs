@@ -63,6 +63,8 @@ fn new_content_is_used_by_the_next_connection_on_the_same_socket() {
     assert_eq!(reversed(&running), b"olleh");
     running.listener.withdraw();
     assert_eq!(reversed(&running), b"");
+    let server = running.stats.server();
+    assert_eq!((server.listener_create_success.get(), server.listener_create_failure.get()), (1, 0));
     running.finish();
 }
 

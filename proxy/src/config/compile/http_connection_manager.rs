@@ -18,7 +18,6 @@ use crate::http::{CodecType, HttpConnectionManager, RouteSource, ServerHeader, S
 
 /// Envoy's defaults.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 
 /// Compiles the connection manager of one filter chain, at the context's present path.
@@ -95,8 +94,9 @@ pub(crate) fn compile_http_connection_manager(
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
     unsupported_if_true(cx, "normalize_path", normalize_path);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
-    // its connection; a last flush is bounded by the drain.
-    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout,
+    // its connection; a last flush is bounded by the drain; between the two GOAWAY frames of a draining connection lies a
+    // round trip to the client rather than a time.
+    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout,
         drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, flush_access_log_on_new_request,
         access_log_options, stream_error_on_invalid_http_message, proxy_status_config, append_local_overload,
         add_proxy_protocol_connection_state);
@@ -153,7 +153,6 @@ pub(crate) fn compile_http_connection_manager(
     let request_headers_timeout = timeout(cx, "request_headers_timeout", request_headers_timeout, None);
     let stream_idle_timeout =
         timeout(cx, "stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT));
-    let drain_timeout = values::duration(cx, "drain_timeout", drain_timeout).unwrap_or(DRAIN_TIMEOUT);
     Ok(HttpConnectionManager {
         stat_prefix: stat_prefix.as_str().into(),
         codec: codec?,
@@ -177,7 +176,6 @@ pub(crate) fn compile_http_connection_manager(
             max_connection_duration: common.max_connection_duration,
             max_stream_duration: common.max_stream_duration,
             max_requests_per_connection: common.max_requests_per_connection,
-            drain_timeout,
             max_request_headers_bytes: max_request_headers_kb * 1024,
             max_headers_count: common.max_headers_count,
         },
