@@ -172,6 +172,8 @@ pub mod details {
     pub const REQUEST_OVERALL_TIMEOUT: &str = "request_overall_timeout";
     /// The request has no host.
     pub const MISSING_HOST: &str = "missing_host_header";
+    /// The request's host is not valid, or there are several.
+    pub const INVALID_AUTHORITY: &str = "http.invalid_authority";
     /// The request has no path.
     pub const MISSING_PATH: &str = "missing_path_rejected";
     /// The connection matched no filter chain.
