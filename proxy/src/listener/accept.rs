@@ -16,7 +16,7 @@ use crate::net::{Address, ListenSocket, RawStream, Stream};
 use crate::stats::ListenerStats;
 use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo, details};
 use crate::transport_socket::{DownstreamTransport, TlsInfo};
-use crate::worker::Worker;
+use crate::worker::{ConnectionHandle, Worker};
 use crate::{http, tcp};
 
 /// How long accepting pauses when the process is out of file descriptors, unless a connection ends sooner.
@@ -131,7 +131,7 @@ impl Connection {
         };
         // No pause since the chain was found: a chain that goes from now on finds this connection registered and drains it.
         let handle = self.worker.connections.register(chain.id);
-        let Ok((stream, tls)) = self.transport(&chain, raw).await else { return };
+        let Ok((stream, tls)) = self.transport(&chain, raw, &handle).await else { return };
         let sniffed = hello.and_then(|h| h.sni);
         let info = Arc::new(ConnectionInfo {
             local_address: local,
@@ -224,6 +224,7 @@ impl Connection {
         &self,
         chain: &FilterChain,
         raw: RawStream,
+        handle: &ConnectionHandle,
     ) -> Result<(Stream, Option<TlsInfo>), Refused> {
         let tls = match &chain.transport {
             DownstreamTransport::Plaintext => return Ok((raw.into(), None)),
@@ -231,12 +232,19 @@ impl Connection {
         };
         let stats = &self.listener.stats;
         let handshake = tls.accept(raw, &stats.ssl);
-        let outcome = match chain.handshake_timeout {
-            Some(limit) => timeout(limit, handshake).await.map_err(|_| {
-                stats.downstream_cx_transport_socket_connect_timeout.inc();
-                Refused
-            })?,
-            None => handshake.await,
+        let in_time = async {
+            match chain.handshake_timeout {
+                Some(limit) => timeout(limit, handshake).await.map_err(|_| {
+                    stats.downstream_cx_transport_socket_connect_timeout.inc();
+                    Refused
+                }),
+                None => Ok(handshake.await),
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = in_time => outcome?,
+            // A client that never finishes its handshake must not hold up the end of a drain.
+            () = handle.closing() => return Err(Refused),
         };
         match outcome {
             Ok((stream, info)) => Ok((stream, Some(info))),
