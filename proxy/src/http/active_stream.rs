@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use http::{Request, Version};
+use http::{Method, Request, Version};
 
 use super::body::RequestProgress;
 use super::codec::Incoming;
@@ -65,6 +65,8 @@ impl DeadlineWatch {
         let Deadlines { response, idle, max_duration } = self.deadlines;
         let (request_complete, last_activity) = match &self.progress {
             None => (Some(self.start), self.last_activity),
+            // Nobody reads the body while the request waits for a connection: that wait counts from the start.
+            Some(p) if !p.asked.get() => (Some(self.start), self.last_activity),
             Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
         };
         // While the request is still arriving, its response deadline is at the earliest one timeout away.
@@ -82,6 +84,8 @@ pub(crate) struct ActiveStream {
     pub(crate) connection: Rc<DownstreamConnection>,
     /// The request is gRPC, so local replies are too.
     pub(crate) grpc: bool,
+    /// The request is HEAD, so no response has a body.
+    pub(crate) head: bool,
     /// Response headers went downstream.
     pub(crate) response_started: bool,
     /// The response went downstream to its last byte.
@@ -115,6 +119,7 @@ impl ActiveStream {
         let info = StreamInfo::new(connection.info.clone(), Some(request.version()));
         Box::new(Self {
             grpc: local_reply::is_grpc(request.headers()),
+            head: request.method() == Method::HEAD,
             info,
             connection: connection.clone(),
             response_started: false,

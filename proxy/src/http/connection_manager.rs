@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, LOCATION, SERVER};
+use http::header::{CONNECTION, EXPECT, HOST, LOCATION, SERVER};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
@@ -50,12 +50,12 @@ pub async fn serve(
     handle: Rc<ConnectionHandle>,
 ) {
     let opened = Instant::now();
+    handle.limit(hcm.limits.idle_timeout, hcm.limits.max_connection_duration);
     let detected = tokio::select! {
         detected = codec::detect(hcm.codec, info.tls.as_ref(), &mut stream) => detected,
-        () = handle.killed() => return,
+        () = handle.closing() => return,
     };
     let Ok((version, read_ahead)) = detected else { return };
-    handle.limit(hcm.limits.idle_timeout, hcm.limits.max_connection_duration);
     let _counted = CountedConnection::new(&hcm, version, info.tls.is_some(), &handle, opened);
     let connection = Rc::new(DownstreamConnection {
         scheme: if info.tls.is_some() { "https" } else { "http" },
@@ -89,6 +89,10 @@ async fn serve_request(
     let mut stream = ActiveStream::begin(&connection, &request);
     let hcm = &connection.hcm;
     connection.requests.set(connection.requests.get() + 1);
+    if connection.version == Version::Http2 && connection.was_last_request() {
+        hcm.stats.downstream_cx_max_requests_reached.inc();
+        connection.handle.drain();
+    }
 
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &stream);
@@ -171,6 +175,9 @@ impl DownstreamConnection {
     /// Checks host and path, and brings both HTTP versions to one form: `host` header set, authority parsed.
     fn normalise(&self, request: &mut Request<RequestBody>) -> Result<Authority, (StatusCode, &'static str)> {
         let hcm = &self.hcm;
+        // First of all, so that nothing that is checked or added from here on can be taken away by a `connection` header.
+        headers::remove_hop_by_hop(request.headers_mut());
+        headers::join_cookies(request.headers_mut());
         if request.version() < http::Version::HTTP_11 && !hcm.http1.accept_http_10 {
             return Err((StatusCode::UPGRADE_REQUIRED, details::LOW_VERSION));
         }
@@ -181,8 +188,7 @@ impl DownstreamConnection {
                 || request.method() == Method::CONNECT)
         {
             let authority = authority.clone();
-            let host = self.host_value(&authority);
-            if let Some(host) = host {
+            if let Some(host) = self.host_value(&authority) {
                 request.headers_mut().insert(HOST, host);
             }
             if self.version == Version::Http1
@@ -196,11 +202,16 @@ impl DownstreamConnection {
         {
             request.headers_mut().insert(HOST, default.clone());
         }
-        let Some(host) = request.headers().get(HOST) else {
+        let mut hosts = request.headers().get_all(HOST).iter();
+        let Some(host) = hosts.next() else {
             return Err((StatusCode::BAD_REQUEST, details::MISSING_HOST));
         };
+        // RFC 9112 section 3.2: we and the upstream might disagree on which of two hosts counts.
+        if hosts.next().is_some() {
+            return Err((StatusCode::BAD_REQUEST, details::INVALID_AUTHORITY));
+        }
         let authority =
-            self.parsed_authority(host).ok_or((StatusCode::BAD_REQUEST, details::MISSING_HOST))?;
+            self.parsed_authority(host).ok_or((StatusCode::BAD_REQUEST, details::INVALID_AUTHORITY))?;
         match request.uri().path() {
             path if path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS) => {
                 Ok(authority)
@@ -232,14 +243,18 @@ impl DownstreamConnection {
         {
             return Some(value.clone());
         }
-        HeaderValue::from_str(authority.as_str()).ok()
+        // Credentials in an absolute-form target are not part of the host (RFC 9110 section 4.2.4).
+        let host = authority.as_str();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        HeaderValue::from_str(host).ok()
     }
 
     /// Hop-by-hop headers go; forwarding headers and the request id come. Returns the scheme.
     fn mutate_headers(&self, request: &mut Request<RequestBody>) -> &'static str {
         let hcm = &self.hcm;
         let headers = request.headers_mut();
-        headers::remove_hop_by_hop(headers);
+        // The engine has answered it, or will as soon as somebody asks for the body.
+        headers.remove(EXPECT);
         if hcm.use_remote_address && !hcm.skip_xff_append {
             headers::append_forwarded_for(headers, &self.info.peer_address);
         }
@@ -261,11 +276,15 @@ impl DownstreamConnection {
         scheme
     }
 
+    /// `max_requests_per_connection` is reached.
+    fn was_last_request(&self) -> bool {
+        let max = self.hcm.limits.max_requests_per_connection;
+        max > 0 && self.requests.get() >= max
+    }
+
     /// The last response of an HTTP/1 connection says so.
     fn is_last_response(&self) -> bool {
-        let max = self.hcm.limits.max_requests_per_connection;
-        self.version == Version::Http1
-            && (self.handle.is_draining() || (max > 0 && self.requests.get() >= max))
+        self.version == Version::Http1 && (self.handle.is_draining() || self.was_last_request())
     }
 }
 
@@ -383,6 +402,8 @@ fn redirected(
 
 fn send_local(stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
     let (parts, body) = reply.into_parts();
+    // HTTP/2 would send it; its length stays in the headers.
+    let body = if stream.head { Bytes::new() } else { body };
     send_downstream(stream, Response::from_parts(parts, ()), |stream| ResponseBody::local(body, stream))
 }
 

@@ -17,3 +17,6 @@ pub use pool::Pools;
 pub use settings::{
     CodecType, HttpConnectionManager, HttpOptions1, HttpOptions2, RouteSource, ServerHeader, StreamLimits,
 };
+
+#[cfg(test)]
+mod tests;
