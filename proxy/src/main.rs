@@ -108,9 +108,6 @@ impl Mode {
 }
 
 fn main() -> ExitCode {
-    // A page of 2 MiB for a few touched KiB would cost a small sidecar half of its memory; without it nothing measurable is lost.
-    // A kernel that refuses only means more memory.
-    let _ = rustix::thread::disable_transparent_huge_pages(true);
     let outcome = match Cli::parse() {
         Cli { command: Some(Command::Sidecar { sidecar, process }), .. } => run_sidecar(&sidecar, &process),
         Cli { command: None, serve } => run_file(&serve),

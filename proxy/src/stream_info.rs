@@ -168,6 +168,12 @@ pub mod details {
     pub const HTTP1_CODEC_ERROR: &str = "http1.codec_error";
     /// Content-Length and Transfer-Encoding in one request.
     pub const LENGTH_AND_CHUNKED: &str = "http1.content_length_and_chunked_not_allowed";
+    /// A NUL in a head.
+    pub const INVALID_CHARACTERS: &str = "http1.invalid_characters";
+    /// The head is larger than `max_request_headers_kb`.
+    pub const HEADERS_TOO_LARGE: &str = "http1.headers_too_large";
+    /// More headers than `max_headers_count`.
+    pub const TOO_MANY_HEADERS: &str = "http1.too_many_headers";
     /// A transfer encoding other than `chunked`.
     pub const INVALID_TRANSFER_ENCODING: &str = "http1.invalid_transfer_encoding";
     /// The path cannot be brought to its normal form.
@@ -180,6 +186,8 @@ pub mod details {
     pub const REQUEST_OVERALL_TIMEOUT: &str = "request_overall_timeout";
     /// The request has no host.
     pub const MISSING_HOST: &str = "missing_host_header";
+    /// The request's host is not valid, or there are several.
+    pub const INVALID_AUTHORITY: &str = "http.invalid_authority";
     /// The request has no path.
     pub const MISSING_PATH: &str = "missing_path_rejected";
     /// The connection matched no filter chain.

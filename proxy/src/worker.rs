@@ -368,6 +368,14 @@ impl ConnectionHandle {
         })
     }
 
+    /// Ends when the connection is to be closed as soon as nothing is in flight: for phases in which nothing is.
+    pub fn closing(&self) -> impl Future<Output = ()> + '_ {
+        std::future::poll_fn(|cx| {
+            self.watch(cx);
+            if self.is_closing() { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+
     /// A request began.
     pub fn stream_started(&self) {
         self.streams.set(self.streams.get() + 1);

@@ -67,7 +67,8 @@ pub(crate) fn record(cluster: &Cluster, host: &Arc<Host>, status: u16) {
         return;
     }
     let failures = host.consecutive_5xx.fetch_add(1, Ordering::Relaxed) + 1;
-    if failures == detection.consecutive_5xx {
+    // More than the threshold when an update has lowered it.
+    if failures >= detection.consecutive_5xx {
         host.consecutive_5xx.store(0, Ordering::Relaxed);
         cluster.stats.outlier_detection_ejections_detected_consecutive_5xx.inc();
         eject(cluster, detection, host);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Request, Version};
+use http::{HeaderValue, Method, Request, Version};
 
 use super::body::RequestProgress;
 use super::codec::Incoming;
@@ -67,13 +67,15 @@ impl DeadlineWatch {
         let Deadlines { request, response, idle, max_duration } = self.deadlines;
         let (request_complete, last_activity) = match &self.progress {
             None => (Some(self.start), self.last_activity),
+            // Nobody reads the body while the request waits for a connection: that wait counts from the start.
+            Some(p) if !p.asked.get() => (Some(self.start), self.last_activity),
             Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
         };
         // While the request is still arriving, its response deadline is at the earliest one timeout away.
         let response =
             response.map(|t| (request_complete.unwrap_or_else(Instant::now) + t, Failure::Timeout));
-        let request =
-            request.filter(|_| request_complete.is_none()).map(|t| (self.start + t, Failure::RequestTimeout));
+        let arriving = self.progress.as_ref().is_some_and(|p| p.complete.get().is_none());
+        let request = request.filter(|_| arriving).map(|t| (self.start + t, Failure::RequestTimeout));
         let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
         let max_duration = max_duration.map(|t| (self.start + t, Failure::MaxDuration));
         [request, response, idle, max_duration].into_iter().flatten().min_by_key(|(at, _)| *at)
@@ -86,8 +88,10 @@ pub(crate) struct ActiveStream {
     pub(crate) connection: Rc<DownstreamConnection>,
     /// The request is gRPC, so local replies are too.
     pub(crate) grpc: bool,
-    /// The request is HEAD: response headers are all there is.
-    pub(crate) head_only: bool,
+    /// The request is HEAD, so no response has a body.
+    pub(crate) head: bool,
+    /// The client wanted another protocol on this connection.
+    pub(crate) asked_for_upgrade: bool,
     /// Response headers went downstream.
     pub(crate) response_started: bool,
     /// The response went downstream to its last byte.
@@ -125,9 +129,10 @@ impl ActiveStream {
         let info = StreamInfo::new(connection.info.clone(), Some(request.version()));
         Box::new(Self {
             grpc: local_reply::is_grpc(request.headers()),
+            head: request.method() == Method::HEAD,
             info,
             connection: connection.clone(),
-            head_only: false,
+            asked_for_upgrade: false,
             response_started: false,
             complete: false,
             aborted: false,

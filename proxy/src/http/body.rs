@@ -20,6 +20,8 @@ use super::error::Failure;
 pub(crate) struct RequestProgress {
     pub(crate) bytes: Cell<u64>,
     pub(crate) last_activity: Cell<Instant>,
+    /// A connection took the request and asks for its body.
+    pub(crate) asked: Cell<bool>,
     /// When the last byte had been received.
     pub(crate) complete: Cell<Option<Instant>>,
 }
@@ -40,6 +42,7 @@ impl RequestBody {
         let progress = Rc::new(RequestProgress {
             bytes: Cell::new(0),
             last_activity: Cell::new(now),
+            asked: Cell::new(false),
             complete: Cell::new(None),
         });
         (RequestBody::Incoming(incoming, progress.clone()), Some(progress))
@@ -55,6 +58,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let RequestBody::Incoming(incoming, progress) = self.get_mut() else { return Poll::Ready(None) };
+        progress.asked.set(true);
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
         let now = Instant::now();
         progress.last_activity.set(now);
@@ -63,7 +67,9 @@ impl Body for RequestBody {
         {
             progress.bytes.set(progress.bytes.get() + data.len() as u64);
         }
-        if (frame.is_none() || incoming.is_end_stream()) && progress.complete.get().is_none() {
+        // Who writes trailers asks for nothing after them.
+        let trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
+        if (frame.is_none() || trailers || incoming.is_end_stream()) && progress.complete.get().is_none() {
             progress.complete.set(Some(now));
         }
         Poll::Ready(frame)
@@ -156,6 +162,7 @@ impl Body for ResponseBody {
                 if let Some(data) = frame.data_ref() {
                     this.stream.info.bytes_sent += data.len() as u64;
                 }
+                // The engine asks for nothing after trailers.
                 if frame.is_trailers() || incoming.is_end_stream() {
                     this.stream.upstream_complete();
                 } else {

@@ -52,16 +52,16 @@ pub async fn serve(
     handle: Rc<ConnectionHandle>,
 ) {
     let opened = Instant::now();
-    let detected = tokio::select! {
-        detected = codec::detect(hcm.codec, info.tls.as_ref(), &mut stream) => detected,
-        () = handle.killed() => return,
-    };
-    let Ok((version, read_ahead)) = detected else { return };
     handle.limit(ConnectionLimits {
         idle_timeout: hcm.limits.idle_timeout,
         max_duration: hcm.limits.max_connection_duration,
         stats: hcm.stats.clone(),
     });
+    let detected = tokio::select! {
+        detected = codec::detect(hcm.codec, info.tls.as_ref(), &mut stream) => detected,
+        () = handle.closing() => return,
+    };
+    let Ok((version, read_ahead)) = detected else { return };
     let _counted = CountedConnection::new(&hcm, version, info.tls.is_some(), &handle, opened);
     let connection = Rc::new(DownstreamConnection {
         scheme: if info.tls.is_some() { "https" } else { "http" },
@@ -86,8 +86,16 @@ pub async fn serve(
         Ok(()) => {}
         Err(ServeError::Protocol { status }) => {
             hcm.stats.downstream_cx_protocol_error.inc();
-            let (flag, why) = (ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, details::HTTP1_CODEC_ERROR);
-            log_without_request(&connection, status, flag, why);
+            let framing = &connection.framing;
+            let why = match framing.refused() {
+                Some(refusal) => refusal.details,
+                None if status != 431 => details::HTTP1_CODEC_ERROR,
+                None if framing.head_bytes() > hcm.limits.max_request_headers_bytes as usize => {
+                    details::HEADERS_TOO_LARGE
+                }
+                None => details::TOO_MANY_HEADERS,
+            };
+            log_without_request(&connection, status, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, why);
         }
         Err(ServeError::Incomplete) => {
             let (flag, why) =
@@ -114,7 +122,7 @@ async fn serve_request(
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &stream);
     stream.progress = progress;
-    stream.head_only = request.method() == Method::HEAD;
+    stream.asked_for_upgrade = headers::asks_for_upgrade(request.headers());
     let authority = match connection.normalise(&mut request) {
         Ok(authority) => authority,
         Err(refusal) => {
@@ -147,6 +155,9 @@ async fn serve_request(
         }
         None => {
             hcm.stats.no_route.inc();
+            if request.method() == Method::CONNECT {
+                connection.handle.drain();
+            }
             stream.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
             return Ok(local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND));
         }
@@ -155,6 +166,11 @@ async fn serve_request(
 
     // 4. What it does.
     let action = match &route.action {
+        Action::Route(action) if stream.asked_for_upgrade => {
+            stream.info.upstream_cluster = action.clusters.pick(fastrand::u64(..)).get();
+            let (status, details) = (StatusCode::FORBIDDEN, details::UPGRADE_FAILED);
+            return Ok(refused(stream, Refusal { status, details, protocol_error: false }));
+        }
         Action::Route(action) => action,
         Action::Redirect(to) => {
             hcm.stats.rq_redirect.inc();
@@ -200,23 +216,27 @@ impl DownstreamConnection {
         let hcm = &self.hcm;
         let refuse = |status, details| Refusal { status, details, protocol_error: false };
         let bad = |details| Refusal { protocol_error: true, ..refuse(StatusCode::BAD_REQUEST, details) };
+        // First of all, so that nothing that is checked or added from here on can be taken away by a `connection` header.
+        headers::remove_hop_by_hop(request.headers_mut());
+        headers::join_cookies(request.headers_mut());
         if self.version == Version::Http1 {
             if let Some(refusal) = self.framing.refusal(u64::from(self.requests.get())) {
                 return Err(refusal);
             }
             if request.version() < http::Version::HTTP_11 && !hcm.http1.accept_http_10 {
-                return Err(refuse(StatusCode::UPGRADE_REQUIRED, details::LOW_VERSION));
+                return Err(Refusal {
+                    protocol_error: true,
+                    ..refuse(StatusCode::UPGRADE_REQUIRED, details::LOW_VERSION)
+                });
             }
             // RFC 9112 section 3.2: one host field at most; and only CONNECT may name nothing but an authority.
             let uri = request.uri();
             let authority_form = uri.scheme().is_none() && uri.authority().is_some();
-            if request.headers().get_all(HOST).iter().nth(1).is_some()
-                || (authority_form && request.method() != Method::CONNECT)
-            {
+            if authority_form && request.method() != Method::CONNECT {
                 return Err(bad(details::HTTP1_CODEC_ERROR));
             }
-            if headers::asks_for_upgrade(request.headers()) {
-                return Err(refuse(StatusCode::FORBIDDEN, details::UPGRADE_FAILED));
+            if request.headers().get_all(HOST).iter().nth(1).is_some() {
+                return Err(bad(details::INVALID_AUTHORITY));
             }
         }
         // HTTP/2's `:authority`, or the absolute form of HTTP/1, beats the host header.
@@ -226,8 +246,7 @@ impl DownstreamConnection {
                 || request.method() == Method::CONNECT)
         {
             let authority = authority.clone();
-            let host = self.host_value(&authority);
-            if let Some(host) = host {
+            if let Some(host) = self.host_value(&authority) {
                 request.headers_mut().insert(HOST, host);
             }
             if self.version == Version::Http1
@@ -244,8 +263,7 @@ impl DownstreamConnection {
         let Some(host) = request.headers().get(HOST) else {
             return Err(refuse(StatusCode::BAD_REQUEST, details::MISSING_HOST));
         };
-        let mut authority =
-            self.parsed_authority(host).ok_or(refuse(StatusCode::BAD_REQUEST, details::MISSING_HOST))?;
+        let mut authority = self.parsed_authority(host).ok_or(bad(details::INVALID_AUTHORITY))?;
         if let Some(any_port) = hcm.strip_host_port
             && request.method() != Method::CONNECT
             && let Some(stripped) = without_port(&authority, &self.info.local_address, any_port)
@@ -255,9 +273,7 @@ impl DownstreamConnection {
             authority = stripped;
         }
         match request.uri().path() {
-            path if path.starts_with('/') || (path == "*" && request.method() == Method::OPTIONS) => {
-                Ok(authority)
-            }
+            path if path.starts_with('/') => Ok(authority),
             "" if request.method() == Method::CONNECT => Ok(authority),
             "" => Err(refuse(StatusCode::NOT_FOUND, details::MISSING_PATH)),
             _ => {
@@ -285,16 +301,18 @@ impl DownstreamConnection {
         {
             return Some(value.clone());
         }
-        HeaderValue::from_str(authority.as_str()).ok()
+        // Credentials in an absolute-form target are not part of the host (RFC 9110 section 4.2.4).
+        let host = authority.as_str();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        HeaderValue::from_str(host).ok()
     }
 
     /// Hop-by-hop headers go; forwarding headers and the request id come. Returns the scheme.
     fn mutate_headers(&self, request: &mut Request<RequestBody>) -> &'static str {
         let hcm = &self.hcm;
         let headers = request.headers_mut();
-        headers::remove_hop_by_hop(headers);
         headers::remove_internal(headers, hcm.use_remote_address);
-        // The engine has answered it, or will.
+        // The engine has answered it, or will as soon as somebody asks for the body.
         headers.remove(EXPECT);
         if hcm.use_remote_address && !hcm.skip_xff_append {
             headers::append_forwarded_for(headers, &self.info.peer_address);
@@ -456,6 +474,9 @@ fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Response<Response
     if refusal.protocol_error {
         stream.connection.hcm.stats.downstream_cx_protocol_error.inc();
         stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        // To the log it never was a request.
+        stream.info.request = None;
+        stream.info.protocol = Some(http::Version::HTTP_11);
     }
     stream.connection.handle.drain();
     local(stream, refusal.status, Bytes::new(), refusal.details)
@@ -475,6 +496,8 @@ fn redirected(
 
 fn send_local(stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
     let (parts, body) = reply.into_parts();
+    // HTTP/2 would send it; its length stays in the headers.
+    let body = if stream.head { Bytes::new() } else { body };
     send_downstream(stream, Response::from_parts(parts, ()), |stream| ResponseBody::local(body, stream))
 }
 

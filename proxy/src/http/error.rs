@@ -45,6 +45,8 @@ pub(crate) enum Failure {
     MaxDuration,
     /// The client's side of the request failed while its body was forwarded.
     Downstream,
+    /// The client's body is not what its framing says.
+    DownstreamProtocol,
 }
 
 impl From<Failure> for StreamError {
@@ -70,6 +72,7 @@ impl Failure {
             Failure::StreamIdle => ResponseFlags::STREAM_IDLE_TIMEOUT,
             Failure::MaxDuration => ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
             Failure::Downstream => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
+            Failure::DownstreamProtocol => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         }
     }
 
@@ -90,6 +93,7 @@ impl Failure {
             Failure::StreamIdle => details::STREAM_IDLE_TIMEOUT,
             Failure::MaxDuration => details::MAX_DURATION,
             Failure::Downstream => details::DOWNSTREAM_REMOTE_DISCONNECT,
+            Failure::DownstreamProtocol => details::HTTP1_CODEC_ERROR,
         }
     }
 
@@ -110,7 +114,7 @@ impl Failure {
             Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Failure::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Failure::StreamIdle | Failure::MaxDuration => StatusCode::GATEWAY_TIMEOUT,
-            Failure::Downstream => StatusCode::BAD_REQUEST,
+            Failure::Downstream | Failure::DownstreamProtocol => StatusCode::BAD_REQUEST,
             Failure::Protocol => StatusCode::BAD_GATEWAY,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use smallvec::SmallVec;
+
 use crate::net::Address;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 pub(crate) const EXPECTED_TIMEOUT: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 pub(crate) const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-envoy-upstream-service-time");
@@ -16,16 +19,12 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// Removes what belongs to one connection only (RFC 9110 section 7.6.1), `te: trailers` excepted.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(header::CONNECTION) {
-        // The usual values name no other header: nothing to look up.
-        let plain = [&b"keep-alive"[..], b"close", b"Keep-Alive", b"upgrade", b"Upgrade"];
-        if !plain.contains(&connection.as_bytes())
-            && let Ok(names) = connection.to_str()
-        {
-            for name in names.split(',').filter_map(|n| n.trim().parse::<HeaderName>().ok()) {
-                headers.remove(name);
-            }
-        }
+    let named = match headers.entry(header::CONNECTION) {
+        header::Entry::Vacant(_) => SmallVec::new(),
+        header::Entry::Occupied(connection) => named_by(connection.remove_entry_mult().1),
+    };
+    for name in named {
+        headers.remove(name);
     }
     headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
@@ -99,6 +98,34 @@ pub(crate) fn asks_for_upgrade(headers: &HeaderMap) -> bool {
     upgrade.as_bytes() != b"h2c" && connection.split(',').any(|t| t.trim().eq_ignore_ascii_case("upgrade"))
 }
 
+/// The headers that `connection` fields name. What tells the upstream whom it deals with cannot be taken away like this.
+fn named_by(connection: impl Iterator<Item = HeaderValue>) -> SmallVec<[HeaderName; 2]> {
+    // The usual values name no other header: nothing to look up.
+    const PLAIN: [&[u8]; 5] = [b"keep-alive", b"close", b"Keep-Alive", b"upgrade", b"Upgrade"];
+    const KEPT: [HeaderName; 4] = [X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID];
+    let mut named = SmallVec::new();
+    for value in connection.filter(|v| !PLAIN.contains(&v.as_bytes())) {
+        let names = value.to_str().unwrap_or_default().split(',');
+        named.extend(names.filter_map(|n| n.trim().parse().ok()).filter(|name| !KEPT.contains(name)));
+    }
+    named
+}
+
+/// One `cookie` field, as HTTP/1 wants it; HTTP/2 clients split it for compression (RFC 9113 section 8.2.3).
+pub(crate) fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in std::iter::once(second).chain(cookies) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    // Joined valid values are valid.
+    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// `use_remote_address`: the peer's address is appended to `x-forwarded-for` and is the external address.
 pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, peer: &Address) {
     let Address::Ip(peer) = peer else { return };
@@ -157,6 +184,32 @@ mod tests {
         assert_eq!(headers.len(), 2);
         assert_eq!(headers["x-b"], "2");
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn every_connection_field_counts_but_not_against_forwarding_headers() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("connection", "close"),
+            ("connection", "x-a, x-forwarded-for"),
+            ("x-a", "1"),
+            ("x-forwarded-for", "10.0.0.1"),
+        ] {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.1");
+    }
+
+    #[test]
+    fn cookies_are_joined() {
+        let mut headers = HeaderMap::new();
+        for cookie in ["a=1", "b=2", "c=3"] {
+            headers.append(header::COOKIE, HeaderValue::from_static(cookie));
+        }
+        join_cookies(&mut headers);
+        assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
     }
 
     #[test]

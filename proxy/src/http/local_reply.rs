@@ -50,11 +50,8 @@ pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
         Failure::MaxDuration => Bytes::from_static(b"downstream duration timeout"),
         kind => match kind.reset_reason() {
             Some(reason) => {
-                let start = "upstream connect error or disconnect/reset before headers. reset reason: ";
-                match &error.transport_failure {
-                    Some(why) => format!("{start}{reason}, transport failure reason: {why}").into(),
-                    None => format!("{start}{reason}").into(),
-                }
+                format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
+                    .into()
             }
             None => Bytes::new(),
         },
@@ -117,18 +114,6 @@ mod tests {
         assert_eq!(
             r.body().as_ref(),
             b"upstream connect error or disconnect/reset before headers. reset reason: overflow"
-        );
-        let r = for_error(
-            &StreamError {
-                kind: Failure::ConnectRefused,
-                transport_failure: Some("delayed connect error: 111".into()),
-            },
-            false,
-        );
-        assert!(
-            r.body().ends_with(
-                b"remote connection failure, transport failure reason: delayed connect error: 111"
-            )
         );
         assert!(
             for_error(&Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE).into(), false).body().is_empty()

@@ -19,4 +19,6 @@ pub use settings::{
 };
 
 #[cfg(test)]
+mod exchange_tests;
+#[cfg(test)]
 mod tests;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderValue, Method, Request, Response, Uri};
+use http_body::Body as _;
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
@@ -99,9 +100,14 @@ fn outgoing(
         Version::Http1 => {
             *request.version_mut() = http::Version::HTTP_11;
             if matches!(request.body(), RequestBody::Empty)
-                && !matches!(*request.method(), Method::GET | Method::HEAD | Method::CONNECT)
+                && !matches!(*request.method(), Method::GET | Method::HEAD | Method::CONNECT | Method::DELETE)
             {
                 request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
+            }
+            // The engine takes a GET or HEAD without a known length for one without a body.
+            let body = request.body();
+            if !body.is_end_stream() && body.size_hint().exact().is_none() {
+                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
             if let Some(path) = path
                 && request.uri().scheme().is_some()
@@ -112,6 +118,7 @@ fn outgoing(
         Version::Http2 => {
             *request.version_mut() = http::Version::HTTP_2;
             request.headers_mut().remove(HOST);
+            request.headers_mut().remove(TRANSFER_ENCODING);
             let mut parts = Parts::default();
             parts.scheme = Some(if scheme == "https" { Scheme::HTTPS } else { Scheme::HTTP });
             parts.authority = Some(authority.clone());

@@ -16,7 +16,7 @@ use crate::net::{Address, ListenSocket, RawStream, Stream};
 use crate::stats::ListenerStats;
 use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo, details};
 use crate::transport_socket::{DownstreamTransport, TlsInfo};
-use crate::worker::Worker;
+use crate::worker::{ConnectionHandle, Worker};
 use crate::{http, tcp};
 
 /// How long accepting pauses when the process is out of file descriptors, unless a connection ends sooner.
@@ -137,7 +137,7 @@ impl Connection {
         };
         // No pause since the chain was found: a chain that goes from now on finds this connection registered and drains it.
         let handle = self.worker.connections.register(chain.id);
-        let Ok((stream, tls)) = self.transport(&chain, raw).await else { return };
+        let Ok((stream, tls)) = self.transport(&chain, raw, &handle).await else { return };
         let sniffed = hello.and_then(|h| h.sni);
         let info = Arc::new(ConnectionInfo {
             local_address: local,
@@ -149,9 +149,22 @@ impl Connection {
         let worker = self.worker.clone();
         match &chain.filter {
             NetworkFilter::Http(hcm) => {
-                http::connection_manager::serve(worker, hcm.clone(), stream, info, handle).await;
+                http::connection_manager::serve(worker, hcm.clone(), stream, info.clone(), handle).await;
             }
-            NetworkFilter::Tcp(proxy) => tcp::serve(worker, proxy.clone(), stream, info, handle).await,
+            NetworkFilter::Tcp(proxy) => {
+                tcp::serve(worker, proxy.clone(), stream, info.clone(), handle).await;
+            }
+        }
+        if !self.listener.access_logs.is_empty() {
+            self.log(StreamInfo::new(info, None));
+        }
+    }
+
+    /// The listener's own access log: one line for each connection, at its end.
+    fn log(&self, mut info: StreamInfo) {
+        info.duration = self.accepted_at.elapsed();
+        for log in &self.listener.access_logs {
+            log.log(&info, &self.worker.logs);
         }
     }
 
@@ -218,11 +231,7 @@ impl Connection {
         let mut info = StreamInfo::new(Arc::new(connection), None);
         info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
         info.response_code_details = details::FILTER_CHAIN_NOT_FOUND;
-        info.connection_termination_details = Some(details::FILTER_CHAIN_NOT_FOUND);
-        info.duration = self.accepted_at.elapsed();
-        for log in &self.listener.access_logs {
-            log.log(&info, &self.worker.logs);
-        }
+        self.log(info);
     }
 
     /// Runs the transport socket's handshake within the chain's deadline.
@@ -230,6 +239,7 @@ impl Connection {
         &self,
         chain: &FilterChain,
         raw: RawStream,
+        handle: &ConnectionHandle,
     ) -> Result<(Stream, Option<TlsInfo>), Refused> {
         let tls = match &chain.transport {
             DownstreamTransport::Plaintext => return Ok((raw.into(), None)),
@@ -237,12 +247,19 @@ impl Connection {
         };
         let stats = &self.listener.stats;
         let handshake = tls.accept(raw, &stats.ssl);
-        let outcome = match chain.handshake_timeout {
-            Some(limit) => timeout(limit, handshake).await.map_err(|_| {
-                stats.downstream_cx_transport_socket_connect_timeout.inc();
-                Refused
-            })?,
-            None => handshake.await,
+        let in_time = async {
+            match chain.handshake_timeout {
+                Some(limit) => timeout(limit, handshake).await.map_err(|_| {
+                    stats.downstream_cx_transport_socket_connect_timeout.inc();
+                    Refused
+                }),
+                None => Ok(handshake.await),
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = in_time => outcome?,
+            // A client that never finishes its handshake must not hold up the end of a drain.
+            () = handle.closing() => return Err(Refused),
         };
         match outcome {
             Ok((stream, info)) => Ok((stream, Some(info))),

@@ -15,8 +15,6 @@ use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo};
 use crate::transport_socket::failure_reason;
 use crate::worker::{ConnectionHandle, Worker};
 
-/// `%CONNECTION_TERMINATION_DETAILS%`, as in Envoy.
-const IDLE_TIMEOUT: &str = "idle_timeout_on_tcp_session";
 const MAX_DURATION: &str = "max_downstream_connection_duration";
 
 /// Serves one connection until both sides have ended, or an error, a timeout or the end of the worker.
@@ -96,6 +94,8 @@ impl Session {
                     return Some(connected);
                 }
                 Err(ConnectError::Overflow) => {
+                    // The connection went to no host.
+                    self.info.upstream_host = None;
                     self.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
                     return None;
                 }
@@ -135,26 +135,16 @@ impl Session {
     fn ended(&mut self, end: CopyEnd, downstream: &Stream, upstream: &Stream) {
         match end {
             CopyEnd::Finished => {}
-            CopyEnd::Idle => {
-                self.proxy.stats.idle_timeout.inc();
-                self.info.connection_termination_details = Some(IDLE_TIMEOUT);
-            }
+            CopyEnd::Idle => self.proxy.stats.idle_timeout.inc(),
             CopyEnd::TooLong => self.too_long(),
-            CopyEnd::Downstream(_) => {
-                self.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-                upstream.reset_on_close();
-            }
+            CopyEnd::Downstream(_) => upstream.reset_on_close(),
             CopyEnd::Upstream(error) => {
-                self.info.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_TERMINATION);
-                self.info.upstream_transport_failure = upstream_reason(&error);
+                self.info.flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
+                self.info.upstream_transport_failure = failure_reason(&error);
                 downstream.reset_on_close();
             }
         }
     }
-}
-
-fn upstream_reason(error: &io::Error) -> Option<Arc<str>> {
-    failure_reason(error).or_else(|| Some(error.to_string().into()))
 }
 
 impl Drop for Session {

@@ -42,7 +42,7 @@ pub(crate) struct SendError {
 pub(crate) async fn connect_http1(
     cluster: &Cluster,
     stream: Stream,
-    guard: ConnectionGuard,
+    guard: impl Sized + 'static,
 ) -> Result<Http1Sender, Failure> {
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
     let (sender, connection) = http1::Builder::new()
@@ -136,10 +136,25 @@ impl Http2Sender {
     }
 }
 
+/// What it means that the request's body could not be read.
+fn downstream_failure(error: &hyper::Error) -> Failure {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<io::Error>() {
+            return match io.kind() {
+                io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Failure::DownstreamProtocol,
+                _ => Failure::Downstream,
+            };
+        }
+        source = cause.source();
+    }
+    Failure::Downstream
+}
+
 /// What an engine error on the upstream side means.
 pub(crate) fn failure(error: &hyper::Error) -> Failure {
     if error.is_user() {
-        return Failure::Downstream;
+        return downstream_failure(error);
     }
     if error.is_parse() {
         return Failure::Protocol;

@@ -17,6 +17,8 @@ pub(crate) struct Framing {
     /// Heads seen so far.
     heads: Cell<u64>,
     refused: Cell<Option<(u64, Refusal)>>,
+    /// Bytes of the last whole head.
+    head_bytes: Cell<usize>,
 }
 
 /// Why a head is refused.
@@ -57,6 +59,19 @@ impl Framing {
     /// What is wrong with the n-th request (1-based) of the connection.
     pub(crate) fn refusal(&self, request: u64) -> Option<Refusal> {
         self.refused.get().filter(|(n, _)| *n == request).map(|(_, refusal)| refusal)
+    }
+
+    /// What was found wrong with any request.
+    pub(crate) fn refused(&self) -> Option<Refusal> {
+        self.refused.get().map(|(_, refusal)| refusal)
+    }
+
+    /// Bytes of the present head, as far as it has come, or of the last one.
+    pub(crate) fn head_bytes(&self) -> usize {
+        match &*self.state.borrow() {
+            State::Head(seen) if !seen.is_empty() => seen.len(),
+            _ => self.head_bytes.get(),
+        }
     }
 
     /// Whether a head has begun that never ended.
@@ -142,6 +157,7 @@ impl Framing {
     /// Judges a whole head and says what follows it.
     fn head(&self, head: &[u8]) -> State {
         self.heads.set(self.heads.get() + 1);
+        self.head_bytes.set(head.len());
         match judge(head) {
             Ok(next) => next,
             Err(refusal) => {
@@ -177,6 +193,9 @@ fn judge(head: &[u8]) -> Result<State, Refusal> {
     if target.contains(&b'#') {
         let (status, details) = (StatusCode::BAD_REQUEST, details::PATH_NORMALIZATION_FAILED);
         return Err(Refusal { status, details, protocol_error: false });
+    }
+    if head.contains(&0) {
+        return Err(refuse(StatusCode::BAD_REQUEST, details::INVALID_CHARACTERS));
     }
     let mut length: Option<&[u8]> = None;
     let mut encoding: Option<&[u8]> = None;
@@ -260,6 +279,7 @@ mod tests {
                 "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
                 details::INVALID_TRANSFER_ENCODING,
             ),
+            ("GET / HTTP/1.1\r\nx: a\0b\r\n\r\n", details::INVALID_CHARACTERS),
             ("GET /a#b HTTP/1.1\r\n\r\n", details::PATH_NORMALIZATION_FAILED),
             ("GET /\u{e9} HTTP/1.1\r\n\r\n", details::HTTP1_CODEC_ERROR),
         ] {

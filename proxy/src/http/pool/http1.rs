@@ -17,11 +17,17 @@ use crate::http::error::{Failure, StreamError};
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     idle: RefCell<Vec<Connection>>,
-    /// Requests that wait because the circuit breaker allows no further connection.
-    waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
-    /// Connections that exist, idle or lent.
-    open: Rc<Cell<u32>>,
+    open: Rc<Open>,
     closed: Cell<bool>,
+}
+
+/// The connections that exist, idle, lent or being made, and who waits for one of them.
+#[derive(Debug, Default)]
+struct Open {
+    count: Cell<u32>,
+    /// Requests that wait because the circuit breaker allows no further connection. Each is given a connection that became free,
+    /// or its sender is dropped because a connection has gone: then it looks again.
+    waiting: RefCell<VecDeque<oneshot::Sender<Connection>>>,
 }
 
 #[derive(Debug)]
@@ -30,22 +36,25 @@ struct Connection {
     about: UpstreamConnection,
     requests: u32,
     idle_since: Instant,
-    _counted: OpenCount,
 }
 
+/// One of them, from the attempt to connect until the connection's task has ended.
 #[derive(Debug)]
-struct OpenCount(Rc<Cell<u32>>);
+struct OpenCount(Rc<Open>);
 
 impl OpenCount {
-    fn new(open: &Rc<Cell<u32>>) -> Self {
-        open.set(open.get() + 1);
+    fn new(open: &Rc<Open>) -> Self {
+        open.count.set(open.count.get() + 1);
         Self(open.clone())
     }
 }
 
 impl Drop for OpenCount {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.count.set(self.0.count.get() - 1);
+        // Requests that gave up are passed over: only one that is still there makes use of the place.
+        let next = || self.0.waiting.borrow_mut().pop_front();
+        while next().is_some_and(|waiter| waiter.is_closed()) {}
     }
 }
 
@@ -82,8 +91,8 @@ impl Lease {
             pool.stats.upstream_cx_max_requests.inc();
             return;
         }
-        let mut waiting = pool.http1.waiting.borrow_mut();
-        while let Some(waiter) = waiting.pop_front() {
+        let next = || pool.http1.open.waiting.borrow_mut().pop_front();
+        while let Some(waiter) = next() {
             match waiter.send(connection) {
                 Ok(()) => return,
                 // That request gave up meanwhile.
@@ -151,14 +160,22 @@ async fn new_or_freed(
 ) -> Result<Connection, StreamError> {
     let _pending = HostPool::pending(cluster, high_priority)?;
     loop {
-        let none_open = pool.http1.open.get() == 0;
+        let none_open = pool.http1.open.count.get() == 0;
         if none_open || cluster.circuit_breakers.connection_allowed(high_priority) {
             return connect(pool, cluster, high_priority, none_open).await;
         }
         cluster.stats.upstream_cx_overflow.inc();
-        let (waiter, freed) = oneshot::channel();
-        pool.http1.waiting.borrow_mut().push_back(waiter);
-        if let Ok(mut connection) = freed.await
+        // One that is idle but not ready (its request's body is still on its way) is as good as a freed one.
+        let idle = pool.http1.idle.borrow_mut().pop();
+        let connection = match idle {
+            Some(connection) => Some(connection),
+            None => {
+                let (waiter, freed) = oneshot::channel();
+                pool.http1.open.waiting.borrow_mut().push_back(waiter);
+                freed.await.ok()
+            }
+        };
+        if let Some(mut connection) = connection
             && connection.sender.ready().await
         {
             return Ok(connection);
@@ -175,7 +192,9 @@ async fn connect(
     let counted = OpenCount::new(&pool.http1.open);
     let connected = cluster::connect(cluster, &pool.host, high_priority, beyond_limit).await?;
     cluster.stats.upstream_cx_http1_total.inc();
-    let mut sender = codec::connect_http1(cluster, connected.stream, connected.guard).await?;
+    // The place in the circuit breaker is given back first: whoever is woken then must find it.
+    let guard = (connected.guard, counted);
+    let mut sender = codec::connect_http1(cluster, connected.stream, guard).await?;
     if !sender.ready().await {
         return Err(Failure::ConnectionTermination.into());
     }
@@ -184,6 +203,5 @@ async fn connect(
         about: UpstreamConnection { local_address: connected.local_address, tls: connected.tls },
         requests: 0,
         idle_since: Instant::now(),
-        _counted: counted,
     })
 }

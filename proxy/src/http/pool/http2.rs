@@ -19,8 +19,14 @@ pub(super) struct Pool {
     connections: RefCell<Vec<Rc<Connection>>>,
     /// A connection is being made.
     connecting: Cell<bool>,
+    /// The number of that attempt.
+    attempt: Cell<u64>,
     /// That attempt ended, well or not.
     connected: Notify,
+    /// The last attempt that failed: those who waited for it fail with it, instead of each trying in turn.
+    failed: RefCell<Option<(u64, StreamError)>>,
+    /// A stream ended: there is room, or its connection has gone.
+    room: Rc<Notify>,
     closed: Cell<bool>,
 }
 
@@ -31,6 +37,7 @@ struct Connection {
     streams: Cell<u32>,
     requests: Cell<u32>,
     idle_since: Cell<Instant>,
+    room: Rc<Notify>,
 }
 
 /// One stream, lent to one request.
@@ -72,6 +79,7 @@ impl Drop for Lease {
         if streams == 0 {
             self.connection.idle_since.set(Instant::now());
         }
+        self.connection.room.notify_one();
     }
 }
 
@@ -145,13 +153,30 @@ pub(super) async fn checkout(
             return Ok(lease);
         }
         if pool.http2.connecting.get() {
+            let attempt = pool.http2.attempt.get();
             pool.http2.connected.notified().await;
+            match &*pool.http2.failed.borrow() {
+                Some((failed, error)) if *failed == attempt => return Err(error.clone()),
+                _ => continue,
+            }
+        }
+        let none_open = pool.http2.connections.borrow().is_empty();
+        if !none_open && !cluster.circuit_breakers.connection_allowed(high_priority) {
+            cluster.stats.upstream_cx_overflow.inc();
+            pool.http2.room.notified().await;
             continue;
         }
         pool.http2.connecting.set(true);
+        let attempt = pool.http2.attempt.get() + 1;
+        pool.http2.attempt.set(attempt);
         let _attempt = Attempt(&pool.http2);
-        let none_open = pool.http2.connections.borrow().is_empty();
-        let connection = Rc::new(connect(pool, cluster, high_priority, none_open).await?);
+        let connection = match connect(pool, cluster, high_priority, none_open).await {
+            Ok(connection) => Rc::new(connection),
+            Err(error) => {
+                pool.http2.failed.replace(Some((attempt, error.clone())));
+                return Err(error);
+            }
+        };
         let lease = Lease::new(&connection);
         if !pool.http2.closed.get() {
             pool.http2.connections.borrow_mut().push(connection);
@@ -175,5 +200,6 @@ async fn connect(
         streams: Cell::new(0),
         requests: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
+        room: pool.http2.room.clone(),
     })
 }

@@ -1,0 +1,348 @@
+//! Whole exchanges: a worker with one listener, a scripted upstream, a client that speaks raw bytes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use http::{HeaderValue, StatusCode};
+
+use super::*;
+use crate::access_log::CapturePlan;
+use crate::cluster::{CircuitBreakers, Cluster, Thresholds};
+use crate::config::live::Live;
+use crate::listener::{FilterChain, FilterChains, NetworkFilter};
+use crate::route::{
+    Action, Clusters, DirectResponse, DomainIndex, PathMatcher, RequireTls, Route, RouteAction,
+    RouteConfiguration, RouteMatch, VirtualHost,
+};
+use crate::tcp::tests::{Running, Setup, cluster, read_to_end, wait_until};
+use crate::transport_socket::{DownstreamTransport, UpstreamTransport};
+
+const LOG: &str = "%REQ(:METHOD)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
+
+/// `/direct` answers "hello", all else goes to the cluster.
+fn manager(setup: &Setup, cluster: Arc<Cluster>, timeout: Option<Duration>) -> HttpConnectionManager {
+    let route = |prefix: &str, action| {
+        Arc::new(Route {
+            name: None,
+            matcher: RouteMatch {
+                path: PathMatcher::Prefix(prefix.into()),
+                case_sensitive: true,
+                headers: Vec::new(),
+                fraction_ppm: None,
+            },
+            action,
+        })
+    };
+    let direct =
+        DirectResponse { status: StatusCode::OK, body: "hello".into(), headers: http::HeaderMap::default() };
+    let forward = RouteAction {
+        clusters: Clusters::Single(Live::with("upstream", cluster)),
+        timeout,
+        expected_timeout: None,
+        idle_timeout: None,
+        cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
+        high_priority: false,
+    };
+    let routes = vec![route("/direct", Action::DirectResponse(direct)), route("/", Action::Route(forward))];
+    let virtual_host = VirtualHost::new("all".into(), vec!["*".into()], routes, RequireTls::None, 0);
+    HttpConnectionManager {
+        stat_prefix: "test".into(),
+        codec: CodecType::Auto,
+        stats: setup.stats.http("test"),
+        routes: RouteSource::Inline(Arc::new(RouteConfiguration {
+            name: "routes".into(),
+            domains: DomainIndex::build([["*"]]).unwrap(),
+            virtual_hosts: vec![Arc::new(virtual_host)],
+            ignore_port: false,
+            version: "".into(),
+        })),
+        access_logs: vec![setup.access_log(LOG)],
+        captures: CapturePlan::default(),
+        server_name: HeaderValue::from_static("envoy"),
+        server_header: ServerHeader::Overwrite,
+        use_remote_address: false,
+        skip_xff_append: false,
+        generate_request_id: false,
+        preserve_external_request_id: false,
+        always_set_request_id_in_response: false,
+        suppress_envoy_headers: true,
+        strip_host_port: None,
+        limits: StreamLimits {
+            request_timeout: None,
+            request_headers_timeout: None,
+            stream_idle_timeout: None,
+            idle_timeout: None,
+            max_connection_duration: None,
+            max_stream_duration: None,
+            max_requests_per_connection: 0,
+            max_request_headers_bytes: 60 << 10,
+            max_headers_count: 100,
+        },
+        http1: HttpOptions1 { allow_absolute_url: true, ..Default::default() },
+        http2: HttpOptions2 {
+            max_concurrent_streams: 100,
+            initial_stream_window_bytes: 1 << 20,
+            initial_connection_window_bytes: 1 << 20,
+        },
+        reporter: None,
+    }
+}
+
+fn run(setup: Setup, manager: HttpConnectionManager) -> Running {
+    let chain = Arc::new(FilterChain {
+        id: FilterChain::next_id(),
+        name: "only".into(),
+        transport: DownstreamTransport::Plaintext,
+        handshake_timeout: None,
+        filter: NetworkFilter::Http(Arc::new(manager)),
+        hash: 0,
+    });
+    let listener = setup.listener(FilterChains::build(Vec::new(), Some(chain)).unwrap());
+    setup.run(listener)
+}
+
+/// A proxy in front of this host, with default circuit breakers and no timeout.
+fn proxy_to(host: SocketAddr) -> Running {
+    let setup = Setup::new();
+    let cluster = cluster(&setup.stats, &[host], UpstreamTransport::Plaintext);
+    let manager = manager(&setup, cluster, None);
+    run(setup, manager)
+}
+
+/// Answers each request of each connection with these bytes and says what it received (head, and body of a chunked request).
+fn upstream(answer: &'static [u8], close: bool) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, received) = mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, seen) = (stream.unwrap(), seen.clone());
+            std::thread::spawn(move || {
+                let mut lines = BufReader::new(stream.try_clone().unwrap());
+                loop {
+                    let mut request = String::new();
+                    while !request.ends_with("\r\n\r\n") {
+                        if lines.read_line(&mut request).unwrap_or(0) == 0 {
+                            return;
+                        }
+                    }
+                    if request.contains("transfer-encoding: chunked") {
+                        while !request.ends_with("0\r\n\r\n") {
+                            lines.read_line(&mut request).unwrap();
+                        }
+                    }
+                    let _ = seen.send(request);
+                    let _ = stream.write_all(answer);
+                    if close {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, received)
+}
+
+const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// Sends bytes on a connection of their own and gives all that comes back.
+fn exchange(proxy: &Running, bytes: &[u8]) -> String {
+    let mut client = proxy.client();
+    client.write_all(bytes).unwrap();
+    String::from_utf8_lossy(&read_to_end(&mut client)).into_owned()
+}
+
+#[test]
+fn requests_that_wait_for_a_connection_wake_when_one_is_closed() {
+    let (host, _seen) = upstream(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", true);
+    let setup = Setup::new();
+    let mut cluster = cluster(&setup.stats, &[host], UpstreamTransport::Plaintext);
+    let one = Thresholds { max_connections: 1, ..Thresholds::default() };
+    Arc::get_mut(&mut cluster).unwrap().circuit_breakers =
+        CircuitBreakers::new(setup.stats.cluster("upstream"), one, one);
+    let manager = manager(&setup, cluster, None);
+    let proxy = run(setup, manager);
+    let clients: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut client = proxy.client();
+            client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+            client
+        })
+        .collect();
+    for mut client in clients {
+        assert!(read_to_end(&mut client).starts_with(b"HTTP/1.1 200"));
+    }
+    proxy.finish();
+}
+
+#[test]
+fn waiting_for_a_connection_counts_towards_the_timeout_of_a_request_with_a_body() {
+    // Accepts and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let setup = Setup::new();
+    let mut cluster = cluster(&setup.stats, &[silent.local_addr().unwrap()], UpstreamTransport::Plaintext);
+    let one = Thresholds { max_connections: 1, ..Thresholds::default() };
+    Arc::get_mut(&mut cluster).unwrap().circuit_breakers =
+        CircuitBreakers::new(setup.stats.cluster("upstream"), one, one);
+    let mut manager = manager(&setup, cluster, Some(Duration::from_millis(50)));
+    manager.limits.stream_idle_timeout = Some(Duration::from_secs(5));
+    let proxy = run(setup, manager);
+    // The first takes the connection, its body never ends: no timeout yet.
+    let mut first = proxy.client();
+    first.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx").unwrap();
+    let stats = proxy.stats.cluster("upstream");
+    wait_until("it has a connection", || stats.upstream_cx_http1_total.get() == 1);
+    let answer =
+        exchange(&proxy, b"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 1\r\n\r\nx");
+    assert!(answer.ends_with("upstream request timeout"), "{answer}");
+    assert_eq!(stats.upstream_cx_total.get(), 1);
+    drop(first);
+    proxy.finish();
+}
+
+#[test]
+fn a_response_with_trailers_is_complete() {
+    let (host, _seen) = upstream(
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-t\r\n\r\n3\r\nabc\r\n0\r\nx-t: 1\r\n\r\n",
+        false,
+    );
+    let proxy = proxy_to(host);
+    let answer = exchange(&proxy, b"GET / HTTP/1.1\r\nhost: a\r\nte: trailers\r\nconnection: close\r\n\r\n");
+    assert!(answer.ends_with("0\r\nx-t: 1\r\n\r\n"), "{answer}");
+    let stats = proxy.stats.clone();
+    assert_eq!(proxy.finish(), "GET 200 - via_upstream\n");
+    assert_eq!(stats.cluster("upstream").upstream_rq_active.get(), 0);
+}
+
+#[test]
+fn a_local_reply_to_head_has_no_body_and_is_complete() {
+    let proxy = proxy_to("127.0.0.1:1".parse().unwrap());
+    let answer = exchange(&proxy, b"HEAD /direct HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    assert!(answer.contains("content-length: 5\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+    assert_eq!(proxy.finish(), "HEAD 200 - direct_response\n");
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Opens HTTP/2 with one request whose header block is given, and reads the frames (kind, flags) of its stream until the last.
+fn http2_frames(proxy: &Running, block: &[u8]) -> Vec<(u8, u8)> {
+    let mut client = proxy.client();
+    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    client.write_all(&frame(4, 0, 0, &[])).unwrap();
+    client.write_all(&frame(1, 5, 1, block)).unwrap();
+    let mut frames = Vec::new();
+    loop {
+        let mut head = [0; 9];
+        client.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        client.read_exact(&mut payload).unwrap();
+        if head[8] == 1 {
+            frames.push((head[3], head[4]));
+            if head[3] == 3 || head[4] & 1 == 1 {
+                return frames;
+            }
+        }
+    }
+}
+
+/// A header field that is not indexed, with a new name.
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut field = vec![0, name.len() as u8];
+    field.extend(name.bytes());
+    field.push(value.len() as u8);
+    field.extend(value.bytes());
+    field
+}
+
+fn block(fields: &[(&str, &str)]) -> Vec<u8> {
+    fields.iter().flat_map(|(name, value)| field(name, value)).collect()
+}
+
+#[test]
+fn a_local_reply_to_head_over_http2_is_headers_only() {
+    let proxy = proxy_to("127.0.0.1:1".parse().unwrap());
+    let head = block(&[(":method", "HEAD"), (":path", "/direct"), (":scheme", "http"), (":authority", "a")]);
+    // HEADERS with END_HEADERS and END_STREAM, and no DATA.
+    assert_eq!(http2_frames(&proxy, &head), [(1, 5)]);
+    assert_eq!(proxy.finish(), "HEAD 200 - direct_response\n");
+}
+
+#[test]
+fn cookies_that_http2_split_arrive_as_one_header() {
+    let (host, seen) = upstream(EMPTY, false);
+    let proxy = proxy_to(host);
+    let request = block(&[
+        (":method", "GET"),
+        (":path", "/"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+    ]);
+    http2_frames(&proxy, &request);
+    let request = seen.recv().unwrap();
+    assert!(request.contains("cookie: a=1; b=2\r\n"), "{request}");
+    proxy.finish();
+}
+
+#[test]
+fn the_body_of_a_get_is_forwarded() {
+    let (host, seen) = upstream(EMPTY, false);
+    let proxy = proxy_to(host);
+    exchange(
+        &proxy,
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    );
+    let request = seen.recv().unwrap();
+    assert!(request.ends_with("\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), "{request}");
+    proxy.finish();
+}
+
+#[test]
+fn what_the_upstream_must_not_be_told() {
+    for (request, absent) in [
+        (&b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nexpect: 100-continue\r\n\r\n"[..], "expect"),
+        (b"GET http://me:secret@a/ HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n", "secret"),
+    ] {
+        let (host, seen) = upstream(EMPTY, false);
+        let proxy = proxy_to(host);
+        exchange(&proxy, request);
+        let request = seen.recv().unwrap();
+        assert!(request.contains("host: a\r\n") && !request.contains(absent), "{request}");
+        proxy.finish();
+    }
+}
+
+#[test]
+fn what_is_refused() {
+    for (request, log) in [
+        (
+            &b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close\r\n\r\n"[..],
+            "- 400 DPE http.invalid_authority",
+        ),
+        (b"GET / HTTP/1.1\r\nhost: a b\r\nconnection: close\r\n\r\n", "- 400 DPE http.invalid_authority"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close, host\r\n\r\n", "GET 400 - missing_host_header"),
+        (
+            b"GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n\r\n",
+            "GET 400 DPE http1.codec_error",
+        ),
+    ] {
+        let (host, _seen) = upstream(EMPTY, false);
+        let proxy = proxy_to(host);
+        let answer = exchange(&proxy, request);
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert_eq!(proxy.finish(), format!("{log}\n"));
+    }
+}
