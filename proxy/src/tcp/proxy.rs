@@ -1,6 +1,5 @@
 //! `tcp_proxy`: one downstream connection, one upstream connection, bytes between them.
 
-use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
