@@ -218,7 +218,9 @@ impl DownstreamConnection {
         let bad = |details| Refusal { protocol_error: true, ..refuse(StatusCode::BAD_REQUEST, details) };
         // First of all, so that nothing that is checked or added from here on can be taken away by a `connection` header.
         headers::remove_hop_by_hop(request.headers_mut());
-        headers::join_cookies(request.headers_mut());
+        if self.version == Version::Http2 {
+            headers::join_cookies(request.headers_mut());
+        }
         if self.version == Version::Http1 {
             if let Some(refusal) = self.framing.refusal(u64::from(self.requests.get())) {
                 return Err(refusal);
@@ -479,7 +481,8 @@ fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Response<Response
         stream.info.protocol = Some(http::Version::HTTP_11);
     }
     stream.connection.handle.drain();
-    local(stream, refusal.status, Bytes::new(), refusal.details)
+    let words = refusal.status.canonical_reason().filter(|_| refusal.protocol_error).unwrap_or_default();
+    local(stream, refusal.status, Bytes::from_static(words.as_bytes()), refusal.details)
 }
 
 fn redirected(

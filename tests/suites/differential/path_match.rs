@@ -3,6 +3,8 @@
 use outrigger_tests::differential::{Case, compare_cases};
 use serde_json::{Value, json};
 
+const FRAGMENT: &str = "the codec has cut the fragment off, so the log of the refused request lacks it";
+
 /// A route that answers with its own name.
 fn route(name: &str, condition: Value) -> Value {
     json!({"name": name, "match": condition, "direct_response": {"status": 200, "body": {"inline_string": name}}})
@@ -23,7 +25,9 @@ fn paths() {
         .paths(&[
             "/a", "/a/", "/a/b", "/ab", "/A", "/mixed/1", "/MIXED", "/q?x=1", "/q?x=12", "/", "/a?b=c",
             "/a#f",
-        ]),
+        ])
+        .deviates("default log 12", FRAGMENT)
+        .deviates("istio log 12", FRAGMENT),
         Case::routes(
             "path",
             json!([
@@ -72,7 +76,9 @@ fn paths() {
                 route("case", json!({"path_separated_prefix": "/Low", "case_sensitive": false})),
             ]),
         )
-        .paths(&["/api", "/api/", "/api/v1", "/apis", "/api?x=1", "/api#f", "/API", "/low/1", "/lower"]),
+        .paths(&["/api", "/api/", "/api/v1", "/apis", "/api?x=1", "/api#f", "/API", "/low/1", "/lower"])
+        .deviates("default log 6", FRAGMENT)
+        .deviates("istio log 6", FRAGMENT),
         Case::routes(
             "first match",
             json!([
