@@ -349,6 +349,11 @@ impl ConnectionHandle {
         self.idle_since.set(now);
     }
 
+    /// When the last request ended, or the connection began.
+    pub fn idle_since(&self) -> Instant {
+        self.idle_since.get()
+    }
+
     /// Requests in flight.
     pub fn streams(&self) -> u32 {
         self.streams.get()

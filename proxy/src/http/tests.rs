@@ -317,6 +317,38 @@ fn the_body_of_a_get_is_forwarded() {
 }
 
 #[test]
+fn the_headers_timeout_is_for_heads_that_have_begun() {
+    let (host, _seen) = upstream(EMPTY, false);
+    let setup = Setup::new();
+    let cluster = cluster(&setup.stats, &[host], UpstreamTransport::Plaintext);
+    let mut manager = manager(&setup, cluster, None);
+    manager.limits.request_headers_timeout = Some(Duration::from_millis(50));
+    let proxy = run(setup, manager);
+    let mut idle = proxy.client();
+    let mut answered = |last: &str| {
+        idle.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{last}\r\n").as_bytes()).unwrap();
+        let mut status = [0; 15];
+        idle.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200 OK");
+        let mut head = status.to_vec();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            idle.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+    };
+    answered("");
+    // Younger than the idle one, and ended before it is used again.
+    let mut slow = proxy.client();
+    slow.write_all(b"GET / HTTP/1.1\r\nhost").unwrap();
+    assert_eq!(read_to_end(&mut slow), b"");
+    answered("connection: close\r\n");
+    drop(idle);
+    assert_eq!(proxy.stats.http("test").downstream_rq_header_timeout.get(), 1);
+    proxy.finish();
+}
+
+#[test]
 fn what_the_upstream_must_not_be_told() {
     for (request, absent) in [
         (&b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nexpect: 100-continue\r\n\r\n"[..], "expect"),

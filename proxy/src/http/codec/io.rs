@@ -1,7 +1,9 @@
 //! The bytes of one HTTP connection: counted, and with what was read ahead put back in front.
 
+use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -39,11 +41,18 @@ pub(crate) struct Io {
     read_ahead: Bytes,
     stream: Stream,
     count: ByteCount,
+    received: Option<Rc<Cell<u64>>>,
 }
 
 impl Io {
     pub(crate) fn new(stream: Stream, read_ahead: Bytes, count: ByteCount) -> Self {
-        Self { read_ahead, stream, count }
+        Self { read_ahead, stream, count, received: None }
+    }
+
+    /// What the engine has taken so far is also counted here, in bytes.
+    pub(crate) fn received_into(mut self, received: Rc<Cell<u64>>) -> Self {
+        self.received = Some(received);
+        self
     }
 }
 
@@ -61,7 +70,11 @@ impl AsyncRead for Io {
             buf.put_slice(&self.read_ahead[..n]);
             self.read_ahead.advance(n);
         }
-        self.count.received().inc_by((buf.filled().len() - before) as u64);
+        let n = (buf.filled().len() - before) as u64;
+        self.count.received().inc_by(n);
+        if let Some(received) = &self.received {
+            received.set(received.get() + n);
+        }
         Poll::Ready(Ok(()))
     }
 }

@@ -1,16 +1,20 @@
 //! Downstream connections: HTTP/1 or HTTP/2 over a stream, each request handed to a service of the worker.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
+use tokio::time::{Sleep, sleep};
 
 use super::Incoming;
 use super::io::{ByteCount, Io};
@@ -82,14 +86,13 @@ pub(crate) async fn serve_http1<F>(
 where
     F: Future<Output = Response<ResponseBody>>,
 {
-    let io = TokioIo::new(Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone())));
+    let mut head = HeadWatch::new(handle, hcm.limits.request_headers_timeout);
+    let io = Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone()));
+    let io = TokioIo::new(io.received_into(head.received.clone()));
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(hcm.limits.max_request_headers_bytes as usize)
         .max_headers(hcm.limits.max_headers_count as usize);
-    if let Some(timeout) = hcm.limits.request_headers_timeout {
-        builder.timer(TokioTimer::new()).header_read_timeout(timeout);
-    }
     let service = service_fn(|request| {
         let response = service(request);
         async { Ok::<_, Infallible>(response.await) }
@@ -105,10 +108,52 @@ where
         if handle.is_killed() {
             return Poll::Ready(Ok(()));
         }
-        connection.as_mut().poll(cx)
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(|e| serve_error(&e))),
+            Poll::Pending => head.poll(cx, handle),
+        }
     })
     .await
-    .map_err(|e| serve_error(&e))
+}
+
+/// Whether a request's head is on its way, and since when. The engine's own timer would also end connections that are idle, and
+/// its graceful shutdown waits for a head that has begun, however long it takes.
+struct HeadWatch {
+    /// Bytes that the engine has taken.
+    received: Rc<Cell<u64>>,
+    /// `received` at the end of the last request; more than that is the beginning of the next one.
+    boundary: u64,
+    /// When the last request ended.
+    idle_since: Instant,
+    /// `request_headers_timeout`.
+    timeout: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl HeadWatch {
+    fn new(handle: &ConnectionHandle, timeout: Option<Duration>) -> Self {
+        let idle_since = handle.idle_since();
+        Self { received: Rc::default(), boundary: 0, idle_since, timeout, timer: None }
+    }
+
+    /// To be called when the engine has done what it could. Ready when the head is late, or the connection is to be closed.
+    fn poll(&mut self, cx: &mut Context<'_>, handle: &ConnectionHandle) -> Poll<Result<(), ServeError>> {
+        let idle_since = handle.idle_since();
+        if handle.streams() > 0 || idle_since != self.idle_since {
+            self.boundary = self.received.get();
+            self.idle_since = idle_since;
+            self.timer = None;
+        }
+        if self.received.get() == self.boundary {
+            return Poll::Pending;
+        }
+        if handle.is_closing() {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(timeout) = self.timeout else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        timer.as_mut().poll(cx).map(|()| Err(ServeError::HeaderTimeout))
+    }
 }
 
 /// Serves one HTTP/2 connection to its end. When `handle` drains, GOAWAY is sent and streams in flight finish.
