@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::*;
 use crate::access_log::CapturePlan;
-use crate::cluster::{CircuitBreakers, Cluster, Thresholds};
+use crate::cluster::{CircuitBreakers, Cluster, Thresholds, UpstreamProtocol};
 use crate::config::live::Live;
 use crate::listener::{FilterChain, FilterChains, NetworkFilter};
 use crate::route::{
@@ -346,6 +346,36 @@ fn the_headers_timeout_is_for_heads_that_have_begun() {
     drop(idle);
     assert_eq!(proxy.stats.http("test").downstream_rq_header_timeout.get(), 1);
     proxy.finish();
+}
+
+/// An HTTP/2 upstream that opens the connection and then only reads.
+fn silent_http2() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&frame(4, 0, 0, &[])).unwrap();
+        read_to_end(&mut stream);
+    });
+    address
+}
+
+#[test]
+fn a_client_that_leaves_in_its_body_is_not_held_against_an_http2_upstream() {
+    let setup = Setup::new();
+    let mut cluster = cluster(&setup.stats, &[silent_http2()], UpstreamTransport::Plaintext);
+    let settings = &mut Arc::get_mut(&mut cluster).unwrap().connection;
+    Arc::get_mut(settings).unwrap().protocol = UpstreamProtocol::Http2;
+    let manager = manager(&setup, cluster, None);
+    let proxy = run(setup, manager);
+    let mut client = proxy.client();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    read_to_end(&mut client);
+    drop(client);
+    let stats = proxy.stats.clone();
+    assert_eq!(proxy.finish(), "POST 400 DC downstream_remote_disconnect\n");
+    assert_eq!(stats.cluster("upstream").upstream_cx_protocol_error.get(), 0);
 }
 
 #[test]
