@@ -211,6 +211,8 @@ impl Connections {
             idle_since: Cell::new(now),
             idle_timeout: Cell::new(None),
             max_duration: Cell::new(None),
+            stall_timeout: Cell::new(None),
+            stalled_since: Cell::new(None),
             waker: RefCell::new(None),
             active: self.active.clone(),
         });
@@ -249,6 +251,10 @@ impl Connections {
             if c.max_duration.get().is_some_and(|limit| now.saturating_duration_since(c.opened) >= limit) {
                 c.advance(State::Draining);
             }
+            let stalled = c.stalled_since.get().map(|since| now.saturating_duration_since(since));
+            if c.stall_timeout.get().zip(stalled).is_some_and(|(limit, t)| t >= limit) {
+                c.advance(State::Killed);
+            }
         });
     }
 }
@@ -263,6 +269,9 @@ pub struct ConnectionHandle {
     idle_since: Cell<Instant>,
     idle_timeout: Cell<Option<Duration>>,
     max_duration: Cell<Option<Duration>>,
+    stall_timeout: Cell<Option<Duration>>,
+    /// Since when the client takes nothing of what is ready for it.
+    stalled_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
     active: Arc<AtomicUsize>,
 }
@@ -283,6 +292,18 @@ impl ConnectionHandle {
     pub fn limit(&self, idle_timeout: Option<Duration>, max_duration: Option<Duration>) {
         self.idle_timeout.set(idle_timeout);
         self.max_duration.set(max_duration);
+    }
+
+    /// Sets how long the client may take nothing of what is ready for it; the worker's tick enforces it.
+    pub fn limit_stall(&self, timeout: Option<Duration>) {
+        self.stall_timeout.set(timeout);
+    }
+
+    /// Bytes for the client could not be written now (or could again).
+    pub fn set_stalled(&self, stalled: bool) {
+        if stalled != self.stalled_since.get().is_some() {
+            self.stalled_since.set(stalled.then(Instant::now));
+        }
     }
 
     fn advance(&self, state: State) {

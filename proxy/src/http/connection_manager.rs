@@ -51,6 +51,8 @@ pub async fn serve(
 ) {
     let opened = Instant::now();
     handle.limit(hcm.limits.idle_timeout, hcm.limits.max_connection_duration);
+    // A stream cannot see its own timeout while the engine does not ask it for more, as the client takes nothing.
+    handle.limit_stall(hcm.limits.stream_idle_timeout);
     let detected = tokio::select! {
         detected = codec::detect(hcm.codec, info.tls.as_ref(), &mut stream) => detected,
         () = handle.closing() => return,

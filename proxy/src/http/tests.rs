@@ -379,6 +379,27 @@ fn a_client_that_leaves_in_its_body_is_not_held_against_an_http2_upstream() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_is_let_go_after_the_stream_idle_timeout() {
+    let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 33554432\r\n\r\n".to_vec();
+    answer.resize(answer.len() + (32 << 20), b'x');
+    let (host, _seen) = upstream(answer.leak(), false);
+    let setup = Setup::new();
+    let cluster = cluster(&setup.stats, &[host], UpstreamTransport::Plaintext);
+    let mut manager = manager(&setup, cluster, None);
+    manager.limits.stream_idle_timeout = Some(Duration::from_millis(500));
+    let proxy = run(setup, manager);
+    let mut client = proxy.client();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let stats = proxy.stats.clone();
+    let upstream_stats = stats.cluster("upstream");
+    wait_until("the response has begun", || upstream_stats.upstream_cx_rx_bytes_total.get() > 1 << 16);
+    // Waits until the connection has ended.
+    assert!(proxy.finish().starts_with("GET 200 "));
+    assert_eq!(stats.cluster("upstream").upstream_rq_active.get(), 0);
+    drop(client);
+}
+
+#[test]
 fn what_the_upstream_must_not_be_told() {
     for (request, absent) in [
         (&b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nexpect: 100-continue\r\n\r\n"[..], "expect"),

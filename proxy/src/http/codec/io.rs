@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::Stream;
 use crate::stats::{ClusterStats, Counter, HttpStats};
+use crate::worker::ConnectionHandle;
 
 /// Where the bytes are counted.
 #[derive(Debug, Clone)]
@@ -42,11 +43,26 @@ pub(crate) struct Io {
     stream: Stream,
     count: ByteCount,
     received: Option<Rc<Cell<u64>>>,
+    handle: Option<Rc<ConnectionHandle>>,
 }
 
 impl Io {
     pub(crate) fn new(stream: Stream, read_ahead: Bytes, count: ByteCount) -> Self {
-        Self { read_ahead, stream, count, received: None }
+        Self { read_ahead, stream, count, received: None, handle: None }
+    }
+
+    /// The peer is a client whose connection this is: it hears when the client takes nothing more.
+    pub(crate) fn of_client(mut self, handle: Rc<ConnectionHandle>) -> Self {
+        self.handle = Some(handle);
+        self
+    }
+
+    /// Takes note of whether the client takes what is written, which is what `written` says.
+    fn noted<T>(&self, written: Poll<T>) -> Poll<T> {
+        if let Some(handle) = &self.handle {
+            handle.set_stalled(written.is_pending());
+        }
+        written
     }
 
     /// What the engine has taken so far is also counted here, in bytes.
@@ -81,7 +97,8 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let n = ready!(self.noted(written))?;
         self.count.sent().inc_by(n as u64);
         Poll::Ready(Ok(n))
     }
@@ -91,7 +108,8 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let n = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let n = ready!(self.noted(written))?;
         self.count.sent().inc_by(n as u64);
         Poll::Ready(Ok(n))
     }

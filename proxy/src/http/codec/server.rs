@@ -80,7 +80,7 @@ pub(crate) async fn serve_http1<F>(
     stream: Stream,
     read_ahead: Bytes,
     hcm: &HttpConnectionManager,
-    handle: &ConnectionHandle,
+    handle: &Rc<ConnectionHandle>,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
@@ -88,7 +88,7 @@ where
 {
     let mut head = HeadWatch::new(handle, hcm.limits.request_headers_timeout);
     let io = Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone()));
-    let io = TokioIo::new(io.received_into(head.received.clone()));
+    let io = TokioIo::new(io.received_into(head.received.clone()).of_client(handle.clone()));
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(hcm.limits.max_request_headers_bytes as usize)
@@ -161,13 +161,14 @@ pub(crate) async fn serve_http2<F>(
     stream: Stream,
     read_ahead: Bytes,
     hcm: &HttpConnectionManager,
-    handle: &ConnectionHandle,
+    handle: &Rc<ConnectionHandle>,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
     F: Future<Output = Response<ResponseBody>> + 'static,
 {
-    let io = TokioIo::new(Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone())));
+    let io = Io::new(stream, read_ahead, ByteCount::Downstream(hcm.stats.clone()));
+    let io = TokioIo::new(io.of_client(handle.clone()));
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .max_concurrent_streams(hcm.http2.max_concurrent_streams)
