@@ -302,6 +302,10 @@ fn find_route(
     authority: &str,
     scheme: &str,
 ) -> Option<Found> {
+    // Only a `connect_matcher` takes CONNECT, and there is none: an empty prefix or a regex must not.
+    if request.method() == Method::CONNECT {
+        return None;
+    }
     let virtual_host = routes.virtual_host(authority)?;
     if virtual_host.require_tls != RequireTls::None && scheme != "https" {
         return Some(Found::RequiresTls);

@@ -51,7 +51,7 @@ fn manager(setup: &Setup, cluster: Arc<Cluster>, timeout: Option<Duration>) -> H
     let virtual_host = VirtualHost {
         name: "all".into(),
         domains: vec!["*".into()],
-        routes: vec![route("/direct", Action::DirectResponse(direct)), route("/", Action::Route(forward))],
+        routes: vec![route("/direct", Action::DirectResponse(direct)), route("", Action::Route(forward))],
         require_tls: RequireTls::None,
         hash: 0,
     };
@@ -412,6 +412,15 @@ fn what_the_upstream_must_not_be_told() {
         assert!(request.contains("host: a\r\n") && !request.contains(absent), "{request}");
         proxy.finish();
     }
+}
+
+#[test]
+fn connect_matches_no_ordinary_route() {
+    let (host, _seen) = upstream(EMPTY, false);
+    let proxy = proxy_to(host);
+    let answer = exchange(&proxy, b"CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\nconnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert_eq!(proxy.finish(), "CONNECT 404 NR route_not_found\n");
 }
 
 #[test]
