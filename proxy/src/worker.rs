@@ -219,6 +219,7 @@ impl Connections {
             idle_since: Cell::new(now),
             limits: OnceCell::new(),
             client_ended: Cell::new(false),
+            stalled_since: Cell::new(None),
             waker: RefCell::new(None),
             active: self.active.clone(),
         });
@@ -264,6 +265,10 @@ impl Connections {
             if limits.max_duration.is_some_and(|limit| open_for >= limit) && c.advance(State::Draining) {
                 limits.stats.downstream_cx_max_duration_reached.inc();
             }
+            let stalled = c.stalled_since.get().map(|since| now.saturating_duration_since(since));
+            if limits.stall_timeout.zip(stalled).is_some_and(|(limit, t)| t >= limit) {
+                c.advance(State::Killed);
+            }
         });
     }
 }
@@ -275,6 +280,8 @@ pub struct ConnectionLimits {
     pub idle_timeout: Option<Duration>,
     /// Since it was accepted; the request in flight then is the last one.
     pub max_duration: Option<Duration>,
+    /// How long the client may take nothing of what is ready for it.
+    pub stall_timeout: Option<Duration>,
     /// `downstream_cx_idle_timeout`, `downstream_cx_max_duration_reached`.
     pub stats: Arc<HttpStats>,
 }
@@ -289,6 +296,8 @@ pub struct ConnectionHandle {
     idle_since: Cell<Instant>,
     limits: OnceCell<ConnectionLimits>,
     client_ended: Cell<bool>,
+    /// Since when the client takes nothing of what is ready for it.
+    stalled_since: Cell<Option<Instant>>,
     waker: RefCell<Option<Waker>>,
     active: Arc<AtomicUsize>,
 }
@@ -308,6 +317,13 @@ impl ConnectionHandle {
     /// Sets the limits that the worker's tick enforces, once.
     pub fn limit(&self, limits: ConnectionLimits) {
         let _ = self.limits.set(limits);
+    }
+
+    /// Bytes for the client could not be written now (or could again).
+    pub fn set_stalled(&self, stalled: bool) {
+        if stalled != self.stalled_since.get().is_some() {
+            self.stalled_since.set(stalled.then(Instant::now));
+        }
     }
 
     /// Whether that is a change.
@@ -477,7 +493,12 @@ mod tests {
         let seconds = |s| Some(Duration::from_secs(s));
         let limited = |idle_timeout, max_duration| {
             let handle = connections.register(1);
-            handle.limit(ConnectionLimits { idle_timeout, max_duration, stats: stats.clone() });
+            handle.limit(ConnectionLimits {
+                idle_timeout,
+                max_duration,
+                stall_timeout: None,
+                stats: stats.clone(),
+            });
             handle
         };
         let (idle, busy, old) =

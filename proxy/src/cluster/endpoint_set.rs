@@ -78,35 +78,32 @@ impl EndpointSet {
         panic_percent: u32,
     ) -> Arc<EndpointSet> {
         type Key = (Address, Arc<str>, Option<Arc<str>>);
-        let mut kept: FxHashMap<Key, Arc<Host>> = previous
-            .into_iter()
-            .flat_map(EndpointSet::hosts)
-            .map(|h| ((h.address.clone(), h.hostname.clone(), h.workload.clone()), h.clone()))
-            .collect();
+        // Several endpoints may look alike: each keeps a host of its own.
+        let mut kept: FxHashMap<Key, Vec<Arc<Host>>> = FxHashMap::default();
+        for host in previous.into_iter().flat_map(EndpointSet::hosts) {
+            let key = (host.address.clone(), host.hostname.clone(), host.workload.clone());
+            kept.entry(key).or_default().push(host.clone());
+        }
         let mut priorities: Vec<Priority> = Vec::new();
         for spec in specs {
-            let host =
-                match kept.remove(&(spec.address.clone(), spec.hostname.clone(), spec.workload.clone())) {
-                    Some(host) => {
-                        host.weight.store(spec.weight.max(1), Ordering::Relaxed);
-                        host.eds_healthy.store(spec.healthy, Ordering::Relaxed);
-                        host
-                    }
-                    None => Arc::new(Host::new(
-                        spec.address,
-                        spec.hostname,
-                        spec.weight,
-                        spec.healthy,
-                        spec.workload,
-                    )),
-                };
+            let key = (spec.address.clone(), spec.hostname.clone(), spec.workload.clone());
+            let host = match kept.get_mut(&key).and_then(Vec::pop) {
+                Some(host) => {
+                    host.weight.store(spec.weight.max(1), Ordering::Relaxed);
+                    host.eds_healthy.store(spec.healthy, Ordering::Relaxed);
+                    host
+                }
+                None => {
+                    Arc::new(Host::new(spec.address, spec.hostname, spec.weight, spec.healthy, spec.workload))
+                }
+            };
             let at = spec.priority as usize;
             while priorities.len() <= at {
                 priorities.push(Priority { hosts: Vec::new() });
             }
             priorities[at].hosts.push(host);
         }
-        for gone in kept.values() {
+        for gone in kept.values().flatten() {
             gone.removed.store(true, Ordering::Relaxed);
         }
         let set = Arc::new(EndpointSet {
@@ -297,6 +294,16 @@ mod tests {
         assert_eq!(new.priorities[0].hosts[0].weight.load(Ordering::Relaxed), 3);
         assert!(old.priorities[0].hosts[0].removed.load(Ordering::Relaxed));
         assert!(!new.priorities[0].hosts[0].removed.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn hosts_that_look_alike_stay_too() {
+        let first = EndpointSet::build(None, vec![spec(1, 1), spec(1, 1)], 140, 50);
+        let second = EndpointSet::build(Some(&first), vec![spec(1, 1), spec(1, 1)], 140, 50);
+        let ids = |set: &EndpointSet| set.hosts().map(|h| h.id).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(ids(&first), ids(&second));
+        EndpointSet::build(Some(&second), vec![spec(1, 1)], 140, 50);
+        assert_eq!(second.hosts().filter(|h| h.removed.load(Ordering::Relaxed)).count(), 1);
     }
 
     #[test]

@@ -189,9 +189,36 @@ mod tests {
     }
 
     #[test]
-    fn ejection_time_grows_to_its_cap() {
-        let detection = OutlierDetection {
-            consecutive_5xx: 5,
+    fn a_lowered_threshold_holds_at_once() {
+        let stats = crate::stats::Stats::new();
+        let host = ([127, 0, 0, 1], 1).into();
+        let mut cluster = crate::tcp::tests::cluster(
+            &stats,
+            &[host],
+            crate::transport_socket::UpstreamTransport::Plaintext,
+        );
+        let (events, _main) = channel();
+        let detection = |consecutive_5xx| OutlierDetection {
+            max_ejection_percent: 100,
+            events: events.clone(),
+            ..detection(consecutive_5xx)
+        };
+        let Some(cluster) = Arc::get_mut(&mut cluster) else { return };
+        let Some(host) = super::super::lb::pick(cluster) else { return };
+        cluster.outlier = Some(Arc::new(detection(5)));
+        (0..4).for_each(|_| record(cluster, &host, 503));
+        // A success in between begins anew.
+        record(cluster, &host, 200);
+        (0..4).for_each(|_| record(cluster, &host, 503));
+        assert!(!host.ejected.load(Ordering::Relaxed));
+        cluster.outlier = Some(Arc::new(detection(3)));
+        record(cluster, &host, 503);
+        assert!(host.ejected.load(Ordering::Relaxed));
+    }
+
+    fn detection(consecutive_5xx: u32) -> OutlierDetection {
+        OutlierDetection {
+            consecutive_5xx,
             enforcing_consecutive_5xx: 100,
             interval: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(30),
@@ -200,7 +227,12 @@ mod tests {
             always_eject_one_host: false,
             ejected: Arc::default(),
             events: channel().0,
-        };
+        }
+    }
+
+    #[test]
+    fn ejection_time_grows_to_its_cap() {
+        let detection = detection(5);
         assert_eq!(ejection_time(&detection, 1), Duration::from_secs(30));
         assert_eq!(ejection_time(&detection, 3), Duration::from_secs(90));
         assert_eq!(ejection_time(&detection, 30), Duration::from_secs(300));

@@ -227,6 +227,11 @@ impl ActiveStream {
         self.connection.hcm.stats.downstream_rq_tx_reset.inc();
     }
 
+    /// Why the request's body could not be read.
+    pub(crate) fn request_failure(&self) -> Option<Failure> {
+        self.progress.as_ref()?.failed.get()
+    }
+
     /// Something moved.
     pub(crate) fn touch(&mut self) {
         if let Some(watch) = &mut self.watch

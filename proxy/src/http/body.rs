@@ -24,6 +24,8 @@ pub(crate) struct RequestProgress {
     pub(crate) asked: Cell<bool>,
     /// When the last byte had been received.
     pub(crate) complete: Cell<Option<Instant>>,
+    /// Why the body could not be read: the client's doing, whatever the upstream's side makes of it.
+    pub(crate) failed: Cell<Option<Failure>>,
 }
 
 /// The request's body.
@@ -44,6 +46,7 @@ impl RequestBody {
             last_activity: Cell::new(now),
             asked: Cell::new(false),
             complete: Cell::new(None),
+            failed: Cell::new(None),
         });
         (RequestBody::Incoming(incoming, progress.clone()), Some(progress))
     }
@@ -60,6 +63,9 @@ impl Body for RequestBody {
         let RequestBody::Incoming(incoming, progress) = self.get_mut() else { return Poll::Ready(None) };
         progress.asked.set(true);
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        if let Some(Err(error)) = &frame {
+            progress.failed.set(Some(codec::request_failure(error)));
+        }
         let now = Instant::now();
         progress.last_activity.set(now);
         if let Some(Ok(frame)) = &frame
@@ -175,7 +181,7 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let failure = codec::failure(&error);
+                let failure = this.stream.request_failure().unwrap_or_else(|| codec::failure(&error));
                 this.abort(failure)
             }
         }

@@ -55,6 +55,8 @@ pub async fn serve(
     handle.limit(ConnectionLimits {
         idle_timeout: hcm.limits.idle_timeout,
         max_duration: hcm.limits.max_connection_duration,
+        // A stream cannot see its own timeout while the engine does not ask it for more, as the client takes nothing.
+        stall_timeout: hcm.limits.stream_idle_timeout,
         stats: hcm.stats.clone(),
     });
     let detected = tokio::select! {
@@ -376,6 +378,10 @@ fn find_route(
     authority: &str,
     scheme: &str,
 ) -> Option<Found> {
+    // Only a `connect_matcher` takes CONNECT, and there is none: an empty prefix or a regex must not.
+    if request.method() == Method::CONNECT {
+        return None;
+    }
     let virtual_host = routes.virtual_host(authority)?;
     if virtual_host.require_tls != RequireTls::None && scheme != "https" {
         return Some(Found::RequiresTls);

@@ -12,7 +12,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::*;
 use crate::access_log::CapturePlan;
-use crate::cluster::{CircuitBreakers, Cluster, Thresholds};
+use crate::cluster::{CircuitBreakers, Cluster, Thresholds, UpstreamProtocol};
 use crate::config::live::Live;
 use crate::listener::{FilterChain, FilterChains, NetworkFilter};
 use crate::route::{
@@ -48,7 +48,7 @@ fn manager(setup: &Setup, cluster: Arc<Cluster>, timeout: Option<Duration>) -> H
         cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
         high_priority: false,
     };
-    let routes = vec![route("/direct", Action::DirectResponse(direct)), route("/", Action::Route(forward))];
+    let routes = vec![route("/direct", Action::DirectResponse(direct)), route("", Action::Route(forward))];
     let virtual_host = VirtualHost::new("all".into(), vec!["*".into()], routes, RequireTls::None, 0);
     HttpConnectionManager {
         stat_prefix: "test".into(),
@@ -311,6 +311,89 @@ fn the_body_of_a_get_is_forwarded() {
 }
 
 #[test]
+fn the_headers_timeout_is_for_heads_that_have_begun() {
+    let (host, _seen) = upstream(EMPTY, false);
+    let setup = Setup::new();
+    let cluster = cluster(&setup.stats, &[host], UpstreamTransport::Plaintext);
+    let mut manager = manager(&setup, cluster, None);
+    manager.limits.request_headers_timeout = Some(Duration::from_millis(50));
+    let proxy = run(setup, manager);
+    let mut idle = proxy.client();
+    let mut answered = |last: &str| {
+        idle.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{last}\r\n").as_bytes()).unwrap();
+        let mut status = [0; 15];
+        idle.read_exact(&mut status).unwrap();
+        assert_eq!(&status, b"HTTP/1.1 200 OK");
+        let mut head = status.to_vec();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            idle.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+    };
+    answered("");
+    // Younger than the idle one, and ended before it is used again.
+    let mut slow = proxy.client();
+    slow.write_all(b"GET / HTTP/1.1\r\nhost").unwrap();
+    assert_eq!(read_to_end(&mut slow), b"");
+    answered("connection: close\r\n");
+    drop(idle);
+    assert_eq!(proxy.stats.http("test").downstream_rq_header_timeout.get(), 1);
+    proxy.finish();
+}
+
+/// An HTTP/2 upstream that opens the connection and then only reads.
+fn silent_http2() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&frame(4, 0, 0, &[])).unwrap();
+        read_to_end(&mut stream);
+    });
+    address
+}
+
+#[test]
+fn a_client_that_leaves_in_its_body_is_not_held_against_an_http2_upstream() {
+    let setup = Setup::new();
+    let mut cluster = cluster(&setup.stats, &[silent_http2()], UpstreamTransport::Plaintext);
+    let settings = &mut Arc::get_mut(&mut cluster).unwrap().connection;
+    Arc::get_mut(settings).unwrap().protocol = UpstreamProtocol::Http2;
+    let manager = manager(&setup, cluster, None);
+    let proxy = run(setup, manager);
+    let mut client = proxy.client();
+    client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nx").unwrap();
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    read_to_end(&mut client);
+    drop(client);
+    let stats = proxy.stats.clone();
+    assert_eq!(proxy.finish(), "POST 0 DC downstream_remote_disconnect\n");
+    assert_eq!(stats.cluster("upstream").upstream_cx_protocol_error.get(), 0);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_let_go_after_the_stream_idle_timeout() {
+    let mut answer = b"HTTP/1.1 200 OK\r\ncontent-length: 33554432\r\n\r\n".to_vec();
+    answer.resize(answer.len() + (32 << 20), b'x');
+    let (host, _seen) = upstream(answer.leak(), false);
+    let setup = Setup::new();
+    let cluster = cluster(&setup.stats, &[host], UpstreamTransport::Plaintext);
+    let mut manager = manager(&setup, cluster, None);
+    manager.limits.stream_idle_timeout = Some(Duration::from_millis(500));
+    let proxy = run(setup, manager);
+    let mut client = proxy.client();
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let stats = proxy.stats.clone();
+    let upstream_stats = stats.cluster("upstream");
+    wait_until("the response has begun", || upstream_stats.upstream_cx_rx_bytes_total.get() > 1 << 16);
+    // Waits until the connection has ended.
+    assert!(proxy.finish().starts_with("GET 200 "));
+    assert_eq!(stats.cluster("upstream").upstream_rq_active.get(), 0);
+    drop(client);
+}
+
+#[test]
 fn what_the_upstream_must_not_be_told() {
     for (request, absent) in [
         (&b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nexpect: 100-continue\r\n\r\n"[..], "expect"),
@@ -323,6 +406,15 @@ fn what_the_upstream_must_not_be_told() {
         assert!(request.contains("host: a\r\n") && !request.contains(absent), "{request}");
         proxy.finish();
     }
+}
+
+#[test]
+fn connect_matches_no_ordinary_route() {
+    let (host, _seen) = upstream(EMPTY, false);
+    let proxy = proxy_to(host);
+    let answer = exchange(&proxy, b"CONNECT a:80 HTTP/1.1\r\nhost: a:80\r\nconnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    assert_eq!(proxy.finish(), "CONNECT 404 NR route_not_found\n");
 }
 
 #[test]

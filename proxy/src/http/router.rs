@@ -67,7 +67,8 @@ pub(crate) async fn forward(
                 }
                 _ => {
                     stream.lend(lease);
-                    return Err(failed(stream, &cluster, error.failure.into()));
+                    let failure = stream.request_failure().unwrap_or(error.failure);
+                    return Err(failed(stream, &cluster, failure.into()));
                 }
             },
         }

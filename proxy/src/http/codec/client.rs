@@ -137,7 +137,7 @@ impl Http2Sender {
 }
 
 /// What it means that the request's body could not be read.
-fn downstream_failure(error: &hyper::Error) -> Failure {
+pub(crate) fn request_failure(error: &hyper::Error) -> Failure {
     let mut source = error.source();
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<io::Error>() {
@@ -154,7 +154,7 @@ fn downstream_failure(error: &hyper::Error) -> Failure {
 /// What an engine error on the upstream side means.
 pub(crate) fn failure(error: &hyper::Error) -> Failure {
     if error.is_user() {
-        return downstream_failure(error);
+        return request_failure(error);
     }
     if error.is_parse() {
         return Failure::Protocol;

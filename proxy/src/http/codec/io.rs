@@ -57,6 +57,9 @@ impl Io {
     }
 
     fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Side::Downstream(_, handle, _) = &self.side {
+            handle.set_stalled(written.is_pending());
+        }
         match &written {
             Poll::Ready(Ok(n)) => self.side.sent().inc_by(*n as u64),
             Poll::Ready(Err(_)) => self.side.peer_has_ended(),

@@ -6,7 +6,9 @@ mod framing;
 mod io;
 mod server;
 
-pub(crate) use client::{Http1Sender, Http2Sender, SendError, connect_http1, connect_http2, failure};
+pub(crate) use client::{
+    Http1Sender, Http2Sender, SendError, connect_http1, connect_http2, failure, request_failure,
+};
 pub(crate) use framing::{Framing, Refusal};
 pub(crate) use server::{ServeError, Version, detect, serve_http1, serve_http2};
 

@@ -1,16 +1,18 @@
 //! Downstream connections: HTTP/1 or HTTP/2 over a stream, each request handed to a service of the worker.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
+use tokio::time::{Sleep, sleep};
 
 use super::Incoming;
 use super::framing::Framing;
@@ -92,10 +94,8 @@ where
     builder
         .max_header_size(hcm.limits.max_request_headers_bytes as usize)
         .max_headers(hcm.limits.max_headers_count as usize);
-    if let Some(timeout) = hcm.limits.request_headers_timeout {
-        builder.timer(TokioTimer::new()).header_read_timeout(timeout);
-    }
     let mut connection = pin!(builder.serve_connection(io, service_fn(service)));
+    let mut head = HeadWatch { timeout: hcm.limits.request_headers_timeout, timer: None };
     let mut closing = false;
     std::future::poll_fn(|cx| {
         handle.watch(cx);
@@ -106,10 +106,44 @@ where
         if handle.is_killed() {
             return Poll::Ready(Ok(()));
         }
-        connection.as_mut().poll(cx)
+        match connection.as_mut().poll(cx) {
+            Poll::Ready(Err(error)) if framing.is_in_head() && !error.is_parse() => {
+                Poll::Ready(Err(ServeError::Incomplete))
+            }
+            Poll::Ready(ended) => Poll::Ready(ended.map_err(|e| serve_error(&e))),
+            Poll::Pending => head.poll(cx, framing, handle),
+        }
     })
     .await
-    .map_err(|e| if framing.is_in_head() && !e.is_parse() { ServeError::Incomplete } else { serve_error(&e) })
+}
+
+/// Watches a head that has begun. The engine's own timer would also end connections that are idle, and its graceful shutdown waits
+/// for a head however long it takes.
+struct HeadWatch {
+    /// `request_headers_timeout`.
+    timeout: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl HeadWatch {
+    /// To be called when the engine has done what it could. Ready when the head is late, or the connection is to be closed.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        framing: &Framing,
+        handle: &ConnectionHandle,
+    ) -> Poll<Result<(), ServeError>> {
+        if !framing.is_in_head() {
+            self.timer = None;
+            return Poll::Pending;
+        }
+        if handle.is_closing() {
+            return Poll::Ready(Ok(()));
+        }
+        let Some(timeout) = self.timeout else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
+        timer.as_mut().poll(cx).map(|()| Err(ServeError::HeaderTimeout))
+    }
 }
 
 /// Serves one HTTP/2 connection to its end. When `handle` drains, GOAWAY is sent and streams in flight finish.
