@@ -471,12 +471,10 @@ pub(crate) struct LocalExecutor;
 
 impl<F> hyper::rt::Executor<F> for LocalExecutor
 where
-    F: Future + 'static,
+    F: Future<Output: 'static> + 'static,
 {
     fn execute(&self, future: F) {
-        spawn_local(async move {
-            future.await;
-        });
+        spawn_local(future);
     }
 }
 
