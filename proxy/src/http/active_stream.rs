@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Request, Version};
 
 use super::body::RequestProgress;
 use super::codec::Incoming;
-use super::connection_manager::DownstreamConnection;
+use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::local_reply;
 use super::pool::Lease;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::connection_manager::DownstreamConnection;
+use super::downstream::DownstreamConnection;
 use crate::mesh_peers::MeshPeers;
 use crate::stats::Reporter;
 use crate::stats::mesh::{MeshHandles, PeerLabels, RequestLabels, RequestProtocol};

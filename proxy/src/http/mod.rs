@@ -4,6 +4,7 @@ mod active_stream;
 mod body;
 mod codec;
 pub mod connection_manager;
+mod downstream;
 mod error;
 mod headers;
 mod local_reply;

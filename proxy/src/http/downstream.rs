@@ -1,0 +1,278 @@
+//! One downstream connection as its requests share it: what is checked and changed on every request, and what is counted.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{EXPECT, HOST};
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, StatusCode};
+
+use super::HttpConnectionManager;
+use super::body::RequestBody;
+use super::codec::{Framing, Refusal, Version};
+use super::headers::{self, X_FORWARDED_PROTO, X_REQUEST_ID};
+use super::mesh_metrics::MeshSeries;
+use crate::net::Address;
+use crate::stream_info::{ConnectionInfo, details};
+use crate::worker::{ConnectionHandle, Worker};
+
+/// One downstream connection; its streams share it.
+#[derive(Debug)]
+pub(crate) struct DownstreamConnection {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) hcm: Arc<HttpConnectionManager>,
+    pub(crate) info: Arc<ConnectionInfo>,
+    pub(crate) handle: Rc<ConnectionHandle>,
+    pub(crate) version: Version,
+    /// `http` or `https`: what the client speaks to us.
+    pub(crate) scheme: &'static str,
+    pub(crate) mesh: MeshSeries,
+    /// The last `host` value and its parsed form: clients repeat themselves.
+    pub(super) authority: RefCell<Option<(HeaderValue, Authority)>>,
+    pub(super) requests: Cell<u32>,
+    /// The raw heads of an HTTP/1 client.
+    pub(super) framing: Rc<Framing>,
+}
+
+impl DownstreamConnection {
+    /// Checks host and path, and brings both HTTP versions to one form: `host` header set, authority parsed.
+    pub(super) fn normalise(&self, request: &mut Request<RequestBody>) -> Result<Authority, Refusal> {
+        let hcm = &self.hcm;
+        let refuse = |status, details| Refusal { status, details, protocol_error: false };
+        let bad = |details| Refusal { protocol_error: true, ..refuse(StatusCode::BAD_REQUEST, details) };
+        // First of all, so that nothing that is checked or added from here on can be taken away by a `connection` header.
+        headers::remove_hop_by_hop(request.headers_mut());
+        if self.version == Version::Http2 {
+            headers::join_cookies(request.headers_mut());
+        }
+        if self.version == Version::Http1 {
+            if let Some(refusal) = self.framing.refusal(u64::from(self.requests.get())) {
+                return Err(refusal);
+            }
+            if request.version() < http::Version::HTTP_11 && !hcm.http1.accept_http_10 {
+                return Err(Refusal {
+                    protocol_error: true,
+                    ..refuse(StatusCode::UPGRADE_REQUIRED, details::LOW_VERSION)
+                });
+            }
+            // RFC 9112 section 3.2: one host field at most; and only CONNECT may name nothing but an authority.
+            let uri = request.uri();
+            let authority_form = uri.scheme().is_none() && uri.authority().is_some();
+            if authority_form && request.method() != Method::CONNECT {
+                return Err(bad(details::HTTP1_CODEC_ERROR));
+            }
+            if request.headers().get_all(HOST).iter().nth(1).is_some() {
+                return Err(bad(details::INVALID_AUTHORITY));
+            }
+        }
+        // HTTP/2's `:authority`, or the absolute form of HTTP/1, beats the host header.
+        if let Some(authority) = request.uri().authority()
+            && (self.version == Version::Http2
+                || hcm.http1.allow_absolute_url
+                || request.method() == Method::CONNECT)
+        {
+            let authority = authority.clone();
+            if let Some(host) = self.host_value(&authority) {
+                request.headers_mut().insert(HOST, host);
+            }
+            if self.version == Version::Http1
+                && let Some(path) = request.uri().path_and_query().cloned()
+            {
+                *request.uri_mut() = path.into();
+            }
+        }
+        if let (None, Some(default)) = (request.headers().get(HOST), &hcm.http1.default_host_for_http_10)
+            && request.version() < http::Version::HTTP_11
+        {
+            request.headers_mut().insert(HOST, default.clone());
+        }
+        let Some(host) = request.headers().get(HOST) else {
+            return Err(refuse(StatusCode::BAD_REQUEST, details::MISSING_HOST));
+        };
+        let mut authority = self.parsed_authority(host).ok_or(bad(details::INVALID_AUTHORITY))?;
+        if let Some(any_port) = hcm.strip_host_port
+            && request.method() != Method::CONNECT
+            && let Some(stripped) = without_port(&authority, &self.info.local_address, any_port)
+            && let Ok(host) = HeaderValue::from_str(stripped.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+            authority = stripped;
+        }
+        match request.uri().path() {
+            path if path.starts_with('/') => Ok(authority),
+            "" if request.method() == Method::CONNECT => Ok(authority),
+            "" => Err(refuse(StatusCode::NOT_FOUND, details::MISSING_PATH)),
+            _ => {
+                hcm.stats.downstream_rq_non_relative_path.inc();
+                Err(refuse(StatusCode::NOT_FOUND, details::ABSOLUTE_PATH))
+            }
+        }
+    }
+
+    fn parsed_authority(&self, host: &HeaderValue) -> Option<Authority> {
+        let mut cached = self.authority.borrow_mut();
+        if let Some((value, authority)) = &*cached
+            && value == host
+        {
+            return Some(authority.clone());
+        }
+        let authority = Authority::try_from(host.as_bytes()).ok()?;
+        *cached = Some((host.clone(), authority.clone()));
+        Some(authority)
+    }
+
+    fn host_value(&self, authority: &Authority) -> Option<HeaderValue> {
+        if let Some((value, cached)) = &*self.authority.borrow()
+            && cached == authority
+        {
+            return Some(value.clone());
+        }
+        // Credentials in an absolute-form target are not part of the host (RFC 9110 section 4.2.4).
+        let host = authority.as_str();
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+        HeaderValue::from_str(host).ok()
+    }
+
+    /// Hop-by-hop headers go; forwarding headers and the request id come. Returns the scheme.
+    pub(super) fn mutate_headers(&self, request: &mut Request<RequestBody>) -> &'static str {
+        let hcm = &self.hcm;
+        let headers = request.headers_mut();
+        headers::remove_internal(headers, hcm.use_remote_address);
+        // The engine has answered it, or will as soon as somebody asks for the body.
+        headers.remove(EXPECT);
+        if hcm.use_remote_address && !hcm.skip_xff_append {
+            headers::append_forwarded_for(headers, &self.info.peer_address);
+        }
+        let scheme = match headers.get(X_FORWARDED_PROTO) {
+            Some(proto) if !hcm.use_remote_address && proto == "https" => "https",
+            Some(proto) if !hcm.use_remote_address && proto == "http" => "http",
+            _ => {
+                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
+                self.scheme
+            }
+        };
+        if hcm.generate_request_id {
+            let keep = headers.contains_key(X_REQUEST_ID)
+                && (!hcm.use_remote_address || hcm.preserve_external_request_id);
+            if !keep {
+                headers.insert(X_REQUEST_ID, headers::new_request_id());
+            }
+        }
+        scheme
+    }
+
+    /// The request that reaches the connection's maximum is the last one.
+    pub(super) fn count_request(&self) {
+        let requests = self.requests.get().saturating_add(1);
+        self.requests.set(requests);
+        if requests == self.hcm.limits.max_requests_per_connection {
+            self.hcm.stats.downstream_cx_max_requests_reached.inc();
+            self.handle.drain();
+        }
+    }
+
+    /// The last response of an HTTP/1 connection says so.
+    pub(super) fn is_last_response(&self) -> bool {
+        self.version == Version::Http1 && self.handle.is_draining()
+    }
+}
+
+/// `strip_any_host_port`, or `strip_matching_host_port`: only the port that the connection came in on. `None`: it stays.
+fn without_port(authority: &Authority, local: &Address, any_port: bool) -> Option<Authority> {
+    let port = authority.port()?;
+    let matches = matches!(local, Address::Ip(ip) if ip.port() == port.as_u16());
+    if !any_port && !matches {
+        return None;
+    }
+    let host = authority.as_str().strip_suffix(port.as_str())?.strip_suffix(':')?;
+    Authority::try_from(host).ok()
+}
+
+/// `downstream_cx_*` of one connection.
+pub(super) struct CountedConnection {
+    hcm: Arc<HttpConnectionManager>,
+    version: Version,
+    tls: bool,
+    handle: Rc<ConnectionHandle>,
+    opened: Instant,
+}
+
+impl CountedConnection {
+    pub(super) fn new(
+        hcm: &Arc<HttpConnectionManager>,
+        version: Version,
+        tls: bool,
+        handle: &Rc<ConnectionHandle>,
+        opened: Instant,
+    ) -> Self {
+        let stats = &hcm.stats;
+        stats.downstream_cx_total.inc();
+        stats.downstream_cx_active.inc();
+        match version {
+            Version::Http1 => {
+                stats.downstream_cx_http1_total.inc();
+                stats.downstream_cx_http1_active.inc();
+            }
+            Version::Http2 => {
+                stats.downstream_cx_http2_total.inc();
+                stats.downstream_cx_http2_active.inc();
+            }
+        }
+        if tls {
+            stats.downstream_cx_ssl_total.inc();
+            stats.downstream_cx_ssl_active.inc();
+        }
+        Self { hcm: hcm.clone(), version, tls, handle: handle.clone(), opened }
+    }
+}
+
+impl Drop for CountedConnection {
+    fn drop(&mut self) {
+        let stats = &self.hcm.stats;
+        stats.downstream_cx_active.dec();
+        stats.downstream_cx_destroy.inc();
+        match self.version {
+            Version::Http1 => stats.downstream_cx_http1_active.dec(),
+            Version::Http2 => stats.downstream_cx_http2_active.dec(),
+        }
+        if self.tls {
+            stats.downstream_cx_ssl_active.dec();
+        }
+        if self.handle.is_client_ended() {
+            stats.downstream_cx_destroy_remote.inc();
+        } else {
+            stats.downstream_cx_destroy_local.inc();
+        }
+        if self.handle.streams() > 0 {
+            stats.downstream_cx_destroy_active_rq.inc();
+        }
+        stats.downstream_cx_length_ms.observe_duration(self.opened.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn ports_are_stripped_from_hosts() {
+        let local = Address::Ip(([127, 0, 0, 1], 8080).into());
+        let stripped = |host: &str, any_port| {
+            let authority = Authority::try_from(host).unwrap();
+            without_port(&authority, &local, any_port).map(|a| a.to_string())
+        };
+        for (host, any_port, expected) in [
+            ("a:8080", false, Some("a")),
+            ("a:80", false, None),
+            ("a:80", true, Some("a")),
+            ("[::1]:8080", false, Some("[::1]")),
+            ("[::1]", true, None),
+            ("a", true, None),
+        ] {
+            assert_eq!(stripped(host, any_port).as_deref(), expected, "{host} {any_port}");
+        }
+    }
+}
