@@ -144,6 +144,11 @@ impl EndpointSet {
         }
     }
 
+    /// Whether hosts take traffic even when none is healthy.
+    pub(super) fn panics_in_the_end(&self) -> bool {
+        self.panic_percent.load(Ordering::Relaxed) > 0
+    }
+
     /// Rebuilds the tables from the hosts' present health. Main only.
     pub fn refresh(&self) {
         let panic_percent = self.panic_percent.load(Ordering::Relaxed);

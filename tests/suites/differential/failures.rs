@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use outrigger_tests::differential::{Case, Target, View, World, compare_cases, hold};
-use outrigger_tests::{RawClient, bootstrap, wait};
+use outrigger_tests::{RawClient, bootstrap, client::get, wait};
 use serde_json::{Value, json};
 
 fn to(name: &'static str, cluster: &str) -> Case {
@@ -94,25 +94,42 @@ fn ejecting(world: &World, name: &str, more: Value) -> Value {
     bootstrap::cluster(name, &[world.up.addr()], settings)
 }
 
+/// Requests that fail three times in a row, and one more when the ejection is known everywhere. Envoy ejects on its main thread
+/// and tells its workers a moment later; ours ejects at once.
+fn one_more_when_ejected(target: &Target<'_>, view: &mut View, cluster: &str, paths: &[&str]) {
+    let mut client = RawClient::connect(target.addr).unwrap();
+    for path in paths {
+        view.add_answer(*path, &client.get("h", path));
+    }
+    let counted = format!("cluster.{cluster}.outlier_detection.ejections_active: 1");
+    let is_counted = || get(target.world.bootstrap.admin, "admin", "/stats").text().contains(&counted);
+    wait::until("the ejection", is_counted);
+    // Two more looks at main, so that what it told the workers before has arrived.
+    assert!(is_counted() && is_counted());
+    view.add_answer("when it is ejected", &client.get("h", "/ok"));
+    view.add_requests("upstream", &target.world.take_requests());
+}
+
+const THREE_IN_A_ROW: [&str; 6] = ["/503", "/503", "/ok", "/503", "/503", "/503"];
+
 #[test]
 fn ejection() {
-    let three_errors = ["/503", "/503", "/ok", "/503", "/503", "/503", "/ok"];
+    fn no_panic(world: &World, name: &str) -> Vec<Value> {
+        let never = json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}});
+        vec![ejecting(world, name, never)]
+    }
     compare_cases(&[
         to("no panic", "ejecting")
-            .clusters(|world| {
-                let never = json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}});
-                vec![ejecting(world, "ejecting", never)]
-            })
-            .paths(&three_errors),
+            .clusters(|world| no_panic(world, "ejecting"))
+            .drive(|target, view| one_more_when_ejected(target, view, "ejecting", &THREE_IN_A_ROW)),
         to("panic at 50 %", "panicking")
             .clusters(|world| vec![ejecting(world, "panicking", Value::Null)])
-            .paths(&three_errors),
-        to("resets count", "resetting")
-            .clusters(|world| {
-                let never = json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}});
-                vec![ejecting(world, "resetting", never)]
-            })
-            .paths(&["/reset", "/close", "/reset", "/ok"]),
+            .drive(|target, view| one_more_when_ejected(target, view, "panicking", &THREE_IN_A_ROW)),
+        to("resets count", "resetting").clusters(|world| no_panic(world, "resetting")).drive(
+            |target, view| {
+                one_more_when_ejected(target, view, "resetting", &["/reset", "/close", "/reset"]);
+            },
+        ),
     ]);
 }
 

@@ -40,7 +40,8 @@ pub struct World {
     /// The HTTP/2 upstream of the cluster `h2`.
     pub h2: Http2Upstream,
     refusing: RefusingAddr,
-    bootstrap: Bootstrap,
+    /// The file that both run; its admin address serves the one that runs now.
+    pub bootstrap: Bootstrap,
     listeners: Vec<SocketAddr>,
 }
 
