@@ -144,7 +144,6 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
             max_concurrent_streams: 1024,
             initial_stream_window_bytes: 1 << 16,
             initial_connection_window_bytes: 1 << 16,
-            buffer_limit_bytes: 1 << 20,
             source_address: None,
             tcp_keepalive: None,
         }),

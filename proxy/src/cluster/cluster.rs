@@ -51,8 +51,6 @@ pub struct ConnectionSettings {
     pub initial_stream_window_bytes: u32,
     /// `http2_protocol_options.initial_connection_window_size`, bytes.
     pub initial_connection_window_bytes: u32,
-    /// `per_connection_buffer_limit_bytes`, default 1 MiB.
-    pub buffer_limit_bytes: u32,
     /// `upstream_bind_config.source_address` (the cluster's, else the cluster manager's).
     pub source_address: Option<IpAddr>,
     /// `upstream_connection_options.tcp_keepalive`: idle seconds, interval seconds, probes.

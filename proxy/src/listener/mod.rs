@@ -35,8 +35,6 @@ pub struct Listener {
     pub listener_filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
     pub continue_on_timeout: bool,
-    /// `per_connection_buffer_limit_bytes`, default 1 MiB.
-    pub buffer_limit_bytes: u32,
     /// `tcp_backlog_size`.
     pub backlog: u32,
     /// `envoy_listener_*`.

@@ -65,7 +65,7 @@ pub fn compile_cluster(
         stats_matcher,
         eds_cluster_config,
         connect_timeout: _,
-        per_connection_buffer_limit_bytes: _,
+        per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout,
         lb_policy,
         load_assignment,
@@ -116,7 +116,7 @@ pub fn compile_cluster(
         connection_pool_per_downstream_connection, queuing_policies);
     // DNS settings of clusters that have no names to resolve; reports, extra statistics and preconnecting; without
     // active health checks a host that is removed is gone.
-    ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter,
+    ignored!(cx; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter,
         dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups,
         dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init, cleanup_interval,
         ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,

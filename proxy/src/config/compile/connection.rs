@@ -18,8 +18,6 @@ use crate::http::HttpOptions2;
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-pub(crate) const BUFFER_LIMIT_BYTES: u32 = 1024 * 1024;
-
 /// The one key of `typed_extension_protocol_options` that is known.
 const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -63,7 +61,6 @@ pub(crate) fn compile_connection(
         max_concurrent_streams: options.http2.max_concurrent_streams,
         initial_stream_window_bytes: options.http2.initial_stream_window_bytes,
         initial_connection_window_bytes: options.http2.initial_connection_window_bytes,
-        buffer_limit_bytes: values::uint32(&value.per_connection_buffer_limit_bytes, BUFFER_LIMIT_BYTES),
         source_address,
         tcp_keepalive,
     };
@@ -73,7 +70,6 @@ pub(crate) fn compile_connection(
 fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster) -> u64 {
     let part = cluster::Cluster {
         connect_timeout: value.connect_timeout,
-        per_connection_buffer_limit_bytes: value.per_connection_buffer_limit_bytes,
         max_requests_per_connection: value.max_requests_per_connection,
         common_http_protocol_options: value.common_http_protocol_options,
         http_protocol_options: value.http_protocol_options.clone(),

@@ -10,7 +10,6 @@ use outrigger_xds_api::wire::protobuf::value::Kind;
 use prost::Message;
 
 use super::access_log::compile_access_logs;
-use super::connection::BUFFER_LIMIT_BYTES;
 use super::cx::{CompileCx, Compiled, References, ignored, informational, unsupported};
 use super::http_connection_manager::compile_http_connection_manager;
 use super::tcp_proxy::compile_tcp_proxy;
@@ -102,7 +101,7 @@ pub fn compile_listener(
         cx.refuse("bind_to_port", "false is not supported");
     }
     // Each worker always has its own socket; there is no overload manager yet; the rest tunes sockets.
-    ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
+    ignored!(cx; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
         connection_balance_config, reuse_port, max_connections_to_accept_per_socket_event, ignore_global_conn_limit,
         bypass_overload_manager, tcp_keepalive);
     if !values::boolean(enable_reuse_port, true) {
@@ -159,7 +158,6 @@ pub fn compile_listener(
         inspect_tls: !inspect_tls?.is_empty(),
         listener_filters_timeout,
         continue_on_timeout: *continue_on_listener_filters_timeout,
-        buffer_limit_bytes: values::uint32(per_connection_buffer_limit_bytes, BUFFER_LIMIT_BYTES),
         backlog: values::uint32(tcp_backlog_size, BACKLOG),
         stats: cx.inputs.stats.listener(&stats_name),
         access_logs,
