@@ -284,7 +284,7 @@ fn compile_ads(cx: &mut CompileCx<'_>, value: &core::ApiConfigSource) -> Compile
     } = value;
     unsupported!(cx; cluster_names, config_validators);
     ignored!(cx; refresh_delay, request_timeout, rate_limit_settings);
-    // The node is always sent in the first message of a stream, and only there.
+    // The node is always sent in the first message of each resource type on a stream, and only there.
     informational!(set_node_on_first_message_only);
     resource_version(cx, "transport_api_version", *transport_api_version);
     if *api_type != core::api_config_source::ApiType::DeltaGrpc as i32 {
