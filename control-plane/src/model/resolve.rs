@@ -51,11 +51,16 @@ impl Registry {
                 continue;
             };
             for endpoint in &slice.endpoints {
+                let workload = self.workload_of(slice, endpoint).cloned();
+                // A slice may be told before its Pod. Whether it has a sidecar, and so how to reach it, is not known yet.
+                if endpoint.pod.is_some() && workload.is_none() {
+                    continue;
+                }
                 add(Endpoint {
                     ip: endpoint.address,
                     port: slice_port.number,
                     ready: endpoint.ready,
-                    workload: self.workload_of(slice, endpoint).cloned(),
+                    workload,
                 });
             }
         }

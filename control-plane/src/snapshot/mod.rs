@@ -5,6 +5,7 @@
 //! which proxy may need a push. The engine runs on one task of the control plane's runtime; readers run anywhere.
 
 mod engine;
+mod lanes;
 mod pods;
 mod publish;
 mod resource;

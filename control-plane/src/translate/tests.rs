@@ -343,6 +343,11 @@ ports: [{name: http, port: 8080}]
     let snapshot = snapshot_of(&[MESH, &outside.replace("127.1.0.3", "10.0.0.2")]);
     assert_eq!(endpoints(&snapshot, REVIEWS), ["10.0.0.1:8080"]);
     assert!(cluster(&snapshot, REVIEWS).transport_socket.is_none());
+    // A slice that is told before its Pod: nobody may take it for a Pod without a sidecar.
+    let early = slice.replace("name: reviews-v1-a}", "name: not-yet-known}");
+    let snapshot = snapshot_of(&[MESH, &early]);
+    assert_eq!(endpoints(&snapshot, REVIEWS), [""; 0]);
+    assert!(cluster(&snapshot, REVIEWS).transport_socket.is_some());
 }
 
 #[test]
