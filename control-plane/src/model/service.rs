@@ -16,6 +16,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Labels of the Pods behind it. Empty: no Pod, only EndpointSlices.
     pub selector: BTreeMap<String, String>,
+    /// The addresses that the cluster gave it; none for a headless one.
+    pub cluster_ips: Vec<IpAddr>,
     /// Where it was written.
     pub origin: Arc<Origin>,
 }
@@ -138,7 +140,13 @@ mod tests {
     #[test]
     fn an_empty_selector_selects_nothing() {
         let origin = crate::source::test_origin("Service", "a", "b");
-        let service = Service { name: Name::new("a", "b"), ports: vec![], selector: BTreeMap::new(), origin };
+        let service = Service {
+            name: Name::new("a", "b"),
+            ports: vec![],
+            selector: BTreeMap::new(),
+            cluster_ips: vec![],
+            origin,
+        };
         assert!(!service.selects(&BTreeMap::new()));
     }
 }

@@ -26,6 +26,7 @@ impl Snapshot {
             let scope = super::ProxyScope {
                 service_account: (*service_account).to_owned(),
                 ips: vec![*ip],
+                captured: false,
                 clusters: Arc::default(),
                 listeners: resources(Listener),
             };

@@ -11,7 +11,7 @@ use outrigger_xds_api::wire::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use outrigger_xds_api::wire::cluster::v3::{self as cluster, CircuitBreakers, Cluster};
-use outrigger_xds_api::wire::core::v3::Http2ProtocolOptions;
+use outrigger_xds_api::wire::core::v3::{Http2ProtocolOptions, TransportSocket};
 use outrigger_xds_api::wire::http_protocol_options::v3::HttpProtocolOptions;
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
@@ -92,6 +92,19 @@ pub(crate) fn black_hole() -> Output {
     };
     output.add(ResourceType::Cluster, names::BLACK_HOLE, wire.encode_to_vec());
     output
+}
+
+/// A cluster whose host is the address that a captured connection was meant for.
+pub(super) fn original_destination(name: &str, transport_socket: Option<TransportSocket>) -> Cluster {
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+        lb_policy: LbPolicy::ClusterProvided as i32,
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        circuit_breakers: Some(circuit_breakers(&ConnectionPool::default())),
+        transport_socket,
+        ..Cluster::default()
+    }
 }
 
 /// Encodes a cluster with the metadata of the Services that it belongs to.

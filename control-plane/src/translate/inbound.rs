@@ -21,6 +21,7 @@ use outrigger_xds_api::wire::listener::v3::{
 };
 use outrigger_xds_api::wire::route::v3::{RouteConfiguration, VirtualHost};
 use outrigger_xds_api::wire::tls_inspector::v3::TlsInspector;
+use prost::Message;
 
 use crate::model::{
     ConnectionPool, Finding, InboundPort, MeshSettings, MutualTlsMode, Name, Protocol, Workload,
@@ -66,6 +67,10 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
         let encoded = cluster::encode(&wire, services, &view.settings().cluster_domain);
         output.add(ResourceType::Cluster, &cluster_name, encoded);
     }
+    if workload.is_captured() {
+        let passthrough = cluster::original_destination(names::INBOUND_PASSTHROUGH, None);
+        output.add(ResourceType::Cluster, names::INBOUND_PASSTHROUGH, passthrough.encode_to_vec());
+    }
     output
 }
 
@@ -91,18 +96,21 @@ pub(super) fn listener(
     if chains.is_empty() {
         return None;
     }
-    let inspector = ListenerFilter {
-        name: "envoy.filters.listener.tls_inspector".to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
-        ..ListenerFilter::default()
-    };
     let name = "virtualInbound".to_owned();
     let mut listener = http::listener(name, ip, INBOUND_PORT, TrafficDirection::Inbound, chains);
-    listener.listener_filters = vec![inspector];
+    listener.listener_filters = vec![tls_inspector()];
     Some(listener)
 }
 
-fn mutual_tls_chain(settings: &MeshSettings, inbound: &InboundPort) -> FilterChain {
+pub(super) fn tls_inspector() -> ListenerFilter {
+    ListenerFilter {
+        name: "envoy.filters.listener.tls_inspector".to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
+        ..ListenerFilter::default()
+    }
+}
+
+pub(super) fn mutual_tls_chain(settings: &MeshSettings, inbound: &InboundPort) -> FilterChain {
     let sni = names::sni(&inbound.service.name, inbound.port.number, &settings.cluster_domain);
     let http = inbound.port.protocol.is_http();
     let alpn: &[&str] = if http { &["h2", "http/1.1"] } else { &[] };
@@ -152,7 +160,7 @@ fn targets<'a>(ports: impl Iterator<Item = &'a InboundPort>) -> usize {
 }
 
 /// All requests to one port.
-fn http_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
+pub(super) fn http_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
     let port = inbound.port.number;
     let host = VirtualHost {
         name: format!("inbound|http|{port}"),
@@ -190,7 +198,7 @@ fn connection_manager(
     http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes))
 }
 
-fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
+pub(super) fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
     let cluster = inbound_cluster(inbound.target);
     http::tcp_proxy(settings, cluster.clone(), cluster)
 }
@@ -201,7 +209,7 @@ fn protocol(ports: &[InboundPort]) -> Protocol {
 }
 
 /// Services that do not agree on what a port speaks.
-fn disagreements(ports: &[InboundPort]) -> Vec<Finding> {
+pub(super) fn disagreements(ports: &[InboundPort]) -> Vec<Finding> {
     let mut first: BTreeMap<u16, &InboundPort> = BTreeMap::new();
     let mut problems = Vec::new();
     for inbound in ports {

@@ -11,6 +11,28 @@ pub(super) const INBOUND_PORT: u16 = 15006;
 /// Ports that the sidecar itself listens on, so that no TCP listener can be bound there.
 pub(super) const SIDECAR_PORTS: [u16; 9] = [15000, 15001, 15004, 15006, 15008, 15020, 15021, 15053, 15090];
 
+/// Cluster of connections to addresses that the mesh does not know: they go where they were meant to, as they are.
+pub(super) const PASSTHROUGH: &str = "PassthroughCluster";
+
+/// Cluster of captured inbound connections to ports that no Service leads to.
+pub(super) const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+
+/// ALPN by which a sidecar says that it is one: the bytes inside are the application's own, of whatever protocol. (Istio's.)
+pub(super) const MESH_ALPN: &str = "istio";
+
+/// Ports of a captured Pod's sidecar that are never captured, so that whoever scrapes or probes them finds them.
+pub(super) const OPEN_PORTS: [u16; 3] = [15020, 15021, 15090];
+
+/// Cluster of connections to the addresses of Pods that run as one service account.
+pub(super) fn peer_cluster(namespace: &str, service_account: &str) -> String {
+    format!("{PASSTHROUGH}|{namespace}|{service_account}")
+}
+
+/// Route configuration of one Service's port, for clients that call it by its own address.
+pub(super) fn service_routes(service: &Name, port: u16, domain: &str) -> String {
+    format!("{}:{port}", fqdn(service, domain))
+}
+
 /// Cluster without endpoints.
 pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 

@@ -18,14 +18,20 @@ use prost::Message;
 use crate::model::{Finding, InboundPort, Name, Workload};
 use crate::translate::names::{OUTBOUND_PORT, SIDECAR_PORTS};
 use crate::translate::wire::ads;
-use crate::translate::{InputView, Output, http, inbound, names};
+use crate::translate::{InputView, Output, captured, http, inbound, names};
 
-/// All listeners of a workload, outbound and inbound.
+/// The listeners of a workload's own: outbound and inbound, or only inbound when its connections are captured.
 pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
     let Some(workload) = view.workload(name) else { return output };
     let Some(&ip) = workload.ips.first() else { return output };
     let inbound_ports = view.inbound_ports(workload);
+    if workload.is_captured() {
+        for listener in captured::inbound_listeners(view, workload, &inbound_ports, &mut output.problems) {
+            output.add(ResourceType::Listener, &listener.name, listener.encode_to_vec());
+        }
+        return output;
+    }
     let mut listeners = vec![http_listener(view, ip)];
     listeners.extend(tcp_listeners(view, workload, ip, &inbound_ports, &mut output.problems));
     listeners.extend(inbound::listener(view, workload, ip, &inbound_ports, &mut output.problems));

@@ -1,6 +1,7 @@
 //! Structure of the resources, seen as a proxy sees them: through a snapshot.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod captured;
 mod inbound;
 mod outbound;
 mod routes;
