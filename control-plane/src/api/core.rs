@@ -83,7 +83,7 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
         if ports.iter().any(|other: &ServicePort| other.number == port.port) {
             return Err(Refusal::new(format!("{field}.port"), format!("port {} is there twice", port.port)));
         }
-        let protocol = Protocol::of(port.app_protocol.as_deref(), &name);
+        let protocol = Protocol::of(port.app_protocol.as_deref(), &name, port.port);
         ports.push(ServicePort { name, number: port.port, target, protocol });
     }
     Ok(Some(Service {

@@ -24,7 +24,7 @@ pub enum Input {
     ServiceList,
     /// The Service of this name, or that there is none.
     Service(Name),
-    /// Which ports of which Services are TCP.
+    /// Which ports of which Services may be TCP.
     TcpPorts,
     /// The endpoints of the Service of this name, with their workloads.
     Endpoints(Name),
@@ -451,7 +451,7 @@ fn captured(workload: Option<&Workload>) -> Option<(&[IpAddr], &str, &BTreeMap<S
     Some((&workload.ips, &workload.service_account, &workload.labels))
 }
 
-fn tcp_ports(service: Option<&Service>) -> Vec<u16> {
+fn tcp_ports(service: Option<&Service>) -> Vec<(u16, Protocol)> {
     let ports = service.map_or(&[][..], |service| &service.ports);
-    ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect()
+    ports.iter().filter(|port| port.protocol.may_be_tcp()).map(|port| (port.number, port.protocol)).collect()
 }

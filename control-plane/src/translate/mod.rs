@@ -9,6 +9,7 @@
 //! | type | name | one for each |
 //! |---|---|---|
 //! | Cluster, ClusterLoadAssignment | `outbound\|PORT\|\|FQDN` | Service port |
+//! | Cluster | `outbound\|PORT\|tcp\|FQDN` | Service port whose protocol is detected, for what is not HTTP |
 //! | Cluster | `inbound\|TARGETPORT\|\|` | port of a workload |
 //! | Cluster | `BlackHoleCluster` | mesh: where the share of a missing backend goes |
 //! | RouteConfiguration | `15001` | namespace of clients in explicit mode |
@@ -32,6 +33,7 @@ mod access_log;
 mod captured;
 mod check;
 mod cluster;
+mod detect;
 mod endpoints;
 mod http;
 mod inbound;

@@ -1,6 +1,6 @@
 //! Names of resources and hosts: Istio's.
 
-use crate::model::Name;
+use crate::model::{Name, Protocol, ServicePort};
 
 /// Port of the outbound HTTP listener, and name of its route configuration.
 pub(super) const OUTBOUND_PORT: u16 = 15001;
@@ -19,6 +19,9 @@ pub(super) const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 
 /// ALPN by which a sidecar says that it is one: the bytes inside are the application's own, of whatever protocol. (Istio's.)
 pub(super) const MESH_ALPN: &str = "istio";
+
+/// ALPN by which a sidecar says that it has found the bytes inside to be HTTP, of either version.
+pub(super) const DETECTED_HTTP_ALPN: &str = "istio-http";
 
 /// Ports of a captured Pod's sidecar that are never captured, so that whoever scrapes or probes them finds them.
 pub(super) const OPEN_PORTS: [u16; 3] = [15020, 15021, 15090];
@@ -44,6 +47,14 @@ pub(super) fn fqdn(service: &Name, domain: &str) -> String {
 /// Cluster of a Service's port, for its clients.
 pub(super) fn outbound_cluster(service: &Name, port: u16, domain: &str) -> String {
     format!("outbound|{port}||{}", fqdn(service, domain))
+}
+
+/// Cluster of a Service's port for what is not HTTP: the same one, except where the protocol is detected.
+pub(super) fn outbound_tcp_cluster(service: &Name, port: &ServicePort, domain: &str) -> String {
+    match port.protocol {
+        Protocol::Detect => format!("outbound|{}|tcp|{}", port.number, fqdn(service, domain)),
+        _ => outbound_cluster(service, port.number, domain),
+    }
 }
 
 /// Cluster of a workload's own port.

@@ -81,7 +81,7 @@ fn taker(view: &InputView<'_>, endpoint: &Endpoint, port: &ServicePort) -> Taker
     match &endpoint.workload {
         Some(workload) if workload.sidecar => match view.mutual_tls_mode(workload, endpoint.port) {
             MutualTlsMode::Permissive | MutualTlsMode::Strict => Taker::SidecarMutualTls,
-            MutualTlsMode::Disable if port.protocol.is_http() && !workload.is_captured() => {
+            MutualTlsMode::Disable if port.protocol.may_be_http() && !workload.is_captured() => {
                 Taker::SidecarPlaintext
             }
             MutualTlsMode::Disable => Taker::Application,

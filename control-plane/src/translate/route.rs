@@ -42,7 +42,7 @@ pub(crate) fn route_configurations(view: &InputView<'_>, namespace: &str) -> Out
     let mut by_name = Vec::new();
     for name in view.service_names() {
         let Some(service) = view.service(name) else { continue };
-        for port in service.ports.iter().filter(|port| port.protocol.is_http()) {
+        for port in service.ports.iter().filter(|port| port.protocol.may_be_http()) {
             let mut host = VirtualHost {
                 name: names::service_routes(name, port.number, domain),
                 domains: domains(name, port.number, namespace, domain),

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod captured;
+mod detect;
 mod inbound;
 mod outbound;
 mod routes;

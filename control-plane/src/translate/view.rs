@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    Endpoint, HttpRoute, InboundPort, Input, MeshSettings, MutualTlsMode, Name, Protocol, Registry, Service,
+    Endpoint, HttpRoute, InboundPort, Input, MeshSettings, MutualTlsMode, Name, Registry, Service,
     ServicePort, TrafficPolicy, Workload,
 };
 
@@ -56,12 +56,12 @@ impl<'a> InputView<'a> {
         self.registry.service_at(ip)
     }
 
-    /// Every TCP port of every Service, sorted by Service.
-    pub fn tcp_ports(&self) -> impl Iterator<Item = (&'a Name, u16)> + use<'a> {
+    /// Every port of every Service that may be TCP, sorted by Service.
+    pub fn tcp_ports(&self) -> impl Iterator<Item = (&'a Name, &'a ServicePort)> + use<'a> {
         self.note(Input::TcpPorts);
         self.registry.services().flat_map(|service| {
-            let ports = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-            ports.map(|port| (&service.name, port.number))
+            let ports = service.ports.iter().filter(|port| port.protocol.may_be_tcp());
+            ports.map(|port| (&service.name, port))
         })
     }
 

@@ -40,6 +40,7 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                     "[{name: http, port: 80, targetPort: web}, {name: db, port: 6379}]",
                     "[{name: grpc, port: 80, targetPort: 8080}]",
                     "[{name: tcp, port: 80}]",
+                    "[{name: any, port: 80, targetPort: 8080}]",
                 ],
             );
             let address = pick(random, &["None", "10.0.0.1", "10.0.0.2", "'fd00::1'"]);

@@ -8,19 +8,16 @@
 //! | a port that a Service leads to | anything else, unless STRICT | to that port; foreign TLS stays as it is |
 //! | any other port | the same two ways | to that port, byte by byte |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use outrigger_xds_api::wire::core::v3::TrafficDirection;
-use outrigger_xds_api::wire::extensions::filters::listener::original_dst::v3::OriginalDst;
-use outrigger_xds_api::wire::listener::v3::{
-    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, listener_filter,
-};
+use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 
 use super::Family;
-use crate::model::{Finding, InboundPort, MutualTlsMode, Workload};
+use crate::model::{Finding, InboundPort, MutualTlsMode, Protocol, Workload};
 use crate::translate::names::{BLACK_HOLE, INBOUND_PASSTHROUGH, INBOUND_PORT, MESH_ALPN};
-use crate::translate::wire::{any, number};
-use crate::translate::{InputView, http, inbound, tls};
+use crate::translate::wire::number;
+use crate::translate::{InputView, detect, http, inbound, tls};
 
 /// The inbound listeners of a captured workload: one for each family that it has an address of.
 pub(in crate::translate) fn inbound_listeners(
@@ -31,25 +28,26 @@ pub(in crate::translate) fn inbound_listeners(
 ) -> Vec<Listener> {
     problems.extend(inbound::disagreements(ports));
     let chains = chains(view, workload, ports);
+    let detected: BTreeSet<u16> = ports
+        .iter()
+        .filter(|inbound| inbound.port.protocol == Protocol::Detect)
+        .map(|inbound| inbound.target)
+        .collect();
     let families = Family::ALL.into_iter().filter(|family| workload.ips.iter().any(|ip| family.has(ip)));
     families
         .map(|family| {
             let name = family.named("virtualInbound");
             let (ip, inbound) = (family.any_address(), TrafficDirection::Inbound);
             let mut listener = http::listener(name, ip, INBOUND_PORT, inbound, chains.clone());
-            listener.listener_filters = vec![original_destination(), inbound::tls_inspector()];
+            listener.listener_filters = vec![detect::original_destination(), detect::tls_inspector()];
+            if !detected.is_empty() {
+                listener.listener_filters.push(detect::http_inspector_at(detected.iter().copied()));
+            }
+            // A client in plaintext may wait for the server to speak.
+            detect::limit(&mut listener);
             listener
         })
         .collect()
-}
-
-/// The address that was called picks the filter chain.
-fn original_destination() -> ListenerFilter {
-    ListenerFilter {
-        name: "envoy.filters.listener.original_dst".to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&OriginalDst::default()))),
-        ..ListenerFilter::default()
-    }
 }
 
 fn chains(view: &InputView<'_>, workload: &Workload, ports: &[InboundPort]) -> Vec<FilterChain> {
@@ -60,35 +58,42 @@ fn chains(view: &InputView<'_>, workload: &Workload, ports: &[InboundPort]) -> V
     for inbound in ports {
         targets.entry(inbound.target).or_insert(inbound);
         if view.mutual_tls_mode(workload, inbound.target) != MutualTlsMode::Disable {
-            let mut chain = inbound::mutual_tls_chain(settings, inbound);
-            chain.filter_chain_match.get_or_insert_default().destination_port = number(INBOUND_PORT.into());
-            chains.push(chain);
+            for mut chain in inbound::mutual_tls_chains(settings, inbound) {
+                let matched = chain.filter_chain_match.get_or_insert_default();
+                matched.destination_port = number(INBOUND_PORT.into());
+                chains.push(chain);
+            }
         }
     }
     chains.push(plain("uncaptured".into(), Some(INBOUND_PORT), "", tcp(BLACK_HOLE)));
     for (&port, inbound) in &targets {
         let mode = view.mutual_tls_mode(workload, port);
-        let is_http = inbound.port.protocol.is_http();
-        let filter = || match is_http {
-            true => inbound::http_filter(settings, inbound),
-            false => inbound::tcp_filter(settings, inbound),
-        };
+        let to_http = || inbound::http_filter(settings, inbound);
+        let to_tcp = || inbound::tcp_filter(settings, inbound);
+        // The peer's sidecar knows only the address, so it passes on whatever its client says. What that is can be seen
+        // only before TLS: where nothing is declared it stays bytes.
+        let inside = || if inbound.port.protocol.may_be_tcp() { to_tcp() } else { to_http() };
         if mode != MutualTlsMode::Disable {
-            chains.push(mutual_tls(&settings.trust_domain, Some(port), filter()));
+            chains.push(mutual_tls(&settings.trust_domain, Some(port), inside()));
         }
         if mode == MutualTlsMode::Strict {
             continue;
         }
         // An application that has TLS of its own keeps it.
-        if is_http {
-            chains.push(plain(
-                format!("{port}-tls"),
-                Some(port),
-                "tls",
-                inbound::tcp_filter(settings, inbound),
-            ));
+        match inbound.port.protocol {
+            Protocol::Http | Protocol::Http2 => {
+                chains.push(plain(format!("{port}-tls"), Some(port), "tls", to_tcp()));
+                chains.push(plain(port.to_string(), Some(port), "", to_http()));
+            }
+            Protocol::Tcp => chains.push(plain(port.to_string(), Some(port), "", to_tcp())),
+            Protocol::Detect => {
+                let mut http = plain(format!("{port}-http"), Some(port), "", to_http());
+                let matched = http.filter_chain_match.get_or_insert_default();
+                matched.application_protocols = detect::http_protocols();
+                chains.push(http);
+                chains.push(plain(port.to_string(), Some(port), "", to_tcp()));
+            }
         }
-        chains.push(plain(port.to_string(), Some(port), "", filter()));
     }
     let mode = view.mutual_tls_mode(workload, 0);
     if mode != MutualTlsMode::Disable {

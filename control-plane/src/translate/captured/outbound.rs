@@ -9,14 +9,14 @@ use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::{CidrRange, TrafficDirection};
 use outrigger_xds_api::wire::http_connection_manager::v3::Rds;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
-use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
+use outrigger_xds_api::wire::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use outrigger_xds_api::wire::protobuf::BoolValue;
 use prost::Message;
 
 use super::Family;
-use crate::model::{Finding, MutualTlsMode, Name, ServicePort, UnknownDestinations, Workload};
+use crate::model::{Finding, MutualTlsMode, Name, Protocol, ServicePort, UnknownDestinations, Workload};
 use crate::translate::wire::{ads, number};
-use crate::translate::{InputView, Output, cluster, http, names, tls};
+use crate::translate::{InputView, Output, cluster, detect, http, names, tls};
 
 /// The listeners of a Service's cluster IPs of one family.
 pub(crate) fn service_listeners(view: &InputView<'_>, name: &Name, family: Family) -> Output {
@@ -31,28 +31,47 @@ pub(crate) fn service_listeners(view: &InputView<'_>, name: &Name, family: Famil
             continue;
         }
         for port in &service.ports {
-            let chain = FilterChain { filters: vec![to_service(view, name, port)], ..FilterChain::default() };
+            let chains = to_service(view, name, port);
             let listener_name = format!("{ip}_{}", port.number);
             let outbound = TrafficDirection::Outbound;
-            let mut listener = http::listener(listener_name.clone(), *ip, port.number, outbound, vec![chain]);
+            let mut listener = http::listener(listener_name.clone(), *ip, port.number, outbound, chains);
             listener.bind_to_port = Some(BoolValue { value: false });
+            if port.protocol == Protocol::Detect {
+                listener.listener_filters = vec![detect::http_inspector()];
+                detect::limit(&mut listener);
+            }
             output.add(ResourceType::Listener, &listener_name, listener.encode_to_vec());
         }
     }
     output
 }
 
-fn to_service(view: &InputView<'_>, name: &Name, port: &ServicePort) -> Filter {
+/// The filter chains for a Service's port.
+fn to_service(view: &InputView<'_>, name: &Name, port: &ServicePort) -> Vec<FilterChain> {
     let settings = view.settings();
     let domain = &settings.cluster_domain;
-    let cluster = names::outbound_cluster(name, port.number, domain);
-    if !port.protocol.is_http() {
-        return http::tcp_proxy(settings, cluster.clone(), cluster);
+    let mut chains = Vec::new();
+    if port.protocol.may_be_http() {
+        let routes = names::service_routes(name, port.number, domain);
+        let stat_prefix = format!("outbound_{routes}");
+        let rds = Rds { config_source: Some(ads()), route_config_name: routes };
+        let filter = http::connection_manager(settings, stat_prefix, RouteSpecifier::Rds(rds));
+        let detected = (port.protocol == Protocol::Detect).then(|| FilterChainMatch {
+            application_protocols: detect::http_protocols(),
+            ..FilterChainMatch::default()
+        });
+        chains.push(FilterChain {
+            filter_chain_match: detected,
+            filters: vec![filter],
+            ..FilterChain::default()
+        });
     }
-    let routes = names::service_routes(name, port.number, domain);
-    let stat_prefix = format!("outbound_{routes}");
-    let rds = Rds { config_source: Some(ads()), route_config_name: routes };
-    http::connection_manager(settings, stat_prefix, RouteSpecifier::Rds(rds))
+    if port.protocol.may_be_tcp() {
+        let cluster = names::outbound_tcp_cluster(name, port, domain);
+        let filter = http::tcp_proxy(settings, cluster.clone(), cluster);
+        chains.push(FilterChain { filters: vec![filter], ..FilterChain::default() });
+    }
+    chains
 }
 
 /// The listener that captured connections of one family arrive at, and the clusters of what no other listener takes.

@@ -21,14 +21,14 @@ fn mesh() -> String {
     .replace("selector: {app: cache}\n", "selector: {app: cache}\n  clusterIP: 10.0.0.2\n")
 }
 
-fn captured(texts: &[&str]) -> Arc<Snapshot> {
+pub(super) fn captured(texts: &[&str]) -> Arc<Snapshot> {
     let settings =
         MeshSettings { interception: crate::model::Interception::Redirect, ..MeshSettings::default() };
     let mesh = mesh();
     with_settings(settings, &[&[mesh.as_str()], texts].concat())
 }
 
-fn v1(snapshot: &Snapshot) -> ScopeKey {
+pub(super) fn v1(snapshot: &Snapshot) -> ScopeKey {
     scope(snapshot, "default", "reviews-v1-a", "reviews")
 }
 
@@ -36,12 +36,12 @@ fn names(snapshot: &Snapshot, scope: &ScopeKey, of: ResourceType) -> Vec<String>
     snapshot.resources(scope, of).iter().map(|resource| resource.name.to_string()).collect()
 }
 
-fn listener(snapshot: &Snapshot, name: &str) -> Listener {
+pub(super) fn listener(snapshot: &Snapshot, name: &str) -> Listener {
     get(snapshot, &v1(snapshot), ResourceType::Listener, name)
 }
 
 /// `name: match -> cluster` of each chain; `*` is a connection manager.
-fn chains(listener: &Listener) -> Vec<String> {
+pub(super) fn chains(listener: &Listener) -> Vec<String> {
     let shown = |chain: &FilterChain| {
         let FilterChainMatch {
             destination_port,
