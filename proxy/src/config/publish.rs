@@ -105,7 +105,8 @@ impl Configuration {
             retain(&mut self.cluster_users, &version.references);
             let cell = self.inputs.registry.listeners.cell(&one.name);
             cell.publish(version.compiled.listener.clone());
-            self.changes.extend(version.changes(&cell, one.replaced.as_ref(), self.inputs.stats.server()));
+            let (replaced, stats) = (one.replaced.as_ref(), self.inputs.stats.server());
+            self.changes.extend(version.changes(&cell, replaced, self.workers, stats));
             if let Some(old) = one.replaced {
                 release(&mut self.cluster_users, &old.references);
             }

@@ -356,16 +356,16 @@ async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartE
 fn tell(workers: &[WorkerHandle], change: Change) {
     let all = |command: &dyn Fn() -> Command| workers.iter().for_each(|worker| worker.send(command()));
     match change {
-        Change::Listen { listener, sockets } => {
+        Change::Listen { listener, addresses, sockets } => {
             for (worker, sockets) in workers.iter().zip(sockets) {
-                worker.send(Command::Listen { listener: listener.clone(), sockets });
+                let addresses = addresses.clone();
+                worker.send(Command::Listen { listener: listener.clone(), addresses, sockets });
             }
         }
         Change::Stop { name, gone } => {
             all(&|| Command::StopListening { name: name.clone() });
             all(&|| Command::DrainChains { gone: gone.clone() });
         }
-        Change::Rebind { name } => all(&|| Command::StopListening { name: name.clone() }),
         Change::DrainChains { gone, .. } => all(&|| Command::DrainChains { gone: gone.clone() }),
     }
 }
