@@ -81,14 +81,10 @@ fn compile_predicate(
         Some(Rule::NotMatch(one)) => cx
             .field("not_match", |cx| compile_predicate(cx, one))
             .map(|one| ConnectionPredicate::Not(Box::new(one))),
-        // That it is true is one of Envoy's validation rules.
-        Some(Rule::AnyMatch(_)) => Ok(ConnectionPredicate::Any),
+        // That there is a rule, and that this one is true, are among Envoy's validation rules.
+        Some(Rule::AnyMatch(_)) | None => Ok(ConnectionPredicate::Any),
         Some(Rule::DestinationPortRange(range)) => {
             Ok(ConnectionPredicate::DestinationPort(range.start..range.end))
         }
-        None => Err(cx.refuse(
-            "",
-            "one of or_match, and_match, not_match, any_match or destination_port_range is required",
-        )),
     }
 }

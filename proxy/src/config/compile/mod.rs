@@ -16,6 +16,7 @@ mod http_connection_manager;
 mod http_options;
 mod listener;
 mod listener_filter;
+mod original_dst;
 mod outlier;
 mod route;
 mod route_action;
