@@ -59,13 +59,14 @@ fn run(manager: &str, cluster: &str, upstream: SocketAddr) -> Running {
     configuration.settle(now);
     let stats = configuration.inputs().stats.clone();
     let worker = worker::spawn(0, Shared::new(stats.clone())).unwrap();
-    let Ok([Change::Listen { listener, mut sockets }]) = <[_; 1]>::try_from(configuration.take_changes())
+    let Ok([Change::Listen { listener, addresses, mut sockets }]) =
+        <[_; 1]>::try_from(configuration.take_changes())
     else {
         panic!("one listener");
     };
     let sockets = sockets.remove(0);
     let Address::Ip(address) = sockets[0].local_address().unwrap() else { panic!("not TCP") };
-    worker.send(Command::Listen { listener, sockets });
+    worker.send(Command::Listen { listener, addresses, sockets });
     Running { configuration, stats, address, worker, folder }
 }
 

@@ -15,6 +15,8 @@ mod endpoint;
 mod http_connection_manager;
 mod http_options;
 mod listener;
+mod listener_filter;
+mod original_dst;
 mod outlier;
 mod route;
 mod route_action;
@@ -23,7 +25,6 @@ mod secret;
 pub(crate) mod source;
 mod tcp_proxy;
 mod tls;
-mod tls_inspector;
 pub(crate) mod values;
 
 pub use cluster::{CompiledCluster, Discovery, compile_cluster};
