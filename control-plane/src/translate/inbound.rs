@@ -26,7 +26,7 @@ use crate::model::{
 use crate::translate::cluster::Upstream;
 use crate::translate::names::{INBOUND_PORT, inbound_cluster};
 use crate::translate::wire::{address, duration};
-use crate::translate::{InputView, Output, cluster, detect, http, names, route, tls};
+use crate::translate::{InputView, Output, captured, cluster, detect, http, names, route, tls};
 
 /// Clusters of a workload's own ports, at its address.
 pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
@@ -49,6 +49,7 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
             connect_timeout: duration(cluster::CONNECT_TIMEOUT),
             circuit_breakers: Some(cluster::circuit_breakers(&ConnectionPool::default())),
             typed_extension_protocol_options: cluster::protocol_options(upstream(&ports)),
+            upstream_bind_config: workload.is_captured().then(|| captured::to_application(ip)),
             load_assignment: Some(ClusterLoadAssignment {
                 cluster_name: cluster_name.clone(),
                 endpoints: vec![LocalityLbEndpoints {
@@ -66,8 +67,9 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
         output.add(ResourceType::Cluster, &cluster_name, encoded);
     }
     if workload.is_captured() {
-        let passthrough = cluster::original_destination(names::INBOUND_PASSTHROUGH, None);
-        output.add(ResourceType::Cluster, names::INBOUND_PASSTHROUGH, passthrough.encode_to_vec());
+        for cluster in captured::passthrough_clusters(workload) {
+            output.add(ResourceType::Cluster, &cluster.name, cluster.encode_to_vec());
+        }
     }
     output
 }

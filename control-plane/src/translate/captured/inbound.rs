@@ -9,15 +9,18 @@
 //! | any other port | the same two ways | to that port, byte by byte |
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-use outrigger_xds_api::wire::core::v3::TrafficDirection;
+use outrigger_xds_api::wire::cluster::v3::Cluster;
+use outrigger_xds_api::wire::core::v3::address::Address;
+use outrigger_xds_api::wire::core::v3::{BindConfig, TrafficDirection};
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 
 use super::Family;
 use crate::model::{Finding, InboundPort, MutualTlsMode, Protocol, Workload};
 use crate::translate::names::{BLACK_HOLE, INBOUND_PASSTHROUGH, INBOUND_PORT, MESH_ALPN};
-use crate::translate::wire::number;
-use crate::translate::{InputView, detect, http, inbound, tls};
+use crate::translate::wire::{address, number};
+use crate::translate::{InputView, cluster, detect, http, inbound, tls};
 
 /// The inbound listeners of a captured workload: one for each family that it has an address of.
 pub(in crate::translate) fn inbound_listeners(
@@ -27,18 +30,17 @@ pub(in crate::translate) fn inbound_listeners(
     problems: &mut Vec<Finding>,
 ) -> Vec<Listener> {
     problems.extend(inbound::disagreements(ports));
-    let chains = chains(view, workload, ports);
     let detected: BTreeSet<u16> = ports
         .iter()
         .filter(|inbound| inbound.port.protocol == Protocol::Detect)
         .map(|inbound| inbound.target)
         .collect();
-    let families = Family::ALL.into_iter().filter(|family| workload.ips.iter().any(|ip| family.has(ip)));
-    families
+    families(workload)
         .map(|family| {
             let name = family.named("virtualInbound");
             let (ip, inbound) = (family.any_address(), TrafficDirection::Inbound);
-            let mut listener = http::listener(name, ip, INBOUND_PORT, inbound, chains.clone());
+            let chains = chains(view, workload, ports, family);
+            let mut listener = http::listener(name, ip, INBOUND_PORT, inbound, chains);
             listener.listener_filters = vec![detect::original_destination(), detect::tls_inspector()];
             if !detected.is_empty() {
                 listener.listener_filters.push(detect::http_inspector_at(detected.iter().copied()));
@@ -50,7 +52,38 @@ pub(in crate::translate) fn inbound_listeners(
         .collect()
 }
 
-fn chains(view: &InputView<'_>, workload: &Workload, ports: &[InboundPort]) -> Vec<FilterChain> {
+/// The clusters of ports that no Service leads to.
+pub(in crate::translate) fn passthrough_clusters(workload: &Workload) -> Vec<Cluster> {
+    let passthrough = |family: Family| Cluster {
+        upstream_bind_config: Some(bind(family)),
+        ..cluster::original_destination(&family.named(INBOUND_PASSTHROUGH), None)
+    };
+    families(workload).map(passthrough).collect()
+}
+
+/// What a captured workload's sidecar binds to when it calls its own application at `ip`.
+pub(in crate::translate) fn to_application(ip: IpAddr) -> BindConfig {
+    bind(if ip.is_ipv4() { Family::V4 } else { Family::V6 })
+}
+
+fn bind(family: Family) -> BindConfig {
+    let Some(Address::SocketAddress(source)) = address(family.to_application(), 0).address else {
+        return BindConfig::default();
+    };
+    BindConfig { source_address: Some(source), ..BindConfig::default() }
+}
+
+fn families(workload: &Workload) -> impl Iterator<Item = Family> {
+    Family::ALL.into_iter().filter(|family| workload.ips.iter().any(|ip| family.has(ip)))
+}
+
+fn chains(
+    view: &InputView<'_>,
+    workload: &Workload,
+    ports: &[InboundPort],
+    family: Family,
+) -> Vec<FilterChain> {
+    let passthrough = family.named(INBOUND_PASSTHROUGH);
     let settings = view.settings();
     let tcp = |cluster: &str| http::tcp_proxy(settings, cluster.to_owned(), cluster.to_owned());
     let mut chains = Vec::new();
@@ -97,10 +130,10 @@ fn chains(view: &InputView<'_>, workload: &Workload, ports: &[InboundPort]) -> V
     }
     let mode = view.mutual_tls_mode(workload, 0);
     if mode != MutualTlsMode::Disable {
-        chains.push(mutual_tls(&settings.trust_domain, None, tcp(INBOUND_PASSTHROUGH)));
+        chains.push(mutual_tls(&settings.trust_domain, None, tcp(&passthrough)));
     }
     if mode != MutualTlsMode::Strict {
-        chains.push(plain("other".to_owned(), None, "", tcp(INBOUND_PASSTHROUGH)));
+        chains.push(plain("other".to_owned(), None, "", tcp(&passthrough)));
     }
     chains
 }

@@ -13,7 +13,7 @@ mod outbound;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub(super) use inbound::inbound_listeners;
+pub(super) use inbound::{inbound_listeners, passthrough_clusters, to_application};
 pub(crate) use outbound::{outbound_virtual, service_listeners};
 
 /// An IP version. Sockets are bound for each on its own: a Pod may lack one.
@@ -28,6 +28,14 @@ impl Family {
 
     pub(crate) fn has(self, ip: &IpAddr) -> bool {
         ip.is_ipv4() == (self == Self::V4)
+    }
+
+    /// Source of what the sidecar sends to its own application: the capture lets it through by that (Istio's addresses).
+    fn to_application(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::new(127, 0, 0, 6).into(),
+            Self::V6 => Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6).into(),
+        }
     }
 
     fn any_address(self) -> IpAddr {
