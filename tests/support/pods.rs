@@ -4,6 +4,7 @@
 //! Needs root, and is reported as skipped without.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::client::{RawClient, get};
 use crate::message::Response;
-use crate::netns::{NetPod, Network};
+use crate::netns::{NetPod, Network, Sniffer};
 use crate::prometheus::Scrape;
 use crate::proxy::binary;
 use crate::tools::require_tool;
@@ -96,7 +97,7 @@ pub struct PodMesh {
     setpriv: PathBuf,
     folder: TempDir,
     // The last to go: the namespaces.
-    _network: Network,
+    network: Network,
 }
 
 impl PodMesh {
@@ -118,7 +119,7 @@ impl PodMesh {
         write(folder.path(), "pods.yaml", &pods.iter().map(pod_object).collect::<String>());
         write(folder.path(), "more.yaml", objects);
         let control_plane = start_control_plane(folder.path(), &control_pod);
-        let mut mesh = PodMesh { pods, control_plane, control_pod, setpriv, folder, _network: network };
+        let mut mesh = PodMesh { pods, control_plane, control_pod, setpriv, folder, network };
         for number in 0..mesh.pods.len() {
             mesh.capture(number);
             mesh.start_sidecar(number);
@@ -133,6 +134,16 @@ impl PodMesh {
     #[track_caller]
     pub fn pod(&self, name: &str) -> &Pod {
         self.pods.iter().find(|pod| pod.name == name).expect("a pod of this name")
+    }
+
+    /// A pod that nobody told the mesh of: no sidecar, no capture, no object.
+    pub fn stranger(&mut self) -> NetPod {
+        self.network.pod()
+    }
+
+    /// Records what goes over the network from now on.
+    pub fn sniff(&self) -> Sniffer {
+        self.network.sniff()
     }
 
     /// Replaces or adds a file of objects, written beside and renamed.
@@ -164,7 +175,7 @@ impl PodMesh {
             .args(["sidecar", "--interception-mode", "REDIRECT", "--concurrency", "1"])
             .args(["--xds-address", &xds])
             .arg("--ca-root-cert")
-            .arg(self.folder.path().join("data/root-cert.pem"))
+            .arg(self.folder.path().join("root-cert.pem"))
             .arg("--token-file")
             .arg(token)
             .arg("--state-dir")
@@ -235,9 +246,10 @@ impl Drop for PodMesh {
     fn drop(&mut self) {
         self.kill_control_plane();
         if std::thread::panicking() {
-            eprintln!("control plane:\n{}", self.control_plane_log());
+            let mut err = std::io::stderr();
+            let _ = writeln!(err, "control plane:\n{}", self.control_plane_log());
             for pod in &self.pods {
-                eprintln!("{}:\n{}", pod.name, self.log(&pod.name));
+                let _ = writeln!(err, "{}:\n{}", pod.name, self.log(&pod.name));
             }
         }
     }
@@ -266,9 +278,8 @@ fn start_control_plane(folder: &Path, pod: &NetPod) -> Child {
         .stderr(log);
     let child = command.spawn().expect("start outrigger-control-plane");
     // The data directory is the control plane's alone, but the root certificate in it is for everybody.
-    let root = folder.join("data/root-cert.pem");
-    wait::until("the root certificate", || root.exists());
-    fs::set_permissions(folder.join("data"), fs::Permissions::from_mode(0o711)).expect("permissions");
+    let root = folder.join("root-cert.pem");
+    wait::until("the root certificate", || fs::copy(folder.join("data/root-cert.pem"), &root).is_ok());
     fs::set_permissions(root, fs::Permissions::from_mode(0o644)).expect("permissions");
     child
 }

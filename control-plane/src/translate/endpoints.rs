@@ -58,7 +58,7 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
 
 /// Istio's description of a workload, which the proxies' metrics read:
 /// `name;namespace;canonical name;canonical revision;cluster`.
-fn description(workload: &Workload, cluster_name: &str) -> String {
+pub(super) fn description(workload: &Workload, cluster_name: &str) -> String {
     format!(
         "{};{};{};{};{cluster_name}",
         workload.controller,

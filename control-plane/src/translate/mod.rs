@@ -24,7 +24,7 @@
 //! | Listener | `virtualInbound`, `virtualInbound6` | workload |
 //! | RouteConfiguration | `FQDN:PORT` | HTTP port of a Service with a cluster IP, and namespace of clients |
 //! | Cluster | `PassthroughCluster`, `InboundPassthroughCluster` | mesh |
-//! | Cluster | `PassthroughCluster\|NAMESPACE\|SERVICEACCOUNT` | identity of captured workloads |
+//! | Cluster | `PassthroughCluster\|NAMESPACE/WORKLOAD/REVISION/SERVICEACCOUNT` | captured workload |
 //!
 //! In explicit mode there is one HTTP listener for all Services, so there is one route configuration for all; it differs
 //! between namespaces only by short host names and consumer routes, and is shared by all proxies of one.

@@ -1,6 +1,6 @@
 //! Names of resources and hosts: Istio's.
 
-use crate::model::{Name, Protocol, ServicePort};
+use crate::model::{Name, Protocol, ServicePort, Workload};
 
 /// Port of the outbound HTTP listener, and name of its route configuration.
 pub(super) const OUTBOUND_PORT: u16 = 15001;
@@ -26,9 +26,10 @@ pub(super) const DETECTED_HTTP_ALPN: &str = "istio-http";
 /// Ports of a captured Pod's sidecar that are never captured, so that whoever scrapes or probes them finds them.
 pub(super) const OPEN_PORTS: [u16; 3] = [15020, 15021, 15090];
 
-/// Cluster of connections to the addresses of Pods that run as one service account.
-pub(super) fn peer_cluster(namespace: &str, service_account: &str) -> String {
-    format!("{PASSTHROUGH}|{namespace}|{service_account}")
+/// Cluster of connections to the addresses of a workload's Pods.
+pub(super) fn peer_cluster(workload: &Workload) -> String {
+    let Workload { name: Name { namespace, .. }, controller, service_account, .. } = workload;
+    format!("{PASSTHROUGH}|{namespace}/{controller}/{}/{service_account}", workload.canonical_revision())
 }
 
 /// Route configuration of one Service's port, for clients that call it by its own address.

@@ -112,10 +112,11 @@ fn chains(
         if mode == MutualTlsMode::Strict {
             continue;
         }
-        // An application that has TLS of its own keeps it.
+        // An application that has TLS of its own keeps it. (A match does not fall back: TLS meets only chains for TLS
+        // where there is one.)
+        chains.push(plain(format!("{port}-tls"), Some(port), "tls", to_tcp()));
         match inbound.port.protocol {
             Protocol::Http | Protocol::Http2 => {
-                chains.push(plain(format!("{port}-tls"), Some(port), "tls", to_tcp()));
                 chains.push(plain(port.to_string(), Some(port), "", to_http()));
             }
             Protocol::Tcp => chains.push(plain(port.to_string(), Some(port), "", to_tcp())),
@@ -133,6 +134,7 @@ fn chains(
         chains.push(mutual_tls(&settings.trust_domain, None, tcp(&passthrough)));
     }
     if mode != MutualTlsMode::Strict {
+        chains.push(plain("other-tls".to_owned(), None, "tls", tcp(&passthrough)));
         chains.push(plain("other".to_owned(), None, "", tcp(&passthrough)));
     }
     chains

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::cluster::v3::Cluster;
 use outrigger_xds_api::wire::core::v3::{CidrRange, TrafficDirection};
 use outrigger_xds_api::wire::http_connection_manager::v3::Rds;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
@@ -16,7 +17,7 @@ use prost::Message;
 use super::Family;
 use crate::model::{Finding, MutualTlsMode, Name, Protocol, ServicePort, UnknownDestinations, Workload};
 use crate::translate::wire::{ads, number};
-use crate::translate::{InputView, Output, cluster, detect, http, names, tls};
+use crate::translate::{InputView, Output, cluster, detect, endpoints, http, metadata, names, tls};
 
 /// The listeners of a Service's cluster IPs of one family.
 pub(crate) fn service_listeners(view: &InputView<'_>, name: &Name, family: Family) -> Output {
@@ -102,11 +103,10 @@ pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
     for port in ports.into_iter().map(Some).chain([None]) {
         let matched = || port.map(at_port).unwrap_or_default();
         let suffix = port.map(|port| format!("-{port}")).unwrap_or_default();
-        for ((namespace, service_account), ips) in by_identity(&peers, port, family) {
+        for (cluster, ips) in addresses(&peers, port, family) {
             let matched =
                 FilterChainMatch { prefix_ranges: ips.into_iter().map(single).collect(), ..matched() };
-            let cluster = names::peer_cluster(namespace, service_account);
-            chains.push(chain(format!("{namespace}/{service_account}{suffix}"), matched, &cluster));
+            chains.push(chain(format!("{cluster}{suffix}"), matched, cluster));
         }
         chains.push(chain(format!("unknown{suffix}"), matched(), unknown));
     }
@@ -127,24 +127,29 @@ pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
     if family == Family::V4 {
         let passthrough = cluster::original_destination(names::PASSTHROUGH, None);
         output.add(ResourceType::Cluster, names::PASSTHROUGH, passthrough.encode_to_vec());
-        let identities: BTreeMap<_, _> = peers
-            .iter()
-            .map(|peer| (peer.identity(), peer.workload.spiffe_id(&settings.trust_domain)))
-            .collect();
-        for ((namespace, service_account), spiffe_id) in identities {
-            let name = names::peer_cluster(namespace, service_account);
+        let clusters: BTreeMap<&str, &Peer<'_>> =
+            peers.iter().rev().map(|peer| (peer.cluster.as_str(), peer)).collect();
+        for (name, Peer { workload, .. }) in clusters {
+            let (namespace, service_account) = (&workload.name.namespace, &workload.service_account);
             let sni = format!("{service_account}.{namespace}.sa.{}", settings.trust_domain);
-            let socket = tls::upstream(sni, &[spiffe_id], &[names::MESH_ALPN]);
-            let cluster = cluster::original_destination(&name, Some(socket));
-            output.add(ResourceType::Cluster, &name, cluster.encode_to_vec());
+            let identity = workload.spiffe_id(&settings.trust_domain);
+            let socket = tls::upstream(sni, &[identity], &[names::MESH_ALPN]);
+            let description = endpoints::description(workload, &settings.cluster_name);
+            let cluster = Cluster {
+                metadata: Some(metadata::one("istio", "workload", &description)),
+                ..cluster::original_destination(name, Some(socket))
+            };
+            output.add(ResourceType::Cluster, name, cluster.encode_to_vec());
         }
     }
     output
 }
 
-/// A captured workload as its peers see it.
+/// A captured Pod as its peers see it.
 struct Peer<'a> {
     workload: &'a Arc<Workload>,
+    /// The cluster of its workload.
+    cluster: String,
     /// Whether it takes mutual TLS on ports that no policy names.
     mutual_tls: bool,
     /// Whether it does on those that one names.
@@ -156,28 +161,23 @@ impl<'a> Peer<'a> {
         let takes = |port: u16| view.mutual_tls_mode(workload, port) != MutualTlsMode::Disable;
         let mutual_tls = takes(0);
         let named = view.mutual_tls_ports(workload).into_iter().map(|port| (port, takes(port)));
-        Self { workload, mutual_tls, modes: named.filter(|(_, takes)| *takes != mutual_tls).collect() }
-    }
-
-    /// Namespace and service account.
-    fn identity(&self) -> (&'a str, &'a str) {
-        (&self.workload.name.namespace, &self.workload.service_account)
+        let modes = named.filter(|(_, takes)| *takes != mutual_tls).collect();
+        Self { workload, cluster: names::peer_cluster(workload), mutual_tls, modes }
     }
 }
 
-/// The addresses that take mutual TLS on `port`, by who must answer there.
-fn by_identity<'a>(
-    peers: &[Peer<'a>],
+/// The addresses that take mutual TLS on `port`, by cluster.
+fn addresses<'a>(
+    peers: &'a [Peer<'_>],
     port: Option<u16>,
     family: Family,
-) -> BTreeMap<(&'a str, &'a str), BTreeSet<IpAddr>> {
+) -> BTreeMap<&'a str, BTreeSet<IpAddr>> {
     let mut found: BTreeMap<_, BTreeSet<IpAddr>> = BTreeMap::new();
     let takes =
         |peer: &&Peer<'_>| port.and_then(|port| peer.modes.get(&port).copied()).unwrap_or(peer.mutual_tls);
     for peer in peers.iter().filter(takes) {
-        let ips: Vec<IpAddr> = peer.workload.ips.iter().copied().filter(|ip| family.has(ip)).collect();
-        if !ips.is_empty() {
-            found.entry(peer.identity()).or_default().extend(ips);
+        for ip in peer.workload.ips.iter().filter(|ip| family.has(ip)) {
+            found.entry(peer.cluster.as_str()).or_default().insert(*ip);
         }
     }
     found

@@ -143,14 +143,18 @@ fn other_addresses_are_pods_of_the_mesh_or_unknown() {
             "open-15020: 15020 -> PassthroughCluster",
             "open-15021: 15021 -> PassthroughCluster",
             "open-15090: 15090 -> PassthroughCluster",
-            "data/cache: 127.1.0.4/32 -> PassthroughCluster|data|cache",
-            "default/reviews: 127.1.0.2/32 -> PassthroughCluster|default|reviews",
-            "default/reviews-two: 127.1.0.3/32 -> PassthroughCluster|default|reviews-two",
+            "PassthroughCluster|data/cache-0/latest/cache: 127.1.0.4/32 -> PassthroughCluster|data/cache-0/latest/cache",
+            "PassthroughCluster|default/reviews-v1-a/v1/reviews: 127.1.0.2/32 -> PassthroughCluster|default/reviews-v1-a/v1/reviews",
+            "PassthroughCluster|default/reviews-v2-a/v2/reviews-two: 127.1.0.3/32 -> PassthroughCluster|default/reviews-v2-a/v2/reviews-two",
             "unknown:  -> PassthroughCluster",
         ]
     );
-    let cluster: Cluster =
-        get(&snapshot, &v1(&snapshot), ResourceType::Cluster, "PassthroughCluster|default|reviews-two");
+    let cluster: Cluster = get(
+        &snapshot,
+        &v1(&snapshot),
+        ResourceType::Cluster,
+        "PassthroughCluster|default/reviews-v2-a/v2/reviews-two",
+    );
     let tls: UpstreamTlsContext = socket(&cluster.transport_socket);
     let common = tls.common_tls_context.unwrap();
     assert_eq!(common.alpn_protocols, ["istio"]);
@@ -173,8 +177,8 @@ fn a_port_without_mutual_tls_is_told_apart_for_every_pod() {
     assert_eq!(
         chains[4..7],
         [
-            "data/cache-8080: 8080 127.1.0.4/32 -> PassthroughCluster|data|cache",
-            "default/reviews-8080: 8080 127.1.0.2/32 -> PassthroughCluster|default|reviews",
+            "PassthroughCluster|data/cache-0/latest/cache-8080: 8080 127.1.0.4/32 -> PassthroughCluster|data/cache-0/latest/cache",
+            "PassthroughCluster|default/reviews-v1-a/v1/reviews-8080: 8080 127.1.0.2/32 -> PassthroughCluster|default/reviews-v1-a/v1/reviews",
             "unknown-8080: 8080 -> PassthroughCluster",
         ]
     );
@@ -218,6 +222,7 @@ fn inbound_by_port_and_by_sni() {
             "8080-tls: 8080 tls -> inbound|8080||",
             "8080: 8080 -> *",
             "other-mtls: tls istio mtls -> InboundPassthroughCluster",
+            "other-tls: tls -> InboundPassthroughCluster",
             "other:  -> InboundPassthroughCluster",
         ]
     );
@@ -233,6 +238,7 @@ fn inbound_by_port_and_by_sni() {
             "uncaptured: 15006 -> BlackHoleCluster",
             "8080-tls: 8080 tls -> inbound|8080||",
             "8080: 8080 -> *",
+            "other-tls: tls -> InboundPassthroughCluster",
             "other:  -> InboundPassthroughCluster",
         ]
     );

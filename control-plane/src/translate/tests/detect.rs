@@ -68,6 +68,7 @@ fn servers_go_by_what_the_peer_says_or_by_the_bytes() {
             &format!("{ANY_SNI}-http: 15006 {ANY_SNI} tls istio-http mtls -> *"),
             &format!("{ANY_SNI}: 15006 {ANY_SNI} tls mtls -> inbound|7001||"),
             "7001-mtls: 7001 tls istio mtls -> inbound|7001||",
+            "7001-tls: 7001 tls -> inbound|7001||",
             "7001-http: 7001 http/1.0 http/1.1 h2c -> *",
             "7001: 7001 -> inbound|7001||",
         ]
