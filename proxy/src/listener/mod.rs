@@ -44,4 +44,6 @@ pub struct Listener {
 }
 
 #[cfg(test)]
+mod drain_tests;
+#[cfg(test)]
 mod tests;
