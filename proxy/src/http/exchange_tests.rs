@@ -26,7 +26,11 @@ use crate::transport_socket::{DownstreamTransport, UpstreamTransport};
 const LOG: &str = "%REQ(:METHOD)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
 
 /// `/direct` answers "hello", all else goes to the cluster.
-fn manager(setup: &Setup, cluster: Arc<Cluster>, timeout: Option<Duration>) -> HttpConnectionManager {
+pub(super) fn manager(
+    setup: &Setup,
+    cluster: Arc<Cluster>,
+    timeout: Option<Duration>,
+) -> HttpConnectionManager {
     let route = |prefix: &str, action| {
         Arc::new(Route {
             name: None,
@@ -94,7 +98,7 @@ fn manager(setup: &Setup, cluster: Arc<Cluster>, timeout: Option<Duration>) -> H
     }
 }
 
-fn run(setup: Setup, manager: HttpConnectionManager) -> Running {
+pub(super) fn run(setup: Setup, manager: HttpConnectionManager) -> Running {
     let chain = Arc::new(FilterChain {
         id: FilterChain::next_id(),
         name: "only".into(),

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
@@ -65,6 +66,7 @@ impl Http2Peer {
     }
 
     fn begin(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut peer = Self(stream);
         peer.send(SETTINGS, 0, 0, &[]);
         peer
@@ -87,6 +89,11 @@ impl Http2Peer {
     pub(crate) fn get(&mut self, stream: u32, path: &str) {
         let fields = [(":method", "GET"), (":path", path), (":scheme", "http"), (":authority", "a")];
         self.send_headers(stream, &block(&fields));
+    }
+
+    /// A whole response: 200.
+    pub(crate) fn answer(&mut self, stream: u32) {
+        self.send_headers(stream, &block(&[(":status", "200")]));
     }
 
     /// The next frame, `None` at the end. Pings are answered.
