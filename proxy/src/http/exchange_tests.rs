@@ -99,10 +99,18 @@ pub(super) fn manager(
 }
 
 pub(super) fn run(setup: Setup, manager: HttpConnectionManager) -> Running {
+    run_over(DownstreamTransport::Plaintext, setup, manager)
+}
+
+pub(super) fn run_over(
+    transport: DownstreamTransport,
+    setup: Setup,
+    manager: HttpConnectionManager,
+) -> Running {
     let chain = Arc::new(FilterChain {
         id: FilterChain::next_id(),
         name: "only".into(),
-        transport: DownstreamTransport::Plaintext,
+        transport,
         handshake_timeout: None,
         filter: NetworkFilter::Http(Arc::new(manager)),
         hash: 0,
@@ -120,7 +128,7 @@ fn proxy_to(host: SocketAddr) -> Running {
 }
 
 /// Answers each request of each connection with these bytes and says what it received (head, and body of a chunked request).
-fn upstream(answer: &'static [u8], close: bool) -> (SocketAddr, mpsc::Receiver<String>) {
+pub(super) fn upstream(answer: &'static [u8], close: bool) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (seen, received) = mpsc::channel();
@@ -153,7 +161,7 @@ fn upstream(answer: &'static [u8], close: bool) -> (SocketAddr, mpsc::Receiver<S
     (address, received)
 }
 
-const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+pub(super) const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 /// Sends bytes on a connection of their own and gives all that comes back.
 fn exchange(proxy: &Running, bytes: &[u8]) -> String {

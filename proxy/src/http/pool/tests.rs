@@ -1,16 +1,21 @@
-//! The HTTP/2 pool: a used-up connection goes.
+//! The HTTP/2 pool: requests that wait for one attempt share what comes of it; a used-up connection goes.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
 
 use super::*;
-use crate::http::exchange_tests::{manager, run};
+use crate::cluster::lb;
+use crate::http::exchange_tests::{EMPTY, manager, run, run_over, upstream};
 use crate::http::http2_frames::{GOAWAY, HEADERS, Http2Peer};
 use crate::http::tests::read_head;
 use crate::stats::Stats;
 use crate::tcp::tests::{Running, Setup, cluster, wait_until};
-use crate::transport_socket::UpstreamTransport;
+use crate::transport_socket::test_certificates::mutual;
+use crate::transport_socket::{DownstreamTransport, UpstreamTls, UpstreamTransport};
 
 /// A listener of a test that plays the upstream itself.
 fn listen() -> (TcpListener, SocketAddr) {
@@ -45,6 +50,90 @@ fn get(proxy: &Running) -> TcpStream {
     let mut client = proxy.client();
     client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
     client
+}
+
+/// Three clients of a proxy whose one attempt to connect is in its TLS handshake at a gate.
+fn three_that_wait(tls: UpstreamTls) -> (TcpListener, Running, [TcpStream; 3]) {
+    let (gate, address) = listen();
+    let proxy = proxy_to(address, UpstreamTransport::Tls(Arc::new(tls)), 0);
+    let clients = [(); 3].map(|()| get(&proxy));
+    let stats = proxy.stats.cluster("upstream");
+    wait_until("all wait for a connection", || stats.upstream_rq_pending_active.get() == 3);
+    (gate, proxy, clients)
+}
+
+#[test]
+fn requests_that_wait_for_a_connection_share_its_failure() {
+    let (gate, proxy, clients) = three_that_wait(mutual().1);
+    let (mut handshake, _) = gate.accept().unwrap();
+    // All that it says, so that the end is not a reset.
+    assert!(handshake.read(&mut [0; 16 << 10]).unwrap() > 0);
+    drop(handshake);
+    for mut client in clients {
+        assert!(read_head(&mut client).starts_with("HTTP/1.1 503 "));
+    }
+    let stats = proxy.stats.cluster("upstream");
+    let log = proxy.finish();
+    let lines: Vec<&str> = log.lines().collect();
+    let reset = "GET 503 UF upstream_reset_before_response_started{remote_connection_failure|";
+    assert!(lines[0].starts_with(reset) && lines == [lines[0]; 3], "{log}");
+    assert_eq!((stats.upstream_cx_total.get(), stats.upstream_cx_connect_fail.get()), (1, 1));
+    assert_eq!((stats.upstream_rq_total.get(), stats.upstream_rq_pending_failure_eject.get()), (3, 3));
+    assert_eq!((stats.upstream_rq_pending_active.get(), stats.upstream_rq_active.get()), (0, 0));
+}
+
+#[test]
+fn requests_that_wait_for_a_connection_share_it() {
+    let (server, tls) = mutual();
+    let (gate, proxy, clients) = three_that_wait(tls);
+    let setup = Setup::new();
+    let (server_behind, _requests) = upstream(EMPTY, false);
+    let behind = cluster(&setup.stats, &[server_behind], UpstreamTransport::Plaintext);
+    let manager = manager(&setup, behind, None);
+    let second = run_over(DownstreamTransport::Tls(Arc::new(server)), setup, manager);
+    let (inner, _) = gate.accept().unwrap();
+    let outer = TcpStream::connect(second.address).unwrap();
+    for (mut from, mut to) in [(inner.try_clone().unwrap(), outer.try_clone().unwrap()), (outer, inner)] {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut from, &mut to);
+            let _ = to.shutdown(Shutdown::Write);
+        });
+    }
+    for mut client in clients {
+        assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    }
+    let stats = proxy.stats.cluster("upstream");
+    assert_eq!(proxy.finish(), "GET 200 - via_upstream\n".repeat(3));
+    assert_eq!((stats.upstream_cx_total.get(), stats.upstream_cx_http2_total.get()), (1, 1));
+    assert_eq!((stats.upstream_rq_pending_total.get(), stats.upstream_rq_pending_active.get()), (3, 0));
+    let http = second.stats.http("test");
+    assert_eq!(second.finish(), "GET 200 - via_upstream\n".repeat(3));
+    assert_eq!(http.downstream_cx_http2_total.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_leaves_the_next_attempt_to_those_who_wait() {
+    // Never answers the handshake.
+    let (_silent, address) = listen();
+    let stats = Stats::new();
+    let cluster = http2_cluster(&stats, address, UpstreamTransport::Tls(Arc::new(mutual().1)), 0);
+    let (host, pools) = (lb::pick(&cluster).unwrap(), Pools::default());
+    let checkout = || async {
+        let outcome = pools.checkout(&cluster, &host, Version::Http1, false).await;
+        outcome.map(|_| ()).map_err(|error| error.kind)
+    };
+    let begin = Instant::now();
+    let failed = Err(Failure::ConnectTimeout);
+    assert_eq!(tokio::join!(checkout(), checkout(), checkout()), (failed, failed, failed));
+    assert_eq!((begin.elapsed().as_secs(), cluster.stats.upstream_cx_connect_timeout.get()), (5, 1));
+    // The one who tries for all gives up: another one begins anew.
+    let begin = Instant::now();
+    let first = timeout(Duration::from_secs(1), checkout());
+    let (first, second, third) = tokio::join!(first, checkout(), checkout());
+    assert!(first.is_err());
+    assert_eq!((second, third), (failed, failed));
+    assert_eq!((begin.elapsed().as_secs(), cluster.stats.upstream_cx_connect_timeout.get()), (6, 2));
+    assert_eq!((cluster.stats.upstream_cx_total.get(), cluster.stats.upstream_cx_active.get()), (3, 0));
 }
 
 /// The upstream's end of the proxy's newest connection.
