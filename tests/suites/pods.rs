@@ -123,6 +123,10 @@ fn metrics_name_both_workloads_and_both_identities() {
         labels.push(("reporter", reporter));
         labels
     };
+    let passed = [("destination_service", "PassthroughCluster"), ("reporter", "source")];
+    wait::until("calls by the Pod's address", || {
+        web.scrape().sum("istio_tcp_connections_closed_total", &passed) == 3.0
+    });
     for (pod, reporter) in [(web, "source"), (shop, "destination")] {
         let labels = labels(reporter);
         let sum = |name: &str| pod.scrape().sum(name, &labels);
