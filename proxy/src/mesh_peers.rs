@@ -23,7 +23,9 @@ pub(crate) fn hop_labels(info: &StreamInfo, reporter: Reporter, local: &PeerLabe
             let tls = info.connection.tls.as_ref();
             let principal = tls.and_then(|t| t.peer_principal.clone());
             let security = if principal.is_some() { SecurityPolicy::MutualTls } else { SecurityPolicy::None };
-            let mut source = PeerLabels::default();
+            let workload = tls.and_then(|t| t.peer_workload.as_deref());
+            let mut source = workload.map(PeerLabels::from_workload_metadata).unwrap_or_default();
+            // A certificate of another CA names no workload, but its identity has a namespace.
             if let Some(namespace) = principal.as_deref().and_then(spiffe_namespace) {
                 source.workload_namespace = namespace.into();
             }

@@ -57,6 +57,18 @@ impl Workload {
             .unwrap_or("latest")
     }
 
+    /// Istio's description of it, which proxies read for their metrics:
+    /// `name;namespace;canonical name;canonical revision;cluster`.
+    pub fn description(&self, cluster_name: &str) -> String {
+        format!(
+            "{};{};{};{};{cluster_name}",
+            self.controller,
+            self.name.namespace,
+            self.canonical_name(),
+            self.canonical_revision()
+        )
+    }
+
     /// Its SPIFFE identity in `trust_domain`.
     pub fn spiffe_id(&self, trust_domain: &str) -> String {
         format!("spiffe://{trust_domain}/ns/{}/sa/{}", self.name.namespace, self.service_account)

@@ -45,6 +45,7 @@ pub(super) fn serve(
     let certificates = CertificateService::new(
         authority,
         Arc::clone(&shared.authenticator),
+        shared.snapshots.clone(),
         Arc::clone(&shared.metrics),
         lifecycle.clone(),
     );

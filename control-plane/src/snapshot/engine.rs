@@ -217,11 +217,14 @@ impl Engine {
                     }
                     (Some(workload), Some(scope))
                         if scope.service_account == workload.service_account
+                            && *scope.description
+                                == workload.description(&self.registry.settings().cluster_name)
                             && scope.ips == workload.ips
                             && scope.captured == workload.is_captured() => {}
                     (Some(workload), current) => {
                         let scope = ProxyScope {
                             service_account: workload.service_account.clone(),
+                            description: workload.description(&self.registry.settings().cluster_name).into(),
                             ips: workload.ips.clone(),
                             captured: workload.is_captured(),
                             clusters: current.map(|scope| scope.clusters.clone()).unwrap_or_default(),

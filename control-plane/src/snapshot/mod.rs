@@ -50,6 +50,8 @@ struct CapturedListeners {
 #[derive(Debug, Clone)]
 struct ProxyScope {
     service_account: String,
+    /// See [`Workload::description`](crate::model::Workload::description).
+    description: Arc<str>,
     ips: Vec<IpAddr>,
     captured: bool,
     clusters: Arc<ResourceMap>,

@@ -17,7 +17,7 @@ use prost::Message;
 use super::Family;
 use crate::model::{Finding, MutualTlsMode, Name, Protocol, ServicePort, UnknownDestinations, Workload};
 use crate::translate::wire::{ads, number};
-use crate::translate::{InputView, Output, cluster, detect, endpoints, http, metadata, names, tls};
+use crate::translate::{InputView, Output, cluster, detect, http, metadata, names, tls};
 
 /// The listeners of a Service's cluster IPs of one family.
 pub(crate) fn service_listeners(view: &InputView<'_>, name: &Name, family: Family) -> Output {
@@ -134,7 +134,7 @@ pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
             let sni = format!("{service_account}.{namespace}.sa.{}", settings.trust_domain);
             let identity = workload.spiffe_id(&settings.trust_domain);
             let socket = tls::upstream(sni, &[identity], &[names::MESH_ALPN]);
-            let description = endpoints::description(workload, &settings.cluster_name);
+            let description = workload.description(&settings.cluster_name);
             let cluster = Cluster {
                 metadata: Some(metadata::one("istio", "workload", &description)),
                 ..cluster::original_destination(name, Some(socket))

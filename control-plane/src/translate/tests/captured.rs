@@ -14,11 +14,8 @@ fn mesh() -> String {
         "metadata: {annotations: {sidecar.istio.io/interceptionMode: NONE}, name: web,",
     )
     .replace("podIP: 127.1.0.3", "podIP: 127.1.0.3, podIPs: [{ip: 127.1.0.3}, {ip: 'fd00::3'}]")
-    .replace(
-        "selector: {app: reviews}\n",
-        "selector: {app: reviews}\n  clusterIP: 10.0.0.1\n  clusterIPs: [10.0.0.1, 'fd00::1']\n",
-    )
-    .replace("selector: {app: cache}\n", "selector: {app: cache}\n  clusterIP: 10.0.0.2\n")
+    .replace("selector: {app: reviews},", "selector: {app: reviews}, clusterIPs: [10.0.0.1, 'fd00::1'],")
+    .replace("selector: {app: cache},", "selector: {app: cache}, clusterIP: 10.0.0.2,")
 }
 
 pub(super) fn captured(texts: &[&str]) -> Arc<Snapshot> {
