@@ -446,9 +446,9 @@ fn in_namespace<'a, T>(map: &'a BTreeMap<Name, Arc<T>>, namespace: &str) -> impl
 }
 
 /// What other workloads depend on in one whose connections are captured.
-fn captured(workload: Option<&Workload>) -> Option<(&[IpAddr], [&str; 2], &BTreeMap<String, String>)> {
+fn captured(workload: Option<&Workload>) -> Option<impl PartialEq + '_> {
     let workload = workload.filter(|workload| workload.is_captured())?;
-    Some((&workload.ips, [&workload.service_account, &workload.controller], &workload.labels))
+    Some((&workload.ips, &workload.service_account, &workload.controller, &workload.labels))
 }
 
 fn tcp_ports(service: Option<&Service>) -> Vec<(u16, Protocol)> {
