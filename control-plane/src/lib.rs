@@ -12,6 +12,7 @@ pub mod ads;
 pub mod api;
 pub mod auth;
 pub mod ca;
+pub mod inject;
 pub mod metrics;
 pub mod model;
 pub mod scope;
