@@ -20,5 +20,6 @@ pub mod server;
 pub mod snapshot;
 pub mod source;
 pub mod translate;
+pub mod webhook;
 
 pub use server::{Addresses, ControlPlane, Options, Source, StartError, run};

@@ -107,10 +107,15 @@ fn ports(text: &str) -> Result<(), String> {
 }
 
 fn ranges(text: &str) -> Result<(), String> {
-    match elements(text).find(|range| range.parse::<IpNet>().is_err()) {
-        None => Ok(()),
-        Some(wrong) => Err(format!("{wrong:?} is not an address range such as 10.0.0.0/8 or fd00::/8")),
+    for text in elements(text) {
+        let range: IpNet = text
+            .parse()
+            .map_err(|_| format!("{text:?} is not an address range such as 10.0.0.0/8 or fd00::/8"))?;
+        if range.addr().is_loopback() {
+            return Err(format!("{text:?}: loopback is never captured; an empty list means none"));
+        }
     }
+    Ok(())
 }
 
 fn interfaces(text: &str) -> Result<(), String> {
@@ -137,7 +142,7 @@ mod tests {
         for good in ["", "10.0.0.0/8", "10.0.0.0/8,fd00::/8", "0.0.0.0/0"] {
             assert_eq!(ranges(good), Ok(()), "{good:?}");
         }
-        for bad in ["10.0.0.0", "10.0.0.0/33", "*", "10.0.0.0/8;", "host/8"] {
+        for bad in ["10.0.0.0", "10.0.0.0/33", "*", "10.0.0.0/8;", "host/8", "127.0.0.1/32", "::1/128"] {
             assert!(ranges(bad).is_err(), "{bad:?}");
         }
         assert_eq!(interfaces("eth0,docker0"), Ok(()));

@@ -273,18 +273,26 @@ impl InjectionSettings {
     /// # Errors
     /// The field that is unknown or wrong.
     pub fn parse(text: &str) -> Result<Self, Refusal> {
-        let documents = json::parse(text).map_err(|error| {
-            Refusal::new("", format!("line {}, column {}: {}", error.line, error.column, error.reason))
-        })?;
-        let value = match documents.as_slice() {
-            [] => Value::Null,
-            [document] => document.to_json(),
-            _ => return Err(Refusal::new("", "must be one document")),
-        };
-        if value.is_null() {
-            return Ok(Self::default());
+        Self::of(document(text)?)
+    }
+
+    /// Reads a document for a mesh of these domains, which it need not name.
+    ///
+    /// # Errors
+    /// The field that is unknown or wrong, or a domain that is another one.
+    pub fn parse_for(text: &str, trust_domain: &str, cluster_domain: &str) -> Result<Self, Refusal> {
+        let mut fields = document(text)?;
+        for (field, ours) in [("trustDomain", trust_domain), ("clusterDomain", cluster_domain)] {
+            let theirs = fields.entry(field).or_insert_with(|| ours.into());
+            if theirs != ours {
+                return Err(Refusal::new(field, format!("{theirs} is not this mesh's, {ours:?}")));
+            }
         }
-        let settings: Self = serde_path_to_error::deserialize(value).map_err(|error| {
+        Self::of(fields)
+    }
+
+    fn of(fields: Map<String, Value>) -> Result<Self, Refusal> {
+        let settings: Self = serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
             let path = error.path().to_string();
             let path = if path == "." { String::new() } else { path };
             Refusal::new(path, error.into_inner().to_string())
@@ -322,6 +330,22 @@ impl InjectionSettings {
             .check()
             .map_err(|error| Refusal { field: format!("readiness.{}", error.field), ..error })?;
         self.capture.check().map_err(|error| Refusal { field: format!("capture.{}", error.field), ..error })
+    }
+}
+
+/// The fields of a document.
+fn document(text: &str) -> Result<Map<String, Value>, Refusal> {
+    let documents = json::parse(text).map_err(|error| {
+        Refusal::new("", format!("line {}, column {}: {}", error.line, error.column, error.reason))
+    })?;
+    match documents.as_slice() {
+        [] => Ok(Map::new()),
+        [document] => match document.to_json() {
+            Value::Null => Ok(Map::new()),
+            Value::Object(fields) => Ok(fields),
+            _ => Err(Refusal::new("", "must be a map")),
+        },
+        _ => Err(Refusal::new("", "must be one document")),
     }
 }
 
@@ -380,6 +404,16 @@ mod tests {
     }
 
     #[test]
+    fn the_domains_are_the_meshs() {
+        let parse = |text| InjectionSettings::parse_for(text, "example.org", "cluster.test");
+        let settings = parse("").unwrap();
+        assert_eq!(settings.trust_domain, "example.org");
+        assert_eq!(settings.cluster_domain, "cluster.test");
+        assert_eq!(parse("trustDomain: example.org").unwrap(), settings);
+        assert_eq!(parse("trustDomain: cluster.local").unwrap_err().field, "trustDomain");
+    }
+
+    #[test]
     fn wrong_settings_name_their_field() {
         for (text, field) in [
             ("imag: x", "imag"),
@@ -396,6 +430,7 @@ mod tests {
             ("nativeSidecar: perhaps", "nativeSidecar"),
             ("a: 1\n---\nb: 1\n", ""),
             ("a: [", ""),
+            ("- a", ""),
         ] {
             let refusal = InjectionSettings::parse(text).unwrap_err();
             assert_eq!(refusal.field, field, "{text}: {}", refusal.reason);
