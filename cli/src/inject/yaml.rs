@@ -1,7 +1,7 @@
 //! JSON values as YAML in block style, as `kubectl get -o yaml` lays it out.
 //!
-//! A text stands without quotes only when every reader takes it for the same text; else it is quoted as in JSON, or a
-//! block when it has lines.
+//! A text stands without quotes only when every reader takes it for the same text; else it is quoted, or a block when it
+//! has lines.
 
 use outrigger_xds_api::json;
 use serde_json::Value;
@@ -107,8 +107,12 @@ fn block(text: &str, indent: usize) -> Option<String> {
     })
 }
 
-/// As JSON writes it, which is YAML, and with escapes for what YAML cannot have.
+/// In single quotes when that spares escapes; else as JSON writes it, which is YAML, with escapes for what YAML cannot
+/// have.
 fn quoted(text: &str) -> String {
+    if text.contains(['"', '\\']) && text.chars().all(is_printable) {
+        return format!("'{}'", text.replace('\'', "''"));
+    }
     let mut quoted = String::with_capacity(text.len() + 2);
     for c in Value::from(text).to_string().chars() {
         if is_printable(c) {

@@ -34,8 +34,9 @@ fn labels_decide_as_in_istio() {
     let ours = &[("istio.io/rev", "default")][..];
     let other = &[("istio.io/rev", "canary")][..];
     let both = &[("istio-injection", "enabled"), ("istio.io/rev", "canary")][..];
-    type Labels = &'static [(&'static str, &'static str)];
-    let table: &[(&[(&str, &str)], &[(&str, &str)], Labels, Option<SkipReason>)] = &[
+    type Entries<'a> = &'a [(&'a str, &'a str)];
+    type Row<'a> = (Entries<'a>, Entries<'a>, Entries<'a>, Option<SkipReason>);
+    let table: &[Row<'_>] = &[
         (ENABLED, &[], &[], None),
         (ENABLED, NO, &[], Some(PodOptedOut)),
         (ENABLED, &[], NO, Some(PodOptedOut)),
