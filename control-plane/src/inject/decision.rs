@@ -19,6 +19,8 @@ const INJECT: &str = "sidecar.istio.io/inject";
 const NAMESPACE_INJECTION: &str = "istio-injection";
 /// Label of a namespace or Pod: the control plane's revision that injects.
 const REVISION: &str = "istio.io/rev";
+/// Annotation of the image that the API server has of a Pod from a file of its node.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The revision that `istio-injection` and a Pod's `sidecar.istio.io/inject` alone mean.
 const DEFAULT_REVISION: &str = "default";
 
@@ -62,6 +64,8 @@ pub enum SkipReason {
     AlreadyInjected,
     /// Windows: there is no sidecar for it.
     Windows,
+    /// It runs already, from a file of its node.
+    MirrorPod,
     /// The cluster's own namespaces.
     SystemNamespace,
     /// The Pod says no.
@@ -76,10 +80,11 @@ pub enum SkipReason {
 
 impl SkipReason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::HostNetwork,
         Self::AlreadyInjected,
         Self::Windows,
+        Self::MirrorPod,
         Self::SystemNamespace,
         Self::PodOptedOut,
         Self::NamespaceOptedOut,
@@ -93,6 +98,7 @@ impl SkipReason {
             Self::HostNetwork => "host_network",
             Self::AlreadyInjected => "already_injected",
             Self::Windows => "windows",
+            Self::MirrorPod => "mirror_pod",
             Self::SystemNamespace => "system_namespace",
             Self::PodOptedOut => "pod_opted_out",
             Self::NamespaceOptedOut => "namespace_opted_out",
@@ -108,6 +114,7 @@ impl fmt::Display for SkipReason {
             Self::HostNetwork => "it uses the node's network",
             Self::AlreadyInjected => "it has a sidecar already",
             Self::Windows => "it is for Windows",
+            Self::MirrorPod => "it runs already, from a file of its node",
             Self::SystemNamespace => "it is in a namespace of the cluster's own",
             Self::PodOptedOut => "it is labelled or annotated sidecar.istio.io/inject: \"false\"",
             Self::NamespaceOptedOut => "its namespace is labelled istio-injection: disabled",
@@ -129,8 +136,8 @@ pub fn decide(pod: &Map<String, Value>, namespace: &Namespace, revision: &str) -
     if fields::text(pod, "spec.os.name") == Some("windows") {
         return Ok(Skip(SkipReason::Windows));
     }
-    if status::is_injected(pod)? {
-        return Ok(Skip(SkipReason::AlreadyInjected));
+    if fields::metadata(pod, "annotations", MIRROR).is_some() {
+        return Ok(Skip(SkipReason::MirrorPod));
     }
     if SYSTEM_NAMESPACES.contains(&namespace.name.as_str()) {
         return Ok(Skip(SkipReason::SystemNamespace));
@@ -138,6 +145,9 @@ pub fn decide(pod: &Map<String, Value>, namespace: &Namespace, revision: &str) -
     let wish = wish(pod)?;
     if wish == Some(false) {
         return Ok(Skip(SkipReason::PodOptedOut));
+    }
+    if status::is_injected(pod)? {
+        return Ok(Skip(SkipReason::AlreadyInjected));
     }
     let labels = match &namespace.policy {
         NamespacePolicy::Selected => return Ok(Inject),

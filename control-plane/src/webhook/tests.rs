@@ -250,9 +250,11 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     stream.read_exact(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&answer));
     tokio::time::pause();
+    let waiting = tokio::time::Instant::now();
     let mut status = [0; 12];
     stream.read_exact(&mut status).await.unwrap();
     assert_eq!(&status, b"HTTP/1.1 408");
+    assert!(waiting.elapsed() <= Duration::from_secs(11), "{:?}", waiting.elapsed());
 }
 
 #[tokio::test]

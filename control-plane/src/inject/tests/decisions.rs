@@ -81,6 +81,8 @@ fn what_cannot_have_a_sidecar_is_left_alone() {
     let mut windows = pod();
     windows["spec"]["os"] = json!({"name": "windows"});
     assert_eq!(run(&windows), Ok(Outcome::Skipped(SkipReason::Windows)));
+    let mirror = annotated(&[("kubernetes.io/config.mirror", "5f3a")]);
+    assert_eq!(run(&mirror), Ok(Outcome::Skipped(SkipReason::MirrorPod)));
     let system = Namespace { name: "kube-system".to_owned(), policy: NamespacePolicy::Selected };
     let skipped = inject(&pod(), &system, &InjectionSettings::default());
     assert_eq!(skipped, Ok(Outcome::Skipped(SkipReason::SystemNamespace)));
