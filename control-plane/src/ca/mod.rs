@@ -262,13 +262,13 @@ mod tests {
     #[test]
     fn a_certificate_says_which_workload_it_is_for() {
         let dir = tempfile::tempdir().unwrap();
-        let description = Some("web-v1;shop;web;v1;Kubernetes");
+        let description = "web-v1;shop;web;v1;Kubernetes";
         let issued =
-            authority(&dir).sign_workload(&web(), description, &request(&[]).0, None, now()).unwrap();
+            authority(&dir).sign_workload(&web(), Some(description), &request(&[]).0, None, now()).unwrap();
         let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
         let attribute = leaf.subject().iter_attributes().next().unwrap();
         assert_eq!(attribute.attr_type().to_id_string(), "2.5.4.13");
-        assert_eq!(attribute.as_str().unwrap(), description.unwrap());
+        assert_eq!(attribute.as_str().unwrap(), description);
     }
 
     #[test]
