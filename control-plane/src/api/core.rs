@@ -1,4 +1,4 @@
-//! Kubernetes' own kinds: Service, Pod, EndpointSlice. Fields that the mesh does not read are Kubernetes' business.
+//! Kubernetes' own kinds: Service, Pod, Node, EndpointSlice. Fields that the mesh does not read are Kubernetes' business.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,7 +8,8 @@ use serde::de::IgnoredAny;
 
 use crate::api::{Lenient, Metadata, Refusal, name_of, names, read};
 use crate::model::{
-    EndpointSlice, Name, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, Workload,
+    EndpointSlice, Locality, Name, Node, Protocol, Service, ServicePort, SliceEndpoint, SlicePort,
+    TargetPort, Workload,
 };
 use crate::source::Object;
 
@@ -83,6 +84,8 @@ struct PodSpec {
     #[serde(default)]
     service_account_name: Option<String>,
     #[serde(default)]
+    node_name: Option<String>,
+    #[serde(default)]
     host_network: bool,
     #[serde(default)]
     containers: Vec<Container>,
@@ -153,6 +156,7 @@ pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
         controller,
         name,
         ips,
+        node: spec.node_name,
         service_account,
         named_ports,
         ready,
@@ -160,6 +164,25 @@ pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
         labels: metadata.labels,
         origin: object.origin.clone(),
     })
+}
+
+/// Only its labels.
+#[derive(Debug, Deserialize)]
+struct NodeDocument {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+/// Decodes a Node.
+pub(super) fn node(object: &Object) -> Result<Node, Refusal> {
+    let NodeDocument { mut metadata } = read(object)?;
+    let mut label = |key: &str| metadata.labels.remove(key).unwrap_or_default();
+    let locality = Locality {
+        region: label("topology.kubernetes.io/region"),
+        zone: label("topology.kubernetes.io/zone"),
+        sub_zone: label("topology.istio.io/subzone"),
+    };
+    Ok(Node { name: object.key().name.clone(), locality })
 }
 
 /// Name of what a Pod belongs to. A ReplicaSet's name is its Deployment's and the Pod's template hash.
@@ -197,6 +220,10 @@ struct EndpointSpec {
     conditions: Conditions,
     #[serde(default)]
     target_ref: Option<TargetRef>,
+    #[serde(default)]
+    node_name: Option<String>,
+    #[serde(default)]
+    zone: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -246,6 +273,8 @@ pub(super) fn endpoint_slice(object: &Object) -> Result<Option<EndpointSlice>, R
             address,
             ready: endpoint.conditions.ready.unwrap_or(true),
             pod: endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| target.name),
+            node: endpoint.node_name,
+            zone: endpoint.zone,
         });
     }
     let ports = document.ports.into_iter().flatten().filter(|port| {
