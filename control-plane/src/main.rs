@@ -14,7 +14,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    // The Kubernetes client logs failures that the source logs in its own words.
+    let filter = std::env::var(EnvFilter::DEFAULT_ENV)
+        .unwrap_or_else(|_| "kube_client=error,kube_runtime=error".to_owned());
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).parse_lossy(filter);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     match serve(options) {
         Ok(()) => ExitCode::SUCCESS,

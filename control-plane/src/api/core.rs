@@ -8,13 +8,16 @@ use serde::de::IgnoredAny;
 
 use crate::api::{Lenient, Metadata, Refusal, name_of, names, read};
 use crate::model::{
-    EndpointSlice, Locality, Name, Node, Protocol, Service, ServicePort, SliceEndpoint, SlicePort,
-    TargetPort, Workload,
+    EndpointSlice, Locality, MeshSettings, Name, Node, Protocol, Service, ServicePort, Sidecars,
+    SliceEndpoint, SlicePort, TargetPort, Workload,
 };
 use crate::source::Object;
 
 /// Label or annotation that switches the sidecar of a Pod off.
 const INJECT: &str = "sidecar.istio.io/inject";
+
+/// Annotation that the injector leaves.
+const INJECTED: &str = "sidecar.istio.io/status";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -129,7 +132,7 @@ struct Condition {
 
 /// Decodes a Pod. A Pod whose status tells no condition counts as ready (a file written by hand); one that has ended has
 /// no address any more.
-pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
+pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, Refusal> {
     let Lenient { metadata, spec, status }: Lenient<PodSpec, PodStatus> = read(object)?;
     let name = name_of(object);
     for (key, value) in &metadata.labels {
@@ -149,7 +152,10 @@ pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
     let ready =
         ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
     let inject = metadata.labels.get(INJECT).or_else(|| metadata.annotations.get(INJECT));
-    let sidecar = !spec.host_network && inject.is_none_or(|value| value != "false");
+    let sidecar = match settings.sidecars {
+        Sidecars::Assumed => inject.is_none_or(|value| value != "false"),
+        Sidecars::Injected => metadata.annotations.contains_key(INJECTED),
+    };
     let named_ports = spec.containers.into_iter().flat_map(|container| container.ports);
     let named_ports = named_ports.filter_map(|port| Some((port.name?, port.container_port))).collect();
     Ok(Workload {
@@ -160,7 +166,7 @@ pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
         service_account,
         named_ports,
         ready,
-        sidecar,
+        sidecar: sidecar && !spec.host_network,
         labels: metadata.labels,
         origin: object.origin.clone(),
     })

@@ -76,7 +76,7 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
             Some(service) => Decoded::Service(service),
             None => return Ok(None),
         },
-        ("", "Pod") => Decoded::Workload(core::pod(object)?),
+        ("", "Pod") => Decoded::Workload(core::pod(object, settings)?),
         ("", "Node") => Decoded::Node(core::node(object)?),
         ("discovery.k8s.io", "EndpointSlice") => {
             require(&["v1"])?;

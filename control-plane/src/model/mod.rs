@@ -27,7 +27,7 @@ pub use route::{
     RouteRule, StringMatch,
 };
 pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
-pub use settings::MeshSettings;
+pub use settings::{MeshSettings, Sidecars};
 pub use traffic_policy::{ConnectionPool, LoadBalancing, OutlierDetection, TrafficPolicy};
 pub use workload::Workload;
 

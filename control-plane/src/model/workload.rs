@@ -24,8 +24,7 @@ pub struct Workload {
     pub named_ports: BTreeMap<String, u16>,
     /// Whether it is ready for traffic.
     pub ready: bool,
-    /// Whether it has a sidecar: unless `sidecar.istio.io/inject` (label or annotation) is `false`, or it uses the node's
-    /// network.
+    /// Whether it has a sidecar; see [`Sidecars`](crate::model::Sidecars).
     pub sidecar: bool,
     /// Name of the Deployment, StatefulSet or the like that it belongs to; its own when there is none.
     pub controller: String,
