@@ -276,3 +276,164 @@ fn hash(token: &str) -> Digest {
     out.copy_from_slice(digest::digest(&digest::SHA256, token.as_bytes()).as_ref());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use http::{Request, Response};
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 7));
+
+    /// Reviews by an API server that gives the same `answer` to all, and how often it was asked.
+    fn reviews(status: u16, answer: Value) -> (TokenReviews, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let server = tower::service_fn(move |request: Request<Body>| {
+            assert_eq!(request.uri().path(), "/apis/authentication.k8s.io/v1/tokenreviews");
+            count.fetch_add(1, Ordering::Relaxed);
+            let body = Body::from(answer.to_string().into_bytes());
+            let response = Response::builder().status(status).body(body).unwrap();
+            async move { Ok::<_, Infallible>(response) }
+        });
+        (TokenReviews::new(Client::new(server, "default"), "mesh"), asked)
+    }
+
+    fn review(status: Value) -> Value {
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {},
+            "spec": {"token": "x"}, "status": status})
+    }
+
+    fn good(audiences: &[&str]) -> Value {
+        review(json!({"authenticated": true, "audiences": audiences, "user": {
+            "username": "system:serviceaccount:shop:web", "extra": {POD_NAME: ["web-0"]}}}))
+    }
+
+    /// A token with these claims; only the API server could tell that nobody signed it.
+    fn token(claims: &Value) -> String {
+        let encode = |text: String| URL_SAFE_NO_PAD.encode(text);
+        format!("{}.{}.c2ln", encode(json!({"alg": "RS256"}).to_string()), encode(claims.to_string()))
+    }
+
+    fn seconds_from_now(seconds: i64) -> i64 {
+        OffsetDateTime::now_utc().unix_timestamp() + seconds
+    }
+
+    fn fresh() -> String {
+        token(&json!({"aud": ["mesh"], "exp": seconds_from_now(600)}))
+    }
+
+    async fn refusal(reviews: &TokenReviews, token: &str) -> Refusal {
+        reviews.verify(token, ADDRESS).await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_good_answer_is_believed_for_a_while() {
+        let (reviews, asked) = reviews(201, good(&["mesh"]));
+        let expected =
+            PodIdentity { namespace: "shop".into(), pod: "web-0".into(), service_account: "web".into() };
+        let token = fresh();
+        for _ in 0..3 {
+            assert_eq!(*reviews.verify(&token, ADDRESS).await.unwrap(), expected);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        let another = self::token(&json!({"aud": "mesh", "exp": seconds_from_now(601)}));
+        assert_eq!(*reviews.verify(&another, ADDRESS).await.unwrap(), expected);
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_good_answer_is_never_believed_longer_than_the_token() {
+        let (reviews, _) = reviews(201, good(&["mesh"]));
+        let exp = seconds_from_now(3);
+        reviews.verify(&token(&json!({"aud": "mesh", "exp": exp})), ADDRESS).await.unwrap();
+        let short = reviews.remembered.lock().unwrap().good.values().next().unwrap().until;
+        assert_eq!(short.unix_timestamp(), exp);
+        reviews.verify(&fresh(), ADDRESS).await.unwrap();
+        let longest = reviews.remembered.lock().unwrap().good.values().map(|good| good.until).max().unwrap();
+        assert!(longest <= OffsetDateTime::now_utc() + CACHE_TTL);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_good_is_refused_without_asking() {
+        let (reviews, asked) = reviews(201, good(&["mesh"]));
+        let other = Refusal::OtherAudience { expected: "mesh".into() };
+        for (token, expected) in [
+            (token(&json!({"aud": ["mesh"], "exp": seconds_from_now(-1)})), Refusal::ExpiredToken),
+            (token(&json!({"aud": ["else"], "exp": seconds_from_now(600)})), other.clone()),
+            (token(&json!({"aud": "else", "exp": seconds_from_now(600)})), other),
+            (token(&json!({"exp": seconds_from_now(600)})), Refusal::InvalidToken),
+            (token(&json!({"aud": "mesh"})), Refusal::InvalidToken),
+            (token(&json!({"aud": "mesh", "exp": i64::MAX})), Refusal::InvalidToken),
+            ("abc".to_owned(), Refusal::InvalidToken),
+            (format!("{}.x", fresh()), Refusal::InvalidToken),
+            (format!("{}{}", fresh(), "A".repeat(TOKEN_MAX_BYTES)), Refusal::InvalidToken),
+        ] {
+            assert_eq!(refusal(&reviews, &token).await, expected, "{token}");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn bad_answers_refuse_with_a_reason() {
+        let refused = |error: &str| review(json!({"user": {}, "error": error}));
+        let user = |user: Value| review(json!({"authenticated": true, "audiences": ["mesh"], "user": user}));
+        let other = Refusal::OtherAudience { expected: "mesh".into() };
+        for (answer, expected) in [
+            (refused("invalid bearer token"), Refusal::InvalidToken),
+            (refused("[invalid bearer token, token has expired]"), Refusal::ExpiredToken),
+            (refused("[invalid bearer token, token audiences [\"a\"] is invalid]"), other.clone()),
+            (good(&[]), other.clone()),
+            (good(&["else"]), other),
+            (user(json!({"username": "admin", "extra": {POD_NAME: ["web-0"]}})), Refusal::NotAPod),
+            (user(json!({"username": "system:serviceaccount:shop:web"})), Refusal::NotAPod),
+            (
+                json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "metadata": {},
+                "spec": {"token": "x"}}),
+                Refusal::InvalidToken,
+            ),
+        ] {
+            let (reviews, _) = reviews(201, answer.clone());
+            assert_eq!(refusal(&reviews, &fresh()).await, expected, "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_gives_no_answer_is_not_the_callers_fault() {
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": "the token is SECRET", "reason": "Forbidden", "code": 403});
+        for (code, answer) in [(403, status), (201, json!("SECRET")), (201, json!({"spec": "SECRET"}))] {
+            let (reviews, asked) = reviews(code, answer.clone());
+            for _ in 0..=REFUSALS_MAX {
+                let refusal = refusal(&reviews, &fresh()).await;
+                assert!(matches!(refusal, Refusal::Unavailable(_)), "{answer}: {refusal}");
+                assert!(!refusal.to_string().contains("SECRET"), "{refusal}");
+                assert_eq!(tonic::Status::from(refusal).code(), tonic::Code::Unavailable);
+            }
+            assert_eq!(asked.load(Ordering::Relaxed), REFUSALS_MAX as usize + 1, "no limit for failures");
+        }
+    }
+
+    #[tokio::test]
+    async fn wrong_tokens_of_one_address_are_limited() {
+        let (reviews, asked) = reviews(201, review(json!({"user": {}, "error": "invalid bearer token"})));
+        let wrong = fresh();
+        for _ in 0..REFUSALS_MAX {
+            assert_eq!(refusal(&reviews, &wrong).await, Refusal::InvalidToken);
+        }
+        assert_eq!(refusal(&reviews, &wrong).await, Refusal::TooManyRefusals);
+        assert_eq!(asked.load(Ordering::Relaxed), REFUSALS_MAX as usize);
+        let another = IpAddr::from([10, 1, 0, 8]);
+        assert_eq!(reviews.verify(&wrong, another).await.unwrap_err(), Refusal::InvalidToken);
+        // The window passes.
+        reviews.remembered.lock().unwrap().refusals.get_mut(&ADDRESS).unwrap().since -= REFUSALS_WINDOW;
+        assert_eq!(refusal(&reviews, &wrong).await, Refusal::InvalidToken);
+        assert_eq!(asked.load(Ordering::Relaxed), REFUSALS_MAX as usize + 2);
+    }
+}
