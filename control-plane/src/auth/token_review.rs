@@ -200,7 +200,10 @@ impl TokenReviews {
 
     async fn review(&self, token: &str) -> Result<TokenReviewStatus, Refusal> {
         let review = TokenReview {
-            spec: TokenReviewSpec { token: token.to_owned(), audiences: Some(vec![self.audience.clone()]) },
+            spec: TokenReviewSpec {
+                token: Some(token.to_owned()),
+                audiences: Some(vec![self.audience.clone()]),
+            },
             ..TokenReview::default()
         };
         let answer = tokio::time::timeout(REVIEW_TIMEOUT, async {

@@ -1,0 +1,32 @@
+//! The same objects from a directory and from an API server are the same mesh.
+
+use crate::world::{MESH, Reader, content, dump, put, server};
+
+#[tokio::test]
+async fn the_same_objects_give_the_same_bytes() {
+    let server = server();
+    put(&server, MESH);
+    let from_cluster = content(&*Reader::of_cluster(&server).await.synced().await);
+
+    let proxies = [
+        "default/web-0",
+        "default/reviews-v1-a",
+        "default/reviews-v1-b",
+        "default/reviews-v2-a",
+        "data/client",
+    ];
+    for proxy in proxies {
+        assert!(from_cluster.keys().any(|(scope, _, _)| scope == proxy), "{proxy} has no configuration");
+    }
+    for wrong in ["HTTPRoute default/broken", "HTTPRoute default/to-nowhere"] {
+        assert!(from_cluster.keys().any(|(_, object, _)| object == wrong), "nothing is wrong with {wrong}");
+    }
+    // As it was written, and as the API server completed it.
+    for text in [MESH.to_owned(), dump(&server)] {
+        let from_directory = content(&*Reader::of_directory(&text).synced().await);
+        for (key, bytes) in &from_directory {
+            assert_eq!(from_cluster.get(key), Some(bytes), "{key:?}");
+        }
+        assert_eq!(from_cluster.keys().collect::<Vec<_>>(), from_directory.keys().collect::<Vec<_>>());
+    }
+}
