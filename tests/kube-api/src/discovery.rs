@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::http::respond::{Answer, no_such_page};
 use crate::kinds::Resource;
+use crate::openapi;
 
 /// Answers a path that is no object.
 pub(crate) fn answer(cluster: &Cluster, segments: &[String], aggregated: bool) -> Answer {
@@ -40,6 +41,7 @@ pub(crate) fn answer(cluster: &Cluster, segments: &[String], aggregated: bool) -
             None => no_such_page(),
         },
         ["apis", name, version] => resource_list(&groups, name, version),
+        ["openapi", rest @ ..] => openapi::answer(cluster, rest),
         _ => no_such_page(),
     }
 }

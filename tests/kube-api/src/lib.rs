@@ -22,6 +22,7 @@ mod dispatch;
 mod http;
 mod kinds;
 mod object;
+mod openapi;
 mod schema;
 mod selector;
 mod server;

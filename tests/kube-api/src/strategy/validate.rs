@@ -80,6 +80,7 @@ pub(super) fn built_in(resource: &Resource, object: &Value, old: Option<&Value>)
         ("discovery.k8s.io", "endpointslices") => endpoint_slice(object, old),
         ("coordination.k8s.io", "leases") => lease(object),
         ("apiextensions.k8s.io", "customresourcedefinitions") => custom::validate(object),
+        ("admissionregistration.k8s.io", _) => webhooks(object),
         ("apps", "deployments" | "statefulsets" | "daemonsets" | "replicasets") => workload(object, old),
         _ => Vec::new(),
     }
@@ -198,6 +199,48 @@ fn lease(lease: &Value) -> Vec<Cause> {
             let why =
                 if least == 0 { "must be greater than or equal to 0" } else { "must be greater than 0" };
             causes.push(Cause::invalid(format!("spec.{field}"), value, why));
+        }
+    }
+    causes
+}
+
+fn webhooks(configuration: &Value) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    for (index, webhook) in configuration["webhooks"].as_array().into_iter().flatten().enumerate() {
+        let path = format!("webhooks[{index}]");
+        if webhook["name"].as_str().unwrap_or_default().split('.').count() < 3 {
+            let why = "should be a domain with at least three segments separated by dots";
+            causes.push(Cause::invalid(format!("{path}.name"), &webhook["name"], why));
+        }
+        let effects = &webhook["sideEffects"];
+        if !matches!(effects.as_str(), Some("None" | "NoneOnDryRun")) {
+            causes.push(Cause::unsupported(
+                format!("{path}.sideEffects"),
+                effects,
+                &["None", "NoneOnDryRun"],
+            ));
+        }
+        if !webhook["admissionReviewVersions"].as_array().into_iter().flatten().any(|one| one == "v1") {
+            let why = "must include at least one of v1, v1beta1";
+            causes.push(Cause::invalid(
+                format!("{path}.admissionReviewVersions"),
+                &webhook["admissionReviewVersions"],
+                why,
+            ));
+        }
+        if !(1..=30).contains(&webhook["timeoutSeconds"].as_i64().unwrap_or(10)) {
+            let why = "the timeout value must be between 1 and 30 seconds";
+            causes.push(Cause::invalid(format!("{path}.timeoutSeconds"), &webhook["timeoutSeconds"], why));
+        }
+        let config = &webhook["clientConfig"];
+        if config["url"].is_string() == config["service"].is_object() {
+            let why = "exactly one of url or service is required";
+            causes.push(Cause::required(format!("{path}.clientConfig"), why));
+        }
+        if webhook.get("matchConditions").is_some() {
+            // A real server has CEL; here nothing may be ignored in silence.
+            let why = "the test server has no CEL";
+            causes.push(Cause::forbidden(format!("{path}.matchConditions"), why));
         }
     }
     causes

@@ -1,7 +1,10 @@
 //! The server as its clients see it: raw exchanges, and the `kube` crate on top of it.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails panics")]
+#![expect(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test that fails panics")]
 
+mod access;
+mod admission;
+mod apply;
 mod client;
 mod custom;
 mod discovery;
@@ -9,4 +12,5 @@ mod faults;
 mod kube_client;
 mod lists;
 mod watches;
+mod webhook;
 mod writes;
