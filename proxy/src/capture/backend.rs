@@ -102,7 +102,7 @@ impl Programs {
         match variant {
             Variant::Nft => Step::new(&self.restore, &["--noflush"]),
             // The lock is shared with whoever else works on the tables: some seconds, as kube-proxy waits.
-            Variant::Legacy if is_writable(LOCK_FILE) => {
+            Variant::Legacy if is_writable(LOCK_FOLDER) => {
                 Step::new(&self.restore, &["--noflush", "--wait", "5"])
             }
             // With a read-only root file system nobody else can have the lock.
@@ -114,11 +114,11 @@ impl Programs {
     }
 }
 
-/// Where `iptables-legacy` takes its lock.
-const LOCK_FILE: &str = "/run/xtables.lock";
+/// Where `iptables-legacy` has its lock, a file that it makes.
+const LOCK_FOLDER: &str = "/run";
 
-fn is_writable(file: &str) -> bool {
-    std::fs::OpenOptions::new().create(true).append(true).open(file).is_ok()
+fn is_writable(folder: &str) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 impl Backend {
