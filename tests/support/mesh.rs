@@ -66,6 +66,16 @@ impl Workload {
         (self.ip, 15090).into()
     }
 
+    /// The sidecar's agent.
+    pub fn agent(&self) -> SocketAddr {
+        (self.ip, 15020).into()
+    }
+
+    /// The sidecar, to watch its end.
+    pub fn sidecar_mut(&mut self) -> &mut Proxy {
+        self.sidecar.as_mut().expect("a started sidecar")
+    }
+
     /// The sidecar.
     pub fn sidecar(&self) -> &Proxy {
         self.sidecar.as_ref().expect("a started sidecar")
@@ -94,6 +104,7 @@ pub struct Mesh {
     folder: TempDir,
     control_plane: Child,
     addresses: Value,
+    sidecar_env: Vec<(String, String)>,
     /// The workloads in the order in which they were asked for.
     pub workloads: Vec<Workload>,
 }
@@ -103,6 +114,12 @@ impl Mesh {
     /// more YAML beside the Services and Pods.
     #[track_caller]
     pub fn start(pods: &[(&str, &str, &str)], objects: &str) -> Self {
+        Self::start_with_env(pods, objects, &[])
+    }
+
+    /// The same, with more environment for each sidecar.
+    #[track_caller]
+    pub fn start_with_env(pods: &[(&str, &str, &str)], objects: &str, env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("objects")).expect("folder of objects");
         let workloads: Vec<Workload> =
@@ -110,13 +127,14 @@ impl Mesh {
         let write = |name: &str, text: &str| {
             fs::write(folder.path().join("objects").join(name), text).expect("write objects");
         };
-        write("workloads.yaml", &workload_objects(&workloads));
+        write("workloads.yaml", &workload_objects(&workloads.iter().collect::<Vec<_>>()));
         write("more.yaml", objects);
         let control_plane = start_control_plane(folder.path());
         let addresses = eventually("addresses.json", || {
             serde_json::from_slice(&fs::read(folder.path().join("data/addresses.json")).ok()?).ok()
         });
-        let mut mesh = Mesh { folder, control_plane, addresses, workloads };
+        let sidecar_env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut mesh = Mesh { folder, control_plane, addresses, sidecar_env, workloads };
         for number in 0..mesh.workloads.len() {
             let sidecar = mesh.start_sidecar(&mesh.workloads[number], &mesh.workloads[number].pod);
             mesh.workloads[number].sidecar = Some(sidecar);
@@ -143,6 +161,12 @@ impl Mesh {
     #[track_caller]
     pub fn workload(&self, pod: &str) -> &Workload {
         self.workloads.iter().find(|workload| workload.pod == pod).expect("a workload of this name")
+    }
+
+    /// Takes a pod's endpoint away, as the API server does when the pod is deleted; the pod itself runs on.
+    pub fn remove_endpoint(&self, pod: &str) {
+        let others: Vec<&Workload> = self.workloads.iter().filter(|workload| workload.pod != pod).collect();
+        self.write("workloads.yaml", &workload_objects(&others));
     }
 
     /// Replaces or adds a file of objects as an editor does: written beside, then renamed.
@@ -216,6 +240,7 @@ impl Mesh {
             .env("TRUST_DOMAIN", "cluster.local")
             .env("ISTIO_META_WORKLOAD_NAME", &workload.pod)
             .env("ISTIO_METAJSON_LABELS", labels.to_string())
+            .envs(self.sidecar_env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).expect("log file"))
             .stderr(File::create(&stderr).expect("log file"))
@@ -255,10 +280,10 @@ fn start_control_plane(folder: &Path) -> Child {
 }
 
 /// A Pod for each workload, and a Service for each application and for each version of it.
-fn workload_objects(workloads: &[Workload]) -> String {
+fn workload_objects(workloads: &[&Workload]) -> String {
     let mut services: Vec<(String, String)> = workloads
         .iter()
-        .flat_map(|Workload { app, version, .. }| {
+        .flat_map(|&Workload { app, version, .. }| {
             let of_version = (format!("{app}-{version}"), format!("app: {app}, version: {version}"));
             [(app.clone(), format!("app: {app}")), of_version]
         })
@@ -271,7 +296,7 @@ fn workload_objects(workloads: &[Workload]) -> String {
              selector: {{{selector}}}\n  ports:\n  - {{name: http, port: {APP_PORT}, targetPort: {APP_PORT}}}\n---\n"
         )
     });
-    let pods = workloads.iter().map(|Workload { pod, app, version, ip, .. }| {
+    let pods = workloads.iter().map(|&Workload { pod, app, version, ip, .. }| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod}\n  namespace: default\n  \
              labels: {{app: {app}, version: {version}}}\nspec:\n  serviceAccountName: {app}\n  containers:\n  \
