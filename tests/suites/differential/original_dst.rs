@@ -6,6 +6,7 @@ use outrigger_tests::bootstrap::{
     any_host, cluster, file_access_log, http_connection_manager, http2_upstream, overlay, socket_address,
     tcp_proxy, to, type_url,
 };
+use outrigger_tests::certs::Pki;
 use outrigger_tests::differential::{View, compare};
 use outrigger_tests::netns_redirect::{CAPTURE_PORT, OWNED, UNOWNED, as_proxy, redirected};
 use outrigger_tests::proxy::Launch;
@@ -14,9 +15,9 @@ use outrigger_tests::wait::until;
 use outrigger_tests::{Bootstrap, Http2Client, Http2Upstream, RawClient, Upstream};
 use serde_json::{Value, json};
 
-/// The port and the address that it went to, restored or not; which cluster and host got it; how it ended.
+/// Where a connection went to, restored or not; which cluster and host got it; how it ended; who was at both ends.
 const LOG: &str = "%DOWNSTREAM_LOCAL_ADDRESS% %UPSTREAM_CLUSTER_RAW% %UPSTREAM_HOST% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% \
-                   %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%\n";
+                   %RESPONSE_CODE_DETAILS% %DOWNSTREAM_PEER_URI_SAN% %DOWNSTREAM_LOCAL_URI_SAN%\n";
 
 /// Ports of listeners that have no socket.
 mod port {
@@ -31,6 +32,9 @@ mod port {
     pub(super) const NO_CHAIN: u16 = 1009;
     pub(super) const BLACK_HOLE: u16 = 1010;
     pub(super) const CLEANED: u16 = 1011;
+    pub(super) const TLS: u16 = 1012;
+    /// Where the connections to `TLS` go: a listener with a socket that terminates TLS.
+    pub(super) const TERMINATED: u16 = 1013;
     /// No listener has these: they are passed through.
     pub(super) const NOT_LISTENED: u16 = 2001;
     pub(super) const REFUSED: u16 = 2002;
@@ -140,7 +144,41 @@ impl Upstreams {
     }
 }
 
-fn listeners(log: &Value) -> Vec<Value> {
+/// `common_tls_context` of a workload of the mesh.
+fn mutual_tls(pki: &Pki, name: &str) -> Value {
+    let leaf = pki.trusted.leaf(name);
+    json!({
+        "tls_certificates": [{
+            "certificate_chain": {"filename": leaf.chain},
+            "private_key": {"filename": leaf.key},
+        }],
+        "validation_context": {"trusted_ca": {"filename": pki.trusted.root}},
+    })
+}
+
+fn tls_socket(message: &str, config: Value) -> Value {
+    let mut typed = json!({"@type": type_url(&format!("extensions.transport_sockets.tls.v3.{message}"))});
+    overlay(&mut typed, config);
+    json!({"name": "envoy.transport_sockets.tls", "typed_config": typed})
+}
+
+/// A listener with sockets on the machine's own addresses that lets in who has a certificate of the mesh.
+fn terminating(pki: &Pki, log: &Value) -> Value {
+    let tls = json!({"common_tls_context": mutual_tls(pki, "server"), "require_client_certificate": true});
+    let answer = json!([{"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "TLS"}}}]);
+    let [first, second] = OWNED.map(|ip| socket_address(SocketAddr::new(ip, port::TERMINATED)));
+    json!({
+        "name": "terminating",
+        "address": first,
+        "additional_addresses": [{"address": second}],
+        "filter_chains": [{
+            "transport_socket": tls_socket("DownstreamTlsContext", tls),
+            "filters": [http_connection_manager(any_host(answer), json!({"access_log": [log]}))],
+        }],
+    })
+}
+
+fn listeners(pki: &Pki, log: &Value) -> Vec<Value> {
     let tcp = |cluster: &str| tcp_proxy(cluster, json!({"access_log": [log]}));
     let http = |cluster: &str| http_connection_manager(any_host(to(cluster)), json!({"access_log": [log]}));
     let says = |text: &str| {
@@ -246,12 +284,20 @@ fn listeners(log: &Value) -> Vec<Value> {
             json!({"access_log": [log]}),
         ),
         unbound("black hole", port::BLACK_HOLE, only(tcp("black_hole")), json!({})),
+        unbound("tls", port::TLS, only(tcp("tls")), json!({})),
+        terminating(pki, log),
         unbound("cleaned", port::CLEANED, only(tcp("cleaned")), json!({})),
     ]
 }
 
-fn clusters() -> Vec<Value> {
+fn clusters(pki: &Pki) -> Vec<Value> {
+    let tls = json!({"common_tls_context": mutual_tls(pki, "client")});
+    let tls = json!({
+        "original_dst_lb_config": {"upstream_port_override": port::TERMINATED},
+        "transport_socket": tls_socket("UpstreamTlsContext", tls),
+    });
     vec![
+        original_dst("tls", tls),
         original_dst("passthrough", json!({})),
         original_dst("passthrough_h2", http2_upstream()),
         original_dst(
@@ -285,7 +331,8 @@ fn captured_connections() {
         let _upstreams = Upstreams::start();
         let bootstrap = Bootstrap::new();
         let log = file_access_log(&bootstrap.path("log"), Some(LOG));
-        bootstrap.write(&listeners(&log), &clusters());
+        let pki = Pki::new();
+        bootstrap.write(&listeners(&pki, &log), &clusters(&pki));
         compare(|engine| {
             let proxy = as_proxy(Launch::new(engine).arg("-l").arg("error")).start(&bootstrap)?;
             let mut view = View::default();
@@ -308,6 +355,7 @@ fn captured_connections() {
                 add("HTTP passed through", get(owned(port::HTTP)) + &get(owned(port::HTTP)));
                 add("HTTP/2 passed through", get(owned(port::HTTP2)));
                 add("HTTP passed on to another port", get(owned(port::ELSEWHERE)));
+                add("through TLS", get(owned(port::TLS)));
                 add("HTTP to nobody", get(unowned(port::HTTP)));
                 add("no chain", end(unowned(port::NO_CHAIN)));
                 add("black hole", end(unowned(port::BLACK_HOLE)));
