@@ -137,7 +137,7 @@ impl Connection {
         }
         let stats = &self.listener.stats;
         let _waiting = Waiting::new(stats);
-        let filters = inspected.run(&self.listener.filters, &raw);
+        let filters = inspected.run(&self.listener.filters, &raw, self.worker.shared.stats.server());
         let outcome = match self.listener.listener_filters_timeout {
             Some(limit) => timeout(limit, filters).await.ok(),
             None => Some(filters.await),

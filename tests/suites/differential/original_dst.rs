@@ -310,7 +310,7 @@ fn clusters(pki: &Pki) -> Vec<Value> {
 }
 
 /// What both count.
-const STATS: [&str; 12] = [
+const STATS: [&str; 17] = [
     "listener.0.0.0.0_15001.downstream_cx_total",
     "listener.0.0.0.0_1001.downstream_cx_total",
     "listener.10.98.0.1_1001.downstream_cx_total",
@@ -319,6 +319,11 @@ const STATS: [&str; 12] = [
     "listener.0.0.0.0_1005.downstream_pre_cx_timeout",
     "listener.0.0.0.0_1009.downstream_cx_total",
     "listener.0.0.0.0_1009.no_filter_chain_match",
+    "http_inspector.http10_found",
+    "http_inspector.http11_found",
+    "http_inspector.http2_found",
+    "http_inspector.http_not_found",
+    "tls_inspector.tls_not_found",
     "cluster.passthrough.upstream_cx_total",
     "cluster.passthrough.membership_total",
     "cluster.another_port.membership_total",
