@@ -378,6 +378,10 @@ fn captured_connections() {
                 hosts.lines().filter(|line| line.contains("::cx_connect_fail::")).collect();
             hosts.sort_unstable();
             view.add("hosts", hosts.join("\n"));
+            let listeners = proxy.admin("/listeners").text();
+            let mut listeners: Vec<&str> = listeners.lines().collect();
+            listeners.sort_unstable();
+            view.add("listeners", listeners.join("\n"));
             proxy.stop();
             let mut lines = bootstrap.take_log("log");
             lines.sort();
