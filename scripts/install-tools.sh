@@ -45,6 +45,9 @@ wrk wrk
 h2load nghttp2-client
 strace strace
 valgrind valgrind
+ip iproute2
+iptables-restore iptables
+nft nftables
 LIST
 if [ ${#packages[@]} -gt 0 ]; then
     mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
@@ -71,7 +74,7 @@ if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
 fi
 
 missing=()
-for program in envoy promtool prometheus wrk h2load strace valgrind; do
+for program in envoy promtool prometheus wrk h2load strace valgrind ip iptables-restore nft; do
     have "$program" || missing+=("$program")
 done
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)

@@ -14,6 +14,7 @@ use outrigger_tests::tools::repository;
 ///
 /// `config/compile` builds everything, and `server` and `worker` put everything together, so they may name everything.
 const RULES: &[(&str, &[&str])] = &[
+    ("capture", &[]),
     ("net", &[]),
     ("logging", &[]),
     ("stream_info", &["cluster", "net", "transport_socket"]),

@@ -16,6 +16,7 @@ pub mod client;
 pub mod differential;
 pub mod mesh;
 pub mod message;
+pub mod netns;
 pub mod netns_redirect;
 pub mod prometheus;
 pub mod prometheus_server;
