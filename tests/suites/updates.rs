@@ -202,7 +202,7 @@ fn captured(name: &str, ip: IpAddr, port: u16, routes: &str, change: impl FnOnce
 
 #[test]
 fn a_listener_that_is_not_bound_changes_and_moves_under_load() {
-    redirected(|| {
+    redirected(|_| {
         let any = IpAddr::from([0, 0, 0, 0]);
         let here = |ip: IpAddr, seconds: i64| {
             captured("ingress", ip, 80, "routes", |listener| {

@@ -109,7 +109,7 @@ impl Inspected {
     }
 
     fn restore_destination(&mut self, raw: &RawStream) {
-        if let Some(original) = raw.original_destination() {
+        if let Some(original) = raw.original_destination(&self.local) {
             self.local = original.into();
             self.original_destination = Some(original);
         }

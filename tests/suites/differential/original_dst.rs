@@ -124,22 +124,23 @@ struct Upstreams {
 }
 
 impl Upstreams {
-    fn start() -> Self {
+    fn start(callee: [IpAddr; 2]) -> Self {
         let at = |ip: IpAddr, port| SocketAddr::new(ip, port);
         let greet = || TcpBehaviour::Greet(b"hello\n".to_vec());
-        let tcp = OWNED.iter().flat_map(|ip| {
+        let all = || OWNED.into_iter().chain(callee);
+        let tcp = all().flat_map(|ip| {
             [
-                TcpUpstream::start_at(at(*ip, port::NOT_LISTENED), TcpBehaviour::Echo),
-                TcpUpstream::start_at(at(*ip, port::INSPECTED), TcpBehaviour::Echo),
-                TcpUpstream::start_at(at(*ip, port::CLEANED), TcpBehaviour::Echo),
-                TcpUpstream::start_at(at(*ip, port::SERVER_FIRST), greet()),
-                TcpUpstream::start_at(at(*ip, port::DECLARED), greet()),
+                TcpUpstream::start_at(at(ip, port::NOT_LISTENED), TcpBehaviour::Echo),
+                TcpUpstream::start_at(at(ip, port::INSPECTED), TcpBehaviour::Echo),
+                TcpUpstream::start_at(at(ip, port::CLEANED), TcpBehaviour::Echo),
+                TcpUpstream::start_at(at(ip, port::SERVER_FIRST), greet()),
+                TcpUpstream::start_at(at(ip, port::DECLARED), greet()),
             ]
         });
         Self {
             _tcp: tcp.collect(),
-            _http: OWNED.iter().map(|ip| Upstream::start_at(at(*ip, port::HTTP))).collect(),
-            _http2: OWNED.iter().map(|ip| Http2Upstream::start_at(at(*ip, port::HTTP2))).collect(),
+            _http: all().map(|ip| Upstream::start_at(at(ip, port::HTTP))).collect(),
+            _http2: all().map(|ip| Http2Upstream::start_at(at(ip, port::HTTP2))).collect(),
         }
     }
 }
@@ -332,8 +333,8 @@ const STATS: [&str; 17] = [
 
 #[test]
 fn captured_connections() {
-    redirected(|| {
-        let _upstreams = Upstreams::start();
+    redirected(|pods| {
+        let _upstreams = Upstreams::start(pods.callee);
         let bootstrap = Bootstrap::new();
         let log = file_access_log(&bootstrap.path("log"), Some(LOG));
         let pki = Pki::new();
@@ -369,6 +370,21 @@ fn captured_connections() {
                 add("refused", end(owned(port::REFUSED)));
                 // Not redirected; but the kernel knows its destination all the same, which is the proxy itself.
                 add("straight to the proxy", end(owned(CAPTURE_PORT)));
+            }
+            for ip in pods.callee {
+                let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
+                let mut add =
+                    |name: &str, text: String| view.add(format!("{family} from elsewhere: {name}"), text);
+                let at = |port| SocketAddr::new(ip, port);
+                pods.in_caller(|| {
+                    add("a listener's port", get(at(port::EXACT)));
+                    add("HTTP/1.1 by peeking", get(at(port::INSPECTED)));
+                    add("matched by port", get(at(port::MATCHED)));
+                    add("HTTP passed through", get(at(port::HTTP)));
+                    add("passed through", echo(at(port::NOT_LISTENED), b"hello\n"));
+                    add("refused", end(at(port::REFUSED)));
+                    add("straight to the proxy", end(at(CAPTURE_PORT)));
+                });
             }
             let count = |name: &&str| format!("{name}: {:?}\n", proxy.stat(name));
             view.add("counted", STATS.iter().map(count).collect::<String>());
