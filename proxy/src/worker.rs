@@ -558,6 +558,28 @@ mod tests {
     }
 
     #[test]
+    fn a_drained_chain_ends_its_idle_connections_a_moment_later_and_busy_ones_when_they_are_idle() {
+        let connections = Connections { list: RefCell::default(), active: Arc::default() };
+        let [idle, busy, other] = [1, 1, 2].map(|chain| connections.register(chain));
+        busy.stream_started();
+        connections.drain(|c| c.chain_id == 1);
+        assert!(idle.is_draining() && busy.is_draining() && !other.is_draining());
+        let now = Instant::now();
+        connections.sweep(now);
+        assert!(!idle.is_closing(), "a request on its way is still served");
+        connections.sweep(now + DRAIN_IDLE);
+        assert!(idle.is_closing() && !busy.is_closing());
+        let later = now + Duration::from_secs(3600);
+        connections.sweep(later);
+        assert!(!busy.is_closing(), "its request has all the time that it is given elsewhere");
+        busy.stream_ended(later);
+        connections.sweep(later + DRAIN_IDLE / 2);
+        assert!(!busy.is_closing());
+        connections.sweep(later + DRAIN_IDLE);
+        assert!(busy.is_closing() && !busy.is_killed() && !other.is_draining());
+    }
+
+    #[test]
     fn a_panic_is_counted_where_it_drops_something() {
         struct Counted(Arc<Shared>);
         impl Drop for Counted {

@@ -4,14 +4,19 @@
 //! Needs root. What runs in a pod is a child process ([`NetPod::command`]) or a closure on a thread of its own
 //! ([`NetPod::enter`]): a socket stays in the namespace in which it was made, whichever thread uses it later.
 
+use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use rustix::thread::{Gid, LinkNameSpaceType, Uid, move_into_link_name_space};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::tools::{require_tool, skip};
 
@@ -89,6 +94,34 @@ impl Network {
         pod
     }
 
+    /// Records every frame between pods from now on.
+    ///
+    /// # Panics
+    /// When the kernel has no packet sockets.
+    pub fn sniff(&self) -> Sniffer {
+        // `ETH_P_ALL` in network order, as the kernel wants a packet socket's protocol.
+        let all = Protocol::from(i32::from(3u16.to_be()));
+        let socket = enter(&self.switch(), 0, || {
+            Socket::new(Domain::PACKET, Type::RAW, Some(all)).expect("packet socket")
+        });
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("read timeout");
+        socket.set_recv_buffer_size(16 << 20).expect("receive buffer");
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let recorder = thread::spawn(move || {
+            let (mut frames, mut frame) = (Vec::new(), vec![0; 1 << 16]);
+            loop {
+                match (&socket).read(&mut frame) {
+                    Ok(n) => frames.extend_from_slice(&frame[..n]),
+                    // Nothing is under way any more.
+                    Err(_) if stopped.load(Ordering::Acquire) => return frames,
+                    Err(_) => {}
+                }
+            }
+        });
+        Sniffer { stop, recorder }
+    }
+
     fn switch(&self) -> String {
         format!("{}-switch", self.prefix)
     }
@@ -104,6 +137,24 @@ impl Drop for Network {
         for name in pods.chain([self.switch()]) {
             let _ = Command::new(&self.ip).args(["netns", "delete", &name]).status();
         }
+    }
+}
+
+/// A recording of frames.
+#[derive(Debug)]
+pub struct Sniffer {
+    stop: Arc<AtomicBool>,
+    recorder: thread::JoinHandle<Vec<u8>>,
+}
+
+impl Sniffer {
+    /// Ends the recording and gives all frames, one after the other.
+    ///
+    /// # Panics
+    /// When the recorder did.
+    pub fn finish(self) -> Vec<u8> {
+        self.stop.store(true, Ordering::Release);
+        self.recorder.join().expect("the recorder")
     }
 }
 
@@ -144,20 +195,25 @@ impl NetPod {
     /// When `f` does, or the kernel does not allow it.
     #[track_caller]
     pub fn enter<T: Send>(&self, user: u32, f: impl FnOnce() -> T + Send) -> T {
-        let namespace = std::fs::File::open(format!("/run/netns/{}", self.name)).expect("open the namespace");
-        let run = || {
-            // These change the calling thread alone, which ends here.
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
-                .expect("enter the namespace");
-            rustix::thread::set_thread_gid(Gid::from_raw(user)).expect("change the group");
-            rustix::thread::set_thread_uid(Uid::from_raw(user)).expect("change the user");
-            f()
-        };
-        thread::scope(|scope| match scope.spawn(run).join() {
-            Ok(value) => value,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
+        enter(&self.name, user, f)
     }
+}
+
+#[track_caller]
+fn enter<T: Send>(namespace: &str, user: u32, f: impl FnOnce() -> T + Send) -> T {
+    let namespace = std::fs::File::open(format!("/run/netns/{namespace}")).expect("open the namespace");
+    let run = || {
+        // These change the calling thread alone, which ends here.
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("enter the namespace");
+        rustix::thread::set_thread_gid(Gid::from_raw(user)).expect("change the group");
+        rustix::thread::set_thread_uid(Uid::from_raw(user)).expect("change the user");
+        f()
+    };
+    thread::scope(|scope| match scope.spawn(run).join() {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }
 
 fn words(text: &str) -> Vec<&str> {

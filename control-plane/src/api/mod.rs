@@ -5,7 +5,7 @@
 //! dropped. A refused object leaves its last good version in force (see [`crate::model::Registry`]).
 
 mod core;
-mod duration;
+pub(crate) mod duration;
 mod gateway_api;
 mod istio;
 mod names;
@@ -74,7 +74,7 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
             Some(service) => Decoded::Service(service),
             None => return Ok(None),
         },
-        ("", "Pod") => Decoded::Workload(core::pod(object)?),
+        ("", "Pod") => Decoded::Workload(core::pod(object, settings)?),
         ("discovery.k8s.io", "EndpointSlice") => {
             require(&["v1"])?;
             match core::endpoint_slice(object)? {

@@ -146,7 +146,14 @@ impl Registry {
         inbound
     }
 
-    /// What a workload's port accepts. The most specific PeerAuthentication that says something decides: port, selected
+    /// The ports of a workload that PeerAuthentication says something of by number.
+    pub fn mutual_tls_ports(&self, workload: &Workload) -> Vec<u16> {
+        let own = self.peer_authn_in(&workload.name.namespace);
+        let selected = own.iter().find(|policy| policy.selects(&workload.labels));
+        selected.map(|policy| policy.port_modes.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// What a workload's port accepts; port 0 stands for those that no policy names. The most specific PeerAuthentication that says something decides: port, selected
     /// workload, namespace, mesh; of two equally specific ones the older (Istio).
     pub fn mutual_tls_mode(&self, workload: &Workload, port: u16) -> MutualTlsMode {
         let own = self.peer_authn_in(&workload.name.namespace);

@@ -1,5 +1,7 @@
 //! Settings of the whole mesh.
 
+use crate::model::Interception;
+
 /// What decoding and translation depend on besides the objects. Fixed for the life of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshSettings {
@@ -14,10 +16,35 @@ pub struct MeshSettings {
     pub cluster_name: String,
     /// Whether proxies write Istio's access log line to standard output for each request and connection.
     pub access_log: bool,
+    /// How the traffic of a Pod that does not say it gets to its sidecar (`sidecar.istio.io/interceptionMode`).
+    pub interception: Interception,
+    /// Which Pods have a sidecar.
+    pub sidecars: Sidecars,
+    /// What becomes of captured connections to addresses that the mesh does not know.
+    pub unknown_destinations: UnknownDestinations,
+}
+
+/// Which Pods have a sidecar. Never those with `sidecar.istio.io/inject: "false"` (label or annotation), nor those on
+/// their node's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sidecars {
+    /// All others: a directory of files lists the Pods of a mesh.
+    Everywhere,
+    /// Those that the injector was at: they have the annotation `sidecar.istio.io/status`.
+    Injected,
+}
+
+/// Istio's `outboundTrafficPolicy.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownDestinations {
+    /// They are passed through as they are.
+    AllowAny,
+    /// They are closed.
+    RegistryOnly,
 }
 
 impl Default for MeshSettings {
-    /// Istio's defaults.
+    /// Istio's defaults, for a mesh in explicit mode.
     fn default() -> Self {
         Self {
             trust_domain: "cluster.local".into(),
@@ -25,6 +52,9 @@ impl Default for MeshSettings {
             root_namespace: "istio-system".into(),
             cluster_name: "Kubernetes".into(),
             access_log: false,
+            interception: Interception::None,
+            sidecars: Sidecars::Everywhere,
+            unknown_destinations: UnknownDestinations::AllowAny,
         }
     }
 }

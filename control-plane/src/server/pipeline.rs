@@ -19,13 +19,7 @@ pub(super) fn start(
     options: &Options,
     tasks: &mut JoinSet<&'static str>,
 ) -> io::Result<watch::Receiver<Arc<Snapshot>>> {
-    let settings = MeshSettings {
-        trust_domain: options.trust_domain.clone(),
-        cluster_domain: options.cluster_domain.clone(),
-        root_namespace: options.root_namespace.clone(),
-        access_log: options.access_log,
-        ..MeshSettings::default()
-    };
+    let settings = mesh_settings(options);
     let (events, received) = mpsc::channel(EVENTS_MAX);
     let (publish, snapshots) = watch::channel(Arc::default());
     match &options.source {
@@ -36,4 +30,15 @@ pub(super) fn start(
         "the source"
     });
     Ok(snapshots)
+}
+
+/// What decoding and translation depend on besides the objects.
+pub(super) fn mesh_settings(options: &Options) -> MeshSettings {
+    MeshSettings {
+        trust_domain: options.trust_domain.clone(),
+        cluster_domain: options.cluster_domain.clone(),
+        root_namespace: options.root_namespace.clone(),
+        access_log: options.access_log,
+        ..MeshSettings::default()
+    }
 }

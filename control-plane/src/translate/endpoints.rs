@@ -8,7 +8,7 @@ use outrigger_xds_api::wire::endpoint::v3::{
 };
 use prost::Message;
 
-use crate::model::{Finding, Name, Workload};
+use crate::model::{Finding, Name};
 use crate::translate::wire::address;
 use crate::translate::{InputView, Output, metadata, names, reach};
 
@@ -36,7 +36,7 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
                 })),
                 health_status: HealthStatus::Healthy as i32,
                 metadata: dial.workload.map(|workload| {
-                    metadata::one("istio", "workload", &description(&workload, &settings.cluster_name))
+                    metadata::one("istio", "workload", &workload.description(&settings.cluster_name))
                 }),
                 ..LbEndpoint::default()
             })
@@ -54,16 +54,4 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
         output.add(ResourceType::ClusterLoadAssignment, &cluster_name, wire.encode_to_vec());
     }
     output
-}
-
-/// Istio's description of a workload, which the proxies' metrics read:
-/// `name;namespace;canonical name;canonical revision;cluster`.
-fn description(workload: &Workload, cluster_name: &str) -> String {
-    format!(
-        "{};{};{};{};{cluster_name}",
-        workload.controller,
-        workload.name.namespace,
-        workload.canonical_name(),
-        workload.canonical_revision()
-    )
 }

@@ -28,6 +28,8 @@ pub struct OriginalDestinations {
     /// `cleanup_interval` in milliseconds.
     cleanup_interval_ms: AtomicU64,
     stats: Arc<ClusterStats>,
+    /// Whose the addresses are: the cluster's `metadata.filter_metadata.istio.workload`, as of an endpoint.
+    pub workload: Option<Arc<str>>,
     /// Main cleans up until nothing is left.
     is_watched: AtomicBool,
     inhabited: Inhabited,
@@ -87,11 +89,12 @@ pub async fn clean_up(mut inhabited: UnboundedReceiver<Arc<OriginalDestinations>
 
 impl OriginalDestinations {
     /// No destinations yet.
-    pub fn new(stats: Arc<ClusterStats>, inhabited: Inhabited) -> Arc<Self> {
+    pub fn new(stats: Arc<ClusterStats>, workload: Option<Arc<str>>, inhabited: Inhabited) -> Arc<Self> {
         Arc::new(Self {
             shards: Default::default(),
             cleanup_interval_ms: AtomicU64::new(0),
             stats,
+            workload,
             is_watched: AtomicBool::new(false),
             inhabited,
         })
@@ -113,7 +116,7 @@ impl OriginalDestinations {
     }
 
     fn add(self: &Arc<Self>, shard: &ArcSwap<Shard>, destination: SocketAddr) -> Arc<Host> {
-        let host = Arc::new(Host::new(Address::Ip(destination), "".into(), 1, true, None));
+        let host = Arc::new(Host::new(Address::Ip(destination), "".into(), 1, true, self.workload.clone()));
         let mine = Arc::new(Destination { host, used: AtomicBool::new(true) });
         let mut there = mine.clone();
         shard.rcu(|hosts| match hosts.get(&destination) {
@@ -209,7 +212,7 @@ mod tests {
 
     fn destinations() -> (Arc<OriginalDestinations>, UnboundedReceiver<Arc<OriginalDestinations>>) {
         let (inhabited, main) = channel();
-        let destinations = OriginalDestinations::new(Stats::new().cluster("c"), inhabited);
+        let destinations = OriginalDestinations::new(Stats::new().cluster("c"), None, inhabited);
         destinations.set_cleanup_interval(Duration::from_secs(5));
         (destinations, main)
     }

@@ -146,7 +146,9 @@ impl Connection {
             Some(Ok(())) => Ok(raw),
             Some(Err(error)) => {
                 match error {
-                    InspectError::Closed => stats.downstream_listener_filter_remote_close.inc(),
+                    InspectError::Closed | InspectError::Ended => {
+                        stats.downstream_listener_filter_remote_close.inc();
+                    }
                     InspectError::TooLong | InspectError::Io(_) => {
                         stats.downstream_listener_filter_error.inc();
                     }

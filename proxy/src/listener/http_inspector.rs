@@ -105,7 +105,11 @@ pub async fn inspect(raw: &RawStream) -> Result<Option<HttpVersion>, InspectErro
         Parsed::NotHttp => Some(None),
         Parsed::Incomplete => None,
     };
-    super::inspect::inspect(raw, MAX_REQUEST_LINE_BYTES, known).await
+    match super::inspect::inspect(raw, MAX_REQUEST_LINE_BYTES, known).await {
+        // All that the client will ever send, and no request.
+        Err(InspectError::Ended) => Ok(None),
+        result => result,
+    }
 }
 
 #[cfg(test)]
@@ -236,10 +240,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_in_the_middle_is_an_error() {
-        let (near, far) = UnixStream::pair().unwrap();
-        let mut far = far;
+    async fn what_ends_in_the_middle_is_not_http() {
+        let (near, mut far) = UnixStream::pair().unwrap();
         far.write_all(b"GET /").await.unwrap();
+        far.shutdown().await.unwrap();
+        assert_eq!(inspect(&RawStream::Unix(near)).await.unwrap(), None);
+        let (near, far) = UnixStream::pair().unwrap();
         drop(far);
         assert!(matches!(inspect(&RawStream::Unix(near)).await, Err(InspectError::Closed)));
     }

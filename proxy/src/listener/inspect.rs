@@ -7,9 +7,12 @@ use crate::net::{Buffer, BufferSize, RawStream};
 /// Why a connection could not be inspected.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// The peer closed before it had sent enough.
+    /// The peer closed before it had sent anything.
     #[error("the peer closed the connection")]
     Closed,
+    /// The peer ended its side before it had sent enough.
+    #[error("the peer ended its side too early")]
+    Ended,
     /// The limit was reached and nothing is known yet.
     #[error("more bytes than are looked at")]
     TooLong,
@@ -44,8 +47,10 @@ pub(super) async fn inspect<T>(
         }
         if n == room {
             buffer = Buffer::take(BufferSize::Medium);
-        } else if n <= seen || n == 0 {
+        } else if n == 0 {
             return Err(InspectError::Closed);
+        } else if n <= seen {
+            return Err(InspectError::Ended);
         }
         seen = n;
     }

@@ -57,4 +57,6 @@ pub struct Listener {
 }
 
 #[cfg(test)]
+mod drain_tests;
+#[cfg(test)]
 mod tests;

@@ -359,7 +359,7 @@ async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartE
 }
 
 /// A change of the listeners as commands.
-fn tell(workers: &[WorkerHandle], change: Change) {
+pub(crate) fn tell(workers: &[WorkerHandle], change: Change) {
     let all = |command: &dyn Fn() -> Command| workers.iter().for_each(|worker| worker.send(command()));
     match change {
         Change::Listen { listener, addresses, sockets } => {

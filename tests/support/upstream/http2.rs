@@ -45,7 +45,7 @@ impl Http2Upstream {
             .enable_all()
             .build()
             .expect("a runtime");
-        let listener = runtime.block_on(TcpListener::bind(addr)).expect("bind a loopback address");
+        let listener = runtime.block_on(TcpListener::bind(addr)).expect("bind a local address");
         let addr = listener.local_addr().expect("address of a bound socket");
         let record = Record::new();
         runtime.spawn(accept(listener, record.clone()));

@@ -314,14 +314,15 @@ fn compile_outlier(
     Ok((Some(outlier), hash))
 }
 
-/// Mesh labels: `metadata.filter_metadata.istio.services[0]`, else the host in `outbound|PORT|SUBSET|HOST`.
+/// Mesh labels: `metadata.filter_metadata.istio.services[0]`, else the host in `outbound|PORT|SUBSET|HOST`, else what is before the
+/// first `|`.
 fn mesh_destination(name: &str, metadata: Option<&Metadata>) -> MeshDestination {
     if let Some(service) = metadata.and_then(destination_of_metadata) {
         return service;
     }
     let host = match name.split('|').collect::<Vec<_>>().as_slice() {
         [_direction, _port, _subset, host] if !host.is_empty() => host,
-        _ => name,
+        parts => parts.first().copied().unwrap_or(name),
     };
     let mut labels = host.split('.');
     let service_name = labels.next().unwrap_or(host);

@@ -249,9 +249,10 @@ fn compile_filter_chain(
     Ok((Arc::new(chain), references))
 }
 
-/// Equal chains have equal hashes. The match is not part of it: a chain that is matched otherwise serves the same.
+/// Equal chains have equal hashes. The match is part of it, as in Envoy: it tells chains apart that serve the same, and who came by
+/// a match that is gone has to come again.
 fn chain_hash(value: &wire::FilterChain, listener: &ListenerCx) -> u64 {
-    let content = wire::FilterChain { filter_chain_match: None, metadata: None, ..value.clone() };
+    let content = wire::FilterChain { metadata: None, ..value.clone() };
     let reporter = [match listener.reporter {
         None => 0_u8,
         Some(Reporter::Source) => 1,

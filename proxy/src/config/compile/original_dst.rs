@@ -7,6 +7,7 @@ use outrigger_xds_api::wire::cluster::v3 as wire;
 
 use super::cluster::{CompiledCluster, Discovery};
 use super::cx::{CompileCx, Compiled, unsupported};
+use super::endpoint;
 use super::values;
 use crate::cluster::OriginalDestinations;
 use crate::cluster::lb::LbPolicy;
@@ -26,9 +27,13 @@ pub(super) fn compile_original_dst_discovery(
         cx.refuse("load_assignment", "ORIGINAL_DST clusters must have no load assignment configured");
     }
     let cleanup_interval = values::duration(cx, "cleanup_interval", &value.cleanup_interval);
+    // No endpoint says whose the addresses are; the cluster may.
+    let workload = value.metadata.as_ref().and_then(endpoint::workload);
     let destinations = match previous.map(|previous| &previous.discovery) {
-        Some(Discovery::OriginalDst { destinations, .. }) => destinations.clone(),
-        _ => OriginalDestinations::new(stats.clone(), cx.inputs.inhabited.clone()),
+        Some(Discovery::OriginalDst { destinations, .. }) if destinations.workload == workload => {
+            destinations.clone()
+        }
+        _ => OriginalDestinations::new(stats.clone(), workload, cx.inputs.inhabited.clone()),
     };
     Ok(Discovery::OriginalDst {
         destinations,
