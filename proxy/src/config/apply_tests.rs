@@ -336,6 +336,14 @@ fn hosts_made_on_demand_survive_an_update_of_their_cluster_and_go_with_its_type(
     assert_eq!(apply(&mut configuration, Cluster, "c", &elsewhere, now), []);
     assert_eq!(pick(&configuration).unwrap().address.to_string(), "10.0.0.1:15006");
 
+    // Hosts of another workload are other hosts.
+    let elsewhere_host = pick(&configuration).unwrap();
+    let named = elsewhere
+        .replace("name: c", "name: c, metadata: {filter_metadata: {istio: {workload: w;ns;w;v1;k}}}");
+    assert_eq!(apply(&mut configuration, Cluster, "c", &named, now), []);
+    assert!(elsewhere_host.removed.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(pick(&configuration).unwrap().workload.as_deref(), Some("w;ns;w;v1;k"));
+
     assert_eq!(apply(&mut configuration, Cluster, "c", "{name: c}", now), []);
     assert!(pick(&configuration).is_none());
     assert!(first.removed.load(std::sync::atomic::Ordering::Relaxed));
