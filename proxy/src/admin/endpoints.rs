@@ -232,11 +232,9 @@ fn show_listeners(state: &AdminState, query: &Query) -> Reply {
     }
     let mut out = String::new();
     for listener in &listeners {
-        let _ = write!(out, "{}::", listener.name);
-        for (i, address) in listener.addresses.iter().enumerate() {
-            let _ = write!(out, "{}{address}", if i == 0 { "" } else { "," });
+        for address in &listener.addresses {
+            let _ = writeln!(out, "{}::{address}", listener.name);
         }
-        out.push('\n');
     }
     text(out)
 }
