@@ -40,6 +40,12 @@ pub(crate) fn definitions() -> Collection {
     Collection::new("apiextensions.k8s.io", "customresourcedefinitions")
 }
 
+/// Group and plural of what a definition defines.
+fn defined(definition: &Value) -> (&str, &str) {
+    let spec = &definition["spec"];
+    (spec["group"].as_str().unwrap_or_default(), spec["names"]["plural"].as_str().unwrap_or_default())
+}
+
 impl Cluster {
     pub(crate) fn new(tokens: Tokens, schemas: Schemas) -> Self {
         Cluster {
@@ -90,10 +96,11 @@ impl Cluster {
             None => Ok(store.put(&collection, object)),
         })?;
         if collection == definitions() {
-            let mut established = (*created).clone();
-            custom::establish(&mut established);
-            self.write(|store| store.put(&collection, established));
-            self.define(&created, true);
+            let (group, plural) = defined(&created);
+            lock(&self.kinds).announce(group, plural);
+            if !self.switches.holds_definitions() {
+                self.establish(&created);
+            }
         }
         Ok(created)
     }
@@ -113,9 +120,25 @@ impl Cluster {
     }
 
     fn define(&self, definition: &Value, served: bool) {
-        let group = definition["spec"]["group"].as_str().unwrap_or_default();
-        let plural = definition["spec"]["names"]["plural"].as_str().unwrap_or_default();
+        let (group, plural) = defined(definition);
         lock(&self.kinds).define(group, plural, served.then_some(definition));
+    }
+
+    /// Serves what a stored definition defines.
+    fn establish(&self, definition: &Value) {
+        let mut established = definition.clone();
+        custom::establish(&mut established);
+        let established = self.write(|store| store.put(&definitions(), established));
+        self.define(&established, true);
+    }
+
+    /// Serves what every stored definition defines.
+    pub(crate) fn establish_all(&self) {
+        for definition in self.read(|store| store.list(&definitions())).values() {
+            if !custom::is_established(definition) {
+                self.establish(definition);
+            }
+        }
     }
 
     /// Takes an object out for good, with everything that lives only because of it. Gives back the object with the
@@ -132,8 +155,7 @@ impl Cluster {
     }
 
     fn remove_custom_resources(&self, definition: &Value) {
-        let group = definition["spec"]["group"].as_str().unwrap_or_default();
-        let plural = definition["spec"]["names"]["plural"].as_str().unwrap_or_default();
+        let (group, plural) = defined(definition);
         let collection = Collection::new(group, plural);
         for name in self.read(|store| store.list(&collection)).into_keys() {
             self.remove(&collection, &name);

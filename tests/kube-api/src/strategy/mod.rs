@@ -155,7 +155,7 @@ pub(crate) fn validate(
         None => {
             causes.extend(validate::built_in(resource, object, old));
             if causes.is_empty() {
-                cluster.schemas.check(resource, object)?;
+                causes.extend(cluster.schemas.missing(resource, object));
             }
         }
     }
