@@ -14,7 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What is logged when `RUST_LOG` does not say otherwise. The Kubernetes client would log failures that the source logs in
 /// its own words.
-const LOG: &str = "info,kube_client=error,kube_runtime=error";
+const LOG: &str = "info,kube_client=off,kube_runtime=off";
 
 fn main() -> ExitCode {
     let options = Options::parse();

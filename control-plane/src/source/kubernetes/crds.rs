@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use tracing::warn;
 
 use crate::source::Object;
 use crate::source::kubernetes::follow::News;
-use crate::source::kubernetes::kinds::Kind;
+use crate::source::kubernetes::kinds::{CUSTOM, Kind};
 
 /// The definitions that exist, by name.
 #[derive(Debug, Default)]
@@ -23,8 +24,15 @@ struct Definition {
 
 #[derive(Debug, Deserialize)]
 struct Spec {
+    group: String,
+    names: Names,
     #[serde(default)]
     versions: Vec<Version>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Names {
+    kind: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,6 +84,10 @@ impl Installed {
     fn define(&mut self, object: &Object, was_there: bool) {
         // The API server checked it; what cannot be read is none of our kinds.
         let Ok(Definition { spec, status }) = Definition::deserialize(&*object.document) else { return };
+        if !was_there && is_ignored(&spec.group, &spec.names.kind) {
+            let (kind, group) = (spec.names.kind, spec.group);
+            warn!(kind, group, "rules of this kind are installed and not supported: they have no effect");
+        }
         let established =
             |condition: &Condition| condition.r#type == "Established" && condition.status == "True";
         // Until then its URLs answer 404. One that was served stays so until it is deleted.
@@ -84,6 +96,17 @@ impl Installed {
             self.served.insert(object.key().name.clone(), served.map(|version| version.name).collect());
         }
     }
+}
+
+/// Whether users may take a kind for rules of this mesh that it does not read. Of Gateway API only routes: the rest belongs
+/// to gateways.
+fn is_ignored(group: &str, kind: &str) -> bool {
+    let is_rule = match group {
+        "gateway.networking.k8s.io" => kind.ends_with("Route"),
+        "outrigger.dev" => true,
+        group => group.ends_with(".istio.io"),
+    };
+    is_rule && !CUSTOM.iter().any(|custom| custom.group == group && custom.kind == kind)
 }
 
 #[cfg(test)]
@@ -96,7 +119,7 @@ mod tests {
     fn definition(versions: &str, established: &str) -> Object {
         let text = format!(
             "{{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, \
-             metadata: {{name: httproutes.gateway.networking.k8s.io}}, spec: {{versions: [{versions}]}}, \
+             metadata: {{name: httproutes.gateway.networking.k8s.io}}, spec: {{group: gateway.networking.k8s.io, names: {{kind: HTTPRoute}}, versions: [{versions}]}}, \
              status: {{conditions: [{{type: NamesAccepted, status: 'True'}}, {{type: Established, status: '{established}'}}]}}}}"
         );
         test_objects(&text).remove(0)
@@ -121,5 +144,20 @@ mod tests {
         installed.take(&News::Changed(definition(v1, "True")));
         installed.take(&News::Gone(definition(v1, "True").key().clone()));
         assert_eq!(installed.version_of(route), None);
+    }
+
+    #[test]
+    fn rules_that_are_not_read_are_told_from_what_is_not_ours() {
+        for (group, kind, expected) in [
+            ("networking.istio.io", "VirtualService", true),
+            ("networking.istio.io", "DestinationRule", false),
+            ("security.istio.io", "AuthorizationPolicy", true),
+            ("gateway.networking.k8s.io", "GRPCRoute", true),
+            ("gateway.networking.k8s.io", "HTTPRoute", false),
+            ("gateway.networking.k8s.io", "GatewayClass", false),
+            ("cert-manager.io", "Certificate", false),
+        ] {
+            assert_eq!(is_ignored(group, kind), expected, "{kind}.{group}");
+        }
     }
 }

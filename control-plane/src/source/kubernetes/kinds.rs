@@ -154,6 +154,8 @@ pub(super) static CRD: Kind = Kind {
     plural: "customresourcedefinitions",
     page: 10,
     keep: &[
+        "spec.group",
+        "spec.names.kind",
         "spec.versions[].name",
         "spec.versions[].served",
         "status.conditions[].type",
