@@ -39,11 +39,12 @@ pub(crate) async fn store_new(
     if ownership == Ownership::ByUpdate {
         apply::record_update(call, &mut object, None);
     }
+    let sent = object.clone();
     warnings.extend(admission::mutate(call, Operation::Create, Some(&mut object), None, dry_run).await?);
-    strategy::default(resource, &mut object);
-    admit(resource, &mut object);
-    if ownership == Ownership::ByUpdate {
-        apply::record_update(call, &mut object, None);
+    if object != sent {
+        strategy::default(resource, &mut object);
+        admit(resource, &mut object);
+        apply::record_update(call, &mut object, Some(&sent));
     }
     strategy::before_create(&call.cluster, resource, &mut object)?;
     strategy::validate(&call.cluster, resource, &object, None)?;
