@@ -348,6 +348,26 @@ async fn a_running_pod_is_deleted_by_its_kubelet() {
 }
 
 #[tokio::test]
+async fn a_pod_needs_its_service_account() {
+    let server = ApiServer::start();
+    let client = demo(&server).await;
+    let pods = "/api/v1/namespaces/demo/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"},
+        "spec": {"serviceAccountName": "web", "containers": [{"name": "app", "image": "app:1"}]}});
+    assert_eq!(
+        client.post(pods, &pod).await.failure(),
+        (
+            403,
+            "Forbidden",
+            "pods \"app\" is forbidden: error looking up service account demo/web: serviceaccount \"web\" not found"
+        )
+    );
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}});
+    client.post("/api/v1/namespaces/demo/serviceaccounts", &account).await.ok();
+    assert_eq!(client.post(pods, &pod).await.status, 201);
+}
+
+#[tokio::test]
 async fn a_lease_elects_one_leader() {
     let server = ApiServer::start();
     let client = demo(&server).await;
