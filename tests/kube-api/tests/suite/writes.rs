@@ -73,6 +73,10 @@ async fn updates_are_guarded_by_version_and_uid() {
     let server = ApiServer::start();
     let client = demo(&server).await;
     let one = format!("{MAPS}/one");
+    let mut empty = config_map("empty", json!({}));
+    empty["metadata"]["annotations"] = json!({});
+    let empty = client.post(MAPS, &empty).await.ok();
+    assert!(empty["metadata"].get("annotations").is_none());
     let first = client.post(MAPS, &config_map("one", json!({"key": "x"}))).await.ok();
     let unconditional = client.put(&one, &config_map("one", json!({"key": "y"}))).await.ok();
     assert_eq!(unconditional["data"]["key"], "y");
