@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::access::tokens::Tokens;
@@ -101,8 +101,18 @@ impl Cluster {
             if !self.switches.holds_definitions() {
                 self.establish(&created);
             }
+        } else if collection == Collection::new("", "namespaces") {
+            self.create_default_account(object::name(&created));
         }
         Ok(created)
+    }
+
+    /// Every namespace has a service account `default`. A controller makes it in a real cluster.
+    fn create_default_account(&self, namespace: &str) {
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {
+            "name": "default", "namespace": namespace, "uid": object::random_uid(),
+            "creationTimestamp": object::now()}});
+        self.write(|store| store.put(&Collection::new("", "serviceaccounts"), account));
     }
 
     /// Stores an object if it still has the version that the change was made from; `None` otherwise.

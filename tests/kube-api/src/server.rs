@@ -355,16 +355,8 @@ fn put_namespace(cluster: &Cluster, name: &str) {
     if cluster.get(&namespaces, "", name).is_some() {
         return;
     }
-    for (plural, object) in [
-        ("namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})),
-        (
-            "serviceaccounts",
-            json!({"apiVersion": "v1", "kind": "ServiceAccount",
-                   "metadata": {"name": "default", "namespace": name}}),
-        ),
-    ] {
-        store(cluster, "", plural, object);
-    }
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    store(cluster, "", "namespaces", namespace);
 }
 
 fn store(cluster: &Cluster, group: &str, plural: &str, mut object: Value) {

@@ -132,6 +132,74 @@ struct Preconditions {
     resource_version: Option<String>,
 }
 
+/// A `TokenRequest`, which `kubectl create token` sends.
+#[derive(Message)]
+struct TokenRequest {
+    #[prost(message, optional, tag = "2")]
+    spec: Option<TokenRequestSpec>,
+}
+
+#[derive(Message)]
+struct TokenRequestSpec {
+    #[prost(string, repeated, tag = "1")]
+    audiences: Vec<String>,
+    #[prost(message, optional, tag = "3")]
+    bound_object_ref: Option<BoundObjectReference>,
+    #[prost(int64, optional, tag = "4")]
+    expiration_seconds: Option<i64>,
+}
+
+#[derive(Message)]
+struct BoundObjectReference {
+    #[prost(string, tag = "1")]
+    kind: String,
+    #[prost(string, tag = "2")]
+    api_version: String,
+    #[prost(string, tag = "3")]
+    name: String,
+    #[prost(string, tag = "4")]
+    uid: String,
+}
+
+/// A `SelfSubjectAccessReview`, which `kubectl auth can-i` sends.
+#[derive(Message)]
+struct AccessReview {
+    #[prost(message, optional, tag = "2")]
+    spec: Option<AccessReviewSpec>,
+}
+
+#[derive(Message)]
+struct AccessReviewSpec {
+    #[prost(message, optional, tag = "1")]
+    resource_attributes: Option<ResourceAttributes>,
+    #[prost(message, optional, tag = "2")]
+    non_resource_attributes: Option<NonResourceAttributes>,
+}
+
+#[derive(Message)]
+struct ResourceAttributes {
+    #[prost(string, tag = "1")]
+    namespace: String,
+    #[prost(string, tag = "2")]
+    verb: String,
+    #[prost(string, tag = "3")]
+    group: String,
+    #[prost(string, tag = "5")]
+    resource: String,
+    #[prost(string, tag = "6")]
+    subresource: String,
+    #[prost(string, tag = "7")]
+    name: String,
+}
+
+#[derive(Message)]
+struct NonResourceAttributes {
+    #[prost(string, tag = "1")]
+    path: String,
+    #[prost(string, tag = "2")]
+    verb: String,
+}
+
 /// Reads a body; the error says why not.
 pub(super) fn parse(body: &[u8]) -> Result<Value, String> {
     let message = body.strip_prefix(b"k8s\0").ok_or("the body does not begin with the bytes k8s\\0")?;
@@ -146,6 +214,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Value, String> {
             json!({"metadata": metadata(Named::decode(raw).map_err(broken)?.metadata)})
         }
         (_, "DeleteOptions") => delete_options(DeleteOptions::decode(raw).map_err(broken)?),
+        (_, "TokenRequest") => token_request(TokenRequest::decode(raw).map_err(broken)?),
+        (_, "SelfSubjectAccessReview") => access_review(AccessReview::decode(raw).map_err(broken)?),
         (version, kind) => return Err(format!("no protobuf is read for {version} {kind} here")),
     };
     object::drop_nulls(&mut object);
@@ -213,6 +283,24 @@ fn delete_options(options: DeleteOptions) -> Value {
            "dryRun": dry_run})
 }
 
+fn token_request(request: TokenRequest) -> Value {
+    let spec = request.spec.unwrap_or_default();
+    let bound = spec.bound_object_ref.map(|bound| {
+        json!({"kind": bound.kind, "apiVersion": bound.api_version, "name": bound.name, "uid": bound.uid})
+    });
+    json!({"spec": {"audiences": spec.audiences, "boundObjectRef": bound, "expirationSeconds": spec.expiration_seconds}})
+}
+
+fn access_review(review: AccessReview) -> Value {
+    let spec = review.spec.unwrap_or_default();
+    let resource = spec.resource_attributes.map(|asked| {
+        json!({"namespace": asked.namespace, "verb": asked.verb, "group": asked.group, "resource": asked.resource,
+               "subresource": asked.subresource, "name": asked.name})
+    });
+    let path = spec.non_resource_attributes.map(|asked| json!({"path": asked.path, "verb": asked.verb}));
+    json!({"spec": {"resourceAttributes": resource, "nonResourceAttributes": path}})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -238,5 +326,25 @@ mod tests {
                    "data": {"release": "aGVsbG8="}, "type": "helm.sh/release.v1"})
         );
         assert!(parse(b"{}").is_err());
+    }
+
+    #[test]
+    fn a_question_is_read() {
+        let attributes = ResourceAttributes {
+            verb: "list".into(),
+            resource: "pods".into(),
+            namespace: "demo".into(),
+            ..ResourceAttributes::default()
+        };
+        let spec = AccessReviewSpec { resource_attributes: Some(attributes), non_resource_attributes: None };
+        let type_meta = Some(TypeMeta {
+            api_version: "authorization.k8s.io/v1".into(),
+            kind: "SelfSubjectAccessReview".into(),
+        });
+        let unknown = Unknown { type_meta, raw: AccessReview { spec: Some(spec) }.encode_to_vec() };
+        let review = parse(&[b"k8s\0".as_slice(), &unknown.encode_to_vec()].concat()).unwrap();
+        assert_eq!(review["spec"]["resourceAttributes"]["verb"], "list");
+        assert_eq!(review["spec"]["resourceAttributes"]["namespace"], "demo");
+        assert!(review["spec"].get("nonResourceAttributes").is_none());
     }
 }

@@ -12,6 +12,7 @@ mod faults;
 mod helm;
 mod kube_client;
 mod lists;
+mod program;
 mod schemas;
 mod tools;
 mod watches;
