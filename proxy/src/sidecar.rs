@@ -85,6 +85,9 @@ pub enum InterceptionMode {
     /// Applications address the sidecar themselves (explicit mode).
     #[value(name = "NONE")]
     None,
+    /// The kernel sends the pod's connections to the sidecar (`outrigger-proxy capture`).
+    #[value(name = "REDIRECT")]
+    Redirect,
 }
 
 impl SidecarFlags {
@@ -102,8 +105,9 @@ impl SidecarFlags {
             make_private(dir).map_err(|e| format!("--state-dir '{}': {e}", dir.display()))?;
         }
         let mut metadata = metadata(environment)?;
-        let InterceptionMode::None = self.interception_mode;
-        metadata.insert("INTERCEPTION_MODE".to_owned(), "NONE".into());
+        let explicit = self.interception_mode == InterceptionMode::None;
+        let mode = if explicit { "NONE" } else { "REDIRECT" };
+        metadata.insert("INTERCEPTION_MODE".to_owned(), mode.into());
         let (own, any, local) = match self.instance_ip {
             ip if ip.is_loopback() => (ip, ip, ip),
             ip => (ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::LOCALHOST)),
@@ -114,6 +118,7 @@ impl SidecarFlags {
             admin_address: self.admin_address.unwrap_or(SocketAddr::new(local, 15000)),
             node_id: self.node_id.clone(),
             instance_ip: own,
+            bind_upstream: explicit,
             pod_name: self.pod_name.clone(),
             pod_namespace: self.pod_namespace.clone(),
             service_account: self.service_account.clone(),

@@ -197,8 +197,10 @@ pub mod details {
 /// What one downstream connection is: shared by all of its streams.
 #[derive(Debug)]
 pub struct ConnectionInfo {
-    /// Our end of the connection.
+    /// Our end of the connection, or the original destination when that was restored.
     pub local_address: Address,
+    /// The destination that the peer had asked for, when a listener filter restored it; then `local_address` is the same.
+    pub original_destination: Option<SocketAddr>,
     /// The direct peer's end of the connection.
     pub peer_address: Address,
     /// The server name that the client asked for, by TLS inspection or handshake.

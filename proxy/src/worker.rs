@@ -4,6 +4,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tokio::time::Sleep;
 use crate::access_log::LogBuffers;
 use crate::config::live::Live;
 use crate::http::Pools;
-use crate::listener::{self, Listener};
+use crate::listener::{self, Listener, ListenersByAddress};
 use crate::net::ListenSocket;
 use crate::stats::{HttpStats, Stats};
 
@@ -57,11 +58,13 @@ impl Shared {
 /// What main tells a worker.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept connections for this listener on these sockets.
+    /// Accept connections for this listener on these sockets and no longer on the ones that it had.
     Listen {
         /// Read at each accept, so a new version needs no command.
         listener: Arc<Live<Listener>>,
-        /// This worker's sockets, one per address.
+        /// Its IP addresses, bound or not.
+        addresses: Vec<SocketAddr>,
+        /// This worker's sockets, one per address; none for a listener that is not bound.
         sockets: Vec<ListenSocket>,
     },
     /// Stop accepting for the listener of this name. Its connections live on.
@@ -138,6 +141,8 @@ pub struct Worker {
     pub pools: Pools,
     /// Downstream connections.
     pub connections: Connections,
+    /// Listeners that connections are handed to by their original destination.
+    pub listeners: ListenersByAddress,
     /// Access log lines on their way to the writers.
     pub logs: LogBuffers,
     /// Request timers.
@@ -156,23 +161,27 @@ impl Worker {
             shared,
             pools: Pools::default(),
             connections: Connections { list: RefCell::default(), active },
+            listeners: ListenersByAddress::default(),
             logs: LogBuffers::new(),
             timers: Timers::default(),
         });
-        let mut accepting: FxHashMap<Arc<str>, Vec<JoinHandle<()>>> = FxHashMap::default();
+        let mut listening: FxHashMap<Arc<str>, Listening> = FxHashMap::default();
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 command = commands.recv() => match command {
-                    Some(Command::Listen { listener, sockets }) => {
-                        let loops = sockets.into_iter().map(|socket| {
-                            spawn_local(listener::accept_loop(worker.clone(), listener.clone(), socket))
-                        });
-                        accepting.entry(listener.name().clone()).or_default().extend(loops);
+                    Some(Command::Listen { listener, addresses, sockets }) => {
+                        let name = listener.name().clone();
+                        if let Some(before) = listening.remove(&name) {
+                            before.stop(&worker, &name);
+                        }
+                        listening.insert(name, Listening::start(&worker, listener, addresses, sockets));
                     }
                     Some(Command::StopListening { name }) => {
-                        accepting.remove(&name).into_iter().flatten().for_each(|accept| accept.abort());
+                        if let Some(before) = listening.remove(&name) {
+                            before.stop(&worker, &name);
+                        }
                     }
                     Some(Command::DrainChains { gone }) => worker.connections.drain(|c| gone.contains(&c.chain_id)),
                     Some(Command::Drain) => worker.connections.drain(|_| true),
@@ -181,7 +190,7 @@ impl Worker {
                 _ = tick.tick() => worker.tick(),
             }
         }
-        accepting.into_values().flatten().for_each(|accept| accept.abort());
+        listening.into_iter().for_each(|(name, listening)| listening.stop(&worker, &name));
         worker.connections.kill();
         // One turn of the runtime, so that connections see it and write their log lines.
         tokio::task::yield_now().await;
@@ -193,6 +202,34 @@ impl Worker {
         self.logs.flush();
         self.pools.sweep(now);
         self.connections.sweep(now);
+    }
+}
+
+/// A listener of this worker.
+struct Listening {
+    accepting: Vec<JoinHandle<()>>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Listening {
+    fn start(
+        worker: &Rc<Worker>,
+        listener: Arc<Live<Listener>>,
+        addresses: Vec<SocketAddr>,
+        sockets: Vec<ListenSocket>,
+    ) -> Self {
+        for address in &addresses {
+            worker.listeners.insert(*address, listener.clone());
+        }
+        let accept = |socket| spawn_local(listener::accept_loop(worker.clone(), listener.clone(), socket));
+        Self { accepting: sockets.into_iter().map(accept).collect(), addresses }
+    }
+
+    fn stop(self, worker: &Worker, name: &str) {
+        self.accepting.into_iter().for_each(|accept| accept.abort());
+        for address in self.addresses {
+            worker.listeners.remove(address, name);
+        }
     }
 }
 
@@ -518,6 +555,28 @@ mod tests {
             assert_eq!(counted(), (1, 1));
         }
         assert!(old.is_draining() && !old.is_closing());
+    }
+
+    #[test]
+    fn a_drained_chain_ends_its_idle_connections_a_moment_later_and_busy_ones_when_they_are_idle() {
+        let connections = Connections { list: RefCell::default(), active: Arc::default() };
+        let [idle, busy, other] = [1, 1, 2].map(|chain| connections.register(chain));
+        busy.stream_started();
+        connections.drain(|c| c.chain_id == 1);
+        assert!(idle.is_draining() && busy.is_draining() && !other.is_draining());
+        let now = Instant::now();
+        connections.sweep(now);
+        assert!(!idle.is_closing(), "a request on its way is still served");
+        connections.sweep(now + DRAIN_IDLE);
+        assert!(idle.is_closing() && !busy.is_closing());
+        let later = now + Duration::from_secs(3600);
+        connections.sweep(later);
+        assert!(!busy.is_closing(), "its request has all the time that it is given elsewhere");
+        busy.stream_ended(later);
+        connections.sweep(later + DRAIN_IDLE / 2);
+        assert!(!busy.is_closing());
+        connections.sweep(later + DRAIN_IDLE);
+        assert!(busy.is_closing() && !busy.is_killed() && !other.is_draining());
     }
 
     #[test]

@@ -112,9 +112,8 @@ fn both_ends_count_the_same_requests_and_a_real_prometheus_agrees() {
         assert_eq!(label("destination_service"), Some("reviews.default.svc.cluster.local"), "{sample:?}");
         assert_eq!(label("destination_service_name"), Some("reviews"), "{sample:?}");
         assert_eq!(label("response_flags"), Some("-"), "{sample:?}");
-        // The destination knows its caller by the certificate alone.
-        let caller = if reporter == "source" { "web-0" } else { "unknown" };
-        assert_eq!(label("source_workload"), Some(caller), "{sample:?}");
+        // The destination knows it by its caller's certificate.
+        assert_eq!(label("source_workload"), Some("web-0"), "{sample:?}");
         assert_eq!(label("destination_workload"), Some("reviews-v1-0"), "{sample:?}");
         let policy = if reporter == "destination" { "mutual_tls" } else { "unknown" };
         assert_eq!(label("connection_security_policy"), Some(policy), "{sample:?}");

@@ -14,6 +14,7 @@ use outrigger_tests::tools::repository;
 ///
 /// `config/compile` builds everything, and `server` and `worker` put everything together, so they may name everything.
 const RULES: &[(&str, &[&str])] = &[
+    ("capture", &[]),
     ("net", &[]),
     ("logging", &[]),
     ("stream_info", &["cluster", "net", "transport_socket"]),
@@ -23,36 +24,8 @@ const RULES: &[(&str, &[&str])] = &[
     ("cluster", &["config::live", "net", "stats", "transport_socket"]),
     ("mesh_peers", &["cluster", "stats", "stream_info"]),
     ("route", &["cluster", "config::live", "stats"]),
-    (
-        "http",
-        &[
-            "access_log",
-            "cluster",
-            "config::live",
-            "mesh_peers",
-            "net",
-            "route",
-            "stats",
-            "stream_info",
-            "transport_socket",
-            "worker",
-        ],
-    ),
-    (
-        "tcp",
-        &[
-            "access_log",
-            "cluster",
-            "config::live",
-            "mesh_peers",
-            "net",
-            "route",
-            "stats",
-            "stream_info",
-            "transport_socket",
-            "worker",
-        ],
-    ),
+    ("http", NETWORK_FILTER),
+    ("tcp", NETWORK_FILTER),
     (
         "listener",
         &[
@@ -67,6 +40,20 @@ const RULES: &[(&str, &[&str])] = &[
             "worker",
         ],
     ),
+];
+
+/// What serves a connection and forwards it to a cluster.
+const NETWORK_FILTER: &[&str] = &[
+    "access_log",
+    "cluster",
+    "config::live",
+    "mesh_peers",
+    "net",
+    "route",
+    "stats",
+    "stream_info",
+    "transport_socket",
+    "worker",
 ];
 
 /// The only rooms that may name the wire contract.

@@ -17,6 +17,8 @@ pub mod cluster;
 pub mod differential;
 pub mod mesh;
 pub mod message;
+pub mod netns;
+pub mod pods;
 pub mod prometheus;
 pub mod prometheus_server;
 pub mod proxy;

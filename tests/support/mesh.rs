@@ -337,7 +337,8 @@ fn workload_objects(workloads: &[Workload]) -> String {
     let pods = workloads.iter().map(|Workload { pod, app, version, ip, .. }| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod}\n  namespace: default\n  \
-             labels: {{app: {app}, version: {version}}}\n  annotations: {{sidecar.istio.io/status: '{{}}'}}\nspec:\n  \
+             labels: {{app: {app}, version: {version}}}\n  annotations: {{sidecar.istio.io/status: '{{}}', \
+             sidecar.istio.io/interceptionMode: NONE}}\nspec:\n  \
              serviceAccountName: {app}\n  containers:\n  \
              - name: app\n    image: {app}\n    ports:\n    - containerPort: {APP_PORT}\nstatus:\n  phase: Running\n  \
              podIP: {ip}\n  podIPs:\n  - ip: {ip}\n  conditions:\n  - {{type: Ready, status: \"True\"}}\n---\n"

@@ -24,7 +24,9 @@ pub mod wire {
     };
     pub use envoy_types::pb::envoy::extensions;
     pub use envoy_types::pb::envoy::extensions::filters::http::router;
-    pub use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector;
+    pub use envoy_types::pb::envoy::extensions::filters::listener::{
+        http_inspector, original_dst, tls_inspector,
+    };
     pub use envoy_types::pb::envoy::extensions::filters::network::{http_connection_manager, tcp_proxy};
     pub use envoy_types::pb::envoy::extensions::transport_sockets::tls;
     pub use envoy_types::pb::envoy::extensions::upstreams::http as http_protocol_options;

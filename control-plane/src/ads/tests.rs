@@ -445,7 +445,7 @@ async fn over_tls_a_workload_certificate_opens_the_stream() {
     let other = crate::ca::CertificateAuthority::new(other, "cluster.local", ttl);
     let (key, csr) = key_and_csr("web");
     let name = crate::auth::Identity::new("cluster.local", "shop", "web").unwrap();
-    let issued = other.sign_workload(&name, &csr.csr, None, now).unwrap();
+    let issued = other.sign_workload(&name, None, &csr.csr, None, now).unwrap();
     let stranger = Identity::from_pem(crate::ca::to_pem(&issued.chain[0]), key.serialize_pem());
     // In TLS 1.3 a client learns of its refusal only when it reads.
     let refused = match tls(Some(stranger)).await {

@@ -8,8 +8,8 @@ use serde::de::IgnoredAny;
 
 use crate::api::{Lenient, Metadata, Refusal, name_of, names, read};
 use crate::model::{
-    EndpointSlice, Locality, MeshSettings, Name, Node, Protocol, Service, ServicePort, Sidecars,
-    SliceEndpoint, SlicePort, TargetPort, Workload,
+    EndpointSlice, Interception, Locality, MeshSettings, Name, Node, Protocol, Service, ServicePort,
+    Sidecars, SliceEndpoint, SlicePort, TargetPort, Workload,
 };
 use crate::source::Object;
 
@@ -17,12 +17,19 @@ use crate::source::Object;
 const INJECT: &str = "sidecar.istio.io/inject";
 
 /// Annotation that the injector leaves.
-const INJECTED: &str = "sidecar.istio.io/status";
+const STATUS: &str = "sidecar.istio.io/status";
+
+/// Annotation that says how traffic gets to the sidecar.
+const INTERCEPTION_MODE: &str = "sidecar.istio.io/interceptionMode";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ServiceSpec {
     r#type: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Vec<String>,
     selector: BTreeMap<String, String>,
     ports: Vec<ServicePortSpec>,
 }
@@ -54,6 +61,7 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
     if spec.r#type.as_deref() == Some("ExternalName") {
         return Ok(None);
     }
+    let cluster_ips = cluster_ips(&spec)?;
     let mut ports = Vec::new();
     for (index, port) in spec.ports.into_iter().enumerate() {
         if port.protocol.as_deref().is_some_and(|protocol| protocol != "TCP") {
@@ -75,10 +83,34 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
         if ports.iter().any(|other: &ServicePort| other.number == port.port) {
             return Err(Refusal::new(format!("{field}.port"), format!("port {} is there twice", port.port)));
         }
-        let protocol = Protocol::of(port.app_protocol.as_deref(), &name);
+        let protocol = Protocol::of(port.app_protocol.as_deref(), &name, port.port);
         ports.push(ServicePort { name, number: port.port, target, protocol });
     }
-    Ok(Some(Service { name: name_of(object), ports, selector: spec.selector, origin: object.origin.clone() }))
+    Ok(Some(Service {
+        name: name_of(object),
+        ports,
+        cluster_ips,
+        selector: spec.selector,
+        origin: object.origin.clone(),
+    }))
+}
+
+/// `clusterIPs`, which holds `clusterIP` too where Kubernetes filled it in. `None` is headless; the empty text is not given yet.
+fn cluster_ips(spec: &ServiceSpec) -> Result<Vec<IpAddr>, Refusal> {
+    let all =
+        spec.cluster_ips.iter().enumerate().map(|(index, ip)| (format!("spec.clusterIPs[{index}]"), ip));
+    let first = spec.cluster_ip.iter().map(|ip| ("spec.clusterIP".to_owned(), ip));
+    let mut ips = Vec::new();
+    for (field, text) in first.chain(all) {
+        if text.is_empty() || text == "None" {
+            continue;
+        }
+        let ip = text.parse().map_err(|_| Refusal::new(field, format!("{text:?} is no IP address")))?;
+        if !ips.contains(&ip) {
+            ips.push(ip);
+        }
+    }
+    Ok(ips)
 }
 
 #[derive(Debug, Deserialize)]
@@ -152,9 +184,22 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
     let ready =
         ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
     let inject = metadata.labels.get(INJECT).or_else(|| metadata.annotations.get(INJECT));
-    let sidecar = match settings.sidecars {
-        Sidecars::Assumed => inject.is_none_or(|value| value != "false"),
-        Sidecars::Injected => metadata.annotations.contains_key(INJECTED),
+    let injected = match settings.sidecars {
+        Sidecars::Everywhere => true,
+        Sidecars::Injected => metadata.annotations.contains_key(STATUS),
+    };
+    let sidecar = injected && !spec.host_network && inject.is_none_or(|value| value != "false");
+    let interception = match metadata.annotations.get(INTERCEPTION_MODE).map(String::as_str) {
+        None => settings.interception,
+        Some("NONE") => Interception::None,
+        Some("REDIRECT") => Interception::Redirect,
+        Some(other) => {
+            let field = format!("metadata.annotations.{INTERCEPTION_MODE}");
+            return Err(Refusal::new(
+                field,
+                format!("{other:?} is not supported; supported are NONE and REDIRECT"),
+            ));
+        }
     };
     let named_ports = spec.containers.into_iter().flat_map(|container| container.ports);
     let named_ports = named_ports.filter_map(|port| Some((port.name?, port.container_port))).collect();
@@ -166,7 +211,8 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         service_account,
         named_ports,
         ready,
-        sidecar: sidecar && !spec.host_network,
+        sidecar,
+        interception,
         labels: metadata.labels,
         origin: object.origin.clone(),
     })

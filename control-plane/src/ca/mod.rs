@@ -94,13 +94,16 @@ impl CertificateAuthority {
         self.root.not_after()
     }
 
-    /// Signs the request `csr_pem` of a workload that proved `identity`.
+    /// Signs the request `csr_pem` of a workload that proved `identity`. `description` says which workload it is, for the metrics of
+    /// those whom it calls: `name;namespace;canonical name;canonical revision;cluster`. It becomes the subject, so a peer can
+    /// believe it as it believes the identity.
     ///
     /// The certificate's life is the shortest of `requested` (when given), the workload TTL and what is left of
     /// the CA's own chain.
     pub fn sign_workload(
         &self,
         identity: &Identity,
+        description: Option<&str>,
         csr_pem: &str,
         requested: Option<Duration>,
         now: OffsetDateTime,
@@ -112,6 +115,9 @@ impl CertificateAuthority {
         }
         let life = requested.map_or(self.workload_cert_ttl, |wanted| wanted.min(self.workload_cert_ttl));
         let mut params = leaf_profile()?;
+        if let Some(description) = description {
+            params.distinguished_name.push(DnType::CustomDnType(DESCRIPTION.to_vec()), description);
+        }
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(proven)?)];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
@@ -156,6 +162,9 @@ impl CertificateAuthority {
         Ok(Issued { chain, not_after })
     }
 }
+
+/// The attribute `description` (X.520, 2.5.4.13).
+const DESCRIPTION: [u64; 4] = [2, 5, 4, 13];
 
 /// What every leaf has in common: no subject, a random serial, only for signatures, never a CA.
 fn leaf_profile() -> Result<CertificateParams, SignError> {
@@ -228,7 +237,7 @@ mod tests {
         let ca = authority(&dir);
         let (csr, key) = request(&["spiffe://cluster.local/ns/shop/sa/web"]);
         let now = now();
-        let issued = ca.sign_workload(&web(), &csr, None, now).unwrap();
+        let issued = ca.sign_workload(&web(), None, &csr, None, now).unwrap();
         assert_eq!(issued.chain.len(), 2);
         let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
         let (_, root) = X509Certificate::from_der(&issued.chain[1]).unwrap();
@@ -251,9 +260,21 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_says_which_workload_it_is_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let description = "web-v1;shop;web;v1;Kubernetes";
+        let issued =
+            authority(&dir).sign_workload(&web(), Some(description), &request(&[]).0, None, now()).unwrap();
+        let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
+        let attribute = leaf.subject().iter_attributes().next().unwrap();
+        assert_eq!(attribute.attr_type().to_id_string(), "2.5.4.13");
+        assert_eq!(attribute.as_str().unwrap(), description);
+    }
+
+    #[test]
     fn a_request_without_a_name_gets_the_proven_one() {
         let dir = tempfile::tempdir().unwrap();
-        let issued = authority(&dir).sign_workload(&web(), &request(&[]).0, None, now()).unwrap();
+        let issued = authority(&dir).sign_workload(&web(), None, &request(&[]).0, None, now()).unwrap();
         let (_, leaf) = X509Certificate::from_der(&issued.chain[0]).unwrap();
         let san = leaf.subject_alternative_name().unwrap().unwrap();
         assert_eq!(san.value.general_names, [GeneralName::URI("spiffe://cluster.local/ns/shop/sa/web")]);
@@ -266,14 +287,14 @@ mod tests {
         let now = now();
         let life = |requested_s: u64, at: OffsetDateTime| {
             let requested = Some(Duration::from_secs(requested_s));
-            ca.sign_workload(&web(), &request(&[]).0, requested, at).unwrap().not_after - at
+            ca.sign_workload(&web(), None, &request(&[]).0, requested, at).unwrap().not_after - at
         };
         assert_eq!(life(600, now), time::Duration::seconds(600));
         assert_eq!(life(10 * 24 * 3600, now), time::Duration::hours(24));
         let late = ca.not_after() - time::Duration::hours(1);
         assert_eq!(life(24 * 3600, late), time::Duration::hours(1));
         let after = ca.not_after() + time::Duration::seconds(1);
-        let refused = ca.sign_workload(&web(), &request(&[]).0, None, after);
+        let refused = ca.sign_workload(&web(), None, &request(&[]).0, None, after);
         assert!(matches!(refused, Err(SignError::RootExpired(_))));
     }
 
@@ -287,13 +308,13 @@ mod tests {
             &["spiffe://other.domain/ns/shop/sa/web"],
             &["https://web.shop"],
         ] {
-            let refused = ca.sign_workload(&web(), &request(names).0, None, now());
+            let refused = ca.sign_workload(&web(), None, &request(names).0, None, now());
             assert!(matches!(refused, Err(SignError::OtherIdentity { .. })), "{names:?}");
         }
         let key = KeyPair::generate().unwrap();
         let dns = CertificateParams::new(vec!["web.shop".to_owned()]).unwrap();
         let csr = dns.serialize_request(&key).unwrap().pem().unwrap();
-        let refused = ca.sign_workload(&web(), &csr, None, now());
+        let refused = ca.sign_workload(&web(), None, &csr, None, now());
         assert!(matches!(refused, Err(SignError::OtherIdentity { .. })), "a DNS name");
     }
 

@@ -11,30 +11,35 @@ use outrigger_xds_api::istio_ca::{
 };
 use outrigger_xds_api::wire::protobuf::{Struct, value::Kind};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{CertificateAuthority, SignError, to_pem};
 use crate::auth::{Authenticator, Identity, Peer, PodIdentity, Refusal};
 use crate::metrics::Metrics;
 use crate::server::Lifecycle;
+use crate::snapshot::Snapshot;
 
 /// The certificate service over a CA.
 pub struct CertificateService {
     authority: Arc<CertificateAuthority>,
     authenticator: Arc<Authenticator>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     metrics: Arc<Metrics>,
     lifecycle: Lifecycle,
 }
 
 impl CertificateService {
-    /// A service that signs for the pods that `authenticator` knows, once the source is read.
+    /// A service that signs for the pods that `authenticator` knows, once the source is read; `snapshots` tells which workload a
+    /// pod belongs to.
     pub fn new(
         authority: Arc<CertificateAuthority>,
         authenticator: Arc<Authenticator>,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
         metrics: Arc<Metrics>,
         lifecycle: Lifecycle,
     ) -> Self {
-        Self { authority, authenticator, metrics, lifecycle }
+        Self { authority, authenticator, snapshots, metrics, lifecycle }
     }
 
     fn refuse(&self, who: &str, reason: &str, status: Status) -> Status {
@@ -54,8 +59,10 @@ impl CertificateService {
             Ok(seconds) => Some(Duration::from_secs(seconds)),
             Err(_) => return Err(invalid("validity_duration: must not be negative".to_owned())),
         };
+        let description = self.snapshots.borrow().description_of(&pod.namespace, &pod.pod);
+        let now = OffsetDateTime::now_utc();
         let issued =
-            self.authority.sign_workload(&identity, &request.csr, requested, OffsetDateTime::now_utc())?;
+            self.authority.sign_workload(&identity, description.as_deref(), &request.csr, requested, now)?;
         tracing::info!(%identity, pod = pod.pod, not_after = %issued.not_after, "certificate signed");
         Ok(issued.chain.iter().map(to_pem).collect())
     }

@@ -27,9 +27,9 @@ pub use route::{
     RouteRule, StringMatch,
 };
 pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
-pub use settings::{MeshSettings, Sidecars};
+pub use settings::{MeshSettings, Sidecars, UnknownDestinations};
 pub use traffic_policy::{ConnectionPool, LoadBalancing, OutlierDetection, TrafficPolicy};
-pub use workload::Workload;
+pub use workload::{Interception, Workload};
 
 /// The name of a namespaced object whose kind is known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

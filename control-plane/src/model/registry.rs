@@ -6,6 +6,7 @@
 //! `snapshot::engine` guards it).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -23,7 +24,7 @@ pub enum Input {
     ServiceList,
     /// The Service of this name, or that there is none.
     Service(Name),
-    /// Which ports of which Services are TCP.
+    /// Which ports of which Services may be TCP.
     TcpPorts,
     /// The endpoints of the Service of this name, with their workloads.
     Endpoints(Name),
@@ -41,6 +42,10 @@ pub enum Input {
     InboundPorts(Name),
     /// The PeerAuthentications of this namespace.
     PeerAuthn(String),
+    /// Which Services have this cluster IP.
+    ClusterIp(IpAddr),
+    /// The workloads whose connections are captured: which there are, their addresses, labels and identities.
+    Captured,
 }
 
 /// The inputs that a batch of events changed.
@@ -119,6 +124,7 @@ impl<T> Attached<T> {
 pub struct Registry {
     settings: Arc<MeshSettings>,
     services: BTreeMap<Name, Arc<Service>>,
+    by_cluster_ip: BTreeMap<IpAddr, BTreeSet<Name>>,
     workloads: BTreeMap<Name, Arc<Workload>>,
     slices: Attached<EndpointSlice>,
     nodes: BTreeMap<String, Node>,
@@ -224,6 +230,7 @@ impl Registry {
             changes.inputs.insert(Input::TcpPorts);
         }
         let either = [old, new];
+        self.index_cluster_ips(&either, changes);
         for workload in in_namespace(&self.workloads, &name.namespace) {
             if either.iter().flatten().any(|service| service.selects(&workload.labels)) {
                 changes.inputs.insert(Input::InboundPorts(workload.name.clone()));
@@ -236,8 +243,33 @@ impl Registry {
         changes.inputs.insert(Input::Endpoints(name.clone()));
     }
 
+    /// Takes the addresses of the first, old Service out and those of the second, new one in.
+    fn index_cluster_ips(&mut self, [old, new]: &[Option<Arc<Service>>; 2], changes: &mut ChangeSet) {
+        let ips = |service: &Option<Arc<Service>>| -> BTreeSet<IpAddr> {
+            service.iter().flat_map(|service| service.cluster_ips.iter().copied()).collect()
+        };
+        let (before, after) = (ips(old), ips(new));
+        for ip in before.difference(&after) {
+            if let (Some(names), Some(old)) = (self.by_cluster_ip.get_mut(ip), old) {
+                names.remove(&old.name);
+                if names.is_empty() {
+                    self.by_cluster_ip.remove(ip);
+                }
+            }
+        }
+        for ip in after.difference(&before) {
+            if let Some(new) = new {
+                self.by_cluster_ip.entry(*ip).or_default().insert(new.name.clone());
+            }
+        }
+        changes.inputs.extend(before.symmetric_difference(&after).copied().map(Input::ClusterIp));
+    }
+
     fn set_workload(&mut self, name: &Name, new: Option<Arc<Workload>>, changes: &mut ChangeSet) {
         let old = replace(&mut self.workloads, name, new.clone());
+        if captured(old.as_deref()) != captured(new.as_deref()) {
+            changes.inputs.insert(Input::Captured);
+        }
         let either = [old, new];
         for service in in_namespace(&self.services, &name.namespace) {
             if either.iter().flatten().any(|workload| service.selects(&workload.labels)) {
@@ -357,6 +389,11 @@ impl Registry {
         self.services.get(name)
     }
 
+    /// The Service that has this cluster IP. A cluster gives each only once; of several in files the first by name has it.
+    pub fn service_at(&self, ip: IpAddr) -> Option<&Name> {
+        self.by_cluster_ip.get(&ip)?.first()
+    }
+
     /// The workload of this name.
     pub fn workload(&self, name: &Name) -> Option<&Arc<Workload>> {
         self.workloads.get(name)
@@ -370,6 +407,11 @@ impl Registry {
     /// The Node of this name.
     pub(super) fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name)
+    }
+
+    /// All workloads whose connections are captured, in the order of names.
+    pub fn captured(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values().filter(|workload| workload.is_captured())
     }
 
     /// The slices of a Service.
@@ -443,7 +485,13 @@ fn in_namespace<'a, T>(map: &'a BTreeMap<Name, Arc<T>>, namespace: &str) -> impl
         .map(|(_, value)| value)
 }
 
-fn tcp_ports(service: Option<&Service>) -> Vec<u16> {
+/// What other workloads depend on in one whose connections are captured.
+fn captured(workload: Option<&Workload>) -> Option<impl PartialEq + '_> {
+    let workload = workload.filter(|workload| workload.is_captured())?;
+    Some((&workload.ips, &workload.service_account, &workload.controller, &workload.labels))
+}
+
+fn tcp_ports(service: Option<&Service>) -> Vec<(u16, Protocol)> {
     let ports = service.map_or(&[][..], |service| &service.ports);
-    ports.iter().filter(|port| port.protocol == Protocol::Tcp).map(|port| port.number).collect()
+    ports.iter().filter(|port| port.protocol.may_be_tcp()).map(|port| (port.number, port.protocol)).collect()
 }

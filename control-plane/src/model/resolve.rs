@@ -54,6 +54,10 @@ impl Registry {
             };
             for endpoint in &slice.endpoints {
                 let workload = self.workload_of(slice, endpoint).cloned();
+                // A slice may be told before its Pod. Whether it has a sidecar, and so how to reach it, is not known yet.
+                if endpoint.pod.is_some() && workload.is_none() {
+                    continue;
+                }
                 add(Endpoint {
                     ip: endpoint.address,
                     port: slice_port.number,
@@ -166,7 +170,14 @@ impl Registry {
         inbound
     }
 
-    /// What a workload's port accepts. The most specific PeerAuthentication that says something decides: port, selected
+    /// The ports of a workload that PeerAuthentication says something of by number.
+    pub fn mutual_tls_ports(&self, workload: &Workload) -> Vec<u16> {
+        let own = self.peer_authn_in(&workload.name.namespace);
+        let selected = own.iter().find(|policy| policy.selects(&workload.labels));
+        selected.map(|policy| policy.port_modes.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// What a workload's port accepts; port 0 stands for those that no policy names. The most specific PeerAuthentication that says something decides: port, selected
     /// workload, namespace, mesh; of two equally specific ones the older (Istio).
     pub fn mutual_tls_mode(&self, workload: &Workload, port: u16) -> MutualTlsMode {
         let own = self.peer_authn_in(&workload.name.namespace);

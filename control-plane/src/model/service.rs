@@ -16,6 +16,8 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Labels of the Pods behind it. Empty: no Pod, only EndpointSlices.
     pub selector: BTreeMap<String, String>,
+    /// The addresses that the cluster gave it; none for a headless one.
+    pub cluster_ips: Vec<IpAddr>,
     /// Where it was written.
     pub origin: Arc<Origin>,
 }
@@ -54,8 +56,7 @@ pub enum TargetPort {
     Named(String),
 }
 
-/// What is spoken on a port: `appProtocol`, else the port's name up to the first `-`, as in Istio. Unlike Istio there is
-/// no guessing from the bytes: a port that says nothing is TCP.
+/// What is spoken on a port: `appProtocol`, else the port's name up to the first `-`, as in Istio.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 at the application.
@@ -64,22 +65,38 @@ pub enum Protocol {
     Http2,
     /// Bytes.
     Tcp,
+    /// Nobody says it: the first bytes of each connection tell.
+    Detect,
 }
 
+/// Ports of well-known protocols in which the server speaks first, or which the sidecar cannot tell from others: SMTP, DNS, POP3,
+/// IMAP, LDAP, SMTP submission, MySQL, Galera, PostgreSQL, Redis, Elasticsearch's transport, memcached, MongoDB. Waiting for the
+/// client's bytes would only cost time. (Istio's and Linkerd's lists.)
+const OPAQUE_PORTS: [u16; 14] =
+    [25, 53, 110, 143, 389, 587, 3306, 4444, 5432, 6379, 9300, 11211, 27017, 27018];
+
 impl Protocol {
-    /// Decides by `appProtocol` and the name of the port.
-    pub fn of(app_protocol: Option<&str>, port_name: &str) -> Self {
+    /// Decides by `appProtocol`, the name of the port, and its number.
+    pub fn of(app_protocol: Option<&str>, port_name: &str, number: u16) -> Self {
         let named = || port_name.split('-').next().unwrap_or_default();
         match app_protocol.unwrap_or_else(named).to_ascii_lowercase().as_str() {
             "http" | "kubernetes.io/ws" => Self::Http,
             "http2" | "grpc" | "kubernetes.io/h2c" => Self::Http2,
-            _ => Self::Tcp,
+            "tcp" | "tls" | "https" | "kubernetes.io/wss" | "mongo" | "mysql" | "redis" | "postgres"
+            | "postgresql" | "amqp" | "kafka" => Self::Tcp,
+            _ if OPAQUE_PORTS.contains(&number) => Self::Tcp,
+            _ => Self::Detect,
         }
     }
 
     /// Whether requests can be routed on it.
-    pub fn is_http(self) -> bool {
-        matches!(self, Self::Http | Self::Http2)
+    pub fn may_be_http(self) -> bool {
+        self != Self::Tcp
+    }
+
+    /// Whether it takes connections of any other protocol.
+    pub fn may_be_tcp(self) -> bool {
+        matches!(self, Self::Tcp | Self::Detect)
     }
 }
 
@@ -127,22 +144,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn protocol_by_app_protocol_then_name() {
-        assert_eq!(Protocol::of(None, "http"), Protocol::Http);
-        assert_eq!(Protocol::of(None, "http-web"), Protocol::Http);
-        assert_eq!(Protocol::of(None, "httpx"), Protocol::Tcp);
-        assert_eq!(Protocol::of(None, "grpc-api"), Protocol::Http2);
-        assert_eq!(Protocol::of(None, "http2"), Protocol::Http2);
-        assert_eq!(Protocol::of(Some("kubernetes.io/h2c"), "http"), Protocol::Http2);
-        assert_eq!(Protocol::of(Some("tcp"), "http"), Protocol::Tcp);
-        assert_eq!(Protocol::of(None, ""), Protocol::Tcp);
-        assert_eq!(Protocol::of(None, "https"), Protocol::Tcp);
+    fn protocol_by_app_protocol_then_name_then_number() {
+        let of = |app_protocol, name| Protocol::of(app_protocol, name, 8080);
+        assert_eq!(of(None, "http"), Protocol::Http);
+        assert_eq!(of(None, "http-web"), Protocol::Http);
+        assert_eq!(of(None, "httpx"), Protocol::Detect);
+        assert_eq!(of(None, "grpc-api"), Protocol::Http2);
+        assert_eq!(of(None, "http2"), Protocol::Http2);
+        assert_eq!(of(Some("kubernetes.io/h2c"), "http"), Protocol::Http2);
+        assert_eq!(of(Some("tcp"), "http"), Protocol::Tcp);
+        assert_eq!(of(Some("example.com/own"), "http"), Protocol::Detect);
+        assert_eq!(of(None, ""), Protocol::Detect);
+        assert_eq!(of(None, "https"), Protocol::Tcp);
+        assert_eq!(Protocol::of(None, "", 3306), Protocol::Tcp);
+        assert_eq!(Protocol::of(None, "http", 3306), Protocol::Http);
     }
 
     #[test]
     fn an_empty_selector_selects_nothing() {
         let origin = crate::source::test_origin("Service", "a", "b");
-        let service = Service { name: Name::new("a", "b"), ports: vec![], selector: BTreeMap::new(), origin };
+        let service = Service {
+            name: Name::new("a", "b"),
+            ports: vec![],
+            selector: BTreeMap::new(),
+            cluster_ips: vec![],
+            origin,
+        };
         assert!(!service.selects(&BTreeMap::new()));
     }
 }

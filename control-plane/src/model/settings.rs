@@ -1,5 +1,7 @@
 //! Settings of the whole mesh.
 
+use crate::model::Interception;
+
 /// What decoding and translation depend on besides the objects. Fixed for the life of the process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MeshSettings {
@@ -12,32 +14,47 @@ pub struct MeshSettings {
     pub root_namespace: String,
     /// Name of the cluster, for metrics.
     pub cluster_name: String,
-    /// How it is known which Pods have a sidecar.
-    pub sidecars: Sidecars,
     /// Whether proxies write Istio's access log line to standard output for each request and connection.
     pub access_log: bool,
+    /// How the traffic of a Pod that does not say it gets to its sidecar (`sidecar.istio.io/interceptionMode`).
+    pub interception: Interception,
+    /// Which Pods have a sidecar.
+    pub sidecars: Sidecars,
+    /// What becomes of captured connections to addresses that the mesh does not know.
+    pub unknown_destinations: UnknownDestinations,
 }
 
-/// How it is known which Pods have a sidecar. One that uses the node's network never has.
+/// Which Pods have a sidecar. Never those with `sidecar.istio.io/inject: "false"` (label or annotation), nor those on
+/// their node's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sidecars {
-    /// All, unless label or annotation `sidecar.istio.io/inject` is `false`. In a directory of YAML nobody injects: whoever
-    /// starts a workload starts its sidecar.
-    Assumed,
-    /// Those that the injector marked with the annotation `sidecar.istio.io/status`.
+    /// All others: a directory of files lists the Pods of a mesh.
+    Everywhere,
+    /// Those that the injector was at: they have the annotation `sidecar.istio.io/status`.
     Injected,
 }
 
+/// Istio's `outboundTrafficPolicy.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownDestinations {
+    /// They are passed through as they are.
+    AllowAny,
+    /// They are closed.
+    RegistryOnly,
+}
+
 impl Default for MeshSettings {
-    /// Istio's defaults.
+    /// Istio's defaults, for a mesh in explicit mode.
     fn default() -> Self {
         Self {
             trust_domain: "cluster.local".into(),
             cluster_domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
             cluster_name: "Kubernetes".into(),
-            sidecars: Sidecars::Assumed,
             access_log: false,
+            interception: Interception::None,
+            sidecars: Sidecars::Everywhere,
+            unknown_destinations: UnknownDestinations::AllowAny,
         }
     }
 }

@@ -7,6 +7,16 @@ use std::sync::Arc;
 use crate::model::Name;
 use crate::source::Origin;
 
+/// How traffic gets to a sidecar: annotation `sidecar.istio.io/interceptionMode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Interception {
+    /// `NONE`: applications call the sidecar by configuration (`http_proxy`), peers dial its port.
+    #[default]
+    None,
+    /// `REDIRECT`: the Pod's connections are captured by the kernel.
+    Redirect,
+}
+
 /// A Pod.
 #[derive(Debug)]
 pub struct Workload {
@@ -26,6 +36,8 @@ pub struct Workload {
     pub ready: bool,
     /// Whether it has a sidecar; see [`Sidecars`](crate::model::Sidecars).
     pub sidecar: bool,
+    /// How its traffic gets to the sidecar.
+    pub interception: Interception,
     /// Name of the Deployment, StatefulSet or the like that it belongs to; its own when there is none.
     pub controller: String,
     /// Where it was written.
@@ -47,9 +59,26 @@ impl Workload {
             .unwrap_or("latest")
     }
 
+    /// Istio's description of it, which proxies read for their metrics:
+    /// `name;namespace;canonical name;canonical revision;cluster`.
+    pub fn description(&self, cluster_name: &str) -> String {
+        format!(
+            "{};{};{};{};{cluster_name}",
+            self.controller,
+            self.name.namespace,
+            self.canonical_name(),
+            self.canonical_revision()
+        )
+    }
+
     /// Its SPIFFE identity in `trust_domain`.
     pub fn spiffe_id(&self, trust_domain: &str) -> String {
         format!("spiffe://{trust_domain}/ns/{}/sa/{}", self.name.namespace, self.service_account)
+    }
+
+    /// Whether its connections are captured for its sidecar.
+    pub fn is_captured(&self) -> bool {
+        self.sidecar && self.interception == Interception::Redirect
     }
 
     fn first_label(&self, keys: &[&str]) -> Option<&str> {

@@ -6,10 +6,11 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::StartError;
 use super::options::{Options, Source};
+use super::{StartError, webhooks};
+use crate::inject::settings::InterceptionMode;
 use crate::metrics::Metrics;
-use crate::model::{MeshSettings, Sidecars};
+use crate::model::{Interception, MeshSettings, Sidecars};
 use crate::snapshot::{self, Snapshot};
 use crate::source;
 
@@ -32,13 +33,7 @@ pub(super) async fn start(
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<Pipeline, StartError> {
-    let mut settings = MeshSettings {
-        trust_domain: options.trust_domain.clone(),
-        cluster_domain: options.cluster_domain.clone(),
-        root_namespace: options.root_namespace.clone(),
-        access_log: options.access_log,
-        ..MeshSettings::default()
-    };
+    let settings = mesh_settings(options)?;
     let (events, received) = mpsc::channel(EVENTS_MAX);
     let (publish, snapshots) = watch::channel(Arc::default());
     let (tell, progress) = watch::channel("the source is not read yet".to_owned());
@@ -49,7 +44,6 @@ pub(super) async fn start(
             None
         }
         Source::Kubernetes => {
-            settings.sidecars = Sidecars::Injected;
             let client = source::kubernetes::connect(options.kubeconfig.as_deref()).await?;
             let watch = source::kubernetes::run(client.clone(), events, tell, Arc::clone(metrics));
             tasks.spawn(async move {
@@ -64,4 +58,25 @@ pub(super) async fn start(
         "the source"
     });
     Ok(Pipeline { snapshots, progress, cluster })
+}
+
+/// What decoding and translation depend on besides the objects. In a cluster the injector gives Pods their sidecars, and its
+/// settings say how they capture; for a directory sidecars are started by hand.
+pub(super) fn mesh_settings(options: &Options) -> Result<MeshSettings, StartError> {
+    let (sidecars, interception) = match options.source {
+        Source::File(_) => (Sidecars::Everywhere, Interception::None),
+        Source::Kubernetes => match webhooks::injection_settings(options)?.interception_mode {
+            InterceptionMode::None => (Sidecars::Injected, Interception::None),
+            InterceptionMode::Redirect => (Sidecars::Injected, Interception::Redirect),
+        },
+    };
+    Ok(MeshSettings {
+        sidecars,
+        interception,
+        trust_domain: options.trust_domain.clone(),
+        cluster_domain: options.cluster_domain.clone(),
+        root_namespace: options.root_namespace.clone(),
+        access_log: options.access_log,
+        ..MeshSettings::default()
+    })
 }

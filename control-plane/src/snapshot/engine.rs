@@ -11,9 +11,9 @@ use outrigger_xds_api::ResourceType;
 
 use crate::model::{ChangeSet, Finding, Findings, Input, MeshSettings, Name, Registry, Workload};
 use crate::scope::ScopeKey;
-use crate::snapshot::{ProxyScope, ResourceMap, Snapshot};
+use crate::snapshot::{ProxyScope, Resource, ResourceMap, Snapshot};
 use crate::source::Event;
-use crate::translate::{self, InputView, Output};
+use crate::translate::{self, Family, InputView, Output};
 
 /// One call of a translator.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,8 +22,12 @@ enum Node {
     Clusters(Name),
     /// Load assignments of a Service.
     Endpoints(Name),
-    /// Route configuration of the clients in a namespace.
+    /// Route configurations of the clients in a namespace.
     Routes(String),
+    /// Listeners of a Service's cluster IPs, for captured connections.
+    ServiceListeners(Name, Family),
+    /// The listener that captured connections arrive at, with its clusters.
+    OutboundVirtual(Family),
     /// Listeners of a workload.
     Listeners(Name),
     /// Inbound clusters of a workload.
@@ -40,6 +44,15 @@ struct Computed {
     read: BTreeSet<Input>,
     made: BTreeSet<(ResourceType, Arc<str>)>,
     problems: Vec<Finding>,
+}
+
+/// A resource of a node that is made anew, or gone.
+#[derive(Debug)]
+struct Edit {
+    node: Node,
+    of: ResourceType,
+    name: Arc<str>,
+    resource: Option<Arc<Resource>>,
 }
 
 /// The model, the nodes over it, and the next snapshot.
@@ -86,8 +99,14 @@ impl Engine {
             dirty.extend(self.roots(input));
         }
         let recomputed = !dirty.is_empty();
+        let mut edits = Vec::new();
         for node in dirty {
-            self.recompute(node);
+            edits.extend(self.recompute(node));
+        }
+        // What goes, goes first: a name may pass from one node to another.
+        edits.sort_by_key(|edit| edit.resource.is_some());
+        for edit in edits {
+            self.edit(edit);
         }
         if recomputed || changes.rejections {
             self.collect_findings();
@@ -96,6 +115,7 @@ impl Engine {
             && Arc::ptr_eq(&before.endpoints, &self.snapshot.endpoints)
             && Arc::ptr_eq(&before.routes, &self.snapshot.routes)
             && Arc::ptr_eq(&before.proxies, &self.snapshot.proxies)
+            && Arc::ptr_eq(&before.captured_listeners.both, &self.snapshot.captured_listeners.both)
             && before.findings == self.snapshot.findings;
         if same && before.generation > 0 {
             return None;
@@ -108,7 +128,13 @@ impl Engine {
     /// to be.
     fn roots(&self, input: &Input) -> Vec<Node> {
         match input {
-            Input::Service(name) => vec![Node::Clusters(name.clone()), Node::Endpoints(name.clone())],
+            Input::Service(name) => {
+                let listeners = Family::ALL.map(|family| Node::ServiceListeners(name.clone(), family));
+                let mut nodes = vec![Node::Clusters(name.clone()), Node::Endpoints(name.clone())];
+                nodes.extend(listeners);
+                nodes
+            }
+            Input::Captured => Family::ALL.map(Node::OutboundVirtual).into(),
             Input::Workload(name) => vec![
                 Node::Routes(name.namespace.clone()),
                 Node::Listeners(name.clone()),
@@ -124,6 +150,11 @@ impl Engine {
     fn is_wanted(&self, node: &Node) -> bool {
         match node {
             Node::Clusters(name) | Node::Endpoints(name) => self.registry.service(name).is_some(),
+            Node::ServiceListeners(name, family) => self
+                .registry
+                .service(name)
+                .is_some_and(|service| service.cluster_ips.iter().any(|ip| family.has(ip))),
+            Node::OutboundVirtual(_) => self.registry.captured().next().is_some(),
             Node::Routes(namespace) => {
                 self.registry.workloads_in(namespace).any(|workload| is_in_mesh(workload))
             }
@@ -135,7 +166,8 @@ impl Engine {
         }
     }
 
-    fn recompute(&mut self, node: Node) {
+    /// Runs a node again; what it no longer makes and what it makes now is left to be edited.
+    fn recompute(&mut self, node: Node) -> Vec<Edit> {
         let wanted = self.is_wanted(&node);
         let view = InputView::new(&self.registry);
         let output = if wanted { translate(&view, &node) } else { Output::default() };
@@ -154,23 +186,18 @@ impl Engine {
         }
         self.scope_of(&node, wanted);
         let mut made = BTreeSet::new();
+        let mut edits = Vec::new();
         for (of, resource) in output.resources {
             made.insert((of, resource.name.clone()));
-            self.edit(&node, |map| match map.get(&resource.name) {
-                Some(old) if old.version == resource.version => {}
-                _ => {
-                    Arc::make_mut(map).insert(resource.name.clone(), Arc::new(resource));
-                }
-            });
+            let name = resource.name.clone();
+            edits.push(Edit { node: node.clone(), of, name, resource: Some(Arc::new(resource)) });
         }
-        for (_, name) in before.made.difference(&made) {
-            self.edit(&node, |map| {
-                Arc::make_mut(map).remove(name);
-            });
-        }
+        let gone = before.made.difference(&made).cloned();
+        edits.extend(gone.map(|(of, name)| Edit { node: node.clone(), of, name, resource: None }));
         if wanted {
             self.nodes.insert(node, Computed { read, made, problems: output.problems });
         }
+        edits
     }
 
     /// Keeps the list of proxies, and of namespaces with routes, in step with a node of theirs.
@@ -189,12 +216,17 @@ impl Engine {
                         Arc::make_mut(&mut self.snapshot.proxies).remove(&key);
                     }
                     (Some(workload), Some(scope))
-                        if scope.service_account == workload.service_account && scope.ips == workload.ips => {
-                    }
+                        if scope.service_account == workload.service_account
+                            && *scope.description
+                                == workload.description(&self.registry.settings().cluster_name)
+                            && scope.ips == workload.ips
+                            && scope.captured == workload.is_captured() => {}
                     (Some(workload), current) => {
                         let scope = ProxyScope {
                             service_account: workload.service_account.clone(),
+                            description: workload.description(&self.registry.settings().cluster_name).into(),
                             ips: workload.ips.clone(),
+                            captured: workload.is_captured(),
                             clusters: current.map(|scope| scope.clusters.clone()).unwrap_or_default(),
                             listeners: current.map(|scope| scope.listeners.clone()).unwrap_or_default(),
                         };
@@ -206,12 +238,29 @@ impl Engine {
         }
     }
 
-    /// Edits the map that a node's resources are in. A map that is left as it was keeps its `Arc`, and so does all that
-    /// holds it.
-    fn edit(&mut self, node: &Node, change: impl FnOnce(&mut Arc<ResourceMap>)) {
+    /// Edits the maps that a node's resources of a type are in. A map that is left as it was keeps its `Arc`, and so does
+    /// all that holds it.
+    fn edit(&mut self, Edit { node, of, name, resource }: Edit) {
+        let change = |map: &mut Arc<ResourceMap>| match (&resource, map.get(&name)) {
+            (Some(new), Some(old)) if old.version == new.version => {}
+            (None, None) => {}
+            (Some(new), _) => {
+                Arc::make_mut(map).insert(name.clone(), new.clone());
+            }
+            (None, Some(_)) => {
+                Arc::make_mut(map).remove(&name);
+            }
+        };
         let snapshot = &mut self.snapshot;
-        match node {
+        match &node {
             Node::Clusters(_) => change(&mut snapshot.clusters),
+            Node::OutboundVirtual(_) if of == ResourceType::Cluster => change(&mut snapshot.clusters),
+            Node::ServiceListeners(_, family) | Node::OutboundVirtual(family) => {
+                change(&mut snapshot.captured_listeners.both);
+                if *family == Family::V4 {
+                    change(&mut snapshot.captured_listeners.v4);
+                }
+            }
             Node::Endpoints(_) => change(&mut snapshot.endpoints),
             Node::Routes(namespace) => {
                 let before = snapshot.routes.get(namespace).cloned().unwrap_or_default();
@@ -256,7 +305,9 @@ fn translate(view: &InputView<'_>, node: &Node) -> Output {
     match node {
         Node::Clusters(service) => translate::outbound_clusters(view, service),
         Node::Endpoints(service) => translate::load_assignments(view, service),
-        Node::Routes(namespace) => translate::route_configuration(view, namespace),
+        Node::Routes(namespace) => translate::route_configurations(view, namespace),
+        Node::ServiceListeners(service, family) => translate::service_listeners(view, service, *family),
+        Node::OutboundVirtual(family) => translate::outbound_virtual(view, *family),
         Node::Listeners(workload) => translate::listeners(view, workload),
         Node::InboundClusters(workload) => translate::inbound_clusters(view, workload),
         Node::RouteCheck(route) => translate::check_route(view, route),

@@ -5,6 +5,7 @@
 //! which proxy may need a push. The engine runs on one task of the control plane's runtime; readers run anywhere.
 
 mod engine;
+mod lanes;
 mod pods;
 mod publish;
 mod resource;
@@ -33,14 +34,26 @@ pub struct Snapshot {
     /// Route configurations by the namespace of the clients.
     routes: Arc<BTreeMap<String, Arc<ResourceMap>>>,
     proxies: Arc<BTreeMap<ScopeKey, Arc<ProxyScope>>>,
+    captured_listeners: CapturedListeners,
     findings: Arc<Findings>,
+}
+
+/// Outbound listeners of every proxy whose workload's connections are captured. Most Pods have no IPv6 address, and may
+/// then not be able to bind an IPv6 socket.
+#[derive(Debug, Clone, Default)]
+struct CapturedListeners {
+    v4: Arc<ResourceMap>,
+    both: Arc<ResourceMap>,
 }
 
 /// What one proxy has of its own.
 #[derive(Debug, Clone)]
 struct ProxyScope {
     service_account: String,
+    /// See [`Workload::description`](crate::model::Workload::description).
+    description: Arc<str>,
     ips: Vec<IpAddr>,
+    captured: bool,
     clusters: Arc<ResourceMap>,
     listeners: Arc<ResourceMap>,
 }
@@ -83,7 +96,15 @@ impl Snapshot {
             ResourceType::ClusterLoadAssignment => {
                 ResourceSet { shared: self.endpoints.clone(), own: Arc::default() }
             }
-            ResourceType::Listener => ResourceSet { shared: Arc::default(), own: proxy.listeners.clone() },
+            ResourceType::Listener => {
+                let captured = &self.captured_listeners;
+                let shared = match (proxy.captured, proxy.ips.iter().any(IpAddr::is_ipv6)) {
+                    (false, _) => Arc::default(),
+                    (true, false) => captured.v4.clone(),
+                    (true, true) => captured.both.clone(),
+                };
+                ResourceSet { shared, own: proxy.listeners.clone() }
+            }
             ResourceType::RouteConfiguration => {
                 let shared = self.routes.get(&scope.namespace).cloned().unwrap_or_default();
                 ResourceSet { shared, own: Arc::default() }

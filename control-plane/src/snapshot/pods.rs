@@ -1,5 +1,7 @@
 //! Who may ask for a snapshot's configuration.
 
+use std::sync::Arc;
+
 use super::Snapshot;
 use crate::scope::ScopeKey;
 
@@ -7,6 +9,12 @@ impl Snapshot {
     /// Every pod that a proxy may run in, with its service account.
     pub fn pods(&self) -> impl Iterator<Item = (&ScopeKey, &str)> {
         self.proxies.iter().map(|(pod, scope)| (pod, scope.service_account.as_str()))
+    }
+
+    /// Istio's description of the workload that a pod belongs to. `None`: there is no such pod in the mesh.
+    pub fn description_of(&self, namespace: &str, pod: &str) -> Option<Arc<str>> {
+        let key = ScopeKey { namespace: namespace.to_owned(), pod: pod.to_owned() };
+        Some(self.proxies.get(&key)?.description.clone())
     }
 
     /// A snapshot made by hand: `pods` of one namespace with their service account and address, all with the same
@@ -19,13 +27,14 @@ impl Snapshot {
         resources: impl Fn(outrigger_xds_api::ResourceType) -> std::sync::Arc<super::ResourceMap>,
     ) -> Self {
         use outrigger_xds_api::ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
-        use std::sync::Arc;
 
         let proxies = pods.iter().map(|(pod, service_account, ip)| {
             let key = ScopeKey { namespace: namespace.to_owned(), pod: (*pod).to_owned() };
             let scope = super::ProxyScope {
                 service_account: (*service_account).to_owned(),
+                description: "".into(),
                 ips: vec![*ip],
+                captured: false,
                 clusters: Arc::default(),
                 listeners: resources(Listener),
             };

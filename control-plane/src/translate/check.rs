@@ -15,7 +15,7 @@ pub(crate) fn check_route(view: &InputView<'_>, name: &Name) -> Output {
             (None, _) => problem(&parent.field, format!("Service {} does not exist", parent.service)),
             (Some(service), Some(number)) => match service.port(number) {
                 None => problem(&parent.field, format!("Service {} has no port {number}", parent.service)),
-                Some(port) if !port.protocol.is_http() => problem(
+                Some(port) if !port.protocol.may_be_http() => problem(
                     &parent.field,
                     format!(
                         "port {number} of Service {} is TCP by its name and appProtocol, so no request on it can be \
@@ -26,7 +26,7 @@ pub(crate) fn check_route(view: &InputView<'_>, name: &Name) -> Output {
                 Some(_) => {}
             },
             (Some(service), None) => {
-                if !service.ports.iter().any(|port| port.protocol.is_http()) {
+                if !service.ports.iter().any(|port| port.protocol.may_be_http()) {
                     problem(
                         &parent.field,
                         format!(

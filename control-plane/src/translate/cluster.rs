@@ -1,4 +1,5 @@
-//! Clusters of Service ports, for their clients.
+//! Clusters of Service ports, for their clients. A port whose protocol is detected has two: what is said to the peer's sidecar
+//! about the bytes (ALPN) belongs to the cluster.
 //!
 //! They are the same for every proxy: the address that upstream sockets bind to is in the proxy's own bootstrap.
 
@@ -11,11 +12,11 @@ use outrigger_xds_api::wire::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use outrigger_xds_api::wire::cluster::v3::{self as cluster, CircuitBreakers, Cluster};
-use outrigger_xds_api::wire::core::v3::Http2ProtocolOptions;
+use outrigger_xds_api::wire::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, TransportSocket};
 use outrigger_xds_api::wire::http_protocol_options::v3::HttpProtocolOptions;
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
-    ExplicitHttpConfig, UpstreamProtocolOptions,
+    ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::r#type::v3::Percent;
@@ -46,14 +47,20 @@ pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
         if reach.mixed {
             output.problems.push(reach::mixed(service, port));
         }
-        // Between sidecars HTTP is always HTTP/2.
-        let http2 = match port.protocol {
-            Protocol::Http => reach.mutual_tls.is_some(),
-            Protocol::Http2 => true,
-            Protocol::Tcp => false,
-        };
-        let alpn: &[&str] = if port.protocol.is_http() { &["h2"] } else { &[] };
         let cluster_name = names::outbound_cluster(name, port.number, domain);
+        let (upstream, alpn): (_, &[&str]) = match port.protocol {
+            // Between sidecars HTTP is always HTTP/2.
+            Protocol::Http if reach.mutual_tls.is_some() => (Upstream::Http2, &["h2"]),
+            Protocol::Http => (Upstream::Http1, &[]),
+            Protocol::Http2 => (Upstream::Http2, &["h2"]),
+            Protocol::Tcp => (Upstream::Http1, &[]),
+            // What the application speaks is known only by what its client speaks.
+            Protocol::Detect => (Upstream::SameAsDownstream, &[names::DETECTED_HTTP_ALPN]),
+        };
+        let transport_socket = |alpn: &[&str]| {
+            let sni = names::sni(name, port.number, domain);
+            reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
+        };
         let wire = Cluster {
             name: cluster_name.clone(),
             cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
@@ -69,14 +76,23 @@ pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
                 healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
                 ..Default::default()
             }),
-            typed_extension_protocol_options: protocol_options(http2),
-            transport_socket: reach
-                .mutual_tls
-                .as_ref()
-                .map(|identities| tls::upstream(names::sni(name, port.number, domain), identities, alpn)),
+            typed_extension_protocol_options: protocol_options(upstream),
+            transport_socket: transport_socket(alpn),
             ..Cluster::default()
         };
         output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], domain));
+        if port.protocol == Protocol::Detect {
+            let eds_config = Some(ads());
+            let tcp = Cluster {
+                name: names::outbound_tcp_cluster(name, port, domain),
+                // The same endpoints.
+                eds_cluster_config: Some(EdsClusterConfig { eds_config, service_name: cluster_name }),
+                typed_extension_protocol_options: protocol_options(Upstream::Http1),
+                transport_socket: transport_socket(&[]),
+                ..wire
+            };
+            output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], domain));
+        }
     }
     output
 }
@@ -92,6 +108,19 @@ pub(crate) fn black_hole() -> Output {
     };
     output.add(ResourceType::Cluster, names::BLACK_HOLE, wire.encode_to_vec());
     output
+}
+
+/// A cluster whose host is the address that a captured connection was meant for.
+pub(super) fn original_destination(name: &str, transport_socket: Option<TransportSocket>) -> Cluster {
+    Cluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+        lb_policy: LbPolicy::ClusterProvided as i32,
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        circuit_breakers: Some(circuit_breakers(&ConnectionPool::default())),
+        transport_socket,
+        ..Cluster::default()
+    }
 }
 
 /// Encodes a cluster with the metadata of the Services that it belongs to.
@@ -132,17 +161,29 @@ fn outlier_detection(outlier: &OutlierDetection) -> cluster::OutlierDetection {
     }
 }
 
-/// Protocol towards the cluster: explicit HTTP/2, or Envoy's default, HTTP/1.1. One key, so its bytes are always the same.
-pub(super) fn protocol_options(http2: bool) -> HashMap<String, Any> {
-    if !http2 {
-        return HashMap::new();
-    }
-    let explicit = ExplicitHttpConfig {
-        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
+/// The HTTP that a cluster is spoken to in.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Upstream {
+    Http1,
+    Http2,
+    SameAsDownstream,
+}
+
+/// Protocol towards the cluster; Envoy's default is HTTP/1.1. One key, so its bytes are always the same.
+pub(super) fn protocol_options(upstream: Upstream) -> HashMap<String, Any> {
+    let upstream = match upstream {
+        Upstream::Http1 => return HashMap::new(),
+        Upstream::Http2 => UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
+        }),
+        Upstream::SameAsDownstream => {
+            UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+                http_protocol_options: Some(Http1ProtocolOptions::default()),
+                http2_protocol_options: Some(Http2ProtocolOptions::default()),
+                ..Default::default()
+            })
+        }
     };
-    let options = HttpProtocolOptions {
-        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
-        ..Default::default()
-    };
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(upstream), ..Default::default() };
     HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options))])
 }

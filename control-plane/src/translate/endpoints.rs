@@ -10,7 +10,7 @@ use outrigger_xds_api::wire::endpoint::v3::{
 };
 use prost::Message;
 
-use crate::model::{Finding, Locality, Name, Workload};
+use crate::model::{Finding, Locality, Name};
 use crate::translate::wire::address;
 use crate::translate::{InputView, Output, metadata, names, reach};
 
@@ -38,7 +38,7 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
                 })),
                 health_status: wire_core::HealthStatus::Healthy as i32,
                 metadata: dial.workload.map(|workload| {
-                    metadata::one("istio", "workload", &description(&workload, &settings.cluster_name))
+                    metadata::one("istio", "workload", &workload.description(&settings.cluster_name))
                 }),
                 ..LbEndpoint::default()
             });
@@ -61,16 +61,4 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
 
 fn wire_locality(Locality { region, zone, sub_zone }: Locality) -> wire_core::Locality {
     wire_core::Locality { region, zone, sub_zone }
-}
-
-/// Istio's description of a workload, which the proxies' metrics read:
-/// `name;namespace;canonical name;canonical revision;cluster`.
-fn description(workload: &Workload, cluster_name: &str) -> String {
-    format!(
-        "{};{};{};{};{cluster_name}",
-        workload.controller,
-        workload.name.namespace,
-        workload.canonical_name(),
-        workload.canonical_revision()
-    )
 }

@@ -16,18 +16,17 @@ use outrigger_xds_api::wire::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
-use outrigger_xds_api::wire::listener::v3::{
-    Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter, listener_filter,
-};
+use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use outrigger_xds_api::wire::route::v3::{RouteConfiguration, VirtualHost};
-use outrigger_xds_api::wire::tls_inspector::v3::TlsInspector;
+use prost::Message;
 
 use crate::model::{
     ConnectionPool, Finding, InboundPort, MeshSettings, MutualTlsMode, Name, Protocol, Workload,
 };
+use crate::translate::cluster::Upstream;
 use crate::translate::names::{INBOUND_PORT, inbound_cluster};
-use crate::translate::wire::{address, any, duration};
-use crate::translate::{InputView, Output, cluster, http, names, route, tls};
+use crate::translate::wire::{address, duration};
+use crate::translate::{InputView, Output, captured, cluster, detect, http, names, route, tls};
 
 /// Clusters of a workload's own ports, at its address.
 pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
@@ -49,7 +48,8 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
             lb_policy: LbPolicy::RoundRobin as i32,
             connect_timeout: duration(cluster::CONNECT_TIMEOUT),
             circuit_breakers: Some(cluster::circuit_breakers(&ConnectionPool::default())),
-            typed_extension_protocol_options: cluster::protocol_options(protocol(&ports) == Protocol::Http2),
+            typed_extension_protocol_options: cluster::protocol_options(upstream(&ports)),
+            upstream_bind_config: workload.is_captured().then(|| captured::to_application(ip)),
             load_assignment: Some(ClusterLoadAssignment {
                 cluster_name: cluster_name.clone(),
                 endpoints: vec![LocalityLbEndpoints {
@@ -65,6 +65,11 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
         services.dedup();
         let encoded = cluster::encode(&wire, services, &view.settings().cluster_domain);
         output.add(ResourceType::Cluster, &cluster_name, encoded);
+    }
+    if workload.is_captured() {
+        for cluster in captured::passthrough_clusters(workload) {
+            output.add(ResourceType::Cluster, &cluster.name, cluster.encode_to_vec());
+        }
     }
     output
 }
@@ -83,67 +88,87 @@ pub(super) fn listener(
     let mut chains: Vec<FilterChain> = ports
         .iter()
         .filter(|inbound| mode(inbound) != MutualTlsMode::Disable)
-        .map(|inbound| mutual_tls_chain(settings, inbound))
+        .flat_map(|inbound| mutual_tls_chains(settings, inbound))
         .collect();
     let plaintext: Vec<&InboundPort> =
         ports.iter().filter(|inbound| mode(inbound) != MutualTlsMode::Strict).collect();
-    chains.extend(plaintext_chain(settings, ports, &plaintext));
+    chains.extend(plaintext_chains(settings, ports, &plaintext));
     if chains.is_empty() {
         return None;
     }
-    let inspector = ListenerFilter {
-        name: "envoy.filters.listener.tls_inspector".to_owned(),
-        config_type: Some(listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
-        ..ListenerFilter::default()
-    };
     let name = "virtualInbound".to_owned();
     let mut listener = http::listener(name, ip, INBOUND_PORT, TrafficDirection::Inbound, chains);
-    listener.listener_filters = vec![inspector];
+    listener.listener_filters = vec![detect::tls_inspector()];
+    if plaintext.iter().any(|inbound| inbound.port.protocol == Protocol::Detect) {
+        listener.listener_filters.push(detect::http_inspector());
+        detect::limit(&mut listener);
+    }
     Some(listener)
 }
 
-fn mutual_tls_chain(settings: &MeshSettings, inbound: &InboundPort) -> FilterChain {
+/// The chains for peers that name a port in the SNI. Where the protocol is detected they say what they found by ALPN.
+pub(super) fn mutual_tls_chains(settings: &MeshSettings, inbound: &InboundPort) -> Vec<FilterChain> {
     let sni = names::sni(&inbound.service.name, inbound.port.number, &settings.cluster_domain);
-    let http = inbound.port.protocol.is_http();
-    let alpn: &[&str] = if http { &["h2", "http/1.1"] } else { &[] };
-    FilterChain {
-        name: sni.clone(),
+    let chain = |name: String, offered: &[&str], alpn: &[&str], filter: Filter| FilterChain {
+        name,
         filter_chain_match: Some(FilterChainMatch {
-            server_names: vec![sni],
+            server_names: vec![sni.clone()],
             transport_protocol: "tls".to_owned(),
+            application_protocols: offered.iter().map(|&protocol| protocol.to_owned()).collect(),
             ..FilterChainMatch::default()
         }),
-        filters: vec![if http { http_filter(settings, inbound) } else { tcp_filter(settings, inbound) }],
+        filters: vec![filter],
         transport_socket: Some(tls::downstream(&settings.trust_domain, alpn)),
         ..FilterChain::default()
+    };
+    let http = || http_filter(settings, inbound);
+    let tcp = || tcp_filter(settings, inbound);
+    match inbound.port.protocol {
+        Protocol::Http | Protocol::Http2 => vec![chain(sni.clone(), &[], &["h2", "http/1.1"], http())],
+        Protocol::Tcp => vec![chain(sni.clone(), &[], &[], tcp())],
+        Protocol::Detect => {
+            let detected = [names::DETECTED_HTTP_ALPN];
+            vec![
+                chain(format!("{sni}-http"), &detected, &detected, http()),
+                chain(sni.clone(), &[], &[], tcp()),
+            ]
+        }
     }
 }
 
-/// The chain for plaintext, when there is something that it can tell apart.
-fn plaintext_chain(
+/// The chains for plaintext, when there is something that they can tell apart.
+fn plaintext_chains(
     settings: &MeshSettings,
     all: &[InboundPort],
     allowed: &[&InboundPort],
-) -> Option<FilterChain> {
+) -> Vec<FilterChain> {
     let http: Vec<&InboundPort> =
-        allowed.iter().copied().filter(|inbound| inbound.port.protocol.is_http()).collect();
+        allowed.iter().copied().filter(|inbound| inbound.port.protocol.may_be_http()).collect();
     // Ports that do not take plaintext count too: a request that is meant for one must not end at another.
-    let all_http = all.iter().filter(|inbound| inbound.port.protocol.is_http());
-    let filter = match (http.first(), allowed.first()) {
-        (Some(first), _) if targets(all_http) == 1 => http_filter(settings, first),
-        (Some(_), _) => by_host_filter(settings, &http),
-        (None, Some(only)) if targets(all.iter()) == 1 => tcp_filter(settings, only),
-        _ => return None,
-    };
-    Some(FilterChain {
-        name: "plaintext".to_owned(),
+    let all_http = all.iter().filter(|inbound| inbound.port.protocol.may_be_http());
+    let chain = |name: &str, detected: bool, filter: Filter| FilterChain {
+        name: name.to_owned(),
         filter_chain_match: Some(FilterChainMatch {
             transport_protocol: "raw_buffer".to_owned(),
+            application_protocols: if detected { detect::http_protocols() } else { Vec::new() },
             ..FilterChainMatch::default()
         }),
         filters: vec![filter],
         ..FilterChain::default()
-    })
+    };
+    let only = allowed.first().filter(|_| targets(all.iter()) == 1);
+    match (http.first(), only) {
+        (Some(first), Some(only)) if only.port.protocol == Protocol::Detect => vec![
+            chain("plaintext-http", true, http_filter(settings, first)),
+            chain("plaintext", false, tcp_filter(settings, only)),
+        ],
+        (Some(first), _) if targets(all_http) == 1 => {
+            vec![chain("plaintext", false, http_filter(settings, first))]
+        }
+        (Some(_), _) => vec![chain("plaintext", false, by_host_filter(settings, &http))],
+        (None, Some(only)) => vec![chain("plaintext", false, tcp_filter(settings, only))],
+        (None, None) => Vec::new(),
+    }
 }
 
 /// How many ports of the workload these are.
@@ -152,7 +177,7 @@ fn targets<'a>(ports: impl Iterator<Item = &'a InboundPort>) -> usize {
 }
 
 /// All requests to one port.
-fn http_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
+pub(super) fn http_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
     let port = inbound.port.number;
     let host = VirtualHost {
         name: format!("inbound|http|{port}"),
@@ -190,18 +215,22 @@ fn connection_manager(
     http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes))
 }
 
-fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
+pub(super) fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
     let cluster = inbound_cluster(inbound.target);
     http::tcp_proxy(settings, cluster.clone(), cluster)
 }
 
 /// What a port's application speaks: what the first Service says.
-fn protocol(ports: &[InboundPort]) -> Protocol {
-    ports.first().map_or(Protocol::Tcp, |first| first.port.protocol)
+fn upstream(ports: &[InboundPort]) -> Upstream {
+    match ports.first().map_or(Protocol::Tcp, |first| first.port.protocol) {
+        Protocol::Http | Protocol::Tcp => Upstream::Http1,
+        Protocol::Http2 => Upstream::Http2,
+        Protocol::Detect => Upstream::SameAsDownstream,
+    }
 }
 
 /// Services that do not agree on what a port speaks.
-fn disagreements(ports: &[InboundPort]) -> Vec<Finding> {
+pub(super) fn disagreements(ports: &[InboundPort]) -> Vec<Finding> {
     let mut first: BTreeMap<u16, &InboundPort> = BTreeMap::new();
     let mut problems = Vec::new();
     for inbound in ports {

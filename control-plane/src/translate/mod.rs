@@ -9,17 +9,31 @@
 //! | type | name | one for each |
 //! |---|---|---|
 //! | Cluster, ClusterLoadAssignment | `outbound\|PORT\|\|FQDN` | Service port |
+//! | Cluster | `outbound\|PORT\|tcp\|FQDN` | Service port whose protocol is detected, for what is not HTTP |
 //! | Cluster | `inbound\|TARGETPORT\|\|` | port of a workload |
 //! | Cluster | `BlackHoleCluster` | mesh: where the share of a missing backend goes |
-//! | RouteConfiguration | `15001` | namespace of clients |
+//! | RouteConfiguration | `15001` | namespace of clients in explicit mode |
 //! | Listener | `IP_15001`, `IP_PORT`, `virtualInbound` | workload |
+//!
+//! and for workloads whose connections are captured ([`captured`]):
+//!
+//! | type | name | one for each |
+//! |---|---|---|
+//! | Listener | `virtualOutbound`, `virtualOutbound6` | mesh |
+//! | Listener | `IP_PORT` | port and cluster IP of a Service |
+//! | Listener | `virtualInbound`, `virtualInbound6` | workload |
+//! | RouteConfiguration | `FQDN:PORT` | HTTP port of a Service with a cluster IP, and namespace of clients |
+//! | Cluster | `PassthroughCluster`, `InboundPassthroughCluster` | mesh |
+//! | Cluster | `PassthroughCluster\|NAMESPACE/WORKLOAD/REVISION/SERVICEACCOUNT` | captured workload |
 //!
 //! In explicit mode there is one HTTP listener for all Services, so there is one route configuration for all; it differs
 //! between namespaces only by short host names and consumer routes, and is shared by all proxies of one.
 
 mod access_log;
+mod captured;
 mod check;
 mod cluster;
+mod detect;
 mod endpoints;
 mod http;
 mod inbound;
@@ -40,12 +54,13 @@ use outrigger_xds_api::ResourceType;
 use crate::model::Finding;
 use crate::snapshot::Resource;
 
+pub(crate) use captured::{Family, outbound_virtual, service_listeners};
 pub(crate) use check::{check_policy, check_route};
 pub(crate) use cluster::{black_hole, outbound_clusters};
 pub(crate) use endpoints::load_assignments;
 pub(crate) use inbound::inbound_clusters;
 pub(crate) use outbound::listeners;
-pub(crate) use route::route_configuration;
+pub(crate) use route::route_configurations;
 pub use view::InputView;
 
 /// What one node comes to.

@@ -15,17 +15,23 @@ use outrigger_xds_api::wire::listener::v3::filter_chain_match::ConnectionSourceT
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 use prost::Message;
 
-use crate::model::{Finding, InboundPort, Name, Workload};
+use crate::model::{Finding, InboundPort, Name, ServicePort, Workload};
 use crate::translate::names::{OUTBOUND_PORT, SIDECAR_PORTS};
 use crate::translate::wire::ads;
-use crate::translate::{InputView, Output, http, inbound, names};
+use crate::translate::{InputView, Output, captured, http, inbound, names};
 
-/// All listeners of a workload, outbound and inbound.
+/// The listeners of a workload's own: outbound and inbound, or only inbound when its connections are captured.
 pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
     let Some(workload) = view.workload(name) else { return output };
     let Some(&ip) = workload.ips.first() else { return output };
     let inbound_ports = view.inbound_ports(workload);
+    if workload.is_captured() {
+        for listener in captured::inbound_listeners(view, workload, &inbound_ports, &mut output.problems) {
+            output.add(ResourceType::Listener, &listener.name, listener.encode_to_vec());
+        }
+        return output;
+    }
     let mut listeners = vec![http_listener(view, ip)];
     listeners.extend(tcp_listeners(view, workload, ip, &inbound_ports, &mut output.problems));
     listeners.extend(inbound::listener(view, workload, ip, &inbound_ports, &mut output.problems));
@@ -64,29 +70,30 @@ fn tcp_listeners(
     problems: &mut Vec<Finding>,
 ) -> Vec<Listener> {
     let settings = view.settings();
-    let mut services: Vec<(&Name, u16)> = view.tcp_ports().collect();
+    let mut services: Vec<(&Name, &ServicePort)> = view.tcp_ports().collect();
     services.sort_by_key(|(service, _)| service.namespace != workload.name.namespace);
-    let mut winners: BTreeMap<u16, &Name> = BTreeMap::new();
-    for (service, port) in services {
+    let mut winners: BTreeMap<u16, (&Name, &ServicePort)> = BTreeMap::new();
+    for (service, service_port) in services {
+        let port = service_port.number;
         let mut problem = |reason: String| {
             let service = view.service(service);
             problems.extend(service.map(|service| Finding::at(&service.origin, "spec.ports", reason)));
         };
         if SIDECAR_PORTS.contains(&port) {
             problem(format!("TCP port {port} is the sidecar's own, so clients cannot use it"));
-        } else if let Some(winner) = winners.get(&port) {
+        } else if let Some((winner, _)) = winners.get(&port) {
             let namespace = &workload.name.namespace;
             problem(format!(
                 "clients in namespace {namespace} cannot use TCP port {port}: it is that of Service {winner}"
             ));
         } else {
-            winners.insert(port, service);
+            winners.insert(port, (service, service_port));
         }
     }
     // The application listens on its own ports at this address.
     winners.retain(|port, _| inbound_ports.iter().all(|inbound| inbound.target != *port));
-    let listener = |(port, service): (u16, &Name)| {
-        let cluster = names::outbound_cluster(service, port, &settings.cluster_domain);
+    let listener = |(port, (service, service_port)): (u16, (&Name, &ServicePort))| {
+        let cluster = names::outbound_tcp_cluster(service, service_port, &settings.cluster_domain);
         let stat_prefix = format!("outbound|{port}||{}", names::fqdn(service, &settings.cluster_domain));
         outbound_listener(ip, port, http::tcp_proxy(settings, stat_prefix, cluster))
     };

@@ -33,9 +33,10 @@ pub(super) struct Dial {
 enum Taker {
     /// The sidecar, with mutual TLS.
     SidecarMutualTls,
-    /// The sidecar, in plaintext: PeerAuthentication DISABLE. It tells ports apart by host name, so only for HTTP.
+    /// The sidecar at its own port, in plaintext: PeerAuthentication DISABLE. It tells ports apart by host name, so only for
+    /// HTTP.
     SidecarPlaintext,
-    /// The application.
+    /// The application, or a sidecar that captures its connections.
     Application,
 }
 
@@ -82,7 +83,9 @@ fn taker(view: &InputView<'_>, endpoint: &Endpoint, port: &ServicePort) -> Taker
     match &endpoint.workload {
         Some(workload) if workload.sidecar => match view.mutual_tls_mode(workload, endpoint.port) {
             MutualTlsMode::Permissive | MutualTlsMode::Strict => Taker::SidecarMutualTls,
-            MutualTlsMode::Disable if port.protocol.is_http() => Taker::SidecarPlaintext,
+            MutualTlsMode::Disable if port.protocol.may_be_http() && !workload.is_captured() => {
+                Taker::SidecarPlaintext
+            }
             MutualTlsMode::Disable => Taker::Application,
         },
         _ => Taker::Application,

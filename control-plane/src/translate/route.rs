@@ -1,4 +1,4 @@
-//! The route configuration of the outbound HTTP listener: a virtual host for each HTTP port of each Service.
+//! The route configurations of outbound HTTP: a virtual host for each HTTP port of each Service.
 //!
 //! Order of rules and what happens without a backend are the Gateway API's. A client's own namespace may have routes for a
 //! Service of another (consumer routes); they replace those of the Service's owner (producer routes) for its clients.
@@ -33,26 +33,36 @@ use crate::translate::names::{BLACK_HOLE, OUTBOUND_PORT};
 use crate::translate::wire::{duration, number};
 use crate::translate::{InputView, Output, names};
 
-/// The route configuration of the clients in one namespace.
-pub(crate) fn route_configuration(view: &InputView<'_>, namespace: &str) -> Output {
+/// The route configurations of the clients in one namespace: one by host name for those in explicit mode, one for each port
+/// of each Service that has an address for those whose connections are captured. There the address says what is
+/// meant, not the host name.
+pub(crate) fn route_configurations(view: &InputView<'_>, namespace: &str) -> Output {
     let mut output = Output::default();
     let domain = &view.settings().cluster_domain;
-    let mut virtual_hosts = Vec::new();
+    let mut by_name = Vec::new();
     for name in view.service_names() {
         let Some(service) = view.service(name) else { continue };
-        for port in service.ports.iter().filter(|port| port.protocol.is_http()) {
-            virtual_hosts.push(VirtualHost {
-                name: format!("{}:{}", names::fqdn(name, domain), port.number),
+        for port in service.ports.iter().filter(|port| port.protocol.may_be_http()) {
+            let mut host = VirtualHost {
+                name: names::service_routes(name, port.number, domain),
                 domains: domains(name, port.number, namespace, domain),
                 routes: routes(view, service, port.number, namespace),
                 ..VirtualHost::default()
-            });
+            };
+            by_name.push(host.clone());
+            if !service.cluster_ips.is_empty() {
+                host.domains = vec!["*".to_owned()];
+                add(&mut output, host.name.clone(), vec![host]);
+            }
         }
     }
-    let name = OUTBOUND_PORT.to_string();
+    add(&mut output, OUTBOUND_PORT.to_string(), by_name);
+    output
+}
+
+fn add(output: &mut Output, name: String, virtual_hosts: Vec<VirtualHost>) {
     let wire = RouteConfiguration { name: name.clone(), virtual_hosts, ..RouteConfiguration::default() };
     output.add(ResourceType::RouteConfiguration, &name, wire.encode_to_vec());
-    output
 }
 
 /// Hosts by which clients in `namespace` call a port. Without a port the client means 80. Short names are for the Service's

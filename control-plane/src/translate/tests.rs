@@ -1,6 +1,8 @@
 //! Structure of the resources, seen as a proxy sees them: through a snapshot.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod captured;
+mod detect;
 mod inbound;
 mod locality;
 mod outbound;
@@ -33,68 +35,50 @@ use crate::snapshot::{Engine, Resource, Snapshot};
 use crate::source::{Event, test_objects};
 
 const MESH: &str = "
-apiVersion: v1
-kind: Service
-metadata: {name: reviews}
-spec:
-  selector: {app: reviews}
-  ports: [{name: http, port: 9080, targetPort: 8080}]
+{apiVersion: v1, kind: Service, metadata: {name: reviews},
+ spec: {selector: {app: reviews}, ports: [{name: http, port: 9080, targetPort: 8080}]}}
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: reviews-v1}
-spec:
-  selector: {app: reviews, version: v1}
-  ports: [{name: http, port: 9080, targetPort: 8080}]
+{apiVersion: v1, kind: Service, metadata: {name: reviews-v1},
+ spec: {selector: {app: reviews, version: v1}, ports: [{name: http, port: 9080, targetPort: 8080}]}}
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: reviews-v2}
-spec:
-  selector: {app: reviews, version: v2}
-  ports: [{name: http, port: 9080, targetPort: 8080}]
+{apiVersion: v1, kind: Service, metadata: {name: reviews-v2},
+ spec: {selector: {app: reviews, version: v2}, ports: [{name: http, port: 9080, targetPort: 8080}]}}
 ---
-apiVersion: v1
-kind: Service
-metadata: {name: cache, namespace: data}
-spec:
-  selector: {app: cache}
-  ports: [{name: redis, port: 6379}]
+{apiVersion: v1, kind: Service, metadata: {name: cache, namespace: data},
+ spec: {selector: {app: cache}, ports: [{name: redis, port: 6379}]}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: web, labels: {app: web}}
-spec: {serviceAccountName: web}
-status: {podIP: 127.1.0.1}
+{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}},
+ spec: {serviceAccountName: web}, status: {podIP: 127.1.0.1}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: reviews-v1-a, labels: {app: reviews, version: v1}}
-spec: {serviceAccountName: reviews}
-status: {podIP: 127.1.0.2}
+{apiVersion: v1, kind: Pod, metadata: {name: reviews-v1-a, labels: {app: reviews, version: v1}},
+ spec: {serviceAccountName: reviews}, status: {podIP: 127.1.0.2}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: reviews-v2-a, labels: {app: reviews, version: v2}}
-spec: {serviceAccountName: reviews-two}
-status: {podIP: 127.1.0.3}
+{apiVersion: v1, kind: Pod, metadata: {name: reviews-v2-a, labels: {app: reviews, version: v2}},
+ spec: {serviceAccountName: reviews-two}, status: {podIP: 127.1.0.3}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {name: cache-0, namespace: data, labels: {app: cache}}
-spec: {serviceAccountName: cache}
-status: {podIP: 127.1.0.4}
+{apiVersion: v1, kind: Pod, metadata: {name: cache-0, namespace: data, labels: {app: cache}},
+ spec: {serviceAccountName: cache}, status: {podIP: 127.1.0.4}}
 ";
 
-const SPLIT: &str = "
+/// An HTTPRoute of the Service `reviews`. Each of `rules` begins on a line of its own, the first on line 8.
+fn http_route(name: &str, rules: &str) -> String {
+    format!(
+        "
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {name: split}
+metadata: {{name: {name}}}
 spec:
-  parentRefs: [{group: '', kind: Service, name: reviews}]
-  rules:
-  - backendRefs: [{name: reviews-v1, port: 9080, weight: 90}, {name: reviews-v2, port: 9080, weight: 10}]
-";
+  parentRefs: [{{group: '', kind: Service, name: reviews}}]
+  rules:{rules}
+"
+    )
+}
+
+/// 90 % to `reviews-v1`, 10 % to `reviews-v2`.
+fn split() -> String {
+    let backends = "[{name: reviews-v1, port: 9080, weight: 90}, {name: reviews-v2, port: 9080, weight: 10}]";
+    http_route("split", &format!("\n  - backendRefs: {backends}"))
+}
 
 fn peer_authn(spec: &str) -> String {
     format!(
@@ -257,9 +241,9 @@ fn encoding_is_always_the_same() {
         });
         all.collect()
     };
-    let first = versions(&snapshot_of(&[MESH, SPLIT]));
+    let first = versions(&snapshot_of(&[MESH, &split()]));
     for _ in 0..20 {
-        assert_eq!(versions(&snapshot_of(&[MESH, SPLIT])), first);
+        assert_eq!(versions(&snapshot_of(&[MESH, &split()])), first);
     }
 }
 
@@ -344,6 +328,11 @@ ports: [{name: http, port: 8080}]
     let snapshot = snapshot_of(&[MESH, &outside.replace("127.1.0.3", "10.0.0.2")]);
     assert_eq!(endpoints(&snapshot, REVIEWS), ["10.0.0.1:8080"]);
     assert!(cluster(&snapshot, REVIEWS).transport_socket.is_none());
+    // A slice that is told before its Pod: nobody may take it for a Pod without a sidecar.
+    let early = slice.replace("name: reviews-v1-a}", "name: not-yet-known}");
+    let snapshot = snapshot_of(&[MESH, &early]);
+    assert_eq!(endpoints(&snapshot, REVIEWS), [""; 0]);
+    assert!(cluster(&snapshot, REVIEWS).transport_socket.is_some());
 }
 
 #[test]
@@ -376,7 +365,7 @@ kind: DestinationRule
 metadata: {name: r}
 spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}}}
 ";
-    let snapshot = with_settings(settings, &[MESH, SPLIT, rule]);
+    let snapshot = with_settings(settings, &[MESH, &split(), rule]);
     for scope in snapshot.scopes() {
         for of in ResourceType::ALL {
             for resource in snapshot.resources(scope, of).iter() {

@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    Endpoint, HttpRoute, InboundPort, Input, MeshSettings, MutualTlsMode, Name, Protocol, Registry, Service,
+    Endpoint, HttpRoute, InboundPort, Input, MeshSettings, MutualTlsMode, Name, Registry, Service,
     ServicePort, TrafficPolicy, Workload,
 };
 
@@ -49,12 +50,18 @@ impl<'a> InputView<'a> {
         self.registry.service(name)
     }
 
-    /// Every TCP port of every Service, sorted by Service.
-    pub fn tcp_ports(&self) -> impl Iterator<Item = (&'a Name, u16)> + use<'a> {
+    /// The Service that has this cluster IP; of several the first by name.
+    pub fn service_at(&self, ip: IpAddr) -> Option<&'a Name> {
+        self.note(Input::ClusterIp(ip));
+        self.registry.service_at(ip)
+    }
+
+    /// Every port of every Service that may be TCP, sorted by Service.
+    pub fn tcp_ports(&self) -> impl Iterator<Item = (&'a Name, &'a ServicePort)> + use<'a> {
         self.note(Input::TcpPorts);
         self.registry.services().flat_map(|service| {
-            let ports = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-            ports.map(|port| (&service.name, port.number))
+            let ports = service.ports.iter().filter(|port| port.protocol.may_be_tcp());
+            ports.map(|port| (&service.name, port))
         })
     }
 
@@ -106,7 +113,21 @@ impl<'a> InputView<'a> {
         self.registry.inbound_ports(workload)
     }
 
-    /// What a workload's port accepts. The workload itself must have been read through this view.
+    /// All workloads whose connections are captured, in the order of names.
+    pub fn captured(&self) -> impl Iterator<Item = &'a Arc<Workload>> + use<'a> {
+        self.note(Input::Captured);
+        self.registry.captured()
+    }
+
+    /// The ports of a workload that PeerAuthentication says something of by number. The workload itself must have been read
+    /// through this view.
+    pub fn mutual_tls_ports(&self, workload: &Workload) -> Vec<u16> {
+        self.note(Input::PeerAuthn(workload.name.namespace.clone()));
+        self.registry.mutual_tls_ports(workload)
+    }
+
+    /// What a workload's port accepts; port 0 stands for those that no policy names. The workload itself must have been read
+    /// through this view.
     pub fn mutual_tls_mode(&self, workload: &Workload, port: u16) -> MutualTlsMode {
         self.note(Input::PeerAuthn(workload.name.namespace.clone()));
         self.note(Input::PeerAuthn(self.settings().root_namespace.clone()));

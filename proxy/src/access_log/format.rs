@@ -201,6 +201,7 @@ mod tests {
     fn request(plan: &CapturePlan, headers: &[(&str, &'static str)]) -> StreamInfo {
         let connection = ConnectionInfo {
             local_address: address("127.0.0.1:10001"),
+            original_destination: None,
             peer_address: address("[::1]:40000"),
             requested_server_name: Some("outbound_.80_._.reviews".into()),
             tls: Some(TlsInfo {
@@ -335,6 +336,7 @@ mod tests {
                 .unwrap();
         let connection = ConnectionInfo {
             local_address: address("127.0.0.1:1"),
+            original_destination: None,
             peer_address: Address::Pipe(Arc::new("/run/x".into())),
             requested_server_name: None,
             tls: None,

@@ -64,21 +64,18 @@ pub(super) fn text(entries: &[ClusterEntry]) -> String {
             }
         }
         let _ = writeln!(out, "{name}::added_via_api::{added_via_api}");
-        let Some(endpoints) = cluster.endpoints.get() else { continue };
-        for (priority, hosts) in endpoints.priorities.iter().enumerate() {
-            for host in &hosts.hosts {
-                let prefix = format!("{name}::{}", host.address);
-                for (what, number) in numbers(host) {
-                    let (Number::Counter(value) | Number::Gauge(value)) = number;
-                    let _ = writeln!(out, "{prefix}::{what}::{value}");
-                }
-                let _ = writeln!(out, "{prefix}::hostname::{}", host.hostname);
-                let _ = writeln!(out, "{prefix}::health_flags::{}", health_flags(host));
-                let _ = writeln!(out, "{prefix}::weight::{}", host.weight.load(Relaxed));
-                let _ = writeln!(out, "{prefix}::priority::{priority}");
-                let _ = writeln!(out, "{prefix}::success_rate::-1");
-                let _ = writeln!(out, "{prefix}::local_origin_success_rate::-1");
+        for (priority, host) in cluster.hosts() {
+            let prefix = format!("{name}::{}", host.address);
+            for (what, number) in numbers(&host) {
+                let (Number::Counter(value) | Number::Gauge(value)) = number;
+                let _ = writeln!(out, "{prefix}::{what}::{value}");
             }
+            let _ = writeln!(out, "{prefix}::hostname::{}", host.hostname);
+            let _ = writeln!(out, "{prefix}::health_flags::{}", health_flags(&host));
+            let _ = writeln!(out, "{prefix}::weight::{}", host.weight.load(Relaxed));
+            let _ = writeln!(out, "{prefix}::priority::{priority}");
+            let _ = writeln!(out, "{prefix}::success_rate::-1");
+            let _ = writeln!(out, "{prefix}::local_origin_success_rate::-1");
         }
     }
     out
@@ -102,12 +99,8 @@ pub(super) fn json(entries: &[ClusterEntry]) -> Value {
                     })
                 })
                 .collect();
-            let endpoints = cluster.endpoints.get();
-            let hosts: Vec<Value> = endpoints
-                .iter()
-                .flat_map(|set| set.priorities.iter().enumerate())
-                .flat_map(|(priority, hosts)| hosts.hosts.iter().map(move |host| host_json(host, priority)))
-                .collect();
+            let hosts: Vec<Value> =
+                cluster.hosts().iter().map(|(priority, host)| host_json(host, *priority)).collect();
             json!({
                 "name": &*cluster.name,
                 "added_via_api": added_via_api,

@@ -61,6 +61,7 @@ impl AdminView for Server {
 
     fn certs(&self) -> Vec<CertificateEntry> {
         let certificate = |days: u64| CertificateDetails {
+            description: None,
             serial: "1".into(),
             sans: Vec::new(),
             not_before: SystemTime::UNIX_EPOCH,

@@ -12,14 +12,15 @@ use std::net::IpAddr;
 
 use outrigger_xds_api::wire::bootstrap::v3 as wire;
 use outrigger_xds_api::wire::core::v3 as core;
+use outrigger_xds_api::wire::core::v3::api_config_source::ApiType;
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::{ResourceType, resource};
 
 pub use document::{Document, Located};
 
-use crate::config::compile::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use crate::config::compile::cx::{CompileCx, Compiled, ignored, unsupported};
 use crate::config::compile::values;
-use crate::config::compile::{Invalid, compile_bind_config, grpc_cluster, resource_version};
+use crate::config::compile::{Invalid, api_source_cluster, compile_bind_config, resource_version};
 use crate::net::Address;
 
 /// A compiled bootstrap.
@@ -241,7 +242,12 @@ fn compile_dynamic(cx: &mut CompileCx<'_>, value: wire::bootstrap::DynamicResour
     } = value;
     unsupported!(cx; lds_resources_locator, cds_resources_locator);
     let ads_cluster = match &ads_config {
-        Some(ads) => cx.field("ads_config", |cx| compile_ads(cx, ads)).map(Some)?,
+        Some(ads) => {
+            let cluster = cx.field("ads_config", |cx| {
+                api_source_cluster(cx, ads, &[ApiType::DeltaGrpc], "only DELTA_GRPC is supported")
+            })?;
+            Some(cluster.to_owned())
+        }
         None => None,
     };
     let mut has_source = |name: &str, source: &Option<core::ConfigSource>| -> Compiled<bool> {
@@ -267,33 +273,6 @@ fn compile_dynamic(cx: &mut CompileCx<'_>, value: wire::bootstrap::DynamicResour
     let wants_listeners = has_source("lds_config", &lds_config);
     let wants_clusters = has_source("cds_config", &cds_config);
     Ok(Dynamic { wants_listeners: wants_listeners?, wants_clusters: wants_clusters?, ads_cluster })
-}
-
-/// Gives the cluster that is asked.
-fn compile_ads(cx: &mut CompileCx<'_>, value: &core::ApiConfigSource) -> Compiled<String> {
-    let core::ApiConfigSource {
-        api_type,
-        transport_api_version,
-        cluster_names,
-        grpc_services,
-        refresh_delay,
-        request_timeout,
-        rate_limit_settings,
-        set_node_on_first_message_only,
-        config_validators,
-    } = value;
-    unsupported!(cx; cluster_names, config_validators);
-    ignored!(cx; refresh_delay, request_timeout, rate_limit_settings);
-    // The node is always sent in the first message of each resource type on a stream, and only there.
-    informational!(set_node_on_first_message_only);
-    resource_version(cx, "transport_api_version", *transport_api_version);
-    if *api_type != core::api_config_source::ApiType::DeltaGrpc as i32 {
-        cx.refuse("api_type", "only DELTA_GRPC is supported");
-    }
-    match grpc_services.as_slice() {
-        [service] => cx.item("grpc_services", 0, |cx| grpc_cluster(cx, service).map(str::to_owned)),
-        _ => Err(cx.refuse("grpc_services", "exactly one is required")),
-    }
 }
 
 fn compile_cluster_manager(cx: &mut CompileCx<'_>, value: wire::ClusterManager) -> Compiled<Option<IpAddr>> {

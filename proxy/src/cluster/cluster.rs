@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outlier::OutlierDetection;
-use super::{CircuitBreakers, EndpointSet};
+use super::{CircuitBreakers, EndpointSet, Host};
 use crate::cluster::lb::LbPolicy;
 use crate::config::live::Live;
 use crate::stats::ClusterStats;
@@ -30,6 +30,20 @@ pub struct Cluster {
     pub stats: Arc<ClusterStats>,
     /// Destination labels for mesh metrics, from `metadata.filter_metadata.istio.services[0]`, else taken from the name.
     pub destination: Arc<MeshDestination>,
+}
+
+impl Cluster {
+    /// Its hosts now, each with its priority.
+    pub fn hosts(&self) -> Vec<(usize, Arc<Host>)> {
+        if let LbPolicy::OriginalDst { destinations, .. } = &self.lb {
+            return destinations.hosts().into_iter().map(|host| (0, host)).collect();
+        }
+        let set = self.endpoints.get();
+        let priorities = set.iter().flat_map(|set| set.priorities.iter().enumerate());
+        priorities
+            .flat_map(|(priority, hosts)| hosts.hosts.iter().map(move |host| (priority, host.clone())))
+            .collect()
+    }
 }
 
 /// How a connection to a host of the cluster is made.

@@ -104,7 +104,7 @@ impl EndpointSet {
             priorities[at].hosts.push(host);
         }
         for gone in kept.values().flatten() {
-            gone.removed.store(true, Ordering::Relaxed);
+            gone.remove();
         }
         let set = Arc::new(EndpointSet {
             priorities,

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use tokio::sync::Notify;
+
 use crate::net::Address;
 
-/// One address of a cluster. Its identity across updates is (address, hostname).
+/// One address of a cluster. Its identity across updates is (address, hostname, workload).
 #[derive(Debug)]
 pub struct Host {
     /// Unique in the process; the key of connection pools.
@@ -24,6 +26,8 @@ pub struct Host {
     pub ejected: AtomicBool,
     /// No longer in the cluster: its idle connections go, its requests finish.
     pub removed: AtomicBool,
+    /// Tells of that.
+    removal: Notify,
     /// Requests in flight, over all workers.
     pub active_requests: AtomicU32,
     /// 5xx answers in a row.
@@ -62,6 +66,7 @@ impl Host {
             eds_healthy: AtomicBool::new(healthy),
             ejected: AtomicBool::new(false),
             removed: AtomicBool::new(false),
+            removal: Notify::new(),
             active_requests: AtomicU32::new(0),
             consecutive_5xx: AtomicU32::new(0),
             ejection_count: AtomicU32::new(0),
@@ -70,6 +75,20 @@ impl Host {
             connections_active: AtomicU32::new(0),
             connections_total: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
+        }
+    }
+
+    /// It is no longer in the cluster, for good: who comes back under its address is another host.
+    pub fn remove(&self) {
+        self.removed.store(true, Ordering::Relaxed);
+        self.removal.notify_waiters();
+    }
+
+    /// Ends when the host is no longer in the cluster.
+    pub async fn removal(&self) {
+        let removal = self.removal.notified();
+        if !self.removed.load(Ordering::Relaxed) {
+            removal.await;
         }
     }
 

@@ -9,6 +9,7 @@ mod connect;
 mod endpoint_set;
 mod host;
 pub mod lb;
+pub mod original_dst;
 pub mod outlier;
 
 pub(crate) use circuit_breaker::Resource;
@@ -17,3 +18,4 @@ pub use cluster::{Cluster, ConnectionSettings, MeshDestination, UpstreamProtocol
 pub use connect::{ConnectError, Connected, ConnectionGuard, connect};
 pub use endpoint_set::{EndpointSet, HostSpec, Priority};
 pub use host::Host;
+pub use original_dst::OriginalDestinations;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use super::{Cluster, EndpointSet, Host};
 use crate::config::live::Live;
@@ -76,7 +76,8 @@ pub(crate) fn record(cluster: &Cluster, host: &Arc<Host>, status: u16) {
 }
 
 fn eject(cluster: &Cluster, detection: &Arc<OutlierDetection>, host: &Arc<Host>) {
-    if host.ejected.load(Ordering::Relaxed) || fastrand::u32(..100) >= detection.enforcing_consecutive_5xx {
+    let is_out = host.ejected.load(Ordering::Relaxed) || host.removed.load(Ordering::Relaxed);
+    if is_out || fastrand::u32(..100) >= detection.enforcing_consecutive_5xx {
         return;
     }
     let hosts = cluster.endpoints.peek().as_ref().map_or(0, |set| set.len()) as u32;
@@ -131,23 +132,24 @@ pub async fn monitor(mut ejections: UnboundedReceiver<Ejection>) {
     }
 }
 
-/// Waits until the ejection time has passed, looking at each interval as Envoy does, and lets the host back in. While the host
-/// then behaves, each further interval forgets one ejection.
+/// Waits until the ejection time has passed, looking at each interval as Envoy does, and lets the host back in, unless it leaves the
+/// cluster before. While the host then behaves, each further interval forgets one ejection.
 async fn readmit(ejection: Ejection, duration: Duration) {
     let Ejection { host, detection, cluster, stats, .. } = &ejection;
     let until = Instant::now() + duration;
     let mut interval = tokio::time::interval(detection.interval.max(Duration::from_millis(1)));
     interval.tick().await;
-    loop {
-        interval.tick().await;
-        if Instant::now() >= until || host.removed.load(Ordering::Relaxed) {
-            break;
-        }
+    let is_back = tokio::select! {
+        () = time_has_passed(&mut interval, until) => true,
+        () = host.removal() => false,
+    };
+    detection.ejected.fetch_sub(1, Ordering::Relaxed);
+    stats.outlier_detection_ejections_active.dec();
+    if !is_back {
+        return;
     }
     host.consecutive_5xx.store(0, Ordering::Relaxed);
     host.ejected.store(false, Ordering::Relaxed);
-    detection.ejected.fetch_sub(1, Ordering::Relaxed);
-    stats.outlier_detection_ejections_active.dec();
     refresh(&ejection);
     tracing::info!(target: "outlier", "cluster {cluster}: host {} is back after {duration:?}", host.address);
     let count = host.ejection_count.load(Ordering::Relaxed);
@@ -160,6 +162,10 @@ async fn readmit(ejection: Ejection, duration: Duration) {
         }
         let _ = host.ejection_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
     }
+}
+
+async fn time_has_passed(interval: &mut Interval, until: Instant) {
+    while interval.tick().await < until {}
 }
 
 fn refresh(ejection: &Ejection) {
@@ -204,7 +210,7 @@ mod tests {
             ..detection(consecutive_5xx)
         };
         let Some(cluster) = Arc::get_mut(&mut cluster) else { return };
-        let Some(host) = super::super::lb::pick(cluster) else { return };
+        let Some(host) = super::super::lb::pick(cluster, None) else { return };
         cluster.outlier = Some(Arc::new(detection(5)));
         (0..4).for_each(|_| record(cluster, &host, 503));
         // A success in between begins anew.

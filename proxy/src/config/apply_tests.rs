@@ -272,6 +272,68 @@ fn two_listeners_never_share_an_address() {
 }
 
 #[test]
+fn a_listener_that_is_not_bound_has_no_socket_and_follows_the_rules_of_bound_ones() {
+    let mut configuration = Configuration::new(super::testing::inputs(), 2);
+    let now = Instant::now();
+    apply(&mut configuration, Cluster, "c", "{name: c}", now);
+    apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
+    let unbound = LISTENER.replace("port_value: 0", "port_value: 8080").replace("127.0.0.1", "10.9.8.7");
+    let unbound = unbound.replace("name: l,", "name: l, bind_to_port: false,");
+    assert_eq!(apply(&mut configuration, Listener, "l", &unbound, now), []);
+    let changes = configuration.take_changes();
+    let [Change::Listen { addresses, sockets, .. }] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!(addresses.as_slice(), ["10.9.8.7:8080".parse().unwrap()]);
+    assert!(sockets.len() == 2 && sockets.iter().all(Vec::is_empty), "each worker hears of it");
+
+    // Another content: nobody has to be told.
+    let changed = unbound.replace("filter_chains: [", "listener_filters_timeout: 1s, filter_chains: [");
+    assert_eq!(apply(&mut configuration, Listener, "l", &changed, now), []);
+    assert!(configuration.take_changes().is_empty());
+
+    // Another address: the workers are, and nothing drains.
+    let moved = changed.replace("10.9.8.7", "10.9.8.8");
+    assert_eq!(apply(&mut configuration, Listener, "l", &moved, now), []);
+    let changes = configuration.take_changes();
+    let [Change::Listen { addresses, .. }] = changes.as_slice() else { panic!("{changes:?}") };
+    assert_eq!(addresses.as_slice(), ["10.9.8.8:8080".parse().unwrap()]);
+
+    // An address belongs to one listener, bound or not.
+    let rejected = apply(&mut configuration, Listener, "m", &moved.replace("name: l,", "name: m,"), now);
+    assert!(rejected[0].to_string().contains("duplicate address '10.9.8.8:8080'"), "{}", rejected[0]);
+    remove(&mut configuration, Listener, "l", now);
+    assert!(matches!(configuration.take_changes().as_slice(), [Change::Stop { .. }]));
+}
+
+#[test]
+fn hosts_made_on_demand_survive_an_update_of_their_cluster_and_go_with_its_type() {
+    let (inhabited, _main) = crate::cluster::original_dst::channel();
+    let mut inputs = super::testing::inputs();
+    inputs.inhabited = inhabited;
+    let mut configuration = Configuration::new(inputs, 0);
+    let now = Instant::now();
+    let original = "{name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}";
+    let pick = |configuration: &Configuration| {
+        let cluster = configuration.inputs().registry.clusters.get("c").unwrap();
+        crate::cluster::lb::pick(&cluster, Some("10.0.0.1:80".parse().unwrap()))
+    };
+    assert_eq!(apply(&mut configuration, Cluster, "c", original, now), []);
+    let first = pick(&configuration).unwrap();
+    assert_eq!(first.address.to_string(), "10.0.0.1:80");
+    let changed = original.replace("name: c", "name: c, connect_timeout: 1s");
+    assert_eq!(apply(&mut configuration, Cluster, "c", &changed, now), []);
+    assert_eq!(pick(&configuration).unwrap().id, first.id);
+
+    let elsewhere =
+        original.replace("name: c", "name: c, original_dst_lb_config: {upstream_port_override: 15006}");
+    assert_eq!(apply(&mut configuration, Cluster, "c", &elsewhere, now), []);
+    assert_eq!(pick(&configuration).unwrap().address.to_string(), "10.0.0.1:15006");
+
+    assert_eq!(apply(&mut configuration, Cluster, "c", "{name: c}", now), []);
+    assert!(pick(&configuration).is_none());
+    assert!(first.removed.load(std::sync::atomic::Ordering::Relaxed));
+}
+
+#[test]
 fn the_bootstrap_stands_against_the_control_plane() {
     let mut configuration = configuration();
     let now = Instant::now();

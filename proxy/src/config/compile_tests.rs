@@ -206,6 +206,7 @@ fn listeners() {
             &listener(&format!(
                 "{chains}, listener_filters: [{{name: i, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}}}]"
             )),
+            &listener(&format!("{chains}, use_original_dst: true, bind_to_port: false")),
             &listener(&format!(
                 "filter_chains: [{{filter_chain_match: {{server_names: ['*.example.org', x], source_prefix_ranges: [{{address_prefix: 10.0.0.0, prefix_len: 8}}]}}, filters: [{tcp}]}}]"
             )),
@@ -213,8 +214,8 @@ fn listeners() {
     );
     for (fields, expected) in [
         ("filter_chains: []".to_owned(), "filter_chains: no filter chains specified"),
-        (format!("{chains}, use_original_dst: true"), "use_original_dst: not supported"),
-        (format!("{chains}, bind_to_port: false"), "bind_to_port: false is not supported"),
+        (format!("{chains}, transparent: true"), "transparent: not supported"),
+        (format!("{chains}, freebind: true"), "freebind: not supported"),
         (
             format!("filter_chains: [{{filters: [{tcp}, {tcp}]}}]"),
             "filter_chains[0].filters: only one network filter is supported: http_connection_manager or tcp_proxy",
@@ -239,6 +240,121 @@ fn listeners() {
         ),
     ] {
         assert_eq!(problems(Listener, &listener(&fields)), [expected], "{fields}");
+    }
+}
+
+#[test]
+fn original_dst_clusters() {
+    let cluster =
+        |fields: &str| format!("{{name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED{fields}}}");
+    accepts(
+        Cluster,
+        &[
+            &cluster(""),
+            &cluster(", cleanup_interval: 0.2s, connect_timeout: 1s, http2_protocol_options: {}"),
+            &cluster(", original_dst_lb_config: {upstream_port_override: 15006}"),
+            &cluster(", original_dst_lb_config: {}, outlier_detection: {}"),
+        ],
+    );
+    refuses(
+        Cluster,
+        &[
+            (
+                "{name: c, type: ORIGINAL_DST}",
+                &[
+                    "lb_policy: LB policy ROUND_ROBIN is not valid for Cluster type ORIGINAL_DST. Only 'CLUSTER_PROVIDED' is allowed with \
+                   cluster type 'ORIGINAL_DST'",
+                ],
+            ),
+            (
+                "{name: c, lb_policy: CLUSTER_PROVIDED}",
+                &["lb_policy: cluster provided LB specified but cluster 'c' did not provide one"],
+            ),
+            (
+                &cluster(", load_assignment: {cluster_name: c}"),
+                &["load_assignment: ORIGINAL_DST clusters must have no load assignment configured"],
+            ),
+            (
+                &cluster(", eds_cluster_config: {eds_config: {ads: {}}}"),
+                &["eds_cluster_config: cannot be set in a non-EDS cluster"],
+            ),
+            (&cluster(", cleanup_interval: 0s"), &["cleanup_interval: value must be greater than 0s"]),
+            (
+                &cluster(", original_dst_lb_config: {use_http_header: true}"),
+                &["original_dst_lb_config.use_http_header: not supported"],
+            ),
+            (
+                &cluster(", original_dst_lb_config: {http_header_name: x}"),
+                &["original_dst_lb_config.http_header_name: has no meaning while use_http_header is false"],
+            ),
+            (
+                &cluster(", original_dst_lb_config: {metadata_key: {key: k, path: [{key: p}]}}"),
+                &["original_dst_lb_config.metadata_key: not supported"],
+            ),
+            (
+                &cluster(", original_dst_lb_config: {upstream_port_override: 70000}"),
+                &["original_dst_lb_config.upstream_port_override: value must be less than or equal to 65535"],
+            ),
+            (
+                &cluster(", ring_hash_lb_config: {}"),
+                &["lb_config: settings of another policy than lb_policy"],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn listener_filters() {
+    let filters = |filters: &str| {
+        format!(
+            "{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}, listener_filters: [{filters}], filter_chains: \
+             [{{filters: [{{name: t, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, \
+             stat_prefix: s, cluster: later}}}}]}}]}}"
+        )
+    };
+    let filter = |kind: &str, fields: &str| {
+        let message = match kind {
+            "original_dst" => "OriginalDst",
+            "http_inspector" => "HttpInspector",
+            _ => "TlsInspector",
+        };
+        format!(
+            "{{name: f, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.listener.{kind}.v3.{message}}}{fields}}}"
+        )
+    };
+    let disabled =
+        |predicate: &str| filters(&filter("http_inspector", &format!(", filter_disabled: {predicate}")));
+    accepts(
+        Listener,
+        &[
+            &filters(
+                &["original_dst", "tls_inspector", "http_inspector"].map(|kind| filter(kind, "")).join(", "),
+            ),
+            &disabled("{any_match: true}"),
+            &disabled("{destination_port_range: {start: 25, end: 26}}"),
+            &disabled(
+                "{or_match: {rules: [{destination_port_range: {start: 25, end: 26}}, {and_match: {rules: [{any_match: true}, \
+                 {not_match: {any_match: true}}]}}]}}",
+            ),
+        ],
+    );
+    let at = "listener_filters[0]";
+    for (yaml, expected) in [
+        (disabled("{any_match: false}"), "filter_disabled.any_match: value must equal true"),
+        (disabled("{}"), "filter_disabled.rule: is required"),
+        (
+            disabled("{or_match: {rules: [{any_match: true}]}}"),
+            "filter_disabled.or_match.rules: value must contain at least 2 items",
+        ),
+        (filters("{name: f}"), "typed_config: listener filter 'f' has no typed_config"),
+        (
+            filters(
+                "{name: f, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol}}",
+            ),
+            "typed_config.@type: listener filter 'envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol' is not supported",
+        ),
+    ] {
+        assert_eq!(problems(Listener, &yaml), [format!("{at}.{expected}")], "{yaml}");
     }
 }
 

@@ -1,8 +1,10 @@
 //! Listeners between configuration and workers: their sockets, and what the workers are told.
 //!
 //! A socket belongs to an address, not to a version of the listener: versions that have an address in common share its sockets,
-//! so a change of content never touches them. Main keeps one handle of each, so an address that stays is never unbound.
+//! so a change of content never touches them. Main keeps one handle of each, so an address that stays is never unbound. A listener
+//! that is not bound to its port has addresses and no sockets.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::compile::{CompiledListener, References};
@@ -15,11 +17,13 @@ use crate::stats::ServerStats;
 /// What the workers have to be told.
 #[derive(Debug)]
 pub enum Change {
-    /// Accept connections for this listener.
+    /// Accept connections for this listener, and no longer on other sockets than these. Its connections live on.
     Listen {
         /// Read at each accept, so a new version needs no change.
         listener: Arc<Live<Listener>>,
-        /// For each worker: its sockets, one per address.
+        /// Its IP addresses, bound or not: connections are handed over to them.
+        addresses: Vec<SocketAddr>,
+        /// For each worker: its sockets, one per address; none when it is not bound.
         sockets: Vec<Vec<ListenSocket>>,
     },
     /// Accept no more; connections drain.
@@ -28,11 +32,6 @@ pub enum Change {
         name: Arc<str>,
         /// Ids of its filter chains.
         gone: Vec<u64>,
-    },
-    /// Other sockets follow in a `Listen`; connections live on.
-    Rebind {
-        /// `Listener.name`.
-        name: Arc<str>,
     },
     /// Connections of these chains end at their next request boundary.
     DrainChains {
@@ -66,14 +65,22 @@ pub struct ListenerVersion {
     pub compiled: CompiledListener,
     /// What it refers to.
     pub(super) references: References,
-    /// One per address.
+    /// One per address; none when it is not bound.
     pub(super) sockets: Vec<Arc<Bound>>,
 }
 
 impl ListenerVersion {
-    /// Its addresses.
+    /// The sockets of its addresses; none when it is not bound.
     pub fn bound(&self) -> &[Arc<Bound>] {
         &self.sockets
+    }
+
+    /// Its addresses, those that are bound with the port that the system picked.
+    pub fn local_addresses(&self) -> Vec<Address> {
+        match self.compiled.listener.is_bound {
+            true => self.sockets.iter().map(|bound| bound.local_address()).collect(),
+            false => self.compiled.listener.addresses.clone(),
+        }
     }
 
     /// What the workers are told when this version takes the place of `replaced`.
@@ -81,21 +88,13 @@ impl ListenerVersion {
         &self,
         cell: &Arc<Live<Listener>>,
         replaced: Option<&ListenerVersion>,
+        workers: usize,
         stats: &ServerStats,
     ) -> Vec<Change> {
         let name = &self.compiled.listener.name;
         let mut changes = Vec::new();
-        let same_sockets = |old: &ListenerVersion| {
-            old.sockets.len() == self.sockets.len()
-                && old.sockets.iter().zip(&self.sockets).all(|(a, b)| Arc::ptr_eq(a, b))
-        };
-        match replaced {
-            Some(old) if same_sockets(old) => {}
-            Some(_) => {
-                changes.push(Change::Rebind { name: name.clone() });
-                changes.extend(self.listen(cell, stats));
-            }
-            None => changes.extend(self.listen(cell, stats)),
+        if !replaced.is_some_and(|old| self.listens_like(old)) {
+            changes.extend(self.listen(cell, workers, stats));
         }
         if let Some(old) = replaced {
             let kept = &self.compiled.chains;
@@ -108,11 +107,24 @@ impl ListenerVersion {
         changes
     }
 
-    fn listen(&self, cell: &Arc<Live<Listener>>, stats: &ServerStats) -> Option<Change> {
-        let workers = self.sockets.first()?.sockets.len();
+    /// Whether addresses and sockets are the same.
+    fn listens_like(&self, other: &ListenerVersion) -> bool {
+        let (listener, others) = (&self.compiled.listener, &other.compiled.listener);
+        listener.is_bound == others.is_bound
+            && listener.addresses == others.addresses
+            && self.sockets.len() == other.sockets.len()
+            && self.sockets.iter().zip(&other.sockets).all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+
+    fn listen(&self, cell: &Arc<Live<Listener>>, workers: usize, stats: &ServerStats) -> Option<Change> {
+        let ip = |address| match address {
+            Address::Ip(ip) => Some(ip),
+            Address::Pipe(_) => None,
+        };
+        let addresses = self.local_addresses().into_iter().filter_map(ip).collect();
         let sockets = (0..workers).map(|worker| self.sockets_of(worker)).collect::<Result<Vec<_>, _>>();
         match sockets {
-            Ok(sockets) => Some(Change::Listen { listener: cell.clone(), sockets }),
+            Ok(sockets) => Some(Change::Listen { listener: cell.clone(), addresses, sockets }),
             Err(error) => {
                 // Out of file descriptors: the listener is bound but nobody accepts.
                 stats.listener_create_failure.inc();
@@ -139,6 +151,9 @@ pub(super) fn bind(
     compiled: &CompiledListener,
     workers: usize,
 ) -> Result<Vec<Arc<Bound>>, String> {
+    if !compiled.listener.is_bound {
+        return Ok(Vec::new());
+    }
     let options = ListenOptions { backlog: compiled.listener.backlog, ..ListenOptions::default() };
     let existing = |address: &Address| {
         let own = slot.into_iter().flat_map(Slot::versions).flat_map(|v| &v.sockets);
@@ -162,13 +177,14 @@ pub(super) fn bind(
         .collect()
 }
 
-/// Refuses an address that another listener has. Port 0 is never the same twice.
+/// Refuses an address that another listener has, bound or not. A bound port 0 is never the same twice.
 pub(super) fn bound_elsewhere(
     listeners: &Slots<ListenerVersion>,
     compiled: &CompiledListener,
 ) -> Result<(), String> {
     let name = &compiled.listener.name;
-    let is_fixed = |address: &Address| !matches!(address, Address::Ip(ip) if ip.port() == 0);
+    let is_bound = compiled.listener.is_bound;
+    let is_fixed = |address: &Address| !is_bound || !matches!(address, Address::Ip(ip) if ip.port() == 0);
     for (i, address) in compiled.listener.addresses.iter().enumerate().filter(|(_, a)| is_fixed(a)) {
         if compiled.listener.addresses[..i].contains(address) {
             return Err(format!("listener '{name}' has the address '{address}' twice"));

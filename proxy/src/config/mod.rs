@@ -25,3 +25,5 @@ pub mod warming;
 mod apply_tests;
 #[cfg(test)]
 mod compile_tests;
+#[cfg(test)]
+mod ejection_tests;

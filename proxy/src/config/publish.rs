@@ -9,7 +9,7 @@ use super::compile::{Discovery, Inputs, References, Secret};
 use super::configuration::{ClusterVersion, Configuration, Leaf};
 use super::counts::count_membership;
 use super::warming::{AtDeadline, Slots};
-use crate::cluster::EndpointSet;
+use crate::cluster::{Cluster, EndpointSet};
 
 impl Configuration {
     /// Publishes everything that is ready, in the order in which it is needed, and withdraws what nothing needs any more. To be
@@ -35,9 +35,14 @@ impl Configuration {
                 || misses_secret(&v.references, secrets, inputs)
         });
         for one in activated {
-            let mut built = one.replaced.and_then(|old| old.built);
             let Some(version) = self.clusters.active_mut(&one.name) else { continue };
-            version.built = built.take();
+            if let Some(old) = one.replaced {
+                release_destinations(&old.compiled.discovery, Some(&version.compiled.discovery));
+                version.built = old.built;
+            }
+            if let Discovery::OriginalDst { destinations, cleanup_interval } = &version.compiled.discovery {
+                destinations.set_cleanup_interval(*cleanup_interval);
+            }
             let (default, high) = version.compiled.thresholds;
             version.compiled.cluster.circuit_breakers.set(default, high);
             let cluster = version.compiled.cluster.clone();
@@ -53,6 +58,12 @@ impl Configuration {
         let wanted = match &version.compiled.discovery {
             Discovery::Static(assignment) => Some(assignment),
             Discovery::Eds(name) => self.assignments.get(name).map(|leaf| &leaf.value),
+            Discovery::OriginalDst { .. } => {
+                // The hosts that it had as a cluster of another type.
+                withdraw_endpoints(&version.compiled.cluster);
+                version.built = None;
+                return;
+            }
         };
         let Some(wanted) = wanted else { return };
         let cell = &version.compiled.cluster.endpoints;
@@ -105,7 +116,8 @@ impl Configuration {
             retain(&mut self.cluster_users, &version.references);
             let cell = self.inputs.registry.listeners.cell(&one.name);
             cell.publish(version.compiled.listener.clone());
-            self.changes.extend(version.changes(&cell, one.replaced.as_ref(), self.inputs.stats.server()));
+            let (replaced, stats) = (one.replaced.as_ref(), self.inputs.stats.server());
+            self.changes.extend(version.changes(&cell, replaced, self.workers, stats));
             if let Some(old) = one.replaced {
                 release(&mut self.cluster_users, &old.references);
             }
@@ -120,10 +132,8 @@ impl Configuration {
             }
             self.inputs.registry.clusters.cell(&name).withdraw();
             if let Some(old) = self.clusters.withdraw(&name) {
-                let cell = &old.compiled.cluster.endpoints;
-                // Marks every host as gone, so that its idle connections are closed.
-                drop(EndpointSet::build(cell.get().as_deref(), Vec::new(), 100, 0));
-                cell.withdraw();
+                withdraw_endpoints(&old.compiled.cluster);
+                release_destinations(&old.compiled.discovery, None);
                 self.inputs.stats.server().cluster_removed.inc();
             }
             self.references_changed = true;
@@ -137,6 +147,20 @@ impl Configuration {
             self.inputs.known_clusters.retain(|name| clusters.get(name).is_some());
             self.inputs.registry.forget_unused();
         }
+    }
+}
+
+/// Marks every host as gone, so that its idle connections are closed.
+fn withdraw_endpoints(cluster: &Cluster) {
+    drop(EndpointSet::build(cluster.endpoints.get().as_deref(), Vec::new(), 100, 0));
+    cluster.endpoints.withdraw();
+}
+
+/// The same for hosts that were made on demand, unless the next version of the cluster has them too.
+fn release_destinations(old: &Discovery, new: Option<&Discovery>) {
+    let Discovery::OriginalDst { destinations, .. } = old else { return };
+    if !matches!(new, Some(Discovery::OriginalDst { .. })) {
+        destinations.clear();
     }
 }
 

@@ -11,18 +11,20 @@ use super::compile::{Inputs, Invalid};
 use super::configuration::Configuration;
 use super::registry::Registry;
 use crate::access_log::LogFiles;
-use crate::cluster::outlier;
+use crate::cluster::{original_dst, outlier};
 use crate::stats::Stats;
 
 /// Inputs with ADS and an identity, and no file on the disk.
 pub(crate) fn inputs() -> Inputs {
     let stats = Stats::new();
     let (ejections, _) = outlier::channel();
+    let (inhabited, _) = original_dst::channel();
     Inputs {
         registry: Registry::default(),
         log_files: LogFiles::new(stats.clone()),
         stats,
         ejections,
+        inhabited,
         read_file: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
         source_address: None,
         known_clusters: Default::default(),

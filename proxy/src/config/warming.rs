@@ -298,6 +298,14 @@ mod tests {
         Offer { wire: Box::default(), hash, version: "v".into(), is_static: false, deadline }
     }
 
+    /// The resource `a` with the active version 1, whose hash is 1, and the time.
+    fn active() -> (Slots<u32>, Arc<str>, Instant) {
+        let (mut slots, name, now) = (Slots::default(), Arc::from("a"), Instant::now());
+        slots.offer(&name, 1, offer(1, now));
+        slots.activate(now, AtDeadline::Activate, |_| false);
+        (slots, name, now)
+    }
+
     #[test]
     fn waits_for_what_is_missing() {
         let now = Instant::now();
@@ -331,22 +339,14 @@ mod tests {
 
     #[test]
     fn an_update_is_activated_at_the_deadline_where_that_is_the_rule() {
-        let now = Instant::now();
-        let mut slots = Slots::default();
-        let name: Arc<str> = "a".into();
-        slots.offer(&name, 1, offer(1, now));
-        slots.activate(now, AtDeadline::Activate, |_| false);
+        let (mut slots, name, now) = active();
         slots.offer(&name, 2, offer(2, now));
         assert_eq!(slots.activate(now, AtDeadline::Activate, |_| true).len(), 1);
     }
 
     #[test]
     fn a_removal_keeps_what_is_active_and_drops_what_waits() {
-        let now = Instant::now();
-        let mut slots = Slots::default();
-        let name: Arc<str> = "a".into();
-        slots.offer(&name, 1, offer(1, now));
-        slots.activate(now, AtDeadline::Activate, |_| false);
+        let (mut slots, name, now) = active();
         slots.offer(&name, 2, offer(2, now));
         slots.remove("a");
         assert_eq!(slots.removed(), vec![name.clone()]);
@@ -358,13 +358,9 @@ mod tests {
 
     #[test]
     fn the_same_resource_again_takes_a_removal_back() {
-        let now = Instant::now();
-        let mut slots = Slots::default();
-        let name: Arc<str> = "a".into();
-        slots.offer(&name, 1, offer(7, now));
-        slots.activate(now, AtDeadline::Activate, |_| false);
+        let (mut slots, ..) = active();
         slots.remove("a");
-        assert!(slots.is_unchanged("a", 7));
+        assert!(slots.is_unchanged("a", 1));
         assert!(slots.removed().is_empty());
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
 
+use super::http2_frames::{Http2Peer, block};
 use super::*;
 use crate::access_log::CapturePlan;
 use crate::cluster::{CircuitBreakers, Cluster, Thresholds, UpstreamProtocol};
@@ -25,7 +26,11 @@ use crate::transport_socket::{DownstreamTransport, UpstreamTransport};
 const LOG: &str = "%REQ(:METHOD)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n";
 
 /// `/direct` answers "hello", all else goes to the cluster.
-fn manager(setup: &Setup, cluster: Arc<Cluster>, timeout: Option<Duration>) -> HttpConnectionManager {
+pub(super) fn manager(
+    setup: &Setup,
+    cluster: Arc<Cluster>,
+    timeout: Option<Duration>,
+) -> HttpConnectionManager {
     let route = |prefix: &str, action| {
         Arc::new(Route {
             name: None,
@@ -93,11 +98,19 @@ fn manager(setup: &Setup, cluster: Arc<Cluster>, timeout: Option<Duration>) -> H
     }
 }
 
-fn run(setup: Setup, manager: HttpConnectionManager) -> Running {
+pub(super) fn run(setup: Setup, manager: HttpConnectionManager) -> Running {
+    run_over(DownstreamTransport::Plaintext, setup, manager)
+}
+
+pub(super) fn run_over(
+    transport: DownstreamTransport,
+    setup: Setup,
+    manager: HttpConnectionManager,
+) -> Running {
     let chain = Arc::new(FilterChain {
         id: FilterChain::next_id(),
         name: "only".into(),
-        transport: DownstreamTransport::Plaintext,
+        transport,
         handshake_timeout: None,
         filter: NetworkFilter::Http(Arc::new(manager)),
         hash: 0,
@@ -115,7 +128,7 @@ fn proxy_to(host: SocketAddr) -> Running {
 }
 
 /// Answers each request of each connection with these bytes and says what it received (head, and body of a chunked request).
-fn upstream(answer: &'static [u8], close: bool) -> (SocketAddr, mpsc::Receiver<String>) {
+pub(super) fn upstream(answer: &'static [u8], close: bool) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (seen, received) = mpsc::channel();
@@ -148,7 +161,7 @@ fn upstream(answer: &'static [u8], close: bool) -> (SocketAddr, mpsc::Receiver<S
     (address, received)
 }
 
-const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+pub(super) const EMPTY: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 
 /// Sends bytes on a connection of their own and gives all that comes back.
 fn exchange(proxy: &Running, bytes: &[u8]) -> String {
@@ -227,47 +240,12 @@ fn a_local_reply_to_head_has_no_body_and_is_complete() {
     assert_eq!(proxy.finish(), "HEAD 200 - direct_response\n");
 }
 
-/// A frame of HTTP/2.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
 /// Opens HTTP/2 with one request whose header block is given, and reads the frames (kind, flags) of its stream until the last.
 fn http2_frames(proxy: &Running, block: &[u8]) -> Vec<(u8, u8)> {
-    let mut client = proxy.client();
-    client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
-    client.write_all(&frame(4, 0, 0, &[])).unwrap();
-    client.write_all(&frame(1, 5, 1, block)).unwrap();
-    let mut frames = Vec::new();
-    loop {
-        let mut head = [0; 9];
-        client.read_exact(&mut head).unwrap();
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        client.read_exact(&mut payload).unwrap();
-        if head[8] == 1 {
-            frames.push((head[3], head[4]));
-            if head[3] == 3 || head[4] & 1 == 1 {
-                return frames;
-            }
-        }
-    }
-}
-
-/// A header field that is not indexed, with a new name.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut field = vec![0, name.len() as u8];
-    field.extend(name.bytes());
-    field.push(value.len() as u8);
-    field.extend(value.bytes());
-    field
-}
-
-fn block(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields.iter().flat_map(|(name, value)| field(name, value)).collect()
+    let mut client = Http2Peer::client(proxy.client());
+    client.send_headers(1, block);
+    let frames = client.until_end_of(1);
+    frames.iter().filter(|frame| frame.stream == 1).map(|frame| (frame.kind, frame.flags)).collect()
 }
 
 #[test]
@@ -347,9 +325,7 @@ fn silent_http2() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.write_all(&frame(4, 0, 0, &[])).unwrap();
-        read_to_end(&mut stream);
+        Http2Peer::server(listener.accept().unwrap().0).until_closed();
     });
     address
 }

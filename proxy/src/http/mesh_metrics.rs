@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::downstream::DownstreamConnection;
-use crate::mesh_peers::MeshPeers;
+use crate::mesh_peers::hop_labels;
 use crate::stats::Reporter;
 use crate::stats::mesh::{MeshHandles, PeerLabels, RequestLabels, RequestProtocol};
 use crate::stream_info::StreamInfo;
@@ -62,18 +62,11 @@ impl MeshSeries {
 }
 
 fn labels(reporter: Reporter, info: &StreamInfo, grpc: bool, local: &PeerLabels) -> RequestLabels {
-    let MeshPeers { source, destination, security, service } = MeshPeers::of(info, reporter, local);
     RequestLabels {
-        reporter,
-        source,
-        destination,
-        destination_service: service.service,
-        destination_service_name: service.service_name,
-        destination_service_namespace: service.service_namespace,
+        hop: hop_labels(info, reporter, local),
         request_protocol: if grpc { RequestProtocol::Grpc } else { RequestProtocol::Http },
         response_code: info.response_code,
         grpc_response_status: None,
         response_flags: info.flags,
-        connection_security_policy: security,
     }
 }

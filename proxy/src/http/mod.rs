@@ -22,4 +22,7 @@ pub use settings::{
 #[cfg(test)]
 mod exchange_tests;
 #[cfg(test)]
-mod tests;
+#[allow(clippy::unwrap_used)]
+pub(crate) mod http2_frames;
+#[cfg(test)]
+pub(crate) mod tests;

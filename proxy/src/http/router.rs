@@ -30,7 +30,9 @@ pub(crate) async fn forward(
         return Err(Failure::NoCluster(action.cluster_not_found).into());
     };
     stream.info.upstream_cluster = Some(cluster.clone());
-    let Some(host) = lb::pick(&cluster) else { return Err(Failure::NoHealthyHost.into()) };
+    let Some(host) = lb::pick(&cluster, stream.info.connection.original_destination) else {
+        return Err(Failure::NoHealthyHost.into());
+    };
     stream.info.upstream_host = Some(host.clone());
     let Some(permit) = cluster.circuit_breakers.acquire(Resource::Request, action.high_priority) else {
         cluster.stats.upstream_rq_pending_overflow.inc();

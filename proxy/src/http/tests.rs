@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use crate::config::configuration::Configuration;
 use crate::config::listeners::Change;
 use crate::config::testing::{inputs, resource};
+use crate::http::http2_frames::{GOAWAY, Http2Peer};
 use crate::net::Address;
 use crate::stats::{HttpStats, Stats};
 use crate::tcp::tests::{read_to_end, wait_until};
@@ -59,13 +61,14 @@ fn run(manager: &str, cluster: &str, upstream: SocketAddr) -> Running {
     configuration.settle(now);
     let stats = configuration.inputs().stats.clone();
     let worker = worker::spawn(0, Shared::new(stats.clone())).unwrap();
-    let Ok([Change::Listen { listener, mut sockets }]) = <[_; 1]>::try_from(configuration.take_changes())
+    let Ok([Change::Listen { listener, addresses, mut sockets }]) =
+        <[_; 1]>::try_from(configuration.take_changes())
     else {
         panic!("one listener");
     };
     let sockets = sockets.remove(0);
     let Address::Ip(address) = sockets[0].local_address().unwrap() else { panic!("not TCP") };
-    worker.send(Command::Listen { listener, sockets });
+    worker.send(Command::Listen { listener, addresses, sockets });
     Running { configuration, stats, address, worker, folder }
 }
 
@@ -91,7 +94,7 @@ impl Running {
 }
 
 /// Reads a request's or a response's head.
-fn read_head(stream: &mut TcpStream) -> String {
+pub(crate) fn read_head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
@@ -200,6 +203,29 @@ fn a_connection_ends_with_its_last_request() {
     assert_eq!(http.downstream_cx_max_requests_reached.get(), 1);
     assert_eq!((http.downstream_cx_destroy_local.get(), http.downstream_cx_destroy_remote.get()), (1, 0));
     assert_eq!((cluster.upstream_cx_total.get(), cluster.upstream_cx_max_requests.get()), (2, 2));
+}
+
+#[test]
+fn an_http2_connection_goes_away_with_its_last_request() {
+    let (upstream, _heads) = upstream();
+    let running = run("common_http_protocol_options: {max_requests_per_connection: 2},", "", upstream);
+    let http = running.http();
+    let mut client = Http2Peer::client(running.client());
+    client.get(1, "/");
+    let frames = client.until_end_of(1);
+    assert!(frames.iter().all(|frame| frame.kind != GOAWAY), "{frames:?}");
+    // The second is the last; a third that is on its way before the client can know is served all the same.
+    client.get(3, "/");
+    client.get(5, "/");
+    let frames = client.until_closed();
+    let answered: BTreeSet<u32> = frames.iter().filter(|f| f.is_last()).map(|f| f.stream).collect();
+    assert_eq!(answered, BTreeSet::from([3, 5]), "{frames:?}");
+    let goaway: Vec<_> = frames.into_iter().filter(|f| f.kind == GOAWAY).map(|f| f.payload).collect();
+    // First that nothing new is welcome, then which stream was the last; neither is an error (RFC 9113 section 6.8).
+    assert_eq!(goaway, [[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0], [0, 0, 0, 5, 0, 0, 0, 0]]);
+    running.finish();
+    assert_eq!(http.downstream_cx_max_requests_reached.get(), 1);
+    assert_eq!((http.downstream_cx_destroy_local.get(), http.downstream_cx_destroy_remote.get()), (1, 0));
 }
 
 #[test]

@@ -204,6 +204,7 @@ async fn options_that_cannot_work_are_refused() {
 fn renewal_is_around_the_half_of_the_lifetime() {
     let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let leaf = CertificateDetails {
+        description: None,
         serial: String::new(),
         sans: Vec::new(),
         not_before: begin,

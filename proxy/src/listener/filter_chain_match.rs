@@ -52,7 +52,7 @@ pub enum SourceType {
 /// What is known about a connection when its chain is chosen.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionFacts<'a> {
-    /// Our end.
+    /// Our end, or the original destination that was restored.
     pub local: &'a Address,
     /// The direct peer's end.
     pub direct_peer: &'a Address,
@@ -62,7 +62,7 @@ pub struct ConnectionFacts<'a> {
     pub server_name: &'a str,
     /// `tls`, or `raw_buffer` when nothing else was detected.
     pub transport_protocol: &'a str,
-    /// ALPN protocols that the client offers, in its order.
+    /// ALPN protocols that the client offers, in its order; of plain HTTP its version.
     pub application_protocols: &'a [Box<str>],
 }
 

@@ -1,11 +1,17 @@
 //! Downstream: accept → listener filters → filter chain match → transport socket → network filter.
 //!
 //! Compiled on main, run on the workers. A worker reads the `Live<Listener>` at each accept, so that new content needs no new
-//! socket, and a connection keeps the listener that it was accepted with.
+//! socket, and a connection keeps the listener that it was accepted with, or that it was handed to because of its original
+//! destination.
 
 mod accept;
+mod by_address;
+mod connection;
 mod filter_chain;
 mod filter_chain_match;
+pub mod http_inspector;
+mod inspect;
+mod listener_filter;
 mod prefixes;
 pub mod tls_inspector;
 
@@ -16,8 +22,11 @@ use crate::net::Address;
 use crate::stats::ListenerStats;
 
 pub use accept::accept_loop;
+pub use by_address::ListenersByAddress;
 pub use filter_chain::{FilterChain, NetworkFilter};
 pub use filter_chain_match::{ConnectionFacts, FilterChainMatch, FilterChains, SourceType};
+pub use inspect::InspectError;
+pub use listener_filter::{ConnectionPredicate, ListenerFilter, ListenerFilterKind};
 
 /// `envoy.config.listener.v3.Listener`, compiled. The sockets live apart from it: a new `Listener` under the same name and
 /// address changes no socket.
@@ -27,10 +36,14 @@ pub struct Listener {
     pub name: Arc<str>,
     /// `address` and `additional_addresses`.
     pub addresses: Vec<Address>,
+    /// `bind_to_port`: without it there is no socket, and connections come from listeners that hand them over.
+    pub is_bound: bool,
+    /// `use_original_dst`: connections go to the listener of their original destination, if there is one.
+    pub hands_over: bool,
+    /// `listener_filters`, in their order.
+    pub filters: Vec<ListenerFilter>,
     /// `filter_chains`, as a matcher.
     pub filter_chains: FilterChains,
-    /// `listener_filters` contains `tls_inspector`.
-    pub inspect_tls: bool,
     /// `listener_filters_timeout`, default 15 s, `None` = off.
     pub listener_filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
@@ -43,5 +56,7 @@ pub struct Listener {
     pub access_logs: Vec<crate::access_log::AccessLog>,
 }
 
+#[cfg(test)]
+mod drain_tests;
 #[cfg(test)]
 mod tests;

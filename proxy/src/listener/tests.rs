@@ -16,6 +16,9 @@ use crate::tcp::tests::{
 use crate::transport_socket::test_certificates::mutual;
 use crate::transport_socket::{DownstreamTransport, UpstreamTls, UpstreamTransport};
 
+const TLS_INSPECTOR: ListenerFilter =
+    ListenerFilter { kind: ListenerFilterKind::TlsInspector, disabled: None };
+
 /// A proxy to a new reversing server.
 fn proxy(stats: &Stats) -> TcpProxy {
     let cluster = cluster(stats, &[reversing_server()], UpstreamTransport::Plaintext);
@@ -39,14 +42,15 @@ fn a_connection_without_a_chain_is_closed_counted_and_logged() {
     let setup = Setup::new();
     let chains = tls_only(chain("tls", DownstreamTransport::Plaintext, proxy(&setup.stats)));
     let mut listener = setup.listener(chains);
-    listener.inspect_tls = true;
+    listener.filters = vec![TLS_INSPECTOR];
     listener.access_logs.push(setup.access_log("%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"));
     let running = setup.run(listener);
     assert_eq!(reversed(&running), b"");
     let stats = running.stats.listener("test");
     assert_eq!(running.finish(), "NR filter_chain_not_found\n");
     assert_eq!(stats.no_filter_chain_match.get(), 1);
-    assert_eq!((stats.downstream_cx_total.get(), stats.downstream_cx_active.get()), (1, 0));
+    // As in Envoy: it was never a connection of a filter chain.
+    assert_eq!((stats.downstream_cx_total.get(), stats.downstream_cx_active.get()), (0, 0));
 }
 
 #[test]
@@ -77,7 +81,7 @@ fn mutual_tls_from_listener_to_upstream() {
     inner.access_logs.push(setup.access_log("%DOWNSTREAM_PEER_URI_SAN% %REQUESTED_SERVER_NAME%\n"));
     let mut listener =
         setup.listener(tls_only(chain("tls", DownstreamTransport::Tls(Arc::new(server)), inner)));
-    listener.inspect_tls = true;
+    listener.filters = vec![TLS_INSPECTOR];
     let second = setup.run(listener);
 
     let setup = Setup::new();
@@ -108,7 +112,7 @@ fn a_silent_client_runs_into_the_listener_filters_timeout() {
             Some(chain("c", DownstreamTransport::Plaintext, proxy(&setup.stats))),
         );
         let mut listener = setup.listener(chains.unwrap());
-        listener.inspect_tls = true;
+        listener.filters = vec![TLS_INSPECTOR];
         listener.listener_filters_timeout = Some(Duration::from_millis(20));
         listener.continue_on_timeout = continues;
         let running = setup.run(listener);
@@ -129,7 +133,7 @@ fn a_client_that_goes_away_before_it_says_hello() {
     let setup = Setup::new();
     let mut listener =
         setup.listener(tls_only(chain("tls", DownstreamTransport::Plaintext, proxy(&setup.stats))));
-    listener.inspect_tls = true;
+    listener.filters = vec![TLS_INSPECTOR];
     let running = setup.run(listener);
     drop(running.client());
     let stats = running.stats.listener("test");

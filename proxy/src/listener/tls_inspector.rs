@@ -3,10 +3,10 @@
 //! The bytes stay in the socket. `parse` is pure and takes anything.
 
 use std::borrow::Cow;
-use std::io;
 use std::sync::Arc;
 
-use crate::net::{Buffer, BufferSize, RawStream};
+use super::inspect::InspectError;
+use crate::net::RawStream;
 
 /// Longest ClientHello that is looked at, in bytes, record headers included (as in Envoy).
 pub const MAX_CLIENT_HELLO_BYTES: usize = 16 << 10;
@@ -153,40 +153,17 @@ fn protocols(content: &[u8]) -> Option<Vec<Box<str>>> {
     Some(protocols)
 }
 
-/// Why a connection could not be inspected.
-#[derive(Debug, thiserror::Error)]
-pub enum InspectError {
-    /// The peer closed before it had sent enough.
-    #[error("the peer closed the connection")]
-    Closed,
-    /// A ClientHello longer than [`MAX_CLIENT_HELLO_BYTES`].
-    #[error("the ClientHello is too long")]
-    TooLong,
-    /// The connection broke.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-}
-
-/// Waits until the first bytes tell what they are; `None` is not TLS. Has no timeout of its own; given up, the socket must be
-/// rearmed ([`RawStream::rearm`]) before it is read.
+/// Waits until the first bytes tell what they are; `None` is not TLS.
 ///
 /// # Errors
-/// See [`InspectError`].
+/// See [`InspectError`], and `inspect` for giving up.
 pub async fn inspect(raw: &RawStream) -> Result<Option<ClientHello>, InspectError> {
-    // A silent client holds no buffer.
-    raw.readable().await?;
-    let mut buffer = Buffer::take(BufferSize::Small);
-    let mut seen = 0;
-    loop {
-        let n = raw.peek(&mut buffer[..MAX_CLIENT_HELLO_BYTES], seen).await?;
-        match parse(&buffer[..n]) {
-            Parsed::Hello(hello) => return Ok(Some(hello)),
-            Parsed::NotTls => return Ok(None),
-            Parsed::Incomplete if n == MAX_CLIENT_HELLO_BYTES => return Err(InspectError::TooLong),
-            Parsed::Incomplete if n <= seen || n == 0 => return Err(InspectError::Closed),
-            Parsed::Incomplete => seen = n,
-        }
-    }
+    let known = |bytes: &[u8]| match parse(bytes) {
+        Parsed::Hello(hello) => Some(Some(hello)),
+        Parsed::NotTls => Some(None),
+        Parsed::Incomplete => None,
+    };
+    super::inspect::inspect(raw, MAX_CLIENT_HELLO_BYTES, known).await
 }
 
 #[cfg(test)]
@@ -302,7 +279,7 @@ mod tests {
                 drop(far);
             }
             let error = inspect(&RawStream::Unix(near)).await.unwrap_err();
-            assert_eq!(matches!(error, InspectError::Closed), closed, "{error}");
+            assert_eq!(matches!(error, InspectError::Closed | InspectError::Ended), closed, "{error}");
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::net::{TcpStream, UnixStream};
 mod buffer;
 mod connect;
 mod listen;
+mod original_dst;
 mod peek;
 mod read_ahead;
 

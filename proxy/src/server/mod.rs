@@ -25,7 +25,7 @@ pub use concurrency::default_concurrency;
 use crate::access_log::LogFiles;
 use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
 use crate::bootstrap::{Bootstrap, Document, Located, NodeFlags, compile_bootstrap};
-use crate::cluster::outlier;
+use crate::cluster::{OriginalDestinations, original_dst, outlier};
 use crate::config::compile::{CompileCx, Inputs, Invalid};
 use crate::config::configuration::{Configuration, Subject};
 use crate::config::handle::ConfigurationHandle;
@@ -118,6 +118,7 @@ struct Prepared {
     configuration: Configuration,
     bootstrap: Bootstrap,
     ejections: UnboundedReceiver<outlier::Ejection>,
+    inhabited: UnboundedReceiver<Arc<OriginalDestinations>>,
     identity: Option<IdentityHandle>,
 }
 
@@ -130,6 +131,7 @@ fn prepare(
 ) -> Result<Prepared, StartError> {
     let stats = Stats::new();
     let (events, ejections) = outlier::channel();
+    let (inhabited, inhabited_clusters) = original_dst::channel();
     let mut registry = Registry::default();
     if let Some(identity) = &identity {
         registry.identity_certificate = identity.certificate.clone();
@@ -140,6 +142,7 @@ fn prepare(
         log_files: LogFiles::new(stats.clone()),
         stats,
         ejections: events,
+        inhabited,
         read_file: Box::new(|path| std::fs::read(path)),
         source_address: None,
         known_clusters: Default::default(),
@@ -171,7 +174,7 @@ fn prepare(
     if !problems.is_empty() {
         return Err(StartError::Invalid(problems));
     }
-    Ok(Prepared { configuration, bootstrap, ejections, identity })
+    Ok(Prepared { configuration, bootstrap, ejections, inhabited: inhabited_clusters, identity })
 }
 
 /// `--mode validate`: everything but running.
@@ -209,7 +212,7 @@ impl Server {
     pub async fn start(document: Document, options: Options) -> Result<Self, StartError> {
         let failed = |e: std::io::Error| StartError::Failed(e.to_string());
         let identity = options.identity.map(identity::start).transpose().map_err(StartError::Failed)?;
-        let Prepared { configuration, bootstrap, ejections, identity } =
+        let Prepared { configuration, bootstrap, ejections, inhabited, identity } =
             prepare(document, &options.node, identity, options.concurrency)?;
         let stats = configuration.inputs().stats.clone();
         let log_files = configuration.inputs().log_files.clone();
@@ -248,8 +251,11 @@ impl Server {
         let view = Arc::new(View::new(configuration.clone(), shared, sender, options.command_line, node));
         view.set_state(ServerState::Initializing);
 
-        let mut tasks =
-            vec![tokio::spawn(outlier::monitor(ejections)), spawn_initialized(&view, &configuration)];
+        let mut tasks = vec![
+            tokio::spawn(outlier::monitor(ejections)),
+            tokio::spawn(original_dst::clean_up(inhabited)),
+            spawn_initialized(&view, &configuration),
+        ];
         let state =
             AdminState { view: view.clone(), stats: stats.clone(), log_files, logging: options.logging };
         if let Some(listener) = admin {
@@ -353,19 +359,19 @@ async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartE
 }
 
 /// A change of the listeners as commands.
-fn tell(workers: &[WorkerHandle], change: Change) {
+pub(crate) fn tell(workers: &[WorkerHandle], change: Change) {
     let all = |command: &dyn Fn() -> Command| workers.iter().for_each(|worker| worker.send(command()));
     match change {
-        Change::Listen { listener, sockets } => {
+        Change::Listen { listener, addresses, sockets } => {
             for (worker, sockets) in workers.iter().zip(sockets) {
-                worker.send(Command::Listen { listener: listener.clone(), sockets });
+                let addresses = addresses.clone();
+                worker.send(Command::Listen { listener: listener.clone(), addresses, sockets });
             }
         }
         Change::Stop { name, gone } => {
             all(&|| Command::StopListening { name: name.clone() });
             all(&|| Command::DrainChains { gone: gone.clone() });
         }
-        Change::Rebind { name } => all(&|| Command::StopListening { name: name.clone() }),
         Change::DrainChains { gone, .. } => all(&|| Command::DrainChains { gone: gone.clone() }),
     }
 }

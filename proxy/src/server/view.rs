@@ -125,7 +125,7 @@ impl AdminView for View {
             active
                 .map(|(name, version)| ListenerEntry {
                     name: name.clone(),
-                    addresses: version.bound().iter().map(|bound| bound.local_address()).collect(),
+                    addresses: version.local_addresses(),
                 })
                 .collect()
         });

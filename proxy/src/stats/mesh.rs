@@ -121,9 +121,9 @@ impl SecurityPolicy {
     }
 }
 
-/// Labels of `istio_requests_total` and `istio_request_duration_milliseconds`.
+/// The labels of one hop, whatever goes over it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RequestLabels {
+pub struct HopLabels {
     /// `reporter`.
     pub reporter: Reporter,
     /// `source_*`.
@@ -136,6 +136,15 @@ pub struct RequestLabels {
     pub destination_service_name: Arc<str>,
     /// `destination_service_namespace`.
     pub destination_service_namespace: Arc<str>,
+    /// `connection_security_policy`.
+    pub connection_security_policy: SecurityPolicy,
+}
+
+/// Labels of `istio_requests_total` and `istio_request_duration_milliseconds`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RequestLabels {
+    /// Between whom.
+    pub hop: HopLabels,
     /// `request_protocol`.
     pub request_protocol: RequestProtocol,
     /// `response_code`; 0 when no response was sent.
@@ -144,29 +153,15 @@ pub struct RequestLabels {
     pub grpc_response_status: Option<u16>,
     /// `response_flags`.
     pub response_flags: ResponseFlags,
-    /// `connection_security_policy`.
-    pub connection_security_policy: SecurityPolicy,
 }
 
 /// Labels of `istio_tcp_*`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TcpLabels {
-    /// `reporter`.
-    pub reporter: Reporter,
-    /// `source_*`.
-    pub source: Arc<PeerLabels>,
-    /// `destination_*`.
-    pub destination: Arc<PeerLabels>,
-    /// `destination_service`: host name.
-    pub destination_service: Arc<str>,
-    /// `destination_service_name`.
-    pub destination_service_name: Arc<str>,
-    /// `destination_service_namespace`.
-    pub destination_service_namespace: Arc<str>,
+    /// Between whom.
+    pub hop: HopLabels,
     /// `response_flags`.
     pub response_flags: ResponseFlags,
-    /// `connection_security_policy`.
-    pub connection_security_policy: SecurityPolicy,
 }
 
 /// The series of one set of request labels.

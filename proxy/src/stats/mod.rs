@@ -22,7 +22,8 @@ pub use codes::{ResponseClasses, ResponseCodes};
 pub use http::{HttpStats, RdsStats};
 pub use listener::{ListenerStats, SslStats};
 pub use mesh::{
-    MeshHandles, MeshStats, PeerLabels, RequestLabels, RequestProtocol, SecurityPolicy, TcpHandles, TcpLabels,
+    HopLabels, MeshHandles, MeshStats, PeerLabels, RequestLabels, RequestProtocol, SecurityPolicy,
+    TcpHandles, TcpLabels,
 };
 pub use metric::{Counter, Gauge, Histogram};
 pub use render::Selection;

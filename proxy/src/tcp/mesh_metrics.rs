@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::mesh_peers::MeshPeers;
+use crate::mesh_peers::hop_labels;
 use crate::stats::{MeshStats, Reporter, TcpHandles, TcpLabels};
 use crate::stream_info::{ResponseFlags, StreamInfo};
 
@@ -13,18 +13,8 @@ pub(super) struct MeshConnection(Arc<TcpHandles>);
 impl MeshConnection {
     /// Resolves the series, and counts the connection as opened.
     pub(super) fn open(mesh: &MeshStats, reporter: Reporter, info: &StreamInfo) -> Self {
-        let MeshPeers { source, destination, security, service } =
-            MeshPeers::of(info, reporter, &mesh.local());
-        let handles = mesh.tcp(&TcpLabels {
-            reporter,
-            source,
-            destination,
-            destination_service: service.service,
-            destination_service_name: service.service_name,
-            destination_service_namespace: service.service_namespace,
-            response_flags: ResponseFlags::NONE,
-            connection_security_policy: security,
-        });
+        let hop = hop_labels(info, reporter, &mesh.local());
+        let handles = mesh.tcp(&TcpLabels { hop, response_flags: ResponseFlags::NONE });
         handles.connections_opened.inc();
         Self(handles)
     }

@@ -70,7 +70,7 @@ impl Session {
         self.info.upstream_cluster = Some(cluster.clone());
         let attempts = self.proxy.max_connect_attempts.max(1);
         for attempt in 1..=attempts {
-            let Some(host) = lb::pick(&cluster) else {
+            let Some(host) = lb::pick(&cluster, self.info.connection.original_destination) else {
                 self.info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
                 return None;
             };

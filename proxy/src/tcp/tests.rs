@@ -132,7 +132,9 @@ impl Setup {
             name: "test".into(),
             addresses: Vec::new(),
             filter_chains: chains,
-            inspect_tls: false,
+            is_bound: true,
+            hands_over: false,
+            filters: Vec::new(),
             listener_filters_timeout: Some(Duration::from_secs(15)),
             continue_on_timeout: false,
             backlog: 128,
@@ -147,7 +149,7 @@ impl Setup {
         let Address::Ip(address) = sockets[0].local_address().unwrap() else { panic!("not TCP") };
         let worker = worker::spawn(0, Shared::new(self.stats.clone())).unwrap();
         let listener = Live::with("test", Arc::new(listener));
-        worker.send(Command::Listen { listener: listener.clone(), sockets });
+        worker.send(Command::Listen { listener: listener.clone(), addresses: vec![address], sockets });
         let log = self.log_path();
         Running { stats: self.stats, listener, address, files: self.files, log, _folder: self.folder, worker }
     }

@@ -9,9 +9,13 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::crypto_provider;
+
+/// The attribute `description`.
+const OID_X509_DESCRIPTION: Oid<'static> = oid!(2.5.4.13);
 
 /// A subject alternative name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub struct CertificateDetails {
     pub serial: String,
     /// Subject alternative names in the certificate's order; kinds that nothing matches on are left out.
     pub sans: Vec<San>,
+    /// The subject's `description` (X.520, 2.5.4.13): which workload it is for, as our own CA writes it.
+    pub description: Option<Arc<str>>,
     /// Start of validity.
     pub not_before: SystemTime,
     /// End of validity.
@@ -59,10 +65,16 @@ impl CertificateDetails {
                 _ => {}
             }
         }
+        let description = cert
+            .subject()
+            .iter_attributes()
+            .find(|attribute| *attribute.attr_type() == OID_X509_DESCRIPTION)
+            .and_then(|attribute| attribute.as_str().ok().map(Arc::from));
         let validity = cert.validity();
         Ok(Self {
             serial: cert.raw_serial().iter().skip_while(|b| **b == 0).map(|b| format!("{b:02x}")).collect(),
             sans,
+            description,
             not_before: system_time(validity.not_before.timestamp()),
             not_after: system_time(validity.not_after.timestamp()),
         })

@@ -42,7 +42,7 @@ pub(super) fn read(
     if resumed {
         stats.session_reused.inc();
     }
-    let mut peer_principal = None;
+    let (mut peer_principal, mut peer_workload) = (None, None);
     match connection.peer_certificates().and_then(|chain| chain.first()) {
         None => stats.no_certificate.inc(),
         Some(leaf) if rules.proves_identity => {
@@ -52,6 +52,7 @@ pub(super) fn read(
                 check_validity(&details, SystemTime::now()).map_err(|e| TransportError::from(&e))?;
             }
             peer_principal = details.principal().cloned();
+            peer_workload = details.description;
         }
         Some(_) => {}
     }
@@ -64,6 +65,7 @@ pub(super) fn read(
         },
         cipher: connection.negotiated_cipher_suite().map_or("", |suite| cipher_name(suite.suite())),
         peer_principal,
+        peer_workload,
         local_principal: None,
     })
 }

@@ -39,6 +39,9 @@ pub struct TlsInfo {
     pub cipher: &'static str,
     /// First URI SAN of the verified peer certificate: its SPIFFE identity.
     pub peer_principal: Option<Arc<str>>,
+    /// Which workload the verified peer certificate says that it is for:
+    /// `name;namespace;canonical-name;canonical-revision;cluster`.
+    pub peer_workload: Option<Arc<str>>,
     /// Our own certificate's first URI SAN.
     pub local_principal: Option<Arc<str>>,
 }

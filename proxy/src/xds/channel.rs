@@ -63,7 +63,7 @@ impl tonic::codegen::Service<::http::Uri> for Connector {
 }
 
 async fn open(upstream: &Arc<Cluster>) -> Result<Connection, String> {
-    let host = cluster::lb::pick(upstream).ok_or("no healthy upstream")?;
+    let host = cluster::lb::pick(upstream, None).ok_or("no healthy upstream")?;
     let connected = cluster::connect(upstream, &host, false, false).await.map_err(|error| match error {
         ConnectError::Overflow => "the connection limit is reached".to_owned(),
         ConnectError::Timeout => format!("{}: connect timeout", host.address),

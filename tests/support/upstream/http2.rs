@@ -35,14 +35,17 @@ impl Default for Http2Upstream {
 impl Http2Upstream {
     /// Starts one on an address of its own.
     pub fn start() -> Self {
+        Self::start_at((IpAddr::from(pod_ip()), 0).into())
+    }
+
+    /// Starts one at `addr`; port 0 lets the kernel choose.
+    pub fn start_at(addr: SocketAddr) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        let listener = runtime
-            .block_on(TcpListener::bind((IpAddr::from(pod_ip()), 0)))
-            .expect("bind a loopback address");
+        let listener = runtime.block_on(TcpListener::bind(addr)).expect("bind a local address");
         let addr = listener.local_addr().expect("address of a bound socket");
         let record = Record::new();
         runtime.spawn(accept(listener, record.clone()));

@@ -40,13 +40,15 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                     "[{name: http, port: 80, targetPort: web}, {name: db, port: 6379}]",
                     "[{name: grpc, port: 80, targetPort: 8080}]",
                     "[{name: tcp, port: 80}]",
+                    "[{name: any, port: 80, targetPort: 8080}]",
                 ],
             );
             let of_type = pick(random, &["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"]);
+            let address = pick(random, &["None", "10.0.0.1", "10.0.0.2", "'fd00::1'"]);
             (
                 format!(
-                    "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{type: {of_type}, selector: {selector}, ports: \
-                     {ports}}}"
+                    "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{type: {of_type}, clusterIP: {address}, selector: \
+                     {selector}, ports: {ports}}}"
                 ),
                 true,
             )
@@ -61,15 +63,18 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                 &[
                     &format!("{{podIP: 127.1.0.{ip}, conditions: [{{type: Ready, status: {ready}}}]}}"),
                     &format!("{{podIP: 127.1.0.{ip}}}"),
+                    &format!("{{podIP: 127.1.0.{ip}, podIPs: [{{ip: 127.1.0.{ip}}}, {{ip: 'fd00::{ip}'}}]}}"),
                     "{phase: Pending}",
                 ],
             );
             let account = pick(random, &["one", "two"]);
             let node = pick(random, &["", "nodeName: p, ", "nodeName: q, "]);
+            let interception = pick(random, &["NONE", "REDIRECT"]);
             (
                 format!(
                     "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, \
-                     version: {version}, sidecar.istio.io/inject: {inject}}}}}\nspec: {{serviceAccountName: {account}, {node}\
+                     version: {version}, sidecar.istio.io/inject: {inject}}}, annotations: {{sidecar.istio.io/interceptionMode: \
+                     {interception}}}}}\nspec: {{serviceAccountName: {account}, {node}\
                      containers: [{{ports: [{{name: web, containerPort: 8080}}]}}]}}\nstatus: {status}"
                 ),
                 true,
@@ -123,7 +128,14 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
         }
         _ => {
             let mode = pick(random, &["STRICT", "PERMISSIVE", "DISABLE", "UNSET", "WRONG"]);
-            let selector = pick(random, &["", "selector: {matchLabels: {app: p}}, "]);
+            let selector = pick(
+                random,
+                &[
+                    "",
+                    "selector: {matchLabels: {app: p}}, ",
+                    "selector: {matchLabels: {app: p}}, portLevelMtls: {8080: {mode: DISABLE}}, ",
+                ],
+            );
             (
                 format!(
                     "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\n{metadata}\nspec: {{{selector}mtls: \

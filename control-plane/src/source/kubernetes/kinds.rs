@@ -46,7 +46,7 @@ pub(super) const BUILT_IN: &[Kind] = &[
         kind: "Service",
         plural: "services",
         page: PAGE,
-        keep: &["spec.type", "spec.selector", "spec.ports"],
+        keep: &["spec.type", "spec.clusterIP", "spec.clusterIPs", "spec.selector", "spec.ports"],
     },
     Kind {
         group: "discovery.k8s.io",
@@ -75,6 +75,7 @@ pub(super) const BUILT_IN: &[Kind] = &[
         keep: &[
             "metadata.labels",
             "metadata.annotations.sidecar.istio.io/inject",
+            "metadata.annotations.sidecar.istio.io/interceptionMode",
             "metadata.annotations.sidecar.istio.io/status",
             "metadata.deletionTimestamp",
             "metadata.ownerReferences[].kind",

@@ -76,15 +76,13 @@ fn peer_authentication_modes() {
     assert_eq!(chain_names(&inbound(&snapshot_of(&[MESH, &mesh, &own]))), ["plaintext"]);
 }
 
+/// Another Service of the pods behind `reviews`, on another port.
+const ADMIN: &str = "{apiVersion: v1, kind: Service, metadata: {name: reviews-admin}, \
+     spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8081}]}}";
+
 #[test]
 fn plaintext_to_several_ports_goes_by_host() {
-    let admin = "
-apiVersion: v1
-kind: Service
-metadata: {name: reviews-admin}
-spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8081}]}
-";
-    let listener = inbound(&snapshot_of(&[MESH, admin]));
+    let listener = inbound(&snapshot_of(&[MESH, ADMIN]));
     let plaintext = listener.filter_chains.last().unwrap();
     let manager: HttpConnectionManager = only_filter(plaintext);
     let Some(RouteSpecifier::RouteConfig(routes)) = manager.route_specifier else { panic!() };
@@ -94,14 +92,8 @@ spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8081
 
 #[test]
 fn plaintext_for_one_port_is_not_taken_as_for_another() {
-    let admin = "
-apiVersion: v1
-kind: Service
-metadata: {name: reviews-admin}
-spec: {selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8081}]}
-";
     let strict = "{selector: {matchLabels: {app: reviews}}, portLevelMtls: {8081: {mode: STRICT}}}";
-    let listener = inbound(&snapshot_of(&[MESH, admin, &peer_authn(strict)]));
+    let listener = inbound(&snapshot_of(&[MESH, ADMIN, &peer_authn(strict)]));
     let manager: HttpConnectionManager = only_filter(listener.filter_chains.last().unwrap());
     let Some(RouteSpecifier::RouteConfig(routes)) = manager.route_specifier else { panic!() };
     let names: Vec<_> = routes.virtual_hosts.iter().map(|host| host.name.as_str()).collect();

@@ -37,7 +37,7 @@ fn virtual_hosts_and_their_domains() {
 
 #[test]
 fn weights() {
-    let snapshot = snapshot_of(&[MESH, SPLIT]);
+    let snapshot = snapshot_of(&[MESH, &split()]);
     let routes = routes(&snapshot, REVIEWS_HOST);
     let Some(Action::Route(action)) = &routes[0].action else { panic!() };
     let Some(ClusterSpecifier::WeightedClusters(weighted)) = &action.cluster_specifier else { panic!() };
@@ -55,7 +55,7 @@ fn weights() {
 
 #[test]
 fn missing_backends() {
-    let missing = SPLIT.replace("reviews-v2", "reviews-v9");
+    let missing = split().replace("reviews-v2", "reviews-v9");
     let snapshot = snapshot_of(&[MESH, &missing]);
     let Some(Action::Route(action)) = &routes(&snapshot, REVIEWS_HOST)[0].action else { panic!() };
     let Some(ClusterSpecifier::WeightedClusters(weighted)) = &action.cluster_specifier else { panic!() };
@@ -73,13 +73,7 @@ fn missing_backends() {
 
 #[test]
 fn precedence_of_matches() {
-    let route = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: r}
-spec:
-  parentRefs: [{group: '', kind: Service, name: reviews}]
-  rules:
+    let rules = "
   - {name: any, backendRefs: [{name: reviews-v1, port: 9080}]}
   - {name: long, matches: [{path: {value: /a/b}}], backendRefs: [{name: reviews-v1, port: 9080}]}
   - {name: regex, matches: [{path: {type: RegularExpression, value: '/x.*'}}], backendRefs: [{name: reviews-v1, port: 9080}]}
@@ -88,7 +82,7 @@ spec:
   - {name: method, matches: [{path: {value: /a}, method: GET}], backendRefs: [{name: reviews-v1, port: 9080}]}
   - {name: exact, matches: [{path: {type: Exact, value: /}}], backendRefs: [{name: reviews-v1, port: 9080}]}
 ";
-    let routes = routes(&snapshot_of(&[MESH, route]), REVIEWS_HOST);
+    let routes = routes(&snapshot_of(&[MESH, &http_route("r", rules)]), REVIEWS_HOST);
     let names: Vec<_> = routes.iter().map(|route| route.name.rsplit('.').next().unwrap()).collect();
     assert_eq!(names, ["exact", "regex", "long", "method", "header", "short", "any"]);
     let path = |index: usize| routes[index].r#match.as_ref().unwrap().path_specifier.clone().unwrap();
@@ -99,11 +93,11 @@ spec:
 
 #[test]
 fn consumer_routes_replace_producer_routes() {
-    let consumer = SPLIT
+    let consumer = split()
         .replace("name: split", "name: mine, namespace: data")
         .replace("kind: Service, name: reviews", "kind: Service, namespace: default, name: reviews")
         .replace("name: reviews-v1, port: 9080", "name: cache, port: 6379");
-    let snapshot = snapshot_of(&[MESH, SPLIT, &consumer]);
+    let snapshot = snapshot_of(&[MESH, &split(), &consumer]);
     let cache = scope(&snapshot, "data", "cache-0", "cache");
     assert_eq!(virtual_host(&snapshot, &cache, REVIEWS_HOST).routes[0].name, "data.mine.0");
     assert_eq!(routes(&snapshot, REVIEWS_HOST)[0].name, "default.split.0");
@@ -111,17 +105,11 @@ fn consumer_routes_replace_producer_routes() {
 
 #[test]
 fn redirects() {
-    let route = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: HTTPRoute
-metadata: {name: r}
-spec:
-  parentRefs: [{group: '', kind: Service, name: reviews}]
-  rules:
+    let rules = "
   - matches: [{path: {value: /old}}]
     filters: [{type: RequestRedirect, requestRedirect: {scheme: https, statusCode: 308, path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}]
 ";
-    let routes = routes(&snapshot_of(&[MESH, route]), REVIEWS_HOST);
+    let routes = routes(&snapshot_of(&[MESH, &http_route("r", rules)]), REVIEWS_HOST);
     assert_eq!(routes.len(), 2);
     let Some(Action::Redirect(redirect)) = &routes[0].action else { panic!() };
     assert_eq!(redirect.port_redirect, 443);

@@ -1,16 +1,18 @@
-//! Load balancing: one file a policy; picking reads tables that main built.
+//! Load balancing: one file a policy; picking reads tables that main built. The hosts of an `ORIGINAL_DST` cluster are not picked
+//! but asked for.
 
 mod least_request;
 mod round_robin;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::endpoint_set::Table;
-use super::{Cluster, EndpointSet, Host};
+use super::{Cluster, EndpointSet, Host, OriginalDestinations};
 
 /// `lb_policy`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone)]
 pub enum LbPolicy {
     /// `ROUND_ROBIN`.
     RoundRobin,
@@ -19,19 +21,38 @@ pub enum LbPolicy {
         /// How many random hosts are compared, at least 2.
         choices: u32,
     },
+    /// `CLUSTER_PROVIDED` of an `ORIGINAL_DST` cluster: the connection's own destination.
+    OriginalDst {
+        /// The hosts so far.
+        destinations: Arc<OriginalDestinations>,
+        /// `original_dst_lb_config.upstream_port_override`: the port to connect to instead of the destination's.
+        port: Option<u16>,
+    },
 }
 
-/// Picks a host for one attempt; `None` when there is none that may take it.
-pub fn pick(cluster: &Cluster) -> Option<Arc<Host>> {
-    let set = cluster.endpoints.peek();
-    let picked = set.as_ref().and_then(|set| pick_from(cluster, set));
+/// Picks a host for one attempt; `None` when there is none that may take it. `original` is the original destination of the
+/// downstream connection, if it was restored.
+pub fn pick(cluster: &Cluster, original: Option<SocketAddr>) -> Option<Arc<Host>> {
+    let picked = match &cluster.lb {
+        LbPolicy::OriginalDst { destinations, port } => original.map(|mut destination| {
+            destination.set_port(port.unwrap_or(destination.port()));
+            destinations.host(destination)
+        }),
+        LbPolicy::RoundRobin => pick_by(cluster, |table, set| round_robin::pick(table, &set.cursor)),
+        LbPolicy::LeastRequest { choices } => {
+            pick_by(cluster, |table, _| least_request::pick(table, *choices))
+        }
+    };
     if picked.is_none() {
         cluster.stats.upstream_cx_none_healthy.inc();
     }
     picked
 }
 
-fn pick_from(cluster: &Cluster, set: &EndpointSet) -> Option<Arc<Host>> {
+/// The host of the table of one priority, both drawn from the cluster's present set, at the index that the policy says.
+fn pick_by(cluster: &Cluster, policy: impl Fn(&Table, &EndpointSet) -> usize) -> Option<Arc<Host>> {
+    let set = cluster.endpoints.peek();
+    let set = set.as_ref()?;
     let tables = set.tables();
     let table = match tables.priorities.as_slice() {
         [(_, only)] => only,
@@ -46,10 +67,7 @@ fn pick_from(cluster: &Cluster, set: &EndpointSet) -> Option<Arc<Host>> {
     if table.panic {
         cluster.stats.lb_healthy_panic.inc();
     }
-    let index = match cluster.lb {
-        LbPolicy::RoundRobin => round_robin::pick(table, &set.cursor),
-        LbPolicy::LeastRequest { choices } => least_request::pick(table, choices),
-    };
+    let index = policy(table, set);
     let host = &table.hosts[index];
     if table.panic || host.is_healthy() {
         return Some(host.clone());

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::Duration;
 
 use outrigger_xds_api::wire::cluster::v3 as wire;
 use outrigger_xds_api::wire::core::v3::Metadata;
@@ -12,12 +13,14 @@ use super::circuit_breakers::compile_circuit_breakers;
 use super::connection::{Connection, compile_connection};
 use super::cx::{CompileCx, Compiled, References, ignored, unsupported};
 use super::endpoint::{Assignment, compile_endpoints};
+use super::original_dst::{compile_original_dst_discovery, compile_original_dst_lb};
 use super::outlier::compile_outlier_detection;
 use super::source::{Source, compile_config_source};
 use super::values;
 use crate::cluster::lb::LbPolicy;
 use crate::cluster::outlier::OutlierDetection;
-use crate::cluster::{CircuitBreakers, Cluster, MeshDestination, Thresholds};
+use crate::cluster::{CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds};
+use crate::stats::ClusterStats;
 
 /// Envoy's default panic threshold, percent.
 const PANIC_PERCENT: u32 = 50;
@@ -48,6 +51,13 @@ pub enum Discovery {
     Static(Arc<Assignment>),
     /// `EDS`: the name of the load assignment.
     Eds(Arc<str>),
+    /// `ORIGINAL_DST`: they are made on demand.
+    OriginalDst {
+        /// The hosts so far; kept by updates.
+        destinations: Arc<OriginalDestinations>,
+        /// `cleanup_interval`, to be set when the cluster is published.
+        cleanup_interval: Duration,
+    },
 }
 
 /// Compiles a cluster. What an update leaves unchanged is taken from `previous`: connection settings, outlier detection and
@@ -63,12 +73,12 @@ pub fn compile_cluster(
         name,
         alt_stat_name,
         stats_matcher,
-        eds_cluster_config,
+        eds_cluster_config: _,
         connect_timeout: _,
         per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout,
         lb_policy,
-        load_assignment,
+        load_assignment: _,
         health_checks,
         max_requests_per_connection: _,
         circuit_breakers,
@@ -88,7 +98,7 @@ pub fn compile_cluster(
         typed_dns_resolver_config,
         wait_for_warm_on_init,
         outlier_detection,
-        cleanup_interval,
+        cleanup_interval: _,
         upstream_bind_config: _,
         lb_subset_config,
         common_lb_config,
@@ -108,7 +118,7 @@ pub fn compile_cluster(
         preconnect_policy,
         connection_pool_per_downstream_connection,
         queuing_policies,
-        cluster_discovery_type,
+        cluster_discovery_type: _,
         lb_config,
     } = value;
     unsupported!(cx; transport_socket_matches, transport_socket_matcher, health_checks, lb_subset_config,
@@ -118,20 +128,30 @@ pub fn compile_cluster(
     // active health checks a host that is removed is gone.
     ignored!(cx; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter,
         dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups,
-        dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init, cleanup_interval,
+        dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init,
         ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
         track_cluster_stats, preconnect_policy);
     if name.is_empty() {
         return Err(cx.refuse("name", "value length must be at least 1 characters"));
     }
     let name: Arc<str> = name.as_str().into();
-    let discovery = compile_discovery(cx, &name, cluster_discovery_type, eds_cluster_config, load_assignment);
-    let lb = compile_lb(cx, *lb_policy, lb_config);
+    let stats = cx.inputs.stats.cluster(if alt_stat_name.is_empty() { &name } else { alt_stat_name });
+    let discovery = compile_discovery(cx, value, &name, &stats, previous);
+    let lb = match &discovery {
+        Ok(Discovery::OriginalDst { destinations, .. }) => compile_original_dst_lb(cx, value, destinations),
+        _ => compile_lb(cx, &name, *lb_policy, lb_config),
+    };
     let panic_percent = cx.field("common_lb_config", |cx| compile_common_lb(cx, common_lb_config));
     let thresholds = cx.field("circuit_breakers", |cx| compile_circuit_breakers(cx, circuit_breakers));
     let connection = compile_connection(cx, value, previous.map(|p| &p.connection));
-    let (outlier, outlier_hash) = compile_outlier(cx, outlier_detection, previous)?;
-    let stats = cx.inputs.stats.cluster(if alt_stat_name.is_empty() { &name } else { alt_stat_name });
+    let (outlier, outlier_hash) = match &discovery {
+        Ok(Discovery::OriginalDst { .. }) => {
+            // There is no other host to go to.
+            ignored!(cx; outlier_detection);
+            (None, 0)
+        }
+        _ => compile_outlier(cx, outlier_detection, previous)?,
+    };
     let (thresholds, connection) = (thresholds?, connection?);
     let circuit_breakers = match previous {
         Some(previous) => previous.cluster.circuit_breakers.clone(),
@@ -159,22 +179,26 @@ pub fn compile_cluster(
 
 fn compile_discovery(
     cx: &mut CompileCx<'_>,
+    value: &wire::Cluster,
     name: &Arc<str>,
-    discovery_type: &Option<wire::cluster::ClusterDiscoveryType>,
-    eds: &Option<wire::cluster::EdsClusterConfig>,
-    load_assignment: &Option<outrigger_xds_api::wire::endpoint::v3::ClusterLoadAssignment>,
+    stats: &Arc<ClusterStats>,
+    previous: Option<&CompiledCluster>,
 ) -> Compiled<Discovery> {
     use wire::cluster::{ClusterDiscoveryType, DiscoveryType};
-    let discovery_type = match discovery_type {
+    let discovery_type = match &value.cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(value)) => values::enumeration(cx, "type", *value)?,
         Some(ClusterDiscoveryType::ClusterType(_)) => return Err(cx.refuse("cluster_type", "not supported")),
     };
+    let (eds, load_assignment) = (&value.eds_cluster_config, &value.load_assignment);
+    if eds.is_some() && discovery_type != DiscoveryType::Eds {
+        cx.refuse("eds_cluster_config", "cannot be set in a non-EDS cluster");
+    }
+    if value.cleanup_interval.is_some() && discovery_type != DiscoveryType::OriginalDst {
+        cx.ignored("cleanup_interval");
+    }
     match discovery_type {
         DiscoveryType::Static => {
-            if eds.is_some() {
-                cx.refuse("eds_cluster_config", "cannot be set in a non-EDS cluster");
-            }
             let assignment = cx.field("load_assignment", |cx| {
                 compile_endpoints(&load_assignment.clone().unwrap_or_default(), cx)
             })?;
@@ -196,14 +220,15 @@ fn compile_discovery(
             References::add(&mut cx.references.endpoints, &endpoints);
             Ok(Discovery::Eds(endpoints))
         }
+        DiscoveryType::OriginalDst => compile_original_dst_discovery(cx, value, stats, previous),
         DiscoveryType::StrictDns => Err(cx.refuse("type", "STRICT_DNS is not supported")),
         DiscoveryType::LogicalDns => Err(cx.refuse("type", "LOGICAL_DNS is not supported")),
-        DiscoveryType::OriginalDst => Err(cx.refuse("type", "ORIGINAL_DST is not supported")),
     }
 }
 
 fn compile_lb(
     cx: &mut CompileCx<'_>,
+    name: &str,
     policy: i32,
     config: &Option<wire::cluster::LbConfig>,
 ) -> Compiled<LbPolicy> {
@@ -237,6 +262,10 @@ fn compile_lb(
         (Wire::RoundRobin | Wire::LeastRequest, Some(_)) => {
             Err(cx.refuse("lb_config", "settings of another policy than lb_policy"))
         }
+        (Wire::ClusterProvided, _) => Err(cx.refuse(
+            "lb_policy",
+            format!("cluster provided LB specified but cluster '{name}' did not provide one"),
+        )),
         (other, _) => Err(cx.refuse("lb_policy", format!("{} is not supported", other.as_str_name()))),
     }
 }
@@ -285,14 +314,15 @@ fn compile_outlier(
     Ok((Some(outlier), hash))
 }
 
-/// Mesh labels: `metadata.filter_metadata.istio.services[0]`, else the host in `outbound|PORT|SUBSET|HOST`.
+/// Mesh labels: `metadata.filter_metadata.istio.services[0]`, else the host in `outbound|PORT|SUBSET|HOST`, else what is before the
+/// first `|`.
 fn mesh_destination(name: &str, metadata: Option<&Metadata>) -> MeshDestination {
     if let Some(service) = metadata.and_then(destination_of_metadata) {
         return service;
     }
     let host = match name.split('|').collect::<Vec<_>>().as_slice() {
         [_direction, _port, _subset, host] if !host.is_empty() => host,
-        _ => name,
+        parts => parts.first().copied().unwrap_or(name),
     };
     let mut labels = host.split('.');
     let service_name = labels.next().unwrap_or(host);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use rustc_hash::FxHashSet;
 
 use crate::access_log::LogFiles;
+use crate::cluster::original_dst::Inhabited;
 use crate::cluster::outlier::Ejections;
 use crate::config::registry::Registry;
 use crate::stats::Stats;
@@ -159,6 +160,8 @@ pub struct Inputs {
     pub log_files: Arc<LogFiles>,
     /// Where workers report the hosts that they eject.
     pub ejections: Ejections,
+    /// Where workers report clusters whose hosts main has to clean up.
+    pub inhabited: Inhabited,
     /// Reads certificates, keys and bodies.
     pub read_file: Box<ReadFile>,
     /// `cluster_manager.upstream_bind_config.source_address`.

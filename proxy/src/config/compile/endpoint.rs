@@ -120,7 +120,7 @@ fn compile_endpoint(value: &wire::LbEndpoint, priority: u32, cx: &mut CompileCx<
 }
 
 /// `filter_metadata.istio.workload`: `name;namespace;canonical-name;canonical-revision;cluster`.
-fn workload(metadata: &Metadata) -> Option<Arc<str>> {
+pub(super) fn workload(metadata: &Metadata) -> Option<Arc<str>> {
     match metadata.filter_metadata.get("istio")?.fields.get("workload")?.kind.as_ref()? {
         Kind::StringValue(text) => Some(text.as_str().into()),
         _ => None,

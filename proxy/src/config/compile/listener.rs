@@ -12,11 +12,14 @@ use prost::Message;
 use super::access_log::compile_access_logs;
 use super::cx::{CompileCx, Compiled, References, ignored, informational, unsupported};
 use super::http_connection_manager::compile_http_connection_manager;
+use super::listener_filter::compile_listener_filter;
 use super::tcp_proxy::compile_tcp_proxy;
 use super::tls::compile_downstream_transport;
-use super::tls_inspector::compile_listener_filter;
 use super::values;
-use crate::listener::{FilterChain, FilterChainMatch, FilterChains, Listener, NetworkFilter, SourceType};
+use crate::listener::{
+    FilterChain, FilterChainMatch, FilterChains, Listener, ListenerFilter, ListenerFilterKind, NetworkFilter,
+    SourceType,
+};
 use crate::net::Address;
 use crate::stats::Reporter;
 
@@ -92,13 +95,8 @@ pub fn compile_listener(
     } = value;
     unsupported!(cx; fcds_config, filter_chain_matcher, deprecated_v1, socket_options, udp_listener_config,
         api_listener, enable_mptcp, listener_specifier);
-    for (name, flag) in
-        [("use_original_dst", use_original_dst), ("transparent", transparent), ("freebind", freebind)]
-    {
+    for (name, flag) in [("transparent", transparent), ("freebind", freebind)] {
         values::unsupported_if_true(cx, name, flag);
-    }
-    if !values::boolean(bind_to_port, true) {
-        cx.refuse("bind_to_port", "false is not supported");
     }
     // Each worker always has its own socket; there is no overload manager yet; the rest tunes sockets.
     ignored!(cx; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
@@ -114,7 +112,7 @@ pub fn compile_listener(
         ignored!(cx; tcp_keepalive);
         values::address(cx, "address", address)
     });
-    let inspect_tls = cx.each("listener_filters", listener_filters, compile_listener_filter);
+    let filters = cx.each("listener_filters", listener_filters, compile_listener_filter);
     let listener_cx = ListenerCx { reporter: compile_reporter(cx, metadata)? };
     let mut chains = cx.each("filter_chains", filter_chains, |chain, cx| {
         let criteria = cx.field("filter_chain_match", |cx| compile_match(cx, &chain.filter_chain_match));
@@ -152,10 +150,18 @@ pub fn compile_listener(
     let matched = chains.into_iter().map(|(criteria, (chain, _))| (criteria, chain)).collect();
     let filter_chains = FilterChains::build(matched, default.map(|(chain, _)| chain))
         .map_err(|e| cx.refuse("filter_chains", e))?;
+    let hands_over = values::boolean(use_original_dst, false);
+    let mut filters = filters?;
+    if hands_over {
+        // As in Envoy: it comes after the configured ones.
+        filters.push(ListenerFilter { kind: ListenerFilterKind::OriginalDst, disabled: None });
+    }
     let stats_name = if stat_prefix.is_empty() { stats_name(&addresses[0]) } else { stat_prefix.clone() };
     let listener = Listener {
+        is_bound: values::boolean(bind_to_port, true),
+        hands_over,
+        filters,
         filter_chains,
-        inspect_tls: !inspect_tls?.is_empty(),
         listener_filters_timeout,
         continue_on_timeout: *continue_on_listener_filters_timeout,
         backlog: values::uint32(tcp_backlog_size, BACKLOG),
@@ -243,9 +249,10 @@ fn compile_filter_chain(
     Ok((Arc::new(chain), references))
 }
 
-/// Equal chains have equal hashes. The match is not part of it: a chain that is matched otherwise serves the same.
+/// Equal chains have equal hashes. The match is part of it, as in Envoy: it tells chains apart that serve the same, and who came by
+/// a match that is gone has to come again.
 fn chain_hash(value: &wire::FilterChain, listener: &ListenerCx) -> u64 {
-    let content = wire::FilterChain { filter_chain_match: None, metadata: None, ..value.clone() };
+    let content = wire::FilterChain { metadata: None, ..value.clone() };
     let reporter = [match listener.reporter {
         None => 0_u8,
         Some(Reporter::Source) => 1,

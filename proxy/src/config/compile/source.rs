@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use outrigger_xds_api::wire::core::v3 as wire;
+use outrigger_xds_api::wire::core::v3::api_config_source::ApiType;
 
-use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::values;
 
 /// How long a first answer is waited for by default (`initial_fetch_timeout`).
@@ -76,6 +77,27 @@ pub(crate) fn compile_config_source(
 
 /// A gRPC source of its own is only known for the identity cluster.
 fn identity_source(cx: &mut CompileCx<'_>, api: &wire::ApiConfigSource) -> Compiled<Source> {
+    let accepted = [ApiType::Grpc, ApiType::DeltaGrpc];
+    let cluster = api_source_cluster(cx, api, &accepted, "only GRPC and DELTA_GRPC are supported")?;
+    if cluster == SDS_CLUSTER && cx.inputs.has_identity {
+        return Ok(Source::Identity);
+    }
+    Err(cx.refuse(
+        "grpc_services[0].envoy_grpc.cluster_name",
+        format!(
+            "'{cluster}' is not supported as a source of its own: use ads, or '{}' in a sidecar",
+            SDS_CLUSTER
+        ),
+    ))
+}
+
+/// The cluster that an `ApiConfigSource` asks over gRPC. Another type than these is refused in the words of `otherwise`.
+pub(crate) fn api_source_cluster<'m>(
+    cx: &mut CompileCx<'_>,
+    api: &'m wire::ApiConfigSource,
+    accepted: &[ApiType],
+    otherwise: &str,
+) -> Compiled<&'m str> {
     let wire::ApiConfigSource {
         api_type,
         transport_api_version,
@@ -89,31 +111,20 @@ fn identity_source(cx: &mut CompileCx<'_>, api: &wire::ApiConfigSource) -> Compi
     } = api;
     unsupported!(cx; cluster_names, config_validators);
     ignored!(cx; refresh_delay, request_timeout, rate_limit_settings);
-    // In process there are no messages that could carry the node.
-    super::cx::informational!(set_node_on_first_message_only);
+    // On ADS the node goes in the first message of each resource type on a stream, and only there; in process there are no messages.
+    informational!(set_node_on_first_message_only);
     resource_version(cx, "transport_api_version", *transport_api_version);
-    use wire::api_config_source::ApiType;
-    if !matches!(ApiType::try_from(*api_type), Ok(ApiType::Grpc | ApiType::DeltaGrpc)) {
-        return Err(cx.refuse("api_type", "only GRPC and DELTA_GRPC are supported"));
+    if !accepted.iter().any(|accepted| *accepted as i32 == *api_type) {
+        cx.refuse("api_type", otherwise);
     }
-    let [service] = grpc_services.as_slice() else {
-        return Err(cx.refuse("grpc_services", "exactly one is required"));
-    };
-    let cluster = cx.item("grpc_services", 0, |cx| grpc_cluster(cx, service))?;
-    if cluster == SDS_CLUSTER && cx.inputs.has_identity {
-        return Ok(Source::Identity);
+    match grpc_services.as_slice() {
+        [service] => cx.item("grpc_services", 0, |cx| grpc_cluster(cx, service)),
+        _ => Err(cx.refuse("grpc_services", "exactly one is required")),
     }
-    Err(cx.refuse(
-        "grpc_services[0].envoy_grpc.cluster_name",
-        format!(
-            "'{cluster}' is not supported as a source of its own: use ads, or '{}' in a sidecar",
-            SDS_CLUSTER
-        ),
-    ))
 }
 
 /// The cluster of a `GrpcService`.
-pub(crate) fn grpc_cluster<'m>(cx: &mut CompileCx<'_>, service: &'m wire::GrpcService) -> Compiled<&'m str> {
+fn grpc_cluster<'m>(cx: &mut CompileCx<'_>, service: &'m wire::GrpcService) -> Compiled<&'m str> {
     use wire::grpc_service::TargetSpecifier;
     let wire::GrpcService { timeout, initial_metadata, retry_policy, target_specifier } = service;
     unsupported!(cx; initial_metadata, retry_policy);

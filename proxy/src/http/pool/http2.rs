@@ -12,7 +12,6 @@ use crate::cluster::{self, Cluster};
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Http2Sender, Incoming, SendError};
 use crate::http::error::StreamError;
-use crate::stats::ClusterStats;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -49,11 +48,11 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    fn new(connection: &Rc<Connection>) -> Self {
+    fn new(connection: Rc<Connection>) -> Self {
         let requests = connection.requests.get();
         connection.requests.set(requests + 1);
         connection.streams.set(connection.streams.get() + 1);
-        Self { connection: connection.clone(), sender: connection.sender.clone(), reused: requests > 0 }
+        Self { sender: connection.sender.clone(), connection, reused: requests > 0 }
     }
 
     pub(super) fn connection(&self) -> &UpstreamConnection {
@@ -84,23 +83,14 @@ impl Drop for Lease {
 }
 
 impl Pool {
-    /// A stream of the first connection that has room; full or finished ones are skipped or dropped.
-    fn take_stream(&self, max_streams: u32, max_requests: u32, stats: &ClusterStats) -> Option<Lease> {
+    /// The first connection that has room; finished ones are dropped.
+    fn with_room(&self, max_streams: u32) -> Option<Rc<Connection>> {
         let mut connections = self.connections.borrow_mut();
-        connections.retain(|c| {
-            if c.sender.is_closed() {
-                return false;
-            }
-            let used_up = max_requests > 0 && c.requests.get() >= max_requests;
-            if used_up {
-                stats.upstream_cx_max_requests.inc();
-            }
-            !used_up
-        });
-        connections
-            .iter()
-            .find(|c| (c.streams.get() as usize) < c.sender.peer_max_streams().min(max_streams as usize))
-            .map(Lease::new)
+        connections.retain(|c| !c.sender.is_closed());
+        let has_room = |c: &Connection| {
+            (c.streams.get() as usize) < c.sender.peer_max_streams().min(max_streams as usize)
+        };
+        connections.iter().find(|c| has_room(c)).cloned()
     }
 
     pub(super) fn close(&self) {
@@ -139,11 +129,7 @@ pub(super) async fn checkout(
     cluster: &Cluster,
     high_priority: bool,
 ) -> Result<Lease, StreamError> {
-    let settings = &pool.settings;
-    let take = || {
-        let (streams, requests) = (settings.max_concurrent_streams, settings.max_requests_per_connection);
-        pool.http2.take_stream(streams, requests, &pool.stats)
-    };
+    let take = || pool.http2.with_room(pool.settings.max_concurrent_streams).map(|c| lend(pool, c));
     if let Some(lease) = take() {
         return Ok(lease);
     }
@@ -177,12 +163,23 @@ pub(super) async fn checkout(
                 return Err(error);
             }
         };
-        let lease = Lease::new(&connection);
         if !pool.http2.closed.get() {
-            pool.http2.connections.borrow_mut().push(connection);
+            pool.http2.connections.borrow_mut().push(connection.clone());
         }
-        return Ok(lease);
+        return Ok(lend(pool, connection));
     }
+}
+
+/// Lends a stream. The request that reaches the connection's maximum is the last one: the connection leaves the pool, and goes when
+/// its streams have ended.
+fn lend(pool: &HostPool, connection: Rc<Connection>) -> Lease {
+    let lease = Lease::new(connection);
+    let max = pool.settings.max_requests_per_connection;
+    if max > 0 && lease.connection.requests.get() >= max {
+        pool.stats.upstream_cx_max_requests.inc();
+        pool.http2.connections.borrow_mut().retain(|c| !Rc::ptr_eq(c, &lease.connection));
+    }
+    lease
 }
 
 async fn connect(

@@ -9,6 +9,8 @@
 
 mod http1;
 mod http2;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -235,7 +235,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::stats::mesh::{PeerLabels, RequestProtocol};
+    use crate::stats::mesh::{HopLabels, PeerLabels, RequestProtocol};
     use crate::stats::{Reporter, SecurityPolicy};
     use crate::stream_info::ResponseFlags;
 
@@ -244,7 +244,7 @@ mod tests {
     }
 
     fn request_of(app: &str) -> RequestLabels {
-        RequestLabels {
+        let hop = HopLabels {
             reporter: Reporter::Destination,
             source: Arc::default(),
             destination: Arc::new(PeerLabels::from_workload_metadata(&format!(
@@ -253,11 +253,14 @@ mod tests {
             destination_service: "reviews.default.svc.cluster.local".into(),
             destination_service_name: "reviews".into(),
             destination_service_namespace: "default".into(),
+            connection_security_policy: SecurityPolicy::MutualTls,
+        };
+        RequestLabels {
+            hop,
             request_protocol: RequestProtocol::Http,
             response_code: 200,
             grpc_response_status: None,
             response_flags: ResponseFlags::NONE,
-            connection_security_policy: SecurityPolicy::MutualTls,
         }
     }
 
@@ -396,17 +399,8 @@ mod tests {
         scopes.0.response(200);
         scopes.1.response(200);
         stats.mesh().request(&request_of("a")).requests.inc();
-        let labels = request_of("a");
-        stats.mesh().tcp(&TcpLabels {
-            reporter: labels.reporter,
-            source: labels.source,
-            destination: labels.destination,
-            destination_service: labels.destination_service,
-            destination_service_name: labels.destination_service_name,
-            destination_service_namespace: labels.destination_service_namespace,
-            response_flags: labels.response_flags,
-            connection_security_policy: labels.connection_security_policy,
-        });
+        let RequestLabels { hop, response_flags, .. } = request_of("a");
+        stats.mesh().tcp(&TcpLabels { hop, response_flags });
         let mut promtool = Command::new("promtool")
             .args(["check", "metrics"])
             .stdin(Stdio::piped())

@@ -1,0 +1,188 @@
+//! Outbound: the listener that captured connections arrive at, and one without a socket for each port and cluster IP of a
+//! Service. All are the same for every captured workload of the mesh.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::cluster::v3::Cluster;
+use outrigger_xds_api::wire::core::v3::{CidrRange, TrafficDirection};
+use outrigger_xds_api::wire::http_connection_manager::v3::Rds;
+use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use outrigger_xds_api::wire::listener::v3::{FilterChain, FilterChainMatch, Listener};
+use outrigger_xds_api::wire::protobuf::BoolValue;
+use prost::Message;
+
+use super::Family;
+use crate::model::{Finding, MutualTlsMode, Name, Protocol, ServicePort, UnknownDestinations, Workload};
+use crate::translate::wire::{ads, number};
+use crate::translate::{InputView, Output, cluster, detect, http, metadata, names, tls};
+
+/// The listeners of a Service's cluster IPs of one family.
+pub(crate) fn service_listeners(view: &InputView<'_>, name: &Name, family: Family) -> Output {
+    let mut output = Output::default();
+    let Some(service) = view.service(name) else { return output };
+    for ip in service.cluster_ips.iter().filter(|ip| family.has(ip)) {
+        if let Some(owner) = view.service_at(*ip)
+            && owner != name
+        {
+            let reason = format!("{ip} is the address of Service {owner} too, which gets what is sent to it");
+            output.problems.push(Finding::at(&service.origin, "spec.clusterIP", reason));
+            continue;
+        }
+        for port in &service.ports {
+            let chains = to_service(view, name, port);
+            let listener_name = format!("{ip}_{}", port.number);
+            let outbound = TrafficDirection::Outbound;
+            let mut listener = http::listener(listener_name.clone(), *ip, port.number, outbound, chains);
+            listener.bind_to_port = Some(BoolValue { value: false });
+            if port.protocol == Protocol::Detect {
+                listener.listener_filters = vec![detect::http_inspector()];
+                detect::limit(&mut listener);
+            }
+            output.add(ResourceType::Listener, &listener_name, listener.encode_to_vec());
+        }
+    }
+    output
+}
+
+/// The filter chains for a Service's port.
+fn to_service(view: &InputView<'_>, name: &Name, port: &ServicePort) -> Vec<FilterChain> {
+    let settings = view.settings();
+    let domain = &settings.cluster_domain;
+    let mut chains = Vec::new();
+    if port.protocol.may_be_http() {
+        let routes = names::service_routes(name, port.number, domain);
+        let stat_prefix = format!("outbound_{routes}");
+        let rds = Rds { config_source: Some(ads()), route_config_name: routes };
+        let filter = http::connection_manager(settings, stat_prefix, RouteSpecifier::Rds(rds));
+        let detected = (port.protocol == Protocol::Detect).then(|| FilterChainMatch {
+            application_protocols: detect::http_protocols(),
+            ..FilterChainMatch::default()
+        });
+        chains.push(FilterChain {
+            filter_chain_match: detected,
+            filters: vec![filter],
+            ..FilterChain::default()
+        });
+    }
+    if port.protocol.may_be_tcp() {
+        let cluster = names::outbound_tcp_cluster(name, port, domain);
+        let filter = http::tcp_proxy(settings, cluster.clone(), cluster);
+        chains.push(FilterChain { filters: vec![filter], ..FilterChain::default() });
+    }
+    chains
+}
+
+/// The listener that captured connections of one family arrive at, and the clusters of what no other listener takes.
+pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
+    let mut output = Output::default();
+    let settings = view.settings();
+    let peers: Vec<Peer> = view.captured().map(|workload| Peer::new(view, workload)).collect();
+    let unknown = match settings.unknown_destinations {
+        UnknownDestinations::AllowAny => names::PASSTHROUGH,
+        UnknownDestinations::RegistryOnly => names::BLACK_HOLE,
+    };
+    let to = |cluster: &str| http::tcp_proxy(settings, cluster.to_owned(), cluster.to_owned());
+    let chain = |name: String, matched: FilterChainMatch, cluster: &str| FilterChain {
+        name,
+        filter_chain_match: Some(matched),
+        filters: vec![to(cluster)],
+        ..FilterChain::default()
+    };
+    let at_port =
+        |port: u16| FilterChainMatch { destination_port: number(port.into()), ..Default::default() };
+
+    // Whoever calls the port itself, uncaptured, would be sent round in circles.
+    let mut chains = vec![chain("uncaptured".into(), at_port(names::OUTBOUND_PORT), names::BLACK_HOLE)];
+    let open = names::OPEN_PORTS.into_iter();
+    chains.extend(open.map(|port| chain(format!("open-{port}"), at_port(port), names::PASSTHROUGH)));
+    // A chain for a port hides all without one, so a port that any Pod treats apart needs chains for every Pod.
+    let ports: BTreeSet<u16> = peers.iter().flat_map(|peer| peer.modes.keys().copied()).collect();
+    for port in ports.into_iter().map(Some).chain([None]) {
+        let matched = || port.map(at_port).unwrap_or_default();
+        let suffix = port.map(|port| format!("-{port}")).unwrap_or_default();
+        for (cluster, ips) in addresses(&peers, port, family) {
+            let matched =
+                FilterChainMatch { prefix_ranges: ips.into_iter().map(single).collect(), ..matched() };
+            chains.push(chain(format!("{cluster}{suffix}"), matched, cluster));
+        }
+        chains.push(chain(format!("unknown{suffix}"), matched(), unknown));
+    }
+    let name = family.named("virtualOutbound");
+    let mut listener = Listener {
+        use_original_dst: Some(BoolValue { value: true }),
+        ..http::listener(
+            name.clone(),
+            family.any_address(),
+            names::OUTBOUND_PORT,
+            TrafficDirection::Outbound,
+            chains,
+        )
+    };
+    listener.stat_prefix = name.clone();
+    output.add(ResourceType::Listener, &name, listener.encode_to_vec());
+    // The clusters serve both families.
+    if family == Family::V4 {
+        let passthrough = cluster::original_destination(names::PASSTHROUGH, None);
+        output.add(ResourceType::Cluster, names::PASSTHROUGH, passthrough.encode_to_vec());
+        let clusters: BTreeMap<&str, &Peer<'_>> =
+            peers.iter().rev().map(|peer| (peer.cluster.as_str(), peer)).collect();
+        for (name, Peer { workload, .. }) in clusters {
+            let (namespace, service_account) = (&workload.name.namespace, &workload.service_account);
+            let sni = format!("{service_account}.{namespace}.sa.{}", settings.trust_domain);
+            let identity = workload.spiffe_id(&settings.trust_domain);
+            let socket = tls::upstream(sni, &[identity], &[names::MESH_ALPN]);
+            let description = workload.description(&settings.cluster_name);
+            let cluster = Cluster {
+                metadata: Some(metadata::one("istio", "workload", &description)),
+                ..cluster::original_destination(name, Some(socket))
+            };
+            output.add(ResourceType::Cluster, name, cluster.encode_to_vec());
+        }
+    }
+    output
+}
+
+/// A captured Pod as its peers see it.
+struct Peer<'a> {
+    workload: &'a Arc<Workload>,
+    /// The cluster of its workload.
+    cluster: String,
+    /// Whether it takes mutual TLS on ports that no policy names.
+    mutual_tls: bool,
+    /// Whether it does on those that one names.
+    modes: BTreeMap<u16, bool>,
+}
+
+impl<'a> Peer<'a> {
+    fn new(view: &InputView<'_>, workload: &'a Arc<Workload>) -> Self {
+        let takes = |port: u16| view.mutual_tls_mode(workload, port) != MutualTlsMode::Disable;
+        let mutual_tls = takes(0);
+        let named = view.mutual_tls_ports(workload).into_iter().map(|port| (port, takes(port)));
+        let modes = named.filter(|(_, takes)| *takes != mutual_tls).collect();
+        Self { workload, cluster: names::peer_cluster(workload), mutual_tls, modes }
+    }
+}
+
+/// The addresses that take mutual TLS on `port`, by cluster.
+fn addresses<'a>(
+    peers: &'a [Peer<'_>],
+    port: Option<u16>,
+    family: Family,
+) -> BTreeMap<&'a str, BTreeSet<IpAddr>> {
+    let mut found: BTreeMap<_, BTreeSet<IpAddr>> = BTreeMap::new();
+    let takes =
+        |peer: &&Peer<'_>| port.and_then(|port| peer.modes.get(&port).copied()).unwrap_or(peer.mutual_tls);
+    for peer in peers.iter().filter(takes) {
+        for ip in peer.workload.ips.iter().filter(|ip| family.has(ip)) {
+            found.entry(peer.cluster.as_str()).or_default().insert(*ip);
+        }
+    }
+    found
+}
+
+fn single(ip: IpAddr) -> CidrRange {
+    CidrRange { address_prefix: ip.to_string(), prefix_len: number(if ip.is_ipv4() { 32 } else { 128 }) }
+}
