@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 ENVOY_VERSION=1.40.0
 CARGO_DENY_VERSION=0.20.2
 KUBERNETES_VALIDATE_VERSION=1.37.0
+HELM_SDK_VERSION=0.2.2
 tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
 mkdir -p "$tools/bin"
 export PATH="$tools/bin:$PATH"
@@ -76,6 +77,17 @@ validator=$tools/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION/bin/kubernetes
     || python_package "kubernetes-validate-$KUBERNETES_VALIDATE_VERSION" "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION"
 if [ -x "$validator" ]; then ln -sfn "$validator" "$tools/bin/kubernetes-validate"; fi
 
+# The schemas of Kubernetes' own kinds, which the API server of the tests checks with, and Helm.
+kubernetes=$tools/kubernetes
+has_kubernetes() { compgen -G "$kubernetes/lib/python3*/site-packages/helm_python/__init__.py" >/dev/null; }
+if ! has_kubernetes; then
+    say "installing Kubernetes' schemas and Helm"
+    python3 -m venv "$kubernetes" 2>/dev/null || say "python3 cannot make a virtual environment"
+    "$kubernetes/bin/pip" install -q --disable-pip-version-check \
+        "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION" "helm-python-sdk==$HELM_SDK_VERSION" \
+        || say "pip could not install kubernetes-validate and helm-python-sdk"
+fi
+
 if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
     say "installing cargo-deny $CARGO_DENY_VERSION (compiles for some minutes)"
     cargo install --quiet --locked --version "$CARGO_DENY_VERSION" --root "$tools" cargo-deny \
@@ -86,6 +98,7 @@ missing=()
 for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft; do
     have "$program" || missing+=("$program")
 done
+has_kubernetes || missing+=(kubernetes-validate helm-python-sdk)
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)
 if [ ${#missing[@]} -gt 0 ]; then
     say "missing: ${missing[*]}"

@@ -49,7 +49,7 @@ impl World {
     async fn start_as(server: ApiServer, token: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
-        std::fs::write(&kubeconfig, server.kubeconfig_with(token)).unwrap();
+        std::fs::write(&kubeconfig, server.kubeconfig_with(&server.url(), token)).unwrap();
         let flags = [
             "outrigger-control-plane".to_owned(),
             "--source=kubernetes".to_owned(),

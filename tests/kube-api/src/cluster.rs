@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::access::tokens::Tokens;
@@ -38,6 +38,12 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 pub(crate) fn definitions() -> Collection {
     Collection::new("apiextensions.k8s.io", "customresourcedefinitions")
+}
+
+/// Group and plural of what a definition defines.
+fn defined(definition: &Value) -> (&str, &str) {
+    let spec = &definition["spec"];
+    (spec["group"].as_str().unwrap_or_default(), spec["names"]["plural"].as_str().unwrap_or_default())
 }
 
 impl Cluster {
@@ -90,12 +96,23 @@ impl Cluster {
             None => Ok(store.put(&collection, object)),
         })?;
         if collection == definitions() {
-            let mut established = (*created).clone();
-            custom::establish(&mut established);
-            self.write(|store| store.put(&collection, established));
-            self.define(&created, true);
+            let (group, plural) = defined(&created);
+            lock(&self.kinds).announce(group, plural);
+            if !self.switches.holds_definitions() {
+                self.establish(&created);
+            }
+        } else if collection == Collection::new("", "namespaces") {
+            self.create_default_account(object::name(&created));
         }
         Ok(created)
+    }
+
+    /// Every namespace has a service account `default`. A controller makes it in a real cluster.
+    fn create_default_account(&self, namespace: &str) {
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {
+            "name": "default", "namespace": namespace, "uid": object::random_uid(),
+            "creationTimestamp": object::now()}});
+        self.write(|store| store.put(&Collection::new("", "serviceaccounts"), account));
     }
 
     /// Stores an object if it still has the version that the change was made from; `None` otherwise.
@@ -113,9 +130,25 @@ impl Cluster {
     }
 
     fn define(&self, definition: &Value, served: bool) {
-        let group = definition["spec"]["group"].as_str().unwrap_or_default();
-        let plural = definition["spec"]["names"]["plural"].as_str().unwrap_or_default();
+        let (group, plural) = defined(definition);
         lock(&self.kinds).define(group, plural, served.then_some(definition));
+    }
+
+    /// Serves what a stored definition defines.
+    fn establish(&self, definition: &Value) {
+        let mut established = definition.clone();
+        custom::establish(&mut established);
+        let established = self.write(|store| store.put(&definitions(), established));
+        self.define(&established, true);
+    }
+
+    /// Serves what every stored definition defines.
+    pub(crate) fn establish_all(&self) {
+        for definition in self.read(|store| store.list(&definitions())).values() {
+            if !custom::is_established(definition) {
+                self.establish(definition);
+            }
+        }
     }
 
     /// Takes an object out for good, with everything that lives only because of it. Gives back the object with the
@@ -132,8 +165,7 @@ impl Cluster {
     }
 
     fn remove_custom_resources(&self, definition: &Value) {
-        let group = definition["spec"]["group"].as_str().unwrap_or_default();
-        let plural = definition["spec"]["names"]["plural"].as_str().unwrap_or_default();
+        let (group, plural) = defined(definition);
         let collection = Collection::new(group, plural);
         for name in self.read(|store| store.list(&collection)).into_keys() {
             self.remove(&collection, &name);

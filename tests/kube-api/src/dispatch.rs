@@ -103,6 +103,9 @@ async fn answer(cluster: Arc<Cluster>, request: Request<Incoming>) -> Result<(Re
         rbac::check(&cluster, &user, verb, &target)?;
     }
     let resource = cluster.kinds(|kinds| kinds.find(&target.group, &target.version, &target.plural));
+    if resource.is_none() && cluster.kinds(|kinds| kinds.is_pending(&target.group, &target.plural)) {
+        return Err(Status::storage_initializing());
+    }
     let Some(resource) = resource else { return Ok((no_such_page().into(), plain)) };
     let verb = verb.ok_or_else(Status::method_not_allowed)?;
     let accept = negotiate(&accept)?;

@@ -126,6 +126,11 @@ impl ApiServer {
         format!("https://{}", self.address)
     }
 
+    /// Its URL for a client that reaches it at another address: one of [`Options::addresses`].
+    pub fn url_at(&self, address: IpAddr) -> String {
+        format!("https://{}", SocketAddr::new(address, self.address.port()))
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -143,14 +148,14 @@ impl ApiServer {
 
     /// A kubeconfig file (JSON, which is YAML) of the administrator.
     pub fn kubeconfig(&self) -> String {
-        self.kubeconfig_with(self.administrator_token())
+        self.kubeconfig_with(&self.url(), self.administrator_token())
     }
 
-    /// A kubeconfig file with another token.
-    pub fn kubeconfig_with(&self, token: &str) -> String {
+    /// A kubeconfig file with another URL or another token.
+    pub fn kubeconfig_with(&self, url: &str, token: &str) -> String {
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
-            "clusters": [{"name": "test", "cluster": {"server": self.url(),
+            "clusters": [{"name": "test", "cluster": {"server": url,
                 "certificate-authority-data": STANDARD.encode(&self.tls.authority)}}],
             "users": [{"name": "test", "user": {"token": token}}],
             "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
@@ -287,6 +292,23 @@ impl ApiServer {
         self.cluster.switches.pause(false);
     }
 
+    /// Leaves new CustomResourceDefinitions unserved (their paths answer 429), as they are for a moment on a real server,
+    /// until [`release_definitions`](Self::release_definitions).
+    pub fn hold_definitions(&self) {
+        self.cluster.switches.hold_definitions(true);
+    }
+
+    /// Serves what [`hold_definitions`](Self::hold_definitions) holds.
+    pub fn release_definitions(&self) {
+        self.cluster.switches.hold_definitions(false);
+        self.cluster.establish_all();
+    }
+
+    /// Are Kubernetes' own schemas installed, so that the fields of its own kinds are checked?
+    pub fn checks_fields(&self) -> bool {
+        self.cluster.schemas.is_loaded()
+    }
+
     /// How many requests have come since the start.
     pub fn request_count(&self) -> u64 {
         self.cluster.switches.request_count()
@@ -333,16 +355,8 @@ fn put_namespace(cluster: &Cluster, name: &str) {
     if cluster.get(&namespaces, "", name).is_some() {
         return;
     }
-    for (plural, object) in [
-        ("namespaces", json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})),
-        (
-            "serviceaccounts",
-            json!({"apiVersion": "v1", "kind": "ServiceAccount",
-                   "metadata": {"name": "default", "namespace": name}}),
-        ),
-    ] {
-        store(cluster, "", plural, object);
-    }
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    store(cluster, "", "namespaces", namespace);
 }
 
 fn store(cluster: &Cluster, group: &str, plural: &str, mut object: Value) {

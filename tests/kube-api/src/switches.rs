@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use tokio::sync::{broadcast, watch};
 
 use crate::cluster::lock;
 use crate::status::Status;
+
+/// How many requests are remembered; older ones are forgotten.
+const REMEMBERED: usize = 65_536;
 
 /// How a watch is broken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +56,9 @@ pub struct Seen {
 pub(crate) struct Switches {
     scripted: Mutex<VecDeque<Scripted>>,
     paused: watch::Sender<bool>,
+    holds_definitions: AtomicBool,
     pub(crate) orders: broadcast::Sender<WatchOrder>,
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<VecDeque<Seen>>,
     requests: AtomicU64,
     watches_started: AtomicU64,
     watches: AtomicUsize,
@@ -75,6 +79,7 @@ impl Switches {
         Switches {
             scripted: Mutex::default(),
             paused: watch::Sender::new(false),
+            holds_definitions: AtomicBool::new(false),
             orders: broadcast::Sender::new(64),
             seen: Mutex::default(),
             requests: AtomicU64::new(0),
@@ -110,6 +115,14 @@ impl Switches {
         self.paused.send_replace(paused);
     }
 
+    pub(crate) fn hold_definitions(&self, hold: bool) {
+        self.holds_definitions.store(hold, Ordering::SeqCst);
+    }
+
+    pub(crate) fn holds_definitions(&self) -> bool {
+        self.holds_definitions.load(Ordering::SeqCst)
+    }
+
     /// Returns at once unless the server is paused.
     pub(crate) async fn wait_while_paused(&self) {
         // The sender lives as long as `self`, so this cannot fail.
@@ -123,11 +136,15 @@ impl Switches {
 
     pub(crate) fn note(&self, seen: Seen) {
         self.requests.fetch_add(1, Ordering::SeqCst);
-        lock(&self.seen).push(seen);
+        let mut remembered = lock(&self.seen);
+        if remembered.len() == REMEMBERED {
+            remembered.pop_front();
+        }
+        remembered.push_back(seen);
     }
 
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut *lock(&self.seen))
+        std::mem::take(&mut *lock(&self.seen)).into()
     }
 
     pub(crate) fn request_count(&self) -> u64 {

@@ -24,6 +24,12 @@ enum Cell {
     Path(String),
     /// How many entries a map has.
     Count(&'static str),
+    /// `80/TCP,9090/TCP`: the ports of a service.
+    Ports,
+    /// The addresses of a service's load balancer.
+    Addresses,
+    /// `app=web`: the selector of a service.
+    Selector,
     /// A JSON path of a custom resource.
     JsonPath(String),
 }
@@ -34,7 +40,7 @@ pub(crate) fn table(resource: &Resource, metadata: &Value, objects: &[&Value], w
     let definitions: Value = if with_columns {
         let definition = |column: &Column| {
             json!({"name": column.name, "type": column.kind, "format": column.format,
-                   "description": column.description, "priority": 0})
+                   "description": column.description, "priority": column.priority()})
         };
         columns.iter().map(definition).collect()
     } else {
@@ -80,7 +86,17 @@ fn columns(resource: &Resource) -> Vec<Column> {
     match resource.plural.as_str() {
         "configmaps" => columns.push(column("Data", Cell::Count("data"))),
         "secrets" => columns.extend([path("Type", "type"), column("Data", Cell::Count("data"))]),
-        "services" => columns.extend([path("Type", "spec.type"), path("Cluster-IP", "spec.clusterIP")]),
+        "services" => {
+            columns.extend([
+                path("Type", "spec.type"),
+                path("Cluster-IP", "spec.clusterIP"),
+                column("External-IP", Cell::Addresses),
+                column("Port(s)", Cell::Ports),
+                column("Age", Cell::Age),
+                column("Selector", Cell::Selector),
+            ]);
+            return columns;
+        }
         "pods" => columns.extend([path("Status", "status.phase"), path("IP", "status.podIP")]),
         "namespaces" => columns.push(path("Status", "status.phase")),
         "leases" => columns.push(path("Holder", "spec.holderIdentity")),
@@ -88,6 +104,13 @@ fn columns(resource: &Resource) -> Vec<Column> {
     }
     columns.push(column("Age", Cell::Age));
     columns
+}
+
+impl Column {
+    /// 1: only in wide output.
+    fn priority(&self) -> u8 {
+        u8::from(matches!(self.cell, Cell::Selector))
+    }
 }
 
 impl Cell {
@@ -103,12 +126,41 @@ impl Cell {
                 value => value,
             },
             Cell::Count(path) => at(path).as_object().map_or(0, serde_json::Map::len).into(),
+            Cell::Ports => joined(at("spec.ports").as_array().into_iter().flatten().map(|port| {
+                let protocol = port["protocol"].as_str().unwrap_or("TCP");
+                match port["nodePort"].as_u64() {
+                    Some(node_port) => format!("{}:{node_port}/{protocol}", port["port"]),
+                    None => format!("{}/{protocol}", port["port"]),
+                }
+            })),
+            Cell::Addresses => {
+                let ingress = at("status.loadBalancer.ingress");
+                joined(
+                    ingress
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|one| one["ip"].as_str().or(one["hostname"].as_str()).map(str::to_owned)),
+                )
+            }
+            Cell::Selector => {
+                let selector = at("spec.selector");
+                let pair =
+                    |(key, value): (&String, &Value)| format!("{key}={}", value.as_str().unwrap_or_default());
+                joined(selector.as_object().into_iter().flatten().map(pair))
+            }
             Cell::JsonPath(path) if path == ".metadata.creationTimestamp" => {
                 age(object::meta(object, "creationTimestamp")).into()
             }
             Cell::JsonPath(path) => json_path(object, path),
         }
     }
+}
+
+/// A list with commas; `<none>` when it is empty.
+fn joined(parts: impl Iterator<Item = String>) -> Value {
+    let text = parts.collect::<Vec<_>>().join(",");
+    if text.is_empty() { "<none>".into() } else { text.into() }
 }
 
 /// The JSON paths that columns use: fields, indexes and `[?(@.key=="value")]`.

@@ -12,8 +12,10 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::dispatch::Call;
+use crate::http::query::FieldValidation;
 use crate::kinds::Collection;
 use crate::object;
+use crate::schema::fields;
 use crate::status::{Result, Status};
 
 /// What happens to the object.
@@ -124,6 +126,7 @@ impl Admission<'_> {
         object: Option<&mut Value>,
         warnings: &mut Vec<String>,
     ) -> Result<bool> {
+        let call = self.call;
         let name = webhook["name"].as_str().unwrap_or_default();
         let harmless = matches!(webhook["sideEffects"].as_str(), Some("None" | "NoneOnDryRun"));
         if self.dry_run && !harmless {
@@ -132,7 +135,7 @@ impl Admission<'_> {
         }
         let uid = object::random_uid();
         let request = self.request(&uid, object.as_deref());
-        let answer = match call::post(&self.call.cluster, webhook, &request).await {
+        let answer = match call::post(&call.cluster, webhook, &request).await {
             Ok(answer) => review::read(&answer, &uid),
             Err(why) => Err(format!("failed to call webhook: {why}")),
         };
@@ -148,6 +151,12 @@ impl Admission<'_> {
         let (Some(patch), Some(object)) = (answer.patch, object) else { return Ok(false) };
         let before = object.clone();
         review::apply(&patch, object).map_err(|why| Status::internal(&why))?;
+        match call.resource.custom {
+            None => {
+                call.cluster.schemas.decode(&call.resource, object).map_err(|why| Status::internal(&why))?
+            }
+            Some(_) => fields::check(&call.cluster, &call.resource, object, FieldValidation::Ignore)?,
+        };
         Ok(*object != before)
     }
 

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::protobuf;
 use crate::kinds::Resource;
 use crate::status::{Result, Status};
 
@@ -24,6 +25,9 @@ fn media_type(header: &str) -> &str {
 
 /// Reads a JSON or YAML text, whatever it is.
 pub(crate) fn parse(content_type: &str, body: &[u8]) -> std::result::Result<Value, String> {
+    if media_type(content_type) == protobuf::MEDIA_TYPE {
+        return protobuf::parse(body);
+    }
     let is_json =
         body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| b"{[".contains(byte));
     if is_json || !media_type(content_type).contains("yaml") {
@@ -42,6 +46,11 @@ pub(crate) fn parse(content_type: &str, body: &[u8]) -> std::result::Result<Valu
 pub(crate) fn object(resource: &Resource, content_type: &str, body: &[u8]) -> Result<Value> {
     match media_type(content_type) {
         "" | "application/json" | "application/yaml" | "*/*" => {}
+        protobuf::MEDIA_TYPE if resource.custom.is_none() => {
+            let mut object = protobuf::parse(body).map_err(Status::bad_request)?;
+            check_type(resource, &mut object)?;
+            return Ok(object);
+        }
         _ => {
             let protobuf =
                 if resource.custom.is_some() { "" } else { ", application/vnd.kubernetes.protobuf" };

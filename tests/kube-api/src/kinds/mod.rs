@@ -7,8 +7,6 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::status::qualified;
-
 /// One served version of one kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resource {
@@ -60,11 +58,6 @@ impl Resource {
     /// `v1` or `GROUP/VERSION`.
     pub(crate) fn api_version(&self) -> String {
         if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
-    }
-
-    /// `services`, `leases.coordination.k8s.io`.
-    pub(crate) fn qualified(&self) -> String {
-        qualified(&self.plural, &self.group)
     }
 
     pub(crate) fn list_kind(&self) -> String {
@@ -247,11 +240,17 @@ pub(crate) struct Subresource {
 pub(crate) struct Kinds {
     built_in: Vec<Arc<Resource>>,
     custom: Vec<Arc<Resource>>,
+    /// Those whose definitions are stored but not established yet.
+    pending: Vec<Collection>,
 }
 
 impl Kinds {
     pub(crate) fn new() -> Self {
-        Kinds { built_in: built_in::all().into_iter().map(Arc::new).collect(), custom: Vec::new() }
+        Kinds {
+            built_in: built_in::all().into_iter().map(Arc::new).collect(),
+            custom: Vec::new(),
+            pending: Vec::new(),
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
@@ -278,8 +277,19 @@ impl Kinds {
     /// Takes over what a stored CustomResourceDefinition says; `None` for one that is gone.
     pub(crate) fn define(&mut self, group: &str, plural: &str, definition: Option<&Value>) {
         self.custom.retain(|one| !one.is(group, plural));
+        self.pending.retain(|one| *one != Collection::new(group, plural));
         if let Some(definition) = definition {
             self.custom.extend(custom::resources(definition).into_iter().map(Arc::new));
         }
+    }
+
+    /// Notes a definition that is stored and will be served later.
+    pub(crate) fn announce(&mut self, group: &str, plural: &str) {
+        self.pending.push(Collection::new(group, plural));
+    }
+
+    /// Will this be served later?
+    pub(crate) fn is_pending(&self, group: &str, plural: &str) -> bool {
+        self.pending.contains(&Collection::new(group, plural))
     }
 }

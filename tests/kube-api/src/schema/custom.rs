@@ -74,6 +74,8 @@ fn join(path: &str, name: &str) -> String {
 pub(crate) fn validate(schema: &Value, object: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     check(schema, object, "", &mut causes);
+    // A real server looks at the values of enums after everything else.
+    causes.sort_by_key(|cause| cause.reason == "FieldValueNotSupported");
     let blocking =
         ["FieldValueRequired", "FieldValueTypeInvalid", "FieldValueNotSupported", "FieldValueTooLong"];
     if causes.iter().any(|cause| blocking.contains(&cause.reason)) && has_rules(schema) {
@@ -179,7 +181,9 @@ fn check(schema: &Value, value: &Value, path: &str, causes: &mut Vec<Cause>) {
                 causes.push(Cause::required(join(path, required), ""));
             }
         }
-        for (name, value) in map {
+        let mut fields: Vec<_> = map.iter().collect();
+        fields.sort_by_key(|(name, _)| *name);
+        for (name, value) in fields {
             match schema["properties"].get(name) {
                 Some(property) => check(property, value, &join(path, name), causes),
                 None if schema["additionalProperties"].is_object() => {
@@ -291,8 +295,8 @@ mod tests {
         assert_eq!(
             texts(json!({"spec": {"target": "", "retries": 9}})),
             [
-                "spec.target: Invalid value: \"\": spec.target in body should be at least 1 chars long",
-                "spec.retries: Invalid value: 9: spec.retries in body should be less than or equal to 5"
+                "spec.retries: Invalid value: 9: spec.retries in body should be less than or equal to 5",
+                "spec.target: Invalid value: \"\": spec.target in body should be at least 1 chars long"
             ]
         );
         let missing = texts(json!({"spec": {}}));

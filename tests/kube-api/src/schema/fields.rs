@@ -53,18 +53,24 @@ pub(crate) fn check(
             }
             custom::prune(&schema, object, "", &mut unknown);
         }
-        None => cluster.schemas.prune(resource, object, &mut unknown)?,
+        None => {
+            let own =
+                cluster.schemas.decode(resource, object).map_err(|why| cannot_be_handled(resource, &why))?;
+            unknown.extend(own);
+        }
     }
     let texts: Vec<String> = unknown.iter().map(|field| format!("unknown field {field:?}")).collect();
     match validation {
         FieldValidation::Ignore => Ok(Vec::new()),
         FieldValidation::Warn => Ok(texts),
         FieldValidation::Strict if texts.is_empty() => Ok(texts),
-        FieldValidation::Strict => Err(Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
-            texts.join(", "),
-            kind = resource.kind,
-            version = resource.version,
-        ))),
+        FieldValidation::Strict => {
+            Err(cannot_be_handled(resource, &format!("strict decoding error: {}", texts.join(", "))))
+        }
     }
+}
+
+fn cannot_be_handled(resource: &Resource, why: &str) -> Status {
+    let (kind, version) = (&resource.kind, &resource.version);
+    Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
 }

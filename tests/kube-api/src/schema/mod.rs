@@ -4,5 +4,6 @@ pub(crate) mod custom;
 pub(crate) mod fields;
 
 mod built_in;
+mod micro_time;
 
 pub(crate) use built_in::Schemas;

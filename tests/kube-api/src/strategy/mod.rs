@@ -19,6 +19,13 @@ pub(crate) use pod::mount_service_account_token;
 
 /// Fills in what the kind fills in. Safe to run again, as after a webhook has changed the object.
 pub(crate) fn default(resource: &Resource, object: &mut Value) {
+    // Go leaves empty maps and lists of the metadata out. An empty `managedFields` says something, once.
+    object::metadata(object).retain(|key, value| {
+        let is_empty = value.is_null()
+            || value.as_object().is_some_and(serde_json::Map::is_empty)
+            || value.as_array().is_some_and(Vec::is_empty);
+        key == "managedFields" || !is_empty
+    });
     if let Some(definition) = &resource.custom {
         custom_schema::default(&definition.schema, object);
         return;
@@ -155,7 +162,7 @@ pub(crate) fn validate(
         None => {
             causes.extend(validate::built_in(resource, object, old));
             if causes.is_empty() {
-                cluster.schemas.check(resource, object)?;
+                causes.extend(cluster.schemas.missing(resource, object));
             }
         }
     }

@@ -35,15 +35,16 @@ pub(crate) async fn store_new(
     place(resource, call.namespace(), &mut object)?;
     check_namespace(&call.cluster, resource, call.namespace())?;
     strategy::default(resource, &mut object);
-    admit(resource, &mut object);
+    admit(call, &mut object)?;
     if ownership == Ownership::ByUpdate {
         apply::record_update(call, &mut object, None);
     }
+    let sent = object.clone();
     warnings.extend(admission::mutate(call, Operation::Create, Some(&mut object), None, dry_run).await?);
-    strategy::default(resource, &mut object);
-    admit(resource, &mut object);
-    if ownership == Ownership::ByUpdate {
-        apply::record_update(call, &mut object, None);
+    if object != sent {
+        strategy::default(resource, &mut object);
+        admit(call, &mut object)?;
+        apply::record_update(call, &mut object, Some(&sent));
     }
     strategy::before_create(&call.cluster, resource, &mut object)?;
     strategy::validate(&call.cluster, resource, &object, None)?;
@@ -60,11 +61,22 @@ pub(crate) async fn store_new(
     Ok(Reply { answer: call.object(201, stored), warnings })
 }
 
-/// The built-in admission plugins.
-fn admit(resource: &Resource, object: &mut Value) {
-    if resource.is("", "pods") {
-        strategy::mount_service_account_token(object);
+/// The built-in admission plugin `ServiceAccount`: a pod has an account that exists, and its token.
+fn admit(call: &Call, object: &mut Value) -> Result<()> {
+    if !call.resource.is("", "pods") {
+        return Ok(());
     }
+    strategy::mount_service_account_token(object);
+    let account = object["spec"]["serviceAccountName"].as_str().unwrap_or_default();
+    let accounts = Collection::new("", "serviceaccounts");
+    if call.cluster.get(&accounts, call.namespace(), account).is_none() {
+        let why = format!(
+            "error looking up service account {}/{account}: serviceaccount {account:?} not found",
+            call.namespace()
+        );
+        return Err(Status::forbidden("", "pods", object::name(object), &why));
+    }
+    Ok(())
 }
 
 /// The namespace of the path and that of the object are one.

@@ -8,7 +8,7 @@ use crate::http::body::{self, PatchType};
 use crate::http::respond::Reply;
 use crate::object;
 use crate::schema::fields;
-use crate::status::{Result, Status};
+use crate::status::{Cause, Result, Status};
 use crate::verbs::{strategic, update};
 
 pub(crate) async fn patch(call: &Call) -> Result<Reply> {
@@ -49,6 +49,12 @@ fn apply_patch(call: &Call, kind: PatchType, current: &Value, patch: &Value) -> 
     }
     if !made.is_object() {
         return Err(Status::patch_rejected());
+    }
+    if call.resource.custom.is_none()
+        && let Err(why) = call.cluster.schemas.decode(&call.resource, &mut made.clone())
+    {
+        let cause = Cause::invalid("patch", &made.to_string().into(), why);
+        return Err(Status::invalid("", "", "", &[cause]));
     }
     if object::name(&made) != call.name() {
         return Err(Status::bad_request(format!(

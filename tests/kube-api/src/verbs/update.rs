@@ -73,17 +73,19 @@ async fn attempt(
     check_preconditions(call, &current, &made)?;
     keep(call, &current, &mut made)?;
     strategy::default(resource, &mut made);
-    if subresource.is_none() {
-        count_generation(call, &current, &mut made);
-    }
     if ownership == Ownership::ByUpdate {
         apply::record_update(call, &mut made, Some(&current));
     }
+    let sent = made.clone();
     let mut warnings =
         admission::mutate(call, Operation::Update, Some(&mut made), Some(&current), dry_run).await?;
-    strategy::default(resource, &mut made);
-    if ownership == Ownership::ByUpdate {
-        apply::record_update(call, &mut made, Some(&current));
+    if made != sent {
+        keep(call, &current, &mut made)?;
+        strategy::default(resource, &mut made);
+        apply::record_update(call, &mut made, Some(&sent));
+    }
+    if subresource.is_none() {
+        count_generation(call, &current, &mut made);
     }
     strategy::validate(&call.cluster, resource, &made, Some(&current))?;
     warnings

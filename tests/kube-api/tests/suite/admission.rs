@@ -96,6 +96,10 @@ async fn a_mutating_webhook_sees_the_pod_and_changes_it() {
     assert_eq!(created.warnings(), ["299 - \"proxy injected by the mesh\""]);
     let created = created.ok();
     assert_eq!(created["metadata"]["annotations"]["injected"], "true");
+    // It belongs to whoever asked.
+    let owned = &created["metadata"]["managedFields"][0]["fieldsV1"];
+    assert!(owned["f:metadata"]["f:annotations"].get("f:injected").is_some(), "{owned}");
+    assert!(owned["f:spec"]["f:initContainers"].get("k:{\"name\":\"proxy\"}").is_some(), "{owned}");
     // What the webhook adds gets defaults and the account's token too.
     let proxy = &created["spec"]["initContainers"][0];
     assert_eq!(proxy["imagePullPolicy"], "IfNotPresent");

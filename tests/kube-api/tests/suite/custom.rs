@@ -67,6 +67,19 @@ async fn a_definition_makes_its_kind_served() {
 }
 
 #[tokio::test]
+async fn a_definition_may_take_its_time() {
+    let server = ApiServer::start();
+    let client = Client::new(&server);
+    server.hold_definitions();
+    client.post(DEFINITIONS, &definition()).await.ok();
+    let waiting = client.get(POLICIES).await;
+    assert_eq!(waiting.failure(), (429, "TooManyRequests", "storage is (re)initializing"));
+    assert_eq!(waiting.header("retry-after"), "1");
+    server.release_definitions();
+    assert_eq!(client.get(POLICIES).await.status, 200);
+}
+
+#[tokio::test]
 async fn a_definition_must_be_structural() {
     let server = ApiServer::start();
     let mut broken = definition();

@@ -1,7 +1,5 @@
 //! The `kube` crate, as the control plane uses it.
 
-use std::time::Duration;
-
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -113,7 +111,6 @@ async fn a_reflector_survives(config: watcher::Config) {
 
     // The server dies and comes back.
     server.kill();
-    tokio::time::sleep(Duration::from_millis(20)).await;
     server.restart().unwrap();
     server.put(config_map("after", json!({}))).unwrap();
     eventually("what came after the restart", || has("after").then_some(())).await;

@@ -212,7 +212,10 @@ async fn forms_of_answers() {
     assert!(partial["items"][0].get("spec").is_none());
     let table = accepting("application/json;as=Table;g=meta.k8s.io;v=v1").get(SERVICES).await.ok();
     assert_eq!(table["columnDefinitions"][0]["name"], "Name");
-    assert_eq!(table["rows"][0]["cells"][0], "api");
+    let cells = &table["rows"][0]["cells"];
+    assert_eq!((&cells[0], &cells[1], &cells[3]), (&json!("api"), &json!("ClusterIP"), &json!("<none>")));
+    assert_eq!((&cells[4], &cells[6]), (&json!("80/TCP"), &json!("app=api")));
+    assert_eq!(table["columnDefinitions"][6]["priority"], 1);
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
     let refused = accepting("application/json;as=Table").get(SERVICES).await;
     assert_eq!(

@@ -73,6 +73,10 @@ async fn updates_are_guarded_by_version_and_uid() {
     let server = ApiServer::start();
     let client = demo(&server).await;
     let one = format!("{MAPS}/one");
+    let mut empty = config_map("empty", json!({}));
+    empty["metadata"]["annotations"] = json!({});
+    let empty = client.post(MAPS, &empty).await.ok();
+    assert!(empty["metadata"].get("annotations").is_none());
     let first = client.post(MAPS, &config_map("one", json!({"key": "x"}))).await.ok();
     let unconditional = client.put(&one, &config_map("one", json!({"key": "y"}))).await.ok();
     assert_eq!(unconditional["data"]["key"], "y");
@@ -345,6 +349,26 @@ async fn a_running_pod_is_deleted_by_its_kubelet() {
     let gone = client.delete_with(&format!("{pods}/web"), &json!({"gracePeriodSeconds": 0})).await.ok();
     assert_eq!(gone["kind"], "Pod");
     assert_eq!(client.get(&format!("{pods}/web")).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_pod_needs_its_service_account() {
+    let server = ApiServer::start();
+    let client = demo(&server).await;
+    let pods = "/api/v1/namespaces/demo/pods";
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app"},
+        "spec": {"serviceAccountName": "web", "containers": [{"name": "app", "image": "app:1"}]}});
+    assert_eq!(
+        client.post(pods, &pod).await.failure(),
+        (
+            403,
+            "Forbidden",
+            "pods \"app\" is forbidden: error looking up service account demo/web: serviceaccount \"web\" not found"
+        )
+    );
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web"}});
+    client.post("/api/v1/namespaces/demo/serviceaccounts", &account).await.ok();
+    assert_eq!(client.post(pods, &pod).await.status, 201);
 }
 
 #[tokio::test]
