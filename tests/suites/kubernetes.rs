@@ -60,6 +60,8 @@ fn workloads_prove_themselves_with_service_account_tokens() {
 fn traffic_goes_on_while_the_api_server_is_away_and_nothing_is_lost() {
     let mesh = mesh();
     let (web, server) = (mesh.workload("web-0"), &mesh.cluster().server);
+    // A token that nobody has seen yet.
+    mesh.cluster().write_token(&mesh.token_file("web-0"), "web-0", "web");
     server.cut_watches(None, Cut::Reset);
     server.kill();
     for _ in 0..50 {

@@ -33,16 +33,6 @@ pub enum UnknownDestinations {
     RegistryOnly,
 }
 
-/// How it is known which Pods have a sidecar. One that uses the node's network never has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sidecars {
-    /// All, unless label or annotation `sidecar.istio.io/inject` is `false`. In a directory of YAML nobody injects: whoever
-    /// starts a workload starts its sidecar.
-    Assumed,
-    /// Those that the injector marked with the annotation `sidecar.istio.io/status`.
-    Injected,
-}
-
 impl Default for MeshSettings {
     /// Istio's defaults, for a mesh in explicit mode.
     fn default() -> Self {

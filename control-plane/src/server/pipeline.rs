@@ -6,8 +6,9 @@ use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::StartError;
 use super::options::{Options, Source};
+use super::{StartError, webhooks};
+use crate::inject::settings::InterceptionMode;
 use crate::metrics::Metrics;
 use crate::model::{Interception, MeshSettings, Sidecars};
 use crate::snapshot::{self, Snapshot};
@@ -32,7 +33,7 @@ pub(super) async fn start(
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<Pipeline, StartError> {
-    let settings = mesh_settings(options);
+    let settings = mesh_settings(options)?;
     let (events, received) = mpsc::channel(EVENTS_MAX);
     let (publish, snapshots) = watch::channel(Arc::default());
     let (tell, progress) = watch::channel("the source is not read yet".to_owned());
@@ -59,21 +60,24 @@ pub(super) async fn start(
     Ok(Pipeline { snapshots, progress, cluster })
 }
 
-/// What decoding and translation depend on besides the objects.
-pub(super) fn mesh_settings(options: &Options) -> MeshSettings {
-    // A cluster tells which Pods have a sidecar, and captures their connections; files list the Pods of an explicit mesh.
+/// What decoding and translation depend on besides the objects. In a cluster the injector gives Pods their sidecars, and its
+/// settings say how they capture; for a directory sidecars are started by hand.
+pub(super) fn mesh_settings(options: &Options) -> Result<MeshSettings, StartError> {
     let (sidecars, interception) = match options.source {
         Source::File(_) => (Sidecars::Assumed, Interception::None),
-        Source::Kubernetes => (Sidecars::Injected, Interception::Redirect),
+        Source::Kubernetes => match webhooks::injection_settings(options)?.interception_mode {
+            InterceptionMode::None => (Sidecars::Injected, Interception::None),
+            InterceptionMode::Redirect => (Sidecars::Injected, Interception::Redirect),
+        },
     };
-    MeshSettings {
+    Ok(MeshSettings {
+        sidecars,
+        interception,
         trust_domain: options.trust_domain.clone(),
         cluster_domain: options.cluster_domain.clone(),
         root_namespace: options.root_namespace.clone(),
         access_log: options.access_log,
-        interception,
-        sidecars,
         unknown_destinations: options.outbound_traffic_policy.into(),
         ..MeshSettings::default()
-    }
+    })
 }

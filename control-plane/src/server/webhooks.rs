@@ -26,7 +26,7 @@ pub(super) fn serve(
     let (serving, not_after) = ServingCertificate::issue(authority, addresses, OffsetDateTime::now_utc())?;
     let webhooks = Arc::new(Webhooks {
         injection: injection_settings(options)?,
-        mesh: pipeline::mesh_settings(options),
+        mesh: pipeline::mesh_settings(options)?,
         metrics: Arc::clone(&metrics.webhooks),
     });
     tasks.spawn(async move {
@@ -40,7 +40,7 @@ pub(super) fn serve(
 }
 
 /// The file's settings. `outrigger inject` may read the same file, so it may name the domains.
-fn injection_settings(options: &Options) -> Result<InjectionSettings, StartError> {
+pub(super) fn injection_settings(options: &Options) -> Result<InjectionSettings, StartError> {
     let Options { trust_domain, cluster_domain, .. } = options;
     let Some(path) = &options.injection_settings else {
         let (trust_domain, cluster_domain) = (trust_domain.clone(), cluster_domain.clone());

@@ -50,10 +50,10 @@ async fn the_same_objects_give_the_same_bytes() {
     // As it was written, and as the API server completed it.
     for text in [MESH.to_owned(), dump(&server)] {
         let from_directory = content(&*Reader::of_directory(&text).synced().await);
-        for (key, bytes) in &from_directory {
-            assert_eq!(from_cluster.get(key), Some(bytes), "{key:?}");
-        }
-        assert_eq!(from_cluster.keys().collect::<Vec<_>>(), from_directory.keys().collect::<Vec<_>>());
+        let all = from_cluster.keys().chain(from_directory.keys());
+        let different: Vec<_> =
+            all.filter(|key| from_cluster.get(*key) != from_directory.get(*key)).collect();
+        assert!(different.is_empty(), "{different:?}");
     }
 }
 

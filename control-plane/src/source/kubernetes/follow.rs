@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use kube::api::{ApiResource, DynamicObject};
-use kube::runtime::utils::Backoff as _;
-use kube::runtime::watcher::{self, DefaultBackoff};
+use kube::runtime::watcher;
 use kube::{Api, Client};
 
+use crate::source::kubernetes::backoff::Backoff;
 use crate::source::kubernetes::kinds::Kind;
 use crate::source::kubernetes::prune::prune;
 use crate::source::{Object, ObjectKey, Origin, without_nulls};
@@ -41,7 +41,7 @@ pub(super) struct Follow {
     events: BoxStream<'static, watcher::Result<watcher::Event<DynamicObject>>>,
     /// The list that is being read.
     listing: Vec<Object>,
-    backoff: DefaultBackoff,
+    backoff: Backoff,
     /// How long to wait before the next attempt.
     pause: Option<Duration>,
 }
@@ -57,7 +57,7 @@ impl Follow {
             kind,
             resource,
             listing: Vec::new(),
-            backoff: DefaultBackoff::default(),
+            backoff: Backoff::default(),
             pause: None,
         }
     }
@@ -88,7 +88,7 @@ impl Follow {
                     return News::Gone(self.key(&object));
                 }
                 Some(Err(error)) => {
-                    self.pause = self.backoff.next();
+                    self.pause = Some(self.backoff.next());
                     if is_expired(&error) {
                         self.events = watch(&self.api, self.kind);
                     }

@@ -10,6 +10,7 @@
 //! ended says what is gone, so nothing is lost while a watch was away; an API server that cannot be reached changes
 //! nothing. Objects are cut down to what the front ends read before anything keeps them.
 
+mod backoff;
 mod connect;
 mod crds;
 mod follow;
