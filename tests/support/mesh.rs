@@ -1,6 +1,7 @@
-//! A whole mesh on loopback addresses: a control plane on a directory of YAML, sidecars in explicit mode, and recording
-//! upstreams as their applications.
+//! A whole mesh on loopback addresses: a control plane on a directory of YAML or on an API server, sidecars in explicit
+//! mode, and recording upstreams as their applications.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -12,11 +13,15 @@ use tempfile::TempDir;
 use crate::addr::pod_ip;
 use crate::certs::read_certificates;
 use crate::client::{RawClient, get};
+use crate::cluster::Cluster;
 use crate::message::Response;
 use crate::prometheus::Scrape;
 use crate::proxy::{Proxy, binary};
 use crate::upstream::{Reply, Upstream};
 use crate::wait::{self, eventually};
+
+/// Name of the file with the way to the API server.
+const KUBECONFIG: &str = "kubeconfig";
 
 /// Port of every application and of its Service.
 pub const APP_PORT: u16 = 9080;
@@ -51,6 +56,11 @@ impl Workload {
         Workload::new(&self.pod, &self.app, &self.version)
     }
 
+    /// Whether the sidecar says that it is ready.
+    pub fn is_ready(&self) -> bool {
+        is_ready(self.ip)
+    }
+
     /// The sidecar's outbound listener, an HTTP proxy for the application.
     pub fn outbound(&self) -> SocketAddr {
         (self.ip, 15001).into()
@@ -64,6 +74,16 @@ impl Workload {
     /// Where the sidecar serves Prometheus.
     pub fn prometheus(&self) -> SocketAddr {
         (self.ip, 15090).into()
+    }
+
+    /// The sidecar's agent.
+    pub fn agent(&self) -> SocketAddr {
+        (self.ip, 15020).into()
+    }
+
+    /// The sidecar, to watch its end.
+    pub fn sidecar_mut(&mut self) -> &mut Proxy {
+        self.sidecar.as_mut().expect("a started sidecar")
     }
 
     /// The sidecar.
@@ -92,8 +112,11 @@ impl Workload {
 #[derive(Debug)]
 pub struct Mesh {
     folder: TempDir,
+    /// The API server; `None` when the objects are in a directory.
+    cluster: Option<Cluster>,
     control_plane: Child,
     addresses: Value,
+    sidecar_env: Vec<(String, String)>,
     /// The workloads in the order in which they were asked for.
     pub workloads: Vec<Workload>,
 }
@@ -103,32 +126,68 @@ impl Mesh {
     /// more YAML beside the Services and Pods.
     #[track_caller]
     pub fn start(pods: &[(&str, &str, &str)], objects: &str) -> Self {
+        Self::start_with_env(pods, objects, &[])
+    }
+
+    /// The same, with more environment for each sidecar.
+    #[track_caller]
+    pub fn start_with_env(pods: &[(&str, &str, &str)], objects: &str, env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("objects")).expect("folder of objects");
+        Self::start_in(folder, None, pods, objects, env)
+    }
+
+    /// The same with the objects in an API server, and with its tokens.
+    #[track_caller]
+    pub fn start_on_cluster(pods: &[(&str, &str, &str)], objects: &str) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let cluster = Cluster::start(&folder.path().join(KUBECONFIG));
+        fs::create_dir(folder.path().join("tokens")).expect("folder of tokens");
+        Self::start_in(folder, Some(cluster), pods, objects, &[])
+    }
+
+    #[track_caller]
+    fn start_in(
+        folder: TempDir,
+        cluster: Option<Cluster>,
+        pods: &[(&str, &str, &str)],
+        objects: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
         let workloads: Vec<Workload> =
             pods.iter().map(|(pod, app, version)| Workload::new(pod, app, version)).collect();
-        let write = |name: &str, text: &str| {
-            fs::write(folder.path().join("objects").join(name), text).expect("write objects");
-        };
-        write("workloads.yaml", &workload_objects(&workloads));
-        write("more.yaml", objects);
-        let control_plane = start_control_plane(folder.path());
+        let listed: Vec<&Workload> = workloads.iter().collect();
+        match &cluster {
+            Some(cluster) => {
+                cluster.put(&workload_objects(&listed));
+                cluster.put(objects);
+                for workload in &workloads {
+                    let file = folder.path().join("tokens").join(&workload.pod);
+                    cluster.write_token(&file, &workload.pod, &workload.app);
+                }
+            }
+            None => {
+                let write = |name: &str, text: &str| {
+                    fs::write(folder.path().join("objects").join(name), text).expect("write objects");
+                };
+                write("workloads.yaml", &workload_objects(&listed));
+                write("more.yaml", objects);
+            }
+        }
+        let control_plane = start_control_plane(folder.path(), cluster.is_some());
         let addresses = eventually("addresses.json", || {
             serde_json::from_slice(&fs::read(folder.path().join("data/addresses.json")).ok()?).ok()
         });
-        let mut mesh = Mesh { folder, control_plane, addresses, workloads };
+        let sidecar_env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut mesh = Mesh { folder, cluster, control_plane, addresses, sidecar_env, workloads };
         for number in 0..mesh.workloads.len() {
             let sidecar = mesh.start_sidecar(&mesh.workloads[number], &mesh.workloads[number].pod);
             mesh.workloads[number].sidecar = Some(sidecar);
         }
         for workload in &mut mesh.workloads {
-            let status = SocketAddr::from((workload.ip, 15021));
-            let sidecar = workload.sidecar.as_mut().expect("a started sidecar");
-            let ready = wait::within(wait::PATIENCE, || {
-                let response =
-                    RawClient::connect(status).and_then(|mut client| client.get("kubelet", "/healthz/ready"));
-                (!sidecar.is_running() || response.is_ok_and(|response| response.status == 200)).then_some(())
-            });
+            let (ip, sidecar) = (workload.ip, workload.sidecar.as_mut().expect("a started sidecar"));
+            let ready =
+                wait::within(wait::PATIENCE, || (!sidecar.is_running() || is_ready(ip)).then_some(()));
             assert!(
                 ready.is_some() && sidecar.is_running(),
                 "{} is not ready:\n{}",
@@ -145,6 +204,12 @@ impl Mesh {
         self.workloads.iter().find(|workload| workload.pod == pod).expect("a workload of this name")
     }
 
+    /// Takes a pod's endpoint away, as the API server does when the pod is deleted; the pod itself runs on.
+    pub fn remove_endpoint(&self, pod: &str) {
+        let others: Vec<&Workload> = self.workloads.iter().filter(|workload| workload.pod != pod).collect();
+        self.write("workloads.yaml", &workload_objects(&others));
+    }
+
     /// Replaces or adds a file of objects as an editor does: written beside, then renamed.
     pub fn write(&self, name: &str, text: &str) {
         let objects = self.folder.path().join("objects");
@@ -159,6 +224,15 @@ impl Mesh {
         get(self.address("admin"), "control-plane", path)
     }
 
+    /// The API server of a mesh that has one.
+    ///
+    /// # Panics
+    /// When its objects are in a directory.
+    #[track_caller]
+    pub fn cluster(&self) -> &Cluster {
+        self.cluster.as_ref().expect("a mesh on an API server")
+    }
+
     /// Kills the control plane.
     pub fn kill_control_plane(&mut self) {
         let _ = self.control_plane.kill();
@@ -168,7 +242,7 @@ impl Mesh {
     /// Starts the control plane again on the same data and other ports.
     pub fn restart_control_plane(&mut self) {
         self.kill_control_plane();
-        self.control_plane = start_control_plane(self.folder.path());
+        self.control_plane = start_control_plane(self.folder.path(), self.cluster.is_some());
     }
 
     /// Where its files are: `data`, `objects`, `state`.
@@ -176,9 +250,10 @@ impl Mesh {
         self.folder.path()
     }
 
-    /// The token that the control plane made for a pod.
+    /// The token of a pod: made by the control plane for a directory, by the API server otherwise.
     pub fn token_file(&self, pod: &str) -> PathBuf {
-        self.folder.path().join("data/tokens/default").join(pod)
+        let tokens = if self.cluster.is_some() { "tokens" } else { "data/tokens/default" };
+        self.folder.path().join(tokens).join(pod)
     }
 
     /// The mesh's root certificate.
@@ -216,6 +291,7 @@ impl Mesh {
             .env("TRUST_DOMAIN", "cluster.local")
             .env("ISTIO_META_WORKLOAD_NAME", &workload.pod)
             .env("ISTIO_METAJSON_LABELS", labels.to_string())
+            .envs(self.sidecar_env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).expect("log file"))
             .stderr(File::create(&stderr).expect("log file"))
@@ -238,11 +314,21 @@ impl Drop for Mesh {
     }
 }
 
-fn start_control_plane(folder: &Path) -> Child {
+fn is_ready(ip: Ipv4Addr) -> bool {
+    let response =
+        RawClient::connect((ip, 15021).into()).and_then(|mut client| client.get("kubelet", "/healthz/ready"));
+    response.is_ok_and(|response| response.status == 200)
+}
+
+fn start_control_plane(folder: &Path, on_cluster: bool) -> Child {
     let log = File::options().append(true).create(true).open(folder.join("control-plane.stderr"));
     Command::new(binary("outrigger-control-plane"))
         .arg("--source")
-        .arg(format!("file:{}", folder.join("objects").display()))
+        .arg(match on_cluster {
+            true => "kubernetes".to_owned(),
+            false => format!("file:{}", folder.join("objects").display()),
+        })
+        .env("KUBECONFIG", folder.join(KUBECONFIG))
         .arg("--data-dir")
         .arg(folder.join("data"))
         .args(["--xds-address", "127.0.0.1:0", "--xds-tls-address", "127.0.0.1:0"])
@@ -254,11 +340,11 @@ fn start_control_plane(folder: &Path) -> Child {
         .expect("start outrigger-control-plane")
 }
 
-/// A Pod for each workload, and a Service for each application and for each version of it.
-fn workload_objects(workloads: &[Workload]) -> String {
+/// A Pod and a service account for each workload, and a Service for each application and for each version of it.
+fn workload_objects(workloads: &[&Workload]) -> String {
     let mut services: Vec<(String, String)> = workloads
         .iter()
-        .flat_map(|Workload { app, version, .. }| {
+        .flat_map(|&Workload { app, version, .. }| {
             let of_version = (format!("{app}-{version}"), format!("app: {app}, version: {version}"));
             [(app.clone(), format!("app: {app}")), of_version]
         })
@@ -271,13 +357,19 @@ fn workload_objects(workloads: &[Workload]) -> String {
              selector: {{{selector}}}\n  ports:\n  - {{name: http, port: {APP_PORT}, targetPort: {APP_PORT}}}\n---\n"
         )
     });
-    let pods = workloads.iter().map(|Workload { pod, app, version, ip, .. }| {
+    let accounts = workloads.iter().map(|&Workload { app, .. }| {
+        format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {app}, namespace: default}}\n---\n")
+    });
+    let accounts: BTreeSet<String> = accounts.collect();
+    let pods = workloads.iter().map(|&Workload { pod, app, version, ip, .. }| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod}\n  namespace: default\n  \
-             labels: {{app: {app}, version: {version}}}\nspec:\n  serviceAccountName: {app}\n  containers:\n  \
+             labels: {{app: {app}, version: {version}}}\n  annotations: {{sidecar.istio.io/status: '{{}}', \
+             sidecar.istio.io/interceptionMode: NONE}}\nspec:\n  \
+             serviceAccountName: {app}\n  containers:\n  \
              - name: app\n    image: {app}\n    ports:\n    - containerPort: {APP_PORT}\nstatus:\n  phase: Running\n  \
              podIP: {ip}\n  podIPs:\n  - ip: {ip}\n  conditions:\n  - {{type: Ready, status: \"True\"}}\n---\n"
         )
     });
-    services.chain(pods).collect()
+    services.chain(accounts).chain(pods).collect()
 }

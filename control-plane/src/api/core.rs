@@ -1,4 +1,4 @@
-//! Kubernetes' own kinds: Service, Pod, EndpointSlice. Fields that the mesh does not read are Kubernetes' business.
+//! Kubernetes' own kinds: Service, Pod, Node, EndpointSlice. Fields that the mesh does not read are Kubernetes' business.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,8 +8,8 @@ use serde::de::IgnoredAny;
 
 use crate::api::{Lenient, Metadata, Refusal, name_of, names, read};
 use crate::model::{
-    EndpointSlice, Interception, MeshSettings, Name, Protocol, Service, ServicePort, Sidecars, SliceEndpoint,
-    SlicePort, TargetPort, Workload,
+    EndpointSlice, Interception, Locality, MeshSettings, Name, Node, Protocol, Service, ServicePort,
+    Sidecars, SliceEndpoint, SlicePort, TargetPort, Workload,
 };
 use crate::source::Object;
 
@@ -119,6 +119,8 @@ struct PodSpec {
     #[serde(default)]
     service_account_name: Option<String>,
     #[serde(default)]
+    node_name: Option<String>,
+    #[serde(default)]
     host_network: bool,
     #[serde(default)]
     containers: Vec<Container>,
@@ -183,7 +185,7 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
     let inject = metadata.labels.get(INJECT).or_else(|| metadata.annotations.get(INJECT));
     let injected = match settings.sidecars {
-        Sidecars::Everywhere => true,
+        Sidecars::Assumed => true,
         Sidecars::Injected => metadata.annotations.contains_key(STATUS),
     };
     let sidecar = injected && !spec.host_network && inject.is_none_or(|value| value != "false");
@@ -205,6 +207,7 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         controller,
         name,
         ips,
+        node: spec.node_name,
         service_account,
         named_ports,
         ready,
@@ -213,6 +216,25 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         labels: metadata.labels,
         origin: object.origin.clone(),
     })
+}
+
+/// Only its labels.
+#[derive(Debug, Deserialize)]
+struct NodeDocument {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+/// Decodes a Node.
+pub(super) fn node(object: &Object) -> Result<Node, Refusal> {
+    let NodeDocument { mut metadata } = read(object)?;
+    let mut label = |key: &str| metadata.labels.remove(key).unwrap_or_default();
+    let locality = Locality {
+        region: label("topology.kubernetes.io/region"),
+        zone: label("topology.kubernetes.io/zone"),
+        sub_zone: label("topology.istio.io/subzone"),
+    };
+    Ok(Node { name: object.key().name.clone(), locality })
 }
 
 /// Name of what a Pod belongs to. A ReplicaSet's name is its Deployment's and the Pod's template hash.
@@ -250,6 +272,10 @@ struct EndpointSpec {
     conditions: Conditions,
     #[serde(default)]
     target_ref: Option<TargetRef>,
+    #[serde(default)]
+    node_name: Option<String>,
+    #[serde(default)]
+    zone: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -299,6 +325,8 @@ pub(super) fn endpoint_slice(object: &Object) -> Result<Option<EndpointSlice>, R
             address,
             ready: endpoint.conditions.ready.unwrap_or(true),
             pod: endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| target.name),
+            node: endpoint.node_name,
+            zone: endpoint.zone,
         });
     }
     let ports = document.ports.into_iter().flatten().filter(|port| {

@@ -26,6 +26,8 @@ pub struct Workload {
     pub ips: Vec<IpAddr>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The Node that it runs on, once it is scheduled.
+    pub node: Option<String>,
     /// The service account it runs as.
     pub service_account: String,
     /// Container ports that have a name.

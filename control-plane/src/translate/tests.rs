@@ -4,6 +4,7 @@
 mod captured;
 mod detect;
 mod inbound;
+mod locality;
 mod outbound;
 mod routes;
 

@@ -4,7 +4,6 @@
 //! effect, and what has none does not pass. What would keep a user from cleaning up always passes: deletions, objects
 //! that are being deleted, and changes that leave the rule as it was.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -12,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Webhooks;
 use super::review::{Answer, Operation, Request};
 use crate::api::{self, Refusal};
-use crate::source::{Object, ObjectKey, Origin, Position};
+use crate::source::{Object, ObjectKey, Origin, without_nulls};
 
 /// Answers about one object.
 pub(super) fn answer(request: &Request, webhooks: &Webhooks) -> Answer {
@@ -79,27 +78,9 @@ fn object(request: &Request, document: &Map<String, Value>) -> Object {
         "" => version.clone(),
         group => format!("{group}/{version}"),
     };
-    let origin = Origin {
-        object: key,
-        file: "admission".into(),
-        start: Position { line: 1, column: 1 },
-        fields: BTreeMap::new(),
-    };
     Object {
         api_version,
-        origin: Arc::new(origin),
+        origin: Arc::new(Origin::in_cluster(key)),
         document: Arc::new(without_nulls(Value::Object(document.clone()))),
-    }
-}
-
-/// A field that is null is a field that is not there (Kubernetes).
-fn without_nulls(value: Value) -> Value {
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
-            fields.map(|(name, value)| (name, without_nulls(value))).collect()
-        }
-        Value::Array(elements) => elements.into_iter().map(without_nulls).collect(),
-        scalar => scalar,
     }
 }

@@ -71,6 +71,8 @@ scope! {
             "Times that a connection had to wait to be accepted because there was no file descriptor left.";
         Counter connection_panics_total as "outrigger.connection_panics_total"
             "Connections (of HTTP/2: streams) that ended because of a fault in the proxy.";
+        Counter application_scrape_failures_total as "outrigger.application_scrape_failures_total"
+            "Times that the application's metrics were missing in the merged page.";
         Counter access_log_write_failures_total as "outrigger.access_log_write_failures_total"
             "Access log buffers that could not be written.";
     }
