@@ -10,6 +10,8 @@ cd "$(dirname "$0")/.."
 
 ENVOY_VERSION=1.40.0
 CARGO_DENY_VERSION=0.20.2
+HELM_SDK_VERSION=0.2.2
+KUBERNETES_VALIDATE_VERSION=1.37.0
 tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
 mkdir -p "$tools/bin"
 export PATH="$tools/bin:$PATH"
@@ -64,6 +66,31 @@ if [ -z "$(envoy_binary)" ]; then
 fi
 if [ -n "$(envoy_binary)" ]; then ln -sfn "$(envoy_binary)" "$tools/bin/envoy"; fi
 
+# python_package PACKAGE VERSION: an environment of its own with one Python package
+python_package() {
+    local venv=$tools/$1-$2
+    [ ! -f "$venv/installed" ] || return 0
+    say "installing $1 $2"
+    python3 -m venv "$venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$venv"; } \
+        || { say "python3 cannot make a virtual environment"; return 0; }
+    "$venv/bin/pip" install -q --disable-pip-version-check "$1==$2" && touch "$venv/installed" \
+        || say "pip could not install $1"
+}
+
+# The real Helm SDK, for the chart, and Kubernetes' schemas, for every object that we make.
+python_package helm-python-sdk "$HELM_SDK_VERSION"
+helm_venv=$tools/helm-python-sdk-$HELM_SDK_VERSION
+if [ -f "$helm_venv/installed" ]; then
+    # A script, because a link would not find the environment's packages.
+    printf '#!/bin/sh\nexec "$(dirname "$0")/../%s/bin/python" "$@"\n' "${helm_venv##*/}" >"$tools/bin/helm-python"
+    chmod +x "$tools/bin/helm-python"
+fi
+python_package kubernetes-validate "$KUBERNETES_VALIDATE_VERSION"
+schemas_venv=$tools/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION
+if [ -f "$schemas_venv/installed" ]; then
+    ln -sfn "$schemas_venv/bin/kubernetes-validate" "$tools/bin/kubernetes-validate"
+fi
+
 if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
     say "installing cargo-deny $CARGO_DENY_VERSION (compiles for some minutes)"
     cargo install --quiet --locked --version "$CARGO_DENY_VERSION" --root "$tools" cargo-deny \
@@ -71,7 +98,7 @@ if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
 fi
 
 missing=()
-for program in envoy promtool prometheus wrk h2load strace valgrind; do
+for program in envoy promtool prometheus wrk h2load strace valgrind helm-python kubernetes-validate; do
     have "$program" || missing+=("$program")
 done
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)

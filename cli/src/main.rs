@@ -1,5 +1,6 @@
 //! `outrigger`: what a person types.
 
+mod check;
 mod demo;
 
 use std::process::ExitCode;
@@ -17,15 +18,23 @@ struct Cli {
 enum Command {
     /// Run a whole mesh on this machine and show what it does: no root, no cluster, no network
     Demo(demo::Options),
+    /// Ask a control plane whether it serves: readiness, certificate, injection webhook
+    Check(check::Options),
 }
 
 fn main() -> ExitCode {
-    let Command::Demo(options) = Cli::parse().command;
+    let command = Cli::parse().command;
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
     };
-    match runtime.block_on(demo::run(options)) {
+    let result = runtime.block_on(async {
+        match command {
+            Command::Demo(options) => demo::run(options).await,
+            Command::Check(options) => check::run(options).await,
+        }
+    });
+    match result {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => failed(&error),

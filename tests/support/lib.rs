@@ -14,6 +14,7 @@ pub mod bootstrap;
 pub mod certs;
 pub mod client;
 pub mod differential;
+pub mod helm;
 pub mod mesh;
 pub mod message;
 pub mod prometheus;
