@@ -1,0 +1,15 @@
+//! The server as its clients see it: raw exchanges, and the `kube` crate on top of it.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, unreachable_pub, reason = "a test that fails panics")]
+
+mod access;
+mod admission;
+mod client;
+mod custom;
+mod discovery;
+mod faults;
+mod kube_client;
+mod lists;
+mod watches;
+mod webhook;
+mod writes;
