@@ -12,9 +12,14 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What is logged when `RUST_LOG` does not say otherwise. The Kubernetes client would log failures that the source logs in
+/// its own words.
+const LOG: &str = "info,kube_client=error,kube_runtime=error";
+
 fn main() -> ExitCode {
     let options = Options::parse();
-    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).from_env_lossy();
+    let filter = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| LOG.to_owned());
+    let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).parse_lossy(filter);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     match serve(options) {
         Ok(()) => ExitCode::SUCCESS,

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub refused_proxies: IntCounterVec,
     /// Objects and files of the source that are refused now.
     pub rejected_objects: IntGauge,
+    /// Lists and watches of the API server that failed, by kind.
+    pub watch_failures: IntCounterVec,
     /// Objects in force that cannot have their whole effect.
     pub objects_with_problems: IntGauge,
     /// Workload certificates signed.
@@ -89,6 +91,11 @@ impl Metrics {
             rejected_objects: gauge(
                 "outrigger_rejected_objects",
                 "Objects and files of the source that are refused now.",
+            )?,
+            watch_failures: counters(
+                "outrigger_source_watch_failures_total",
+                "Lists and watches of the Kubernetes API server that failed and were tried again.",
+                "kind",
             )?,
             objects_with_problems: gauge(
                 "outrigger_objects_with_problems",

@@ -37,10 +37,15 @@ fn command(dir: &Path, source: &str, flags: &[&str]) -> Command {
     std::fs::write(dir.join("mesh/pod.yaml"), POD).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_outrigger-control-plane"));
     command
-        .arg(format!("--source=file:{}", dir.join(source).display()))
+        .arg(match source {
+            "kubernetes" => "--source=kubernetes".to_owned(),
+            directory => format!("--source=file:{}", dir.join(directory).display()),
+        })
         .arg(format!("--data-dir={}", dir.join("data").display()))
         .args(flags)
         .env_remove("RUST_LOG")
+        .env_remove("KUBECONFIG")
+        .env_remove("KUBERNETES_SERVICE_HOST")
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
     command
@@ -103,6 +108,7 @@ fn it_becomes_ready_and_ends_well_on_sigterm() {
     assert!(process.child.wait().unwrap().success());
     let mut log = String::new();
     process.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert!(log.contains("control plane started"), "{log}");
     assert!(!log.contains(&token), "a token leaked into the log");
 }
 
@@ -119,6 +125,12 @@ fn bad_flags_end_it_with_a_reason() {
 
     let refused = fails(dir.path(), "elsewhere", FREE_PORTS);
     assert!(refused.contains("--source") && refused.contains("elsewhere"), "{refused}");
+
+    let refused = fails(dir.path(), "kubernetes", FREE_PORTS);
+    assert!(refused.contains("--source kubernetes: not in a cluster, and no --kubeconfig"), "{refused}");
+
+    let refused = fails(dir.path(), "kubernetes", &[&["--kubeconfig=/nonexistent"], FREE_PORTS].concat());
+    assert!(refused.contains("--kubeconfig: ") && refused.contains("/nonexistent"), "{refused}");
 
     let missing = ["--ca-cert=/nonexistent.pem", "--ca-key=/nonexistent-key.pem"];
     let refused = fails(dir.path(), "mesh", &[&missing[..], FREE_PORTS].concat());

@@ -37,6 +37,8 @@ pub struct Admin {
     pub proxies: Arc<Proxies>,
     /// The published configuration, for what is wrong with the source's objects.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What the first configuration waits for.
+    pub progress: watch::Receiver<String>,
 }
 
 /// Serves the pages until the task is dropped.
@@ -77,10 +79,10 @@ impl Admin {
         match request.uri().path() {
             "/" => text(StatusCode::OK, "/ready\n/metrics\n/proxies\n/rejections\n/version\n"),
             "/ready" if self.lifecycle.is_serving() => text(StatusCode::OK, "ready\n"),
-            "/ready" => text(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "the source is not read yet, or the process is stopping\n",
-            ),
+            "/ready" if self.lifecycle.is_stopping() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping\n")
+            }
+            "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", *self.progress.borrow())),
             "/metrics" => match self.metrics.encode() {
                 Ok(encoded) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, encoded),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),

@@ -57,7 +57,7 @@ pub(super) fn rejections(snapshot: &Snapshot) -> Value {
 
 fn finding(finding: &Finding) -> Value {
     json!({
-        "file": *finding.file,
+        "file": finding.file.as_deref(),
         "line": finding.position.map(|position| position.line),
         "column": finding.position.map(|position| position.column),
         "object": finding.object.as_ref().map(|object| json!({

@@ -106,7 +106,9 @@ impl AggregatedDiscoveryService for DiscoveryService {
         let shared = Arc::clone(&self.shared);
         shared.lifecycle.serving().await?;
         let peer = Peer::of(request.extensions())?.clone();
-        let proof = shared.authenticator.authenticate(&peer, request.metadata()).map_err(|refusal| {
+        // The request itself cannot be held while the token is checked: its stream is not shareable.
+        let metadata = request.metadata().clone();
+        let proof = shared.authenticator.authenticate(&peer, &metadata).await.map_err(|refusal| {
             shared.metrics.refused_proxies.with_label_values(&[refusal.reason()]).inc();
             tracing::warn!(address = %peer.address, error = %refusal, "proxy refused");
             Status::from(refusal)

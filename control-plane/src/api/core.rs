@@ -1,4 +1,4 @@
-//! Kubernetes' own kinds: Service, Pod, EndpointSlice. Fields that the mesh does not read are Kubernetes' business.
+//! Kubernetes' own kinds: Service, Pod, Node, EndpointSlice. Fields that the mesh does not read are Kubernetes' business.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,12 +8,16 @@ use serde::de::IgnoredAny;
 
 use crate::api::{Lenient, Metadata, Refusal, name_of, names, read};
 use crate::model::{
-    EndpointSlice, Name, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort, Workload,
+    EndpointSlice, Locality, MeshSettings, Name, Node, Protocol, Service, ServicePort, Sidecars,
+    SliceEndpoint, SlicePort, TargetPort, Workload,
 };
 use crate::source::Object;
 
 /// Label or annotation that switches the sidecar of a Pod off.
 const INJECT: &str = "sidecar.istio.io/inject";
+
+/// Annotation that the injector leaves.
+const INJECTED: &str = "sidecar.istio.io/status";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -83,6 +87,8 @@ struct PodSpec {
     #[serde(default)]
     service_account_name: Option<String>,
     #[serde(default)]
+    node_name: Option<String>,
+    #[serde(default)]
     host_network: bool,
     #[serde(default)]
     containers: Vec<Container>,
@@ -126,7 +132,7 @@ struct Condition {
 
 /// Decodes a Pod. A Pod whose status tells no condition counts as ready (a file written by hand); one that has ended has
 /// no address any more.
-pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
+pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, Refusal> {
     let Lenient { metadata, spec, status }: Lenient<PodSpec, PodStatus> = read(object)?;
     let name = name_of(object);
     for (key, value) in &metadata.labels {
@@ -146,20 +152,43 @@ pub(super) fn pod(object: &Object) -> Result<Workload, Refusal> {
     let ready =
         ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
     let inject = metadata.labels.get(INJECT).or_else(|| metadata.annotations.get(INJECT));
-    let sidecar = !spec.host_network && inject.is_none_or(|value| value != "false");
+    let sidecar = match settings.sidecars {
+        Sidecars::Assumed => inject.is_none_or(|value| value != "false"),
+        Sidecars::Injected => metadata.annotations.contains_key(INJECTED),
+    };
     let named_ports = spec.containers.into_iter().flat_map(|container| container.ports);
     let named_ports = named_ports.filter_map(|port| Some((port.name?, port.container_port))).collect();
     Ok(Workload {
         controller,
         name,
         ips,
+        node: spec.node_name,
         service_account,
         named_ports,
         ready,
-        sidecar,
+        sidecar: sidecar && !spec.host_network,
         labels: metadata.labels,
         origin: object.origin.clone(),
     })
+}
+
+/// Only its labels.
+#[derive(Debug, Deserialize)]
+struct NodeDocument {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+/// Decodes a Node.
+pub(super) fn node(object: &Object) -> Result<Node, Refusal> {
+    let NodeDocument { mut metadata } = read(object)?;
+    let mut label = |key: &str| metadata.labels.remove(key).unwrap_or_default();
+    let locality = Locality {
+        region: label("topology.kubernetes.io/region"),
+        zone: label("topology.kubernetes.io/zone"),
+        sub_zone: label("topology.istio.io/subzone"),
+    };
+    Ok(Node { name: object.key().name.clone(), locality })
 }
 
 /// Name of what a Pod belongs to. A ReplicaSet's name is its Deployment's and the Pod's template hash.
@@ -197,6 +226,10 @@ struct EndpointSpec {
     conditions: Conditions,
     #[serde(default)]
     target_ref: Option<TargetRef>,
+    #[serde(default)]
+    node_name: Option<String>,
+    #[serde(default)]
+    zone: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -246,6 +279,8 @@ pub(super) fn endpoint_slice(object: &Object) -> Result<Option<EndpointSlice>, R
             address,
             ready: endpoint.conditions.ready.unwrap_or(true),
             pod: endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| target.name),
+            node: endpoint.node_name,
+            zone: endpoint.zone,
         });
     }
     let ports = document.ports.into_iter().flatten().filter(|port| {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::model::{
-    EndpointSlice, HttpRoute, MeshSettings, Name, PeerAuthn, Service, TrafficPolicy, Workload,
+    EndpointSlice, HttpRoute, MeshSettings, Name, Node, PeerAuthn, Service, TrafficPolicy, Workload,
 };
 use crate::source::Object;
 
@@ -27,6 +27,8 @@ pub enum Decoded {
     EndpointSlice(EndpointSlice),
     /// From a Pod.
     Workload(Workload),
+    /// From a Node.
+    Node(Node),
     /// From an HTTPRoute.
     HttpRoute(HttpRoute),
     /// From a DestinationRule.
@@ -74,7 +76,8 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
             Some(service) => Decoded::Service(service),
             None => return Ok(None),
         },
-        ("", "Pod") => Decoded::Workload(core::pod(object)?),
+        ("", "Pod") => Decoded::Workload(core::pod(object, settings)?),
+        ("", "Node") => Decoded::Node(core::node(object)?),
         ("discovery.k8s.io", "EndpointSlice") => {
             require(&["v1"])?;
             match core::endpoint_slice(object)? {

@@ -8,6 +8,7 @@
 
 mod identity;
 mod node;
+mod token_review;
 mod tokens;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use tonic::metadata::MetadataMap;
 
 pub use identity::{Identity, InvalidIdentity};
 pub use node::{InvalidNodeId, NodeId};
+pub use token_review::{ReviewFailure, TokenReviews};
 pub use tokens::{FileTokens, PodIdentity, TokenError};
 
 /// The other end of an accepted connection.
@@ -53,9 +55,27 @@ pub enum Refusal {
     /// The `authorization` metadata is not a bearer token.
     #[error("the authorization metadata is not of the form `Bearer TOKEN`")]
     MalformedToken,
-    /// A token that belongs to no pod of the source.
+    /// A token that belongs to no pod.
     #[error("the bearer token is not valid for any pod that the control plane knows")]
     InvalidToken,
+    /// A token whose time is over.
+    #[error("the bearer token has expired")]
+    ExpiredToken,
+    /// A token that was made for somebody else to check.
+    #[error("the bearer token is not for the audience {expected}")]
+    OtherAudience {
+        /// Our audience.
+        expected: String,
+    },
+    /// A good token, but of a user or of a service account without a Pod.
+    #[error("the bearer token is not a service account's that is bound to a Pod")]
+    NotAPod,
+    /// Too many wrong tokens came from one address.
+    #[error("too many wrong tokens from this address; try again in a minute")]
+    TooManyRefusals,
+    /// It cannot be found out now whether the token is good.
+    #[error("the bearer token cannot be checked now: {0}")]
+    Unavailable(ReviewFailure),
     /// A call that takes a token only, made with a certificate only.
     #[error("this call needs a bearer token; a certificate is not enough")]
     TokenRequired,
@@ -78,6 +98,11 @@ impl Refusal {
             Self::NoCredentials => "no_credentials",
             Self::MalformedToken => "malformed_token",
             Self::InvalidToken => "invalid_token",
+            Self::ExpiredToken => "expired_token",
+            Self::OtherAudience { .. } => "other_audience",
+            Self::NotAPod => "not_a_pod",
+            Self::TooManyRefusals => "too_many_refusals",
+            Self::Unavailable(_) => "unavailable",
             Self::TokenRequired => "token_required",
             Self::NodeMismatch { .. } => "node_mismatch",
         }
@@ -88,34 +113,49 @@ impl From<Refusal> for tonic::Status {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NodeMismatch { .. } => Self::permission_denied(refusal.to_string()),
+            Refusal::TooManyRefusals => Self::resource_exhausted(refusal.to_string()),
+            Refusal::Unavailable(_) => Self::unavailable(refusal.to_string()),
             _ => Self::unauthenticated(refusal.to_string()),
         }
     }
 }
 
+/// Who knows whether a bearer token is good.
+pub enum Tokens {
+    /// We do: we made them for the pods of a directory.
+    Files(FileTokens),
+    /// The API server does: they are its service accounts'.
+    Reviews(TokenReviews),
+}
+
 /// Checks credentials.
 pub struct Authenticator {
-    tokens: FileTokens,
+    tokens: Tokens,
 }
 
 impl Authenticator {
-    /// An authenticator over the file source's tokens.
-    pub fn new(tokens: FileTokens) -> Self {
+    /// An authenticator over the tokens of the source.
+    pub fn new(tokens: Tokens) -> Self {
         Self { tokens }
     }
 
-    /// The tokens, to be kept equal to the pods of the source.
-    pub fn tokens(&self) -> &FileTokens {
-        &self.tokens
+    /// Makes `pods` the whole set of pods that may have a token; returns why some get none. Nothing to do where the API
+    /// server issues them.
+    pub fn replace_pods(&self, pods: impl IntoIterator<Item = PodIdentity>) -> Vec<TokenError> {
+        match &self.tokens {
+            Tokens::Files(files) => files.replace(pods),
+            Tokens::Reviews(_) => Vec::new(),
+        }
     }
 
     /// What the caller proves with its certificate and the `authorization` metadata.
     ///
     /// A token that is present but wrong refuses the call, even beside a good certificate.
-    pub fn authenticate(&self, peer: &Peer, metadata: &MetadataMap) -> Result<Proof, Refusal> {
-        let token = match bearer(metadata)? {
-            Some(token) => Some(self.tokens.verify(token).ok_or(Refusal::InvalidToken)?),
-            None => None,
+    pub async fn authenticate(&self, peer: &Peer, metadata: &MetadataMap) -> Result<Proof, Refusal> {
+        let token = match (bearer(metadata)?, &self.tokens) {
+            (None, _) => None,
+            (Some(token), Tokens::Files(files)) => Some(files.verify(token).ok_or(Refusal::InvalidToken)?),
+            (Some(token), Tokens::Reviews(reviews)) => Some(reviews.verify(token, peer.address.ip()).await?),
         };
         if token.is_none() && peer.certificate.is_none() {
             return Err(Refusal::NoCredentials);
@@ -192,6 +232,8 @@ fn bearer(metadata: &MetadataMap) -> Result<Option<&str>, Refusal> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     struct Fixture {
@@ -210,7 +252,7 @@ mod tests {
         };
         assert!(tokens.replace([pod("web"), pod("reviews")]).is_empty());
         let web = std::fs::read_to_string(dir.path().join("tokens/shop/web-0")).unwrap();
-        Fixture { authenticator: Authenticator::new(tokens), web, _dir: dir }
+        Fixture { authenticator: Authenticator::new(Tokens::Files(tokens)), web, _dir: dir }
     }
 
     fn identity(service_account: &str) -> Identity {
@@ -233,14 +275,20 @@ mod tests {
         NodeId::parse(&format!("sidecar~127.1.0.1~{pod}.shop~shop.svc.cluster.local")).unwrap()
     }
 
+    impl Fixture {
+        fn authenticate(&self, certificate: Option<&str>, metadata: &MetadataMap) -> Result<Proof, Refusal> {
+            // Tokens of files are checked without waiting.
+            self.authenticator.authenticate(&peer(certificate), metadata).now_or_never().unwrap()
+        }
+    }
+
     #[test]
     fn credentials_table() {
         let f = fixture();
         let good = format!("Bearer {}", f.web);
         let lower = format!("bearer {}", f.web);
-        let refused = |certificate, authorization: &[&str]| {
-            f.authenticator.authenticate(&peer(certificate), &metadata(authorization)).err()
-        };
+        let refused =
+            |certificate, authorization: &[&str]| f.authenticate(certificate, &metadata(authorization)).err();
         assert_eq!(refused(None, &[&good]), None);
         assert_eq!(refused(None, &[&lower]), None);
         assert_eq!(refused(Some("web"), &[]), None);
@@ -257,9 +305,9 @@ mod tests {
     fn node_and_proof_must_agree() {
         let f = fixture();
         let token = metadata(&[&format!("Bearer {}", f.web)]);
-        let by_token = f.authenticator.authenticate(&peer(None), &token).unwrap();
-        let by_certificate = f.authenticator.authenticate(&peer(Some("web")), &MetadataMap::new()).unwrap();
-        let disagreeing = f.authenticator.authenticate(&peer(Some("reviews")), &token).unwrap();
+        let by_token = f.authenticate(None, &token).unwrap();
+        let by_certificate = f.authenticate(Some("web"), &MetadataMap::new()).unwrap();
+        let disagreeing = f.authenticate(Some("reviews"), &token).unwrap();
 
         let domain = "cluster.local";
         assert_eq!(by_token.check(&node("web-0"), domain), Ok(identity("web")));
@@ -285,10 +333,10 @@ mod tests {
     #[test]
     fn only_a_token_names_a_pod() {
         let f = fixture();
-        let by_certificate = f.authenticator.authenticate(&peer(Some("web")), &MetadataMap::new()).unwrap();
+        let by_certificate = f.authenticate(Some("web"), &MetadataMap::new()).unwrap();
         assert_eq!(by_certificate.pod(), Err(Refusal::TokenRequired));
         let token = metadata(&[&format!("Bearer {}", f.web)]);
-        let by_token = f.authenticator.authenticate(&peer(None), &token).unwrap();
+        let by_token = f.authenticate(None, &token).unwrap();
         assert_eq!(by_token.pod().unwrap().service_account, "web");
     }
 }

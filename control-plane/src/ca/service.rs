@@ -108,7 +108,7 @@ impl IstioCertificateService for CertificateService {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         self.lifecycle.serving().await?;
         let peer = Peer::of(request.extensions())?;
-        let authenticated = self.authenticator.authenticate(peer, request.metadata());
+        let authenticated = self.authenticator.authenticate(peer, request.metadata()).await;
         let pod = authenticated.and_then(|proof| proof.pod().cloned()).map_err(|refusal: Refusal| {
             self.refuse(&peer.address.to_string(), refusal.reason(), refusal.into())
         })?;

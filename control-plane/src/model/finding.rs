@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::source::{ObjectKey, Origin, Position, Unreadable};
 
-/// One thing that is wrong, pointing at the user's own file and field.
+/// One thing that is wrong, pointing at the user's own object and field, and at the file where there is one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Finding {
     /// The object, unless the file could not be read that far.
     pub object: Option<ObjectKey>,
-    /// Path of the file.
-    pub file: Arc<str>,
+    /// Path of the file, unless the object comes from an API server.
+    pub file: Option<Arc<str>>,
     /// Where in the file, when known.
     pub position: Option<Position>,
     /// Path of the field, for example `spec.rules[0].backendRefs[1].weight`. Empty when it is about the whole object.
@@ -26,8 +26,8 @@ impl Finding {
         let field = field.into();
         Self {
             object: Some(origin.object.clone()),
-            file: origin.file.clone(),
-            position: Some(origin.position_of(&field)),
+            file: origin.text.as_ref().map(|text| text.file.clone()),
+            position: origin.text.as_ref().map(|text| text.position_of(&field)),
             field,
             reason: reason.into(),
         }
@@ -38,7 +38,7 @@ impl From<Unreadable> for Finding {
     fn from(found: Unreadable) -> Self {
         Self {
             object: None,
-            file: found.file,
+            file: Some(found.file),
             position: found.position,
             field: String::new(),
             reason: found.reason,
@@ -49,17 +49,20 @@ impl From<Unreadable> for Finding {
 impl fmt::Display for Finding {
     /// `FILE:LINE:COLUMN: KIND NAMESPACE/NAME: FIELD: REASON`, without the parts that are not known.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let Some(Position { line, column }) = self.position {
-            write!(f, ":{line}:{column}")?;
+        if let Some(file) = &self.file {
+            f.write_str(file)?;
+            if let Some(Position { line, column }) = self.position {
+                write!(f, ":{line}:{column}")?;
+            }
+            f.write_str(": ")?;
         }
         if let Some(object) = &self.object {
-            write!(f, ": {object}")?;
+            write!(f, "{object}: ")?;
         }
         if !self.field.is_empty() {
-            write!(f, ": {}", self.field)?;
+            write!(f, "{}: ", self.field)?;
         }
-        write!(f, ": {}", self.reason)
+        f.write_str(&self.reason)
     }
 }
 
@@ -71,4 +74,21 @@ pub struct Findings {
     /// Objects that are in force but cannot have their whole effect, for example a route to a Service that does not
     /// exist.
     pub problems: Vec<Finding>,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::source::{test_objects, test_origin};
+
+    #[test]
+    fn a_finding_names_the_file_where_there_is_one() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec:\n  ports: []\n";
+        let written = &test_objects(text)[0].origin;
+        let finding = Finding::at(written, "spec.ports[0].port", "is wrong");
+        assert_eq!(finding.to_string(), "test.yaml:5:3: Service default/a: spec.ports[0].port: is wrong");
+        let finding = Finding::at(&test_origin("Service", "shop", "a"), "spec.ports[0].port", "is wrong");
+        assert_eq!(finding.to_string(), "Service shop/a: spec.ports[0].port: is wrong");
+    }
 }

@@ -5,6 +5,7 @@
 //! registry.
 
 mod finding;
+mod node;
 mod peer_authn;
 mod registry;
 mod resolve;
@@ -17,6 +18,7 @@ mod workload;
 use std::fmt;
 
 pub use finding::{Finding, Findings};
+pub use node::{Locality, Node};
 pub use peer_authn::{MutualTlsMode, PeerAuthn};
 pub use registry::{ChangeSet, Input, Registry};
 pub use resolve::{Endpoint, InboundPort};
@@ -25,7 +27,7 @@ pub use route::{
     RouteRule, StringMatch,
 };
 pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
-pub use settings::MeshSettings;
+pub use settings::{MeshSettings, Sidecars};
 pub use traffic_policy::{ConnectionPool, LoadBalancing, OutlierDetection, TrafficPolicy};
 pub use workload::Workload;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::api::{self, Decoded};
 use crate::model::{
-    EndpointSlice, Finding, HttpRoute, MeshSettings, Name, PeerAuthn, Protocol, Service, TrafficPolicy,
+    EndpointSlice, Finding, HttpRoute, MeshSettings, Name, Node, PeerAuthn, Protocol, Service, TrafficPolicy,
     Workload,
 };
 use crate::source::{Event, Object, ObjectKey};
@@ -121,6 +121,7 @@ pub struct Registry {
     services: BTreeMap<Name, Arc<Service>>,
     workloads: BTreeMap<Name, Arc<Workload>>,
     slices: Attached<EndpointSlice>,
+    nodes: BTreeMap<String, Node>,
     routes: Attached<HttpRoute>,
     policies: Attached<TrafficPolicy>,
     peer_authn: BTreeMap<Name, Arc<PeerAuthn>>,
@@ -191,8 +192,12 @@ impl Registry {
                 let name = policy.name.clone();
                 self.set_peer_authn(&name, Some(Arc::new(policy)), changes);
             }
-            // A kind that has no meaning for the mesh.
-            None => {}
+            Some(Decoded::Node(node)) => {
+                let name = node.name.clone();
+                self.set_node(&name, Some(node), changes);
+            }
+            // It has no meaning for the mesh (any more: a Service may become an ExternalName).
+            None => self.remove(object.key(), changes),
         }
     }
 
@@ -201,6 +206,7 @@ impl Registry {
         match (key.group.as_str(), key.kind.as_str()) {
             ("", "Service") => self.set_service(&name, None, changes),
             ("", "Pod") => self.set_workload(&name, None, changes),
+            ("", "Node") => self.set_node(&key.name, None, changes),
             ("discovery.k8s.io", "EndpointSlice") => self.set_slice(&name, None, changes),
             ("gateway.networking.k8s.io", "HTTPRoute") => self.set_route(&name, None, changes),
             ("networking.istio.io", "DestinationRule") => self.set_policy(&name, None, changes),
@@ -277,6 +283,35 @@ impl Registry {
         }
     }
 
+    /// A Node that moves takes the endpoints on it along.
+    fn set_node(&mut self, name: &str, new: Option<Node>, changes: &mut ChangeSet) {
+        let locality = new.as_ref().map(|node| node.locality.clone()).unwrap_or_default();
+        let old = match new {
+            Some(node) => self.nodes.insert(name.to_owned(), node),
+            None => self.nodes.remove(name),
+        };
+        if old.map(|node| node.locality).unwrap_or_default() == locality {
+            return;
+        }
+        let is_here = |workload: &Workload| workload.node.as_deref() == Some(name);
+        for slice in self.slices.objects.values() {
+            let has_endpoint_here = slice.endpoints.iter().any(|endpoint| match &endpoint.node {
+                Some(node) => node == name,
+                None => self.workload_of(slice, endpoint).is_some_and(|workload| is_here(workload)),
+            });
+            if has_endpoint_here {
+                changes.inputs.insert(Input::Endpoints(slice.service.clone()));
+            }
+        }
+        for workload in self.workloads.values().filter(|workload| is_here(workload)) {
+            for service in in_namespace(&self.services, &workload.name.namespace) {
+                if service.selects(&workload.labels) {
+                    changes.inputs.insert(Input::Endpoints(service.name.clone()));
+                }
+            }
+        }
+    }
+
     /// The workloads that a slice leads to get or lose inbound ports with it.
     fn slice_workloads(&self, slice: &EndpointSlice, changes: &mut ChangeSet) {
         for endpoint in &slice.endpoints {
@@ -330,6 +365,11 @@ impl Registry {
     /// All workloads of a namespace.
     pub fn workloads_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Workload>> {
         in_namespace(&self.workloads, namespace)
+    }
+
+    /// The Node of this name.
+    pub(super) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
     }
 
     /// The slices of a Service.

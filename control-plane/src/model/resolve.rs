@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    EndpointSlice, MutualTlsMode, Name, PeerAuthn, Registry, Service, ServicePort, SliceEndpoint, TargetPort,
-    Workload,
+    EndpointSlice, Locality, MutualTlsMode, Name, PeerAuthn, Registry, Service, ServicePort, SliceEndpoint,
+    TargetPort, Workload,
 };
 
 /// One address behind a port of a Service.
@@ -18,6 +18,8 @@ pub struct Endpoint {
     pub port: u16,
     /// Whether it takes traffic.
     pub ready: bool,
+    /// Where it is, as far as that is known.
+    pub locality: Locality,
     /// The Pod, when it is known.
     pub workload: Option<Arc<Workload>>,
 }
@@ -60,6 +62,7 @@ impl Registry {
                     ip: endpoint.address,
                     port: slice_port.number,
                     ready: endpoint.ready,
+                    locality: self.locality_of(endpoint, workload.as_deref()),
                     workload,
                 });
             }
@@ -70,11 +73,32 @@ impl Registry {
                     continue;
                 };
                 if service.selects(&workload.labels) {
-                    add(Endpoint { ip: *ip, port, ready: workload.ready, workload: Some(workload.clone()) });
+                    add(Endpoint {
+                        ip: *ip,
+                        port,
+                        ready: workload.ready,
+                        locality: self.locality(workload.node.as_deref()),
+                        workload: Some(workload.clone()),
+                    });
                 }
             }
         }
         endpoints.into_values().collect()
+    }
+
+    /// Where a slice's endpoint is: at the Node that the slice names, else at that of its Pod. The zone in the slice stands
+    /// for a Node that is not known or says none.
+    fn locality_of(&self, endpoint: &SliceEndpoint, workload: Option<&Workload>) -> Locality {
+        let node = endpoint.node.as_deref().or(workload.and_then(|workload| workload.node.as_deref()));
+        let mut locality = self.locality(node);
+        if let Some(zone) = endpoint.zone.as_ref().filter(|_| locality.zone.is_empty()) {
+            locality.zone.clone_from(zone);
+        }
+        locality
+    }
+
+    fn locality(&self, node: Option<&str>) -> Locality {
+        node.and_then(|node| self.node(node)).map(|node| node.locality.clone()).unwrap_or_default()
     }
 
     /// A Pod that a port should lead to and does not, because none of its containers has a port of the name that

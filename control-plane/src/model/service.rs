@@ -116,6 +116,10 @@ pub struct SliceEndpoint {
     pub ready: bool,
     /// Name of the Pod, in the slice's namespace, when the slice tells it.
     pub pod: Option<String>,
+    /// Name of the Node, when the slice tells it.
+    pub node: Option<String>,
+    /// Zone of the topology, when the slice tells it.
+    pub zone: Option<String>,
 }
 
 #[cfg(test)]

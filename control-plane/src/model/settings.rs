@@ -12,8 +12,20 @@ pub struct MeshSettings {
     pub root_namespace: String,
     /// Name of the cluster, for metrics.
     pub cluster_name: String,
+    /// How it is known which Pods have a sidecar.
+    pub sidecars: Sidecars,
     /// Whether proxies write Istio's access log line to standard output for each request and connection.
     pub access_log: bool,
+}
+
+/// How it is known which Pods have a sidecar. One that uses the node's network never has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sidecars {
+    /// All, unless label or annotation `sidecar.istio.io/inject` is `false`. In a directory of YAML nobody injects: whoever
+    /// starts a workload starts its sidecar.
+    Assumed,
+    /// Those that the injector marked with the annotation `sidecar.istio.io/status`.
+    Injected,
 }
 
 impl Default for MeshSettings {
@@ -24,6 +36,7 @@ impl Default for MeshSettings {
             cluster_domain: "cluster.local".into(),
             root_namespace: "istio-system".into(),
             cluster_name: "Kubernetes".into(),
+            sidecars: Sidecars::Assumed,
             access_log: false,
         }
     }

@@ -16,14 +16,15 @@ pub struct Workload {
     pub ips: Vec<IpAddr>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The Node that it runs on, once it is scheduled.
+    pub node: Option<String>,
     /// The service account it runs as.
     pub service_account: String,
     /// Container ports that have a name.
     pub named_ports: BTreeMap<String, u16>,
     /// Whether it is ready for traffic.
     pub ready: bool,
-    /// Whether it has a sidecar: unless `sidecar.istio.io/inject` (label or annotation) is `false`, or it uses the node's
-    /// network.
+    /// Whether it has a sidecar; see [`Sidecars`](crate::model::Sidecars).
     pub sidecar: bool,
     /// Name of the Deployment, StatefulSet or the like that it belongs to; its own when there is none.
     pub controller: String,

@@ -8,6 +8,7 @@ use super::options::Source;
 use crate::auth::TokenError;
 use crate::ca::root::RootError;
 use crate::ca::serving::ServingError;
+use crate::source::kubernetes::ConnectError;
 
 /// Why the control plane did not start, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,9 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no way to the API server.
+    #[error("--source kubernetes: {0}")]
+    Connect(#[from] ConnectError),
     /// `addresses.json` cannot be written.
     #[error("{ADDRESSES_FILE} in --data-dir: {0}")]
     Addresses(io::Error),

@@ -50,6 +50,11 @@ impl Lifecycle {
         *self.0.borrow() == Phase::Serving
     }
 
+    /// Whether the process is stopping.
+    pub fn is_stopping(&self) -> bool {
+        *self.0.borrow() == Phase::Stopping
+    }
+
     /// Waits until the source is read, so that every pod of it can authenticate; `Unavailable` when the process stops
     /// first.
     pub async fn serving(&self) -> Result<(), Status> {

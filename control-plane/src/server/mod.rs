@@ -31,12 +31,13 @@ pub use options::{Options, Source};
 use crate::admin::{self, Admin};
 use crate::ads;
 use crate::ads::proxies::Proxies;
-use crate::auth::{Authenticator, FileTokens, PodIdentity};
+use crate::auth::{Authenticator, FileTokens, PodIdentity, TokenReviews, Tokens};
 use crate::ca::CertificateAuthority;
 use crate::ca::root::{Root, private_data_dir};
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use lifecycle::Switch;
+use pipeline::Pipeline;
 
 /// How long streams may take to end after the stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,10 +74,10 @@ impl ControlPlane {
         if !options.xds_address.ip().is_loopback() {
             return Err(StartError::NotLoopback(options.xds_address));
         }
+        let metrics = Arc::new(Metrics::new()?);
         let mut tasks = JoinSet::new();
-        let snapshots = pipeline::start(&options, &mut tasks)
-            .map_err(|source| StartError::Source { location: options.source.clone(), source })?;
-        serve(options, snapshots, tasks).await
+        let pipeline = pipeline::start(&options, &metrics, &mut tasks).await?;
+        serve(options, pipeline, metrics, tasks).await
     }
 
     /// Starts on free ports with what a test publishes.
@@ -90,7 +91,9 @@ impl ControlPlane {
         let mut options = Options::parse_from(flags.into_iter().chain(["--data-dir=x"]));
         options.data_dir = data_dir.to_owned();
         options.xds_tls_address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        serve(options, snapshots, JoinSet::new()).await
+        let (_, progress) = watch::channel(String::new());
+        let pipeline = Pipeline { snapshots, progress, cluster: None };
+        serve(options, pipeline, Arc::new(Metrics::new()?), JoinSet::new()).await
     }
 
     /// The bound addresses.
@@ -132,12 +135,15 @@ impl Drop for ControlPlane {
 
 async fn serve(
     options: Options,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    Pipeline { snapshots, progress, cluster }: Pipeline,
+    metrics: Arc<Metrics>,
     mut tasks: JoinSet<&'static str>,
 ) -> Result<ControlPlane, StartError> {
-    let metrics = Arc::new(Metrics::new()?);
     let authority = Arc::new(open_authority(&options, &metrics)?);
-    let authenticator = Arc::new(Authenticator::new(FileTokens::open(&options.data_dir)?));
+    let authenticator = Arc::new(Authenticator::new(match cluster {
+        Some(client) => Tokens::Reviews(TokenReviews::new(client, &options.token_audience)),
+        None => Tokens::Files(FileTokens::open(&options.data_dir)?),
+    }));
     Addresses::forget(&options.data_dir).map_err(StartError::Addresses)?;
 
     let xds = bind("--xds-address", options.xds_address).await?;
@@ -169,6 +175,7 @@ async fn serve(
         metrics: Arc::clone(&metrics),
         proxies,
         snapshots: snapshots.clone(),
+        progress,
     });
     tasks.spawn(async move {
         admin::serve(admin, pages).await;
@@ -214,7 +221,7 @@ fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, metrics: 
         pod: pod.pod.clone(),
         service_account: service_account.to_owned(),
     });
-    for error in authenticator.tokens().replace(pods) {
+    for error in authenticator.replace_pods(pods) {
         tracing::error!(%error, "a pod has no token");
     }
     let count = |findings: &[_]| i64::try_from(findings.len()).unwrap_or(i64::MAX);

@@ -7,15 +7,28 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
 
 /// The control plane of the Outrigger service mesh: reads Kubernetes objects, configures the sidecars over xDS and
 /// signs their certificates.
 #[derive(Parser, Debug, Clone)]
 #[command(name = "outrigger-control-plane", version)]
 pub struct Options {
-    /// Where the objects come from: `file:DIR`, a directory of Kubernetes YAML that is watched
+    /// Where the objects come from: `kubernetes`, an API server, or `file:DIR`, a directory of Kubernetes YAML that is
+    /// watched
     #[arg(long, env = "OUTRIGGER_SOURCE", value_name = "SOURCE")]
     pub source: Source,
+
+    /// How to reach the API server of the source `kubernetes`; without it the service account of the Pod is used
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Audience of the service account tokens that sidecars present, with the source `kubernetes`
+    #[arg(
+        long, env = "OUTRIGGER_TOKEN_AUDIENCE", value_name = "AUDIENCE", default_value = "istio-ca",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub token_audience: String,
 
     /// Plaintext address of xDS and the certificate service; loopback only. Port 0 picks a free port
     #[arg(long, env = "OUTRIGGER_XDS_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15010")]
@@ -29,7 +42,7 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
     pub admin_address: SocketAddr,
 
-    /// Directory of the CA's root, the tokens and addresses.json; made with mode 0700
+    /// Directory of the CA's root, addresses.json and, for the source `file`, the tokens; made with mode 0700
     #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
 
@@ -70,12 +83,15 @@ pub struct Options {
 pub enum Source {
     /// A directory of Kubernetes YAML.
     File(PathBuf),
+    /// A Kubernetes API server.
+    Kubernetes,
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(directory) => write!(f, "file:{}", directory.display()),
+            Self::Kubernetes => f.write_str("kubernetes"),
         }
     }
 }
@@ -87,10 +103,8 @@ impl FromStr for Source {
         match text.split_once(':') {
             Some(("file", "")) => Err("`file:` needs a directory, for example file:./mesh".to_owned()),
             Some(("file", directory)) => Ok(Self::File(directory.into())),
-            _ if text == "kubernetes" => {
-                Err("the source `kubernetes` is not supported yet; use file:DIR".to_owned())
-            }
-            _ => Err(format!("`{text}` is not a source; use file:DIR")),
+            None if text == "kubernetes" => Ok(Self::Kubernetes),
+            _ => Err(format!("`{text}` is not a source; use kubernetes or file:DIR")),
         }
     }
 }
@@ -137,13 +151,16 @@ mod tests {
         assert_eq!(options.workload_cert_ttl, Duration::from_secs(24 * 3600));
         assert_eq!(options.xds_address.to_string(), "127.0.0.1:15010");
         assert!(options.xds_tls_address.is_none() && !options.access_log);
+        let options = parse(&["--source", "kubernetes"]).unwrap();
+        assert_eq!((options.source, options.token_audience.as_str()), (Source::Kubernetes, "istio-ca"));
     }
 
     #[test]
     fn wrong_values_are_explained() {
         for (arguments, expected) in [
-            (&["--source", "kubernetes"][..], "not supported yet"),
-            (&["--source", "consul"], "use file:DIR"),
+            (&["--source", "consul"][..], "use kubernetes or file:DIR"),
+            (&["--source", "kubernetes:x"], "use kubernetes or file:DIR"),
+            (&["--source", "kubernetes", "--token-audience", ""], "--token-audience"),
             (&["--source", "file:"], "needs a directory"),
             (&["--source", "file:x", "--workload-cert-ttl", "24"], "whole number"),
             (&["--source", "file:x", "--workload-cert-ttl", "0s"], "between 1s"),

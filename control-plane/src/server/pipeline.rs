@@ -1,25 +1,38 @@
 //! From the source to the published configuration: starts the watcher and the task that owns the model.
 
-use std::io;
 use std::sync::Arc;
 
+use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::StartError;
 use super::options::{Options, Source};
-use crate::model::MeshSettings;
+use crate::metrics::Metrics;
+use crate::model::{MeshSettings, Sidecars};
 use crate::snapshot::{self, Snapshot};
 use crate::source;
 
 /// Batches of events that may wait for the model; a source that is faster waits.
 const EVENTS_MAX: usize = 64;
 
+/// What comes out of the source.
+pub(super) struct Pipeline {
+    /// The published configuration.
+    pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// What the first configuration waits for.
+    pub(super) progress: watch::Receiver<String>,
+    /// The API server, where that is the source.
+    pub(super) cluster: Option<Client>,
+}
+
 /// Starts reading the source. Fails when it cannot be read at all.
-pub(super) fn start(
+pub(super) async fn start(
     options: &Options,
+    metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<&'static str>,
-) -> io::Result<watch::Receiver<Arc<Snapshot>>> {
-    let settings = MeshSettings {
+) -> Result<Pipeline, StartError> {
+    let mut settings = MeshSettings {
         trust_domain: options.trust_domain.clone(),
         cluster_domain: options.cluster_domain.clone(),
         root_namespace: options.root_namespace.clone(),
@@ -28,12 +41,27 @@ pub(super) fn start(
     };
     let (events, received) = mpsc::channel(EVENTS_MAX);
     let (publish, snapshots) = watch::channel(Arc::default());
-    match &options.source {
-        Source::File(directory) => source::file::watch(directory.clone(), events)?,
-    }
+    let (tell, progress) = watch::channel("the source is not read yet".to_owned());
+    let cluster = match &options.source {
+        Source::File(directory) => {
+            source::file::watch(directory.clone(), events)
+                .map_err(|source| StartError::Source { location: options.source.clone(), source })?;
+            None
+        }
+        Source::Kubernetes => {
+            settings.sidecars = Sidecars::Injected;
+            let client = source::kubernetes::connect(options.kubeconfig.as_deref()).await?;
+            let watch = source::kubernetes::run(client.clone(), events, tell, Arc::clone(metrics));
+            tasks.spawn(async move {
+                watch.await;
+                "the watch of the API server"
+            });
+            Some(client)
+        }
+    };
     tasks.spawn(async move {
         snapshot::run(settings, received, publish).await;
         "the source"
     });
-    Ok(snapshots)
+    Ok(Pipeline { snapshots, progress, cluster })
 }

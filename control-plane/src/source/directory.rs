@@ -124,20 +124,21 @@ impl Directory {
         let mut objects: BTreeMap<ObjectKey, Object> = BTreeMap::new();
         let mut duplicates = Vec::new();
         for object in self.files.values().flat_map(|file| &file.objects) {
-            if let Some(first) = objects.get(object.key()) {
+            let Some(first) = objects.get(object.key()) else {
+                objects.insert(object.key().clone(), object.clone());
+                continue;
+            };
+            if let (Some(text), Some(first)) = (&object.origin.text, &first.origin.text) {
+                let (key, line) = (object.key(), first.start.line);
                 duplicates.push(Unreadable {
-                    file: object.origin.file.clone(),
-                    position: Some(object.origin.start),
+                    file: text.file.clone(),
+                    position: Some(text.start),
                     reason: format!(
-                        "{} is already defined at {}:{}; this one is not used",
-                        object.key(),
-                        first.origin.file,
-                        first.origin.start.line
+                        "{key} is already defined at {}:{line}; this one is not used",
+                        first.file
                     ),
                 });
-                continue;
             }
-            objects.insert(object.key().clone(), object.clone());
         }
         (objects, duplicates)
     }

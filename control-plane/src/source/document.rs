@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use outrigger_xds_api::json::{self, Node, Value};
 
-use crate::source::{Object, ObjectKey, Origin, Position};
+use crate::source::{Object, ObjectKey, Origin, Position, Text, without_nulls};
 
 /// Why a file could not be parsed.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,12 +69,9 @@ fn object(file: &Arc<str>, document: &Node) -> Result<Object, ParseError> {
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group).to_owned();
     let mut fields = BTreeMap::new();
     positions(document, String::new(), &mut fields);
-    let origin = Origin {
-        object: ObjectKey { group, kind, namespace, name },
-        file: file.clone(),
-        start: Position { line: document.line, column: document.column },
-        fields,
-    };
+    let text =
+        Text { file: file.clone(), start: Position { line: document.line, column: document.column }, fields };
+    let origin = Origin { object: ObjectKey { group, kind, namespace, name }, text: Some(text) };
     Ok(Object {
         api_version,
         origin: Arc::new(origin),
@@ -103,19 +100,6 @@ fn positions(node: &Node, path: String, fields: &mut BTreeMap<String, Position>)
     }
 }
 
-/// A field that is null is a field that is not there (Kubernetes).
-fn without_nulls(value: serde_json::Value) -> serde_json::Value {
-    use serde_json::Value;
-    match value {
-        Value::Object(fields) => {
-            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
-            fields.map(|(name, value)| (name, without_nulls(value))).collect()
-        }
-        Value::Array(elements) => elements.into_iter().map(without_nulls).collect(),
-        scalar => scalar,
-    }
-}
-
 fn at(node: &Node, reason: &str) -> ParseError {
     ParseError {
         position: Some(Position { line: node.line, column: node.column }),
@@ -136,11 +120,12 @@ mod tests {
         let objects = parse(&"f.yaml".into(), text.as_bytes()).unwrap();
         assert_eq!(objects.len(), 2);
         assert_eq!(objects[0].key().to_string(), "Service default/a");
-        assert_eq!(objects[0].origin.start.line, 3);
+        let text = |index: usize| objects[index].origin.text.as_ref().unwrap();
+        assert_eq!(text(0).start.line, 3);
         assert_eq!(objects[1].key().to_string(), "HTTPRoute x/b");
         assert_eq!(objects[1].key().group, "gateway.networking.k8s.io");
-        assert_eq!(objects[1].origin.position_of("spec.rules[1].name"), Position { line: 15, column: 5 });
-        assert_eq!(objects[1].origin.position_of("spec.rules[1].matches[0].path").line, 15);
+        assert_eq!(text(1).position_of("spec.rules[1].name"), Position { line: 15, column: 5 });
+        assert_eq!(text(1).position_of("spec.rules[1].matches[0].path").line, 15);
     }
 
     #[test]
@@ -159,7 +144,7 @@ mod tests {
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}]}"#;
         let objects = parse(&"f.json".into(), text.as_bytes()).unwrap();
         assert_eq!(objects[0].key().to_string(), "Pod default/a");
-        assert_eq!(objects[0].origin.start.line, 2);
+        assert_eq!(objects[0].origin.text.as_ref().unwrap().start.line, 2);
     }
 
     #[test]

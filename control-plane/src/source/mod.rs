@@ -1,4 +1,4 @@
-//! Sources of Kubernetes objects, and what they say.
+//! Sources of Kubernetes objects, and what they say: [`file`] is a directory of YAML, [`kubernetes`] an API server.
 //!
 //! A source turns what it watches into batches of [`Event`]s. A batch is applied as a whole, so that one save of a file
 //! is one change. Objects are passed on undecoded: the front ends in [`crate::api`] decode them, the same way for every
@@ -7,6 +7,7 @@
 mod directory;
 mod document;
 pub mod file;
+pub mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,12 +88,26 @@ pub struct Position {
     pub column: u32,
 }
 
-/// Where an object was written. Every model node keeps its origin, so that whatever is said about it points at the
-/// user's own file and field.
+/// Where an object comes from. Every model node keeps its origin, so that whatever is said about it points at the
+/// user's own object and, where there is one, file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The object.
     pub object: ObjectKey,
+    /// The text that it was written in; `None` for an object of an API server, which has no lines.
+    pub text: Option<Text>,
+}
+
+impl Origin {
+    /// The origin of an object that an API server holds.
+    pub fn in_cluster(object: ObjectKey) -> Self {
+        Self { object, text: None }
+    }
+}
+
+/// One document of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
     /// Path of the file.
     pub file: Arc<str>,
     /// Where the document starts.
@@ -101,7 +116,7 @@ pub struct Origin {
     pub(crate) fields: BTreeMap<String, Position>,
 }
 
-impl Origin {
+impl Text {
     /// Where the field at `path` is written. For a field that is not there, the nearest enclosing one that is.
     pub fn position_of(&self, path: &str) -> Position {
         let mut path = path;
@@ -117,6 +132,19 @@ impl Origin {
     }
 }
 
+/// A field that is null is a field that is not there (Kubernetes).
+fn without_nulls(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.into_iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(name, value)| (name, without_nulls(value))).collect()
+        }
+        Value::Array(elements) => elements.into_iter().map(without_nulls).collect(),
+        scalar => scalar,
+    }
+}
+
 /// An origin for tests of other modules.
 #[cfg(test)]
 pub(crate) fn test_origin(kind: &str, namespace: &str, name: &str) -> Arc<Origin> {
@@ -127,9 +155,7 @@ pub(crate) fn test_origin(kind: &str, namespace: &str, name: &str) -> Arc<Origin
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         },
-        file: "test.yaml".into(),
-        start: Position { line: 1, column: 1 },
-        fields: BTreeMap::new(),
+        text: None,
     })
 }
 
@@ -149,19 +175,13 @@ mod tests {
     #[test]
     fn position_of_a_missing_field_is_its_parents() {
         let at = |line| Position { line, column: 1 };
-        let origin = Origin {
-            object: ObjectKey {
-                group: String::new(),
-                kind: "Service".into(),
-                namespace: "a".into(),
-                name: "b".into(),
-            },
+        let text = Text {
             file: "x.yaml".into(),
             start: at(1),
             fields: [("spec".to_owned(), at(5)), ("spec.ports[0]".to_owned(), at(7))].into(),
         };
-        assert_eq!(origin.position_of("spec.ports[0].name"), at(7));
-        assert_eq!(origin.position_of("spec.ports[1].name"), at(5));
-        assert_eq!(origin.position_of("status"), at(1));
+        assert_eq!(text.position_of("spec.ports[0].name"), at(7));
+        assert_eq!(text.position_of("spec.ports[1].name"), at(5));
+        assert_eq!(text.position_of("status"), at(1));
     }
 }

@@ -1,14 +1,16 @@
 //! Endpoints of Service ports.
 
+use std::collections::BTreeMap;
+
 use outrigger_xds_api::ResourceType;
-use outrigger_xds_api::wire::core::v3::HealthStatus;
+use outrigger_xds_api::wire::core::v3 as wire_core;
 use outrigger_xds_api::wire::endpoint::v3::lb_endpoint::HostIdentifier;
 use outrigger_xds_api::wire::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
 };
 use prost::Message;
 
-use crate::model::{Finding, Name, Workload};
+use crate::model::{Finding, Locality, Name, Workload};
 use crate::translate::wire::address;
 use crate::translate::{InputView, Output, metadata, names, reach};
 
@@ -26,34 +28,39 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
             );
             output.problems.push(Finding::at(&service.origin, "spec.ports", reason));
         }
-        let lb_endpoints: Vec<_> = reach
-            .addresses
-            .into_iter()
-            .map(|dial| LbEndpoint {
+        // By locality, and in each in the order of addresses.
+        let mut localities: BTreeMap<Locality, Vec<LbEndpoint>> = BTreeMap::new();
+        for dial in reach.addresses {
+            localities.entry(dial.locality).or_default().push(LbEndpoint {
                 host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
                     address: Some(address(dial.ip, dial.port)),
                     ..Endpoint::default()
                 })),
-                health_status: HealthStatus::Healthy as i32,
+                health_status: wire_core::HealthStatus::Healthy as i32,
                 metadata: dial.workload.map(|workload| {
                     metadata::one("istio", "workload", &description(&workload, &settings.cluster_name))
                 }),
                 ..LbEndpoint::default()
-            })
-            .collect();
-        let localities = match lb_endpoints.is_empty() {
-            true => Vec::new(),
-            false => vec![LocalityLbEndpoints { lb_endpoints, ..LocalityLbEndpoints::default() }],
-        };
+            });
+        }
+        let endpoints = localities.into_iter().map(|(locality, lb_endpoints)| LocalityLbEndpoints {
+            locality: (!locality.is_empty()).then(|| wire_locality(locality)),
+            lb_endpoints,
+            ..LocalityLbEndpoints::default()
+        });
         let cluster_name = names::outbound_cluster(name, port.number, &settings.cluster_domain);
         let wire = ClusterLoadAssignment {
             cluster_name: cluster_name.clone(),
-            endpoints: localities,
+            endpoints: endpoints.collect(),
             ..ClusterLoadAssignment::default()
         };
         output.add(ResourceType::ClusterLoadAssignment, &cluster_name, wire.encode_to_vec());
     }
     output
+}
+
+fn wire_locality(Locality { region, zone, sub_zone }: Locality) -> wire_core::Locality {
+    wire_core::Locality { region, zone, sub_zone }
 }
 
 /// Istio's description of a workload, which the proxies' metrics read:

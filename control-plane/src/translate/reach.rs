@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{Endpoint, Finding, MutualTlsMode, Service, ServicePort, Workload};
+use crate::model::{Endpoint, Finding, Locality, MutualTlsMode, Service, ServicePort, Workload};
 use crate::translate::InputView;
 use crate::translate::names::INBOUND_PORT;
 
@@ -24,6 +24,7 @@ pub(super) struct Reach {
 pub(super) struct Dial {
     pub(super) ip: std::net::IpAddr,
     pub(super) port: u16,
+    pub(super) locality: Locality,
     pub(super) workload: Option<Arc<Workload>>,
 }
 
@@ -60,6 +61,7 @@ pub(super) fn reach(view: &InputView<'_>, service: &Service, port: &ServicePort)
         .map(|(endpoint, taker)| Dial {
             ip: endpoint.ip,
             port: if taker == Taker::Application { endpoint.port } else { INBOUND_PORT },
+            locality: endpoint.locality,
             workload: endpoint.workload,
         })
         .collect();

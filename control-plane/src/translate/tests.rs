@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod inbound;
+mod locality;
 mod outbound;
 mod routes;
 

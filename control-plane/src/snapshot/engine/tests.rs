@@ -30,7 +30,7 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
     let pick =
         |random: &mut fastrand::Rng, options: &[&str]| options[random.usize(..options.len())].to_owned();
     let metadata = format!("metadata: {{name: {name}, namespace: {namespace}}}");
-    match random.u8(..7) {
+    match random.u8(..8) {
         0 => {
             let selector = pick(random, &["{app: p}", "{app: q}", "{version: v1}", "{}"]);
             let ports = pick(
@@ -42,9 +42,11 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                     "[{name: tcp, port: 80}]",
                 ],
             );
+            let of_type = pick(random, &["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"]);
             (
                 format!(
-                    "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{selector: {selector}, ports: {ports}}}"
+                    "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{type: {of_type}, selector: {selector}, ports: \
+                     {ports}}}"
                 ),
                 true,
             )
@@ -63,10 +65,11 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                 ],
             );
             let account = pick(random, &["one", "two"]);
+            let node = pick(random, &["", "nodeName: p, ", "nodeName: q, "]);
             (
                 format!(
                     "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, \
-                     version: {version}, sidecar.istio.io/inject: {inject}}}}}\nspec: {{serviceAccountName: {account}, \
+                     version: {version}, sidecar.istio.io/inject: {inject}}}}}\nspec: {{serviceAccountName: {account}, {node}\
                      containers: [{{ports: [{{name: web, containerPort: 8080}}]}}]}}\nstatus: {status}"
                 ),
                 true,
@@ -77,11 +80,12 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                 pick(random, &["", ", targetRef: {kind: Pod, name: p}", ", targetRef: {kind: Pod, name: q}"]);
             let ip = random.u8(1..5);
             let ready = random.bool();
+            let place = pick(random, &["", "", ", nodeName: p", ", zone: z3"]);
             (
                 format!(
                     "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {name}, namespace: \
                      {namespace}, labels: {{kubernetes.io/service-name: {app}}}}}\naddressType: IPv4\nendpoints: \
-                     [{{addresses: [127.1.0.{ip}], conditions: {{ready: {ready}}}{pod}}}]\nports: [{{name: http, port: \
+                     [{{addresses: [127.1.0.{ip}], conditions: {{ready: {ready}}}{place}{pod}}}]\nports: [{{name: http, port: \
                      8080}}, {{name: db, port: 6379}}]"
                 ),
                 true,
@@ -111,6 +115,11 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                 ),
                 valid,
             )
+        }
+        6 => {
+            let zone =
+                pick(random, &["", "topology.kubernetes.io/zone: z1", "topology.kubernetes.io/zone: z2"]);
+            (format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{zone}}}}}"), true)
         }
         _ => {
             let mode = pick(random, &["STRICT", "PERMISSIVE", "DISABLE", "UNSET", "WRONG"]);

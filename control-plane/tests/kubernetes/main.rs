@@ -1,0 +1,7 @@
+//! The source `kubernetes` and the identity of its workloads, against the API server of the tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod both_sources;
+mod identity;
+mod outages;
+mod world;
