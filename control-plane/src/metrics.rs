@@ -4,11 +4,15 @@
 //! the others begin with `outrigger_`. Handles are resolved where they are used often; a scrape runs on the main
 //! runtime.
 
+use std::sync::Arc;
+
 use outrigger_xds_api::ResourceType;
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+
+use crate::webhook::WebhookMetrics;
 
 /// Bounds in seconds of the push histograms: from a change on an idle machine to a congested mesh (Istio's list, with
 /// finer steps below 100 ms).
@@ -41,6 +45,8 @@ pub struct Metrics {
     pub certificates_refused: IntCounterVec,
     /// When the CA's chain expires, in Unix seconds.
     pub root_expiry: IntGauge,
+    /// Of the admission webhooks.
+    pub webhooks: Arc<WebhookMetrics>,
 }
 
 impl Metrics {
@@ -114,6 +120,7 @@ impl Metrics {
                 "outrigger_ca_expiry_timestamp_seconds",
                 "When the first certificate of the CA's own chain expires, in Unix seconds.",
             )?,
+            webhooks: Arc::new(WebhookMetrics::register(&registry)?),
             registry,
         };
         // A series that exists from the start lets an alert on its rate see the first event.

@@ -7,7 +7,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// A sentence saying what is expected.
-pub(super) fn parse_go(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_go(text: &str) -> Result<Duration, String> {
     let malformed = || format!("{text:?} is not a duration such as 10s, 1m30s or 500ms");
     let mut rest = text;
     let mut total = Duration::ZERO;

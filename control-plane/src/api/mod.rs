@@ -5,7 +5,7 @@
 //! dropped. A refused object leaves its last good version in force (see [`crate::model::Registry`]).
 
 mod core;
-mod duration;
+pub(crate) mod duration;
 mod gateway_api;
 mod istio;
 mod names;

@@ -19,6 +19,8 @@ pub struct Addresses {
     pub xds_tls: Option<SocketAddr>,
     /// HTTP: the admin pages.
     pub admin: SocketAddr,
+    /// HTTPS: the admission webhooks.
+    pub webhook: Option<SocketAddr>,
 }
 
 impl Addresses {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::addresses::ADDRESSES_FILE;
 use super::options::Source;
@@ -30,6 +31,14 @@ pub enum StartError {
     /// rustls refuses the configuration.
     #[error("--xds-tls-address: {0}")]
     Tls(#[from] rustls::Error),
+    /// The settings of injection cannot be used.
+    #[error("--injection-settings {}: {reason}", path.display())]
+    InjectionSettings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// An address cannot be bound.
     #[error("{flag} {address}: {source}")]
     Bind {

@@ -83,7 +83,7 @@ fn accept_tls(
 }
 
 /// The addresses that the serving certificate is good for: loopback, and the listener's own unless it is "any".
-fn serving_addresses(listener: SocketAddr) -> Vec<IpAddr> {
+pub(super) fn serving_addresses(listener: SocketAddr) -> Vec<IpAddr> {
     let mut addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
     let own = listener.ip();
     if !own.is_unspecified() && !addresses.contains(&own) {

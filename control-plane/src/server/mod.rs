@@ -11,6 +11,7 @@ mod lifecycle;
 mod listener;
 mod options;
 mod pipeline;
+mod webhooks;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -152,11 +153,16 @@ async fn serve(
         None => None,
     };
     let admin = bind("--admin-address", options.admin_address).await?;
+    let webhook = match options.webhook_address {
+        Some(address) => Some(bind("--webhook-address", address).await?),
+        None => None,
+    };
     let local = |listener: &TcpListener| listener.local_addr().map_err(StartError::Addresses);
     let addresses = Addresses {
         xds: local(&xds)?,
         xds_tls: xds_tls.as_ref().map(local).transpose()?,
         admin: local(&admin)?,
+        webhook: webhook.as_ref().map(local).transpose()?,
     };
 
     let (switch, lifecycle) = lifecycle::start();
@@ -169,6 +175,9 @@ async fn serve(
         proxies: Arc::clone(&proxies),
         metrics: Arc::clone(&metrics),
     };
+    if let Some(listener) = webhook {
+        webhooks::serve(listener, &options, Arc::clone(&authority), &metrics, &mut tasks)?;
+    }
     let grpc = grpc::serve(xds, xds_tls, authority, discovery, &mut tasks)?;
     let pages = Arc::new(Admin {
         lifecycle: lifecycle.clone(),
@@ -189,7 +198,8 @@ async fn serve(
 
     addresses.write(&options.data_dir).map_err(StartError::Addresses)?;
     tracing::info!(
-        xds = %addresses.xds, xds_tls = ?addresses.xds_tls, admin = %addresses.admin, "control plane started"
+        xds = %addresses.xds, xds_tls = ?addresses.xds_tls, admin = %addresses.admin,
+        webhook = ?addresses.webhook, "control plane started"
     );
     Ok(ControlPlane { addresses, lifecycle, switch, tasks, grpc })
 }

@@ -42,6 +42,14 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
     pub admin_address: SocketAddr,
 
+    /// HTTPS address of the admission webhooks /inject and /validate; without it there are none
+    #[arg(long, env = "OUTRIGGER_WEBHOOK_ADDRESS", value_name = "IP:PORT")]
+    pub webhook_address: Option<SocketAddr>,
+
+    /// Settings of injection (YAML); default: the defaults, with this trust domain and cluster domain
+    #[arg(long, env = "OUTRIGGER_INJECTION_SETTINGS", value_name = "FILE", requires = "webhook_address")]
+    pub injection_settings: Option<PathBuf>,
+
     /// Directory of the CA's root, addresses.json and, for the source `file`, the tokens; made with mode 0700
     #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,

@@ -32,13 +32,7 @@ pub(super) async fn start(
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<Pipeline, StartError> {
-    let mut settings = MeshSettings {
-        trust_domain: options.trust_domain.clone(),
-        cluster_domain: options.cluster_domain.clone(),
-        root_namespace: options.root_namespace.clone(),
-        access_log: options.access_log,
-        ..MeshSettings::default()
-    };
+    let mut settings = mesh_settings(options);
     let (events, received) = mpsc::channel(EVENTS_MAX);
     let (publish, snapshots) = watch::channel(Arc::default());
     let (tell, progress) = watch::channel("the source is not read yet".to_owned());
@@ -64,4 +58,15 @@ pub(super) async fn start(
         "the source"
     });
     Ok(Pipeline { snapshots, progress, cluster })
+}
+
+/// What decoding and translation depend on besides the objects.
+pub(super) fn mesh_settings(options: &Options) -> MeshSettings {
+    MeshSettings {
+        trust_domain: options.trust_domain.clone(),
+        cluster_domain: options.cluster_domain.clone(),
+        root_namespace: options.root_namespace.clone(),
+        access_log: options.access_log,
+        ..MeshSettings::default()
+    }
 }

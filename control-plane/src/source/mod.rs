@@ -133,7 +133,7 @@ impl Text {
 }
 
 /// A field that is null is a field that is not there (Kubernetes).
-fn without_nulls(value: serde_json::Value) -> serde_json::Value {
+pub(crate) fn without_nulls(value: serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
     match value {
         Value::Object(fields) => {

@@ -1,6 +1,6 @@
 //! What a TLS client offers and expects.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -20,7 +20,12 @@ pub struct Tls {
 impl Tls {
     /// Trusts `authority` and expects the server to be called `sni`.
     pub fn trusting(authority: &Authority, sni: &str) -> Self {
-        Tls { roots: authority.root.clone(), identity: None, alpn: Vec::new(), sni: sni.into() }
+        Self::trusting_file(&authority.root, sni)
+    }
+
+    /// Trusts the roots of a PEM file and expects the server to be called `sni`.
+    pub fn trusting_file(roots: &Path, sni: &str) -> Self {
+        Tls { roots: roots.to_owned(), identity: None, alpn: Vec::new(), sni: sni.into() }
     }
 
     /// Shows this certificate when asked.
