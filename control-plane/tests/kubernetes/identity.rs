@@ -14,7 +14,7 @@ use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_client:
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Code, Request, Status};
 
 use crate::world::{DEADLINE, put, server};
@@ -56,6 +56,7 @@ impl World {
             format!("--kubeconfig={}", kubeconfig.display()),
             format!("--data-dir={}", folder.path().join("data").display()),
             "--xds-address=127.0.0.1:0".to_owned(),
+            "--xds-tls-address=127.0.0.1:0".to_owned(),
             "--admin-address=127.0.0.1:0".to_owned(),
         ];
         let control_plane = ControlPlane::start(Options::parse_from(flags)).await.unwrap();
@@ -71,9 +72,15 @@ impl World {
         world
     }
 
+    /// A connection as sidecars in a cluster make it: TLS, with the mesh's root.
     async fn channel(&self) -> Channel {
-        let address = self.control_plane.addresses().xds;
-        Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+        let address = self.control_plane.addresses().xds_tls.unwrap();
+        let root = std::fs::read_to_string(self.folder.path().join("data/root-cert.pem")).unwrap();
+        let config = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(root))
+            .domain_name("outrigger-control-plane.outrigger-system.svc");
+        let endpoint = Channel::from_shared(format!("https://{address}")).unwrap();
+        endpoint.tls_config(config).unwrap().connect().await.unwrap()
     }
 
     /// Asks for a certificate in the name of `account`.

@@ -145,10 +145,10 @@ impl Status {
         let mut causes = Vec::new();
         for (owner, fields) in owners {
             match fields.as_slice() {
-                [one] => parts.push(format!("conflict with {owner}: {one}")),
-                several => parts.push(format!(
+                [one] if count == 1 => parts.push(format!("conflict with {owner}: {one}")),
+                fields => parts.push(format!(
                     "conflicts with {owner}:{}",
-                    several.iter().map(|field| format!("\n- {field}")).collect::<String>()
+                    fields.iter().map(|field| format!("\n- {field}")).collect::<String>()
                 )),
             }
             causes.extend(fields.iter().map(|field| Cause {

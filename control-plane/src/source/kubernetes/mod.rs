@@ -139,7 +139,7 @@ impl Kubernetes {
             info!(kind, "watching again");
         }
         watched.listed |= matches!(news, News::Listed(_));
-        if std::ptr::eq(watched.kind, &raw const kinds::CRD) {
+        if watched.kind.kind == kinds::CRD.kind {
             self.installed.take(&news);
             return self.follow_installed();
         }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::admission::{self, Operation};
+use crate::apply::{self, Ownership};
 use crate::cluster::Cluster;
 use crate::dispatch::Call;
 use crate::http::body;
@@ -18,7 +19,7 @@ pub(crate) async fn create(call: &Call) -> Result<Reply> {
     let validation = call.query.field_validation("CreateOptions")?;
     let mut object = body::object(&call.resource, &call.content_type, &call.body)?;
     let warnings = fields::check(&call.cluster, &call.resource, &mut object, validation)?;
-    let created = store_new(call, object, dry_run, warnings).await?;
+    let created = store_new(call, object, dry_run, warnings, Ownership::ByUpdate).await?;
     Ok(created)
 }
 
@@ -28,15 +29,22 @@ pub(crate) async fn store_new(
     mut object: Value,
     dry_run: bool,
     mut warnings: Vec<String>,
+    ownership: Ownership,
 ) -> Result<Reply> {
     let resource = &call.resource;
     place(resource, call.namespace(), &mut object)?;
     check_namespace(&call.cluster, resource, call.namespace())?;
     strategy::default(resource, &mut object);
     admit(resource, &mut object);
+    if ownership == Ownership::ByUpdate {
+        apply::record_update(call, &mut object, None);
+    }
     warnings.extend(admission::mutate(call, Operation::Create, Some(&mut object), None, dry_run).await?);
     strategy::default(resource, &mut object);
     admit(resource, &mut object);
+    if ownership == Ownership::ByUpdate {
+        apply::record_update(call, &mut object, None);
+    }
     strategy::before_create(&call.cluster, resource, &mut object)?;
     strategy::validate(&call.cluster, resource, &object, None)?;
     warnings.extend(admission::validate(call, Operation::Create, Some(&object), None, dry_run).await?);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::apply;
+use crate::apply::{self, Ownership};
 use crate::dispatch::Call;
 use crate::http::body::{self, PatchType};
 use crate::http::respond::Reply;
@@ -26,7 +26,7 @@ pub(crate) async fn patch(call: &Call) -> Result<Reply> {
     let current = current.ok_or_else(|| call.not_found())?;
     let mut preview = patched(&current)?;
     let warnings = fields::check(&call.cluster, &call.resource, &mut preview, validation)?;
-    update::change(call, dry_run, warnings, |current| {
+    update::change(call, dry_run, warnings, Ownership::ByUpdate, |current| {
         let mut made = patched(current)?;
         body::check_type(&call.resource, &mut made)?;
         fields::check(&call.cluster, &call.resource, &mut made, crate::http::query::FieldValidation::Ignore)?;

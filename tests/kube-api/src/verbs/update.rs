@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::admission::{self, Operation};
+use crate::apply::{self, Ownership};
 use crate::dispatch::Call;
 use crate::http::body;
 use crate::http::respond::Reply;
@@ -36,7 +37,7 @@ pub(crate) async fn put(call: &Call) -> Result<Reply> {
         let cause = Cause::invalid("metadata.resourceVersion", &0.into(), "must be specified for an update");
         return Err(Status::invalid(&resource.group, &resource.plural, name, &[cause]));
     }
-    change(call, dry_run, warnings, |_| Ok(sent.clone())).await
+    change(call, dry_run, warnings, Ownership::ByUpdate, |_| Ok(sent.clone())).await
 }
 
 /// Changes the stored object; `make` says what into. It runs again when another change came in between.
@@ -44,6 +45,7 @@ pub(crate) async fn change(
     call: &Call,
     dry_run: bool,
     warnings: Vec<String>,
+    ownership: Ownership,
     make: impl Fn(&Value) -> Result<Value>,
 ) -> Result<Reply> {
     loop {
@@ -51,7 +53,7 @@ pub(crate) async fn change(
         let current = call.cluster.get(&collection, call.namespace(), call.name());
         let current = current.ok_or_else(|| call.not_found())?;
         let made = make(&current)?;
-        if let Some(mut reply) = attempt(call, dry_run, current, made).await? {
+        if let Some(mut reply) = attempt(call, dry_run, ownership, current, made).await? {
             reply.warnings.splice(0..0, warnings);
             return Ok(reply);
         }
@@ -59,7 +61,13 @@ pub(crate) async fn change(
 }
 
 /// One attempt; `None`: the object has changed meanwhile, and the client does not insist on a version.
-async fn attempt(call: &Call, dry_run: bool, current: Arc<Value>, mut made: Value) -> Result<Option<Reply>> {
+async fn attempt(
+    call: &Call,
+    dry_run: bool,
+    ownership: Ownership,
+    current: Arc<Value>,
+    mut made: Value,
+) -> Result<Option<Reply>> {
     let resource = &call.resource;
     let subresource = call.target.subresource.as_deref();
     check_preconditions(call, &current, &made)?;
@@ -68,15 +76,21 @@ async fn attempt(call: &Call, dry_run: bool, current: Arc<Value>, mut made: Valu
     if subresource.is_none() {
         count_generation(call, &current, &mut made);
     }
+    if ownership == Ownership::ByUpdate {
+        apply::record_update(call, &mut made, Some(&current));
+    }
     let mut warnings =
         admission::mutate(call, Operation::Update, Some(&mut made), Some(&current), dry_run).await?;
     strategy::default(resource, &mut made);
+    if ownership == Ownership::ByUpdate {
+        apply::record_update(call, &mut made, Some(&current));
+    }
     strategy::validate(&call.cluster, resource, &made, Some(&current))?;
     warnings
         .extend(admission::validate(call, Operation::Update, Some(&made), Some(&current), dry_run).await?);
     let from = object::version(&current);
     object::set_version(&mut made, from);
-    if same(&made, &current) {
+    if made == *current {
         return Ok(Some(Reply { answer: call.object(200, (*current).clone()), warnings }));
     }
     if dry_run {
@@ -94,11 +108,6 @@ async fn attempt(call: &Call, dry_run: bool, current: Arc<Value>, mut made: Valu
         .cluster
         .replace(resource, from, made)
         .map(|stored| Reply { answer: call.object(200, (*stored).clone()), warnings }))
-}
-
-/// Equal but for the order of keys (which has no meaning) and the times of `managedFields`.
-fn same(made: &Value, current: &Value) -> bool {
-    made == current
 }
 
 fn check_preconditions(call: &Call, current: &Value, made: &Value) -> Result<()> {

@@ -42,6 +42,21 @@ async fn objects_are_written_and_read() {
 }
 
 #[tokio::test]
+async fn objects_are_applied() {
+    let server = ApiServer::start();
+    let maps: Api<ConfigMap> = Api::default_namespaced(connect(&server).await);
+    let map = config_map("ssa", json!({"a": "1"}));
+    maps.patch("ssa", &PatchParams::apply("mesh"), &Patch::Apply(&map)).await.unwrap();
+    let other = config_map("ssa", json!({"a": "2"}));
+    let error = maps.patch("ssa", &PatchParams::apply("other"), &Patch::Apply(&other)).await.unwrap_err();
+    let kube::Error::Api(status) = error else { panic!("{error}") };
+    assert_eq!(status.reason, "Conflict");
+    let forced =
+        maps.patch("ssa", &PatchParams::apply("other").force(), &Patch::Apply(&other)).await.unwrap();
+    assert_eq!(forced.data.unwrap()["a"], "2");
+}
+
+#[tokio::test]
 async fn discovery_finds_what_is_served() {
     let server = ApiServer::start();
     let client = connect(&server).await;
