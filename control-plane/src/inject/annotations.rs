@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::pod_settings::{Form, PodSettings};
+use super::pod_settings::PodSettings;
 use super::proxy_config;
 use super::settings::{InjectionSettings, InterceptionMode, LogLevel, Resources, seconds};
 use crate::api::Refusal;
@@ -46,16 +46,11 @@ pub(super) fn read(
         .collect();
     // The mesh's document first: an annotation of its own is more specific.
     if let Some((_, text)) = annotations.iter().find(|(name, _)| *name == PROXY_CONFIG) {
-        let native = annotations.iter().find(|(name, _)| *name == "sidecar.istio.io/nativeSidecar");
-        if let Some((name, text)) = native {
-            of_pod.form = form(boolean(text).map_err(|reason| at(name, reason))?, settings);
-        }
         proxy_config::apply(text, &mut of_pod, warnings)?;
     }
     let mut resources = Resources::default();
     for (name, text) in annotations {
-        apply(name, text, &mut of_pod, &mut resources, settings, warnings)
-            .map_err(|reason| at(name, reason))?;
+        apply(name, text, &mut of_pod, &mut resources, warnings).map_err(|reason| at(name, reason))?;
     }
     if resources != Resources::default() {
         resources.check().map_err(|error| at(resource_annotation(&error.field), error.reason))?;
@@ -63,6 +58,10 @@ pub(super) fn read(
     }
     if of_pod.interception_mode == InterceptionMode::None && of_pod.capture != settings.capture {
         warnings.push("annotations traffic.sidecar.istio.io/* have no effect without capture".to_owned());
+    }
+    if of_pod.is_native && !of_pod.holds && settings.hold_application_until_proxy_starts {
+        let field = "holdApplicationUntilProxyStarts: false";
+        warnings.push(format!("{PROXY_CONFIG}: {field} has no effect: a native sidecar always starts first"));
     }
     check_drain_time(pod, &of_pod)?;
     Ok(of_pod)
@@ -74,7 +73,6 @@ fn apply(
     text: &str,
     of_pod: &mut PodSettings,
     resources: &mut Resources,
-    settings: &InjectionSettings,
     warnings: &mut Vec<String>,
 ) -> Result<(), String> {
     let Some((group, key)) = name.split_once('/') else { return Ok(()) };
@@ -90,12 +88,7 @@ fn apply(
         ("sidecar.istio.io", "proxyMemoryLimit") => resources.limits.memory = Some(text.to_owned()),
         ("sidecar.istio.io", "logLevel") => of_pod.log_level = LogLevel::parse(text)?,
         ("sidecar.istio.io", "componentLogLevel") => of_pod.component_log_level = component_levels(text)?,
-        ("sidecar.istio.io", "nativeSidecar") => {
-            let native = boolean(text)?;
-            if native != (of_pod.form == Form::Native) {
-                of_pod.form = form(native, settings);
-            }
-        }
+        ("sidecar.istio.io", "nativeSidecar") => of_pod.is_native = boolean(text)?,
         ("sidecar.istio.io", "interceptionMode") => of_pod.interception_mode = InterceptionMode::parse(text)?,
         ("sidecar.istio.io", "rewriteAppHTTPProbers") => of_pod.rewrite_probes = boolean(text)?,
         ("prometheus.istio.io", "merge-metrics") => of_pod.merge_metrics = boolean(text)?,
@@ -107,6 +100,7 @@ fn apply(
             readiness.failure_threshold = number(text, 1)?;
         }
         ("status.sidecar.istio.io", "port") if text == STATUS_PORT => {}
+        ("sidecar.istio.io", "capNetBindService") if text == "false" => {}
         ("traffic.sidecar.istio.io", key) => {
             let list = match key {
                 "includeInboundPorts" => &mut capture.include_inbound_ports,
@@ -138,13 +132,6 @@ const UNSUPPORTED: &str = "is not supported, and a Pod that relies on it must no
 /// The path of an annotation.
 pub(super) fn at(name: &str, reason: impl Into<String>) -> Refusal {
     Refusal::new(format!("metadata.annotations[{name:?}]"), reason)
-}
-
-fn form(native: bool, settings: &InjectionSettings) -> Form {
-    match native {
-        true => Form::Native,
-        false => Form::Container { hold: settings.hold_application_until_proxy_starts },
-    }
 }
 
 fn resource_annotation(field: &str) -> &'static str {

@@ -67,7 +67,7 @@ pub(super) fn proxy(of_pod: &PodSettings, settings: &InjectionSettings, environm
         },
         "volumeMounts": volumes::proxy_mounts(),
     });
-    match of_pod.form {
+    match of_pod.form() {
         // The kubelet calls preStop of every container at once, but ends a native sidecar only after the application:
         // inbound traffic drains from the beginning.
         Form::Native => {

@@ -125,7 +125,7 @@ fn place(pod: &mut Map<String, Value>, of_pod: &PodSettings, proxy: Value, captu
     let mut spec = take_object(pod, "spec");
     let mut init = take_list(&mut spec, "initContainers");
     let mut containers = take_list(&mut spec, "containers");
-    match of_pod.form {
+    match of_pod.form() {
         Form::Native => {
             init.splice(0..0, capture.into_iter().chain([proxy]));
         }
@@ -159,7 +159,7 @@ fn refuse_conflicts(pod: &Map<String, Value>) -> Result<(), Refusal> {
 /// What works, but not as it may look.
 fn warn_of_surprises(pod: &Map<String, Value>, of_pod: &PodSettings, warnings: &mut Vec<String>) {
     let ends = fields::text(pod, "spec.restartPolicy").is_some_and(|policy| policy != "Always");
-    if ends && matches!(of_pod.form, Form::Container { .. }) {
+    if ends && matches!(of_pod.form(), Form::Container { .. }) {
         warnings.push(
             "without a native sidecar this Pod does not complete by itself: its last act must be a \
              POST to http://127.0.0.1:15020/quitquitquit"

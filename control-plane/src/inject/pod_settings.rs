@@ -22,7 +22,10 @@ pub(super) enum Form {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PodSettings {
     pub(super) image: String,
-    pub(super) form: Form,
+    /// Whether it is a native sidecar.
+    pub(super) is_native: bool,
+    /// Whether the application's containers wait for a sidecar that is not native.
+    pub(super) holds: bool,
     pub(super) interception_mode: InterceptionMode,
     pub(super) log_level: LogLevel,
     pub(super) component_log_level: Option<String>,
@@ -44,10 +47,8 @@ impl PodSettings {
     pub(super) fn new(settings: &InjectionSettings) -> Self {
         Self {
             image: settings.image.clone(),
-            form: match settings.native_sidecar {
-                true => Form::Native,
-                false => Form::Container { hold: settings.hold_application_until_proxy_starts },
-            },
+            is_native: settings.native_sidecar,
+            holds: settings.hold_application_until_proxy_starts,
             interception_mode: settings.interception_mode,
             log_level: settings.log_level,
             component_log_level: None,
@@ -60,5 +61,10 @@ impl PodSettings {
             capture: settings.capture.clone(),
             metadata: BTreeMap::new(),
         }
+    }
+
+    /// How the sidecar is part of the Pod.
+    pub(super) fn form(&self) -> Form {
+        if self.is_native { Form::Native } else { Form::Container { hold: self.holds } }
     }
 }

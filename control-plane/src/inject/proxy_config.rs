@@ -6,12 +6,16 @@ use outrigger_xds_api::json;
 use serde_json::Value;
 
 use super::annotations::{PROXY_CONFIG, at};
-use super::pod_settings::{Form, PodSettings};
+use super::pod_settings::PodSettings;
 use super::settings::InterceptionMode;
 use crate::api::{Refusal, duration};
 
 /// Most workers that the sidecar takes.
 const CONCURRENCY_MAX: u64 = 1024;
+
+/// What Istio's `concurrency: 0` gets.
+const NO_WORKER_PER_CORE: &str = "0, a worker for each core of the node, is not supported; leave it out for a worker for \
+                                  each core of the CPU limit";
 
 /// Fields of Istio's that say how an Envoy is run, observed or tuned. Without them a Pod runs as safely.
 const WITHOUT_EFFECT: [&str; 24] = [
@@ -42,13 +46,8 @@ const WITHOUT_EFFECT: [&str; 24] = [
 ];
 
 /// Fields of Istio's that say whom to trust or whom to ask.
-const REFUSED: [&str; 5] = [
-    "availabilityZone",
-    "caCertificatesPem",
-    "controlPlaneAuthPolicy",
-    "discoveryAddress",
-    "privateKeyProvider",
-];
+const REFUSED: [&str; 4] =
+    ["caCertificatesPem", "controlPlaneAuthPolicy", "discoveryAddress", "privateKeyProvider"];
 
 /// Applies the document to what holds for the Pod.
 ///
@@ -79,28 +78,15 @@ fn field(
     let wrong = |expected: &str| format!("must be {expected}, not {value}");
     match name {
         "holdApplicationUntilProxyStarts" => {
-            let wish = value.as_bool().ok_or_else(|| wrong("true or false"))?;
-            match &mut of_pod.form {
-                Form::Container { hold } => *hold = wish,
-                Form::Native if wish => {}
-                Form::Native => warnings.push(format!(
-                    "{PROXY_CONFIG}: {name}: false has no effect: a native sidecar always starts first"
-                )),
-            }
+            of_pod.holds = value.as_bool().ok_or_else(|| wrong("true or false"))?;
         }
-        "concurrency" => {
-            match value.as_u64() {
-                Some(count) if (1..=CONCURRENCY_MAX).contains(&count) => {
-                    of_pod.concurrency = u32::try_from(count).ok();
-                }
-                Some(0) => {
-                    return Err("0, a worker for each core of the node, is not supported; leave it out for a worker for \
-                            each core of the CPU limit"
-                    .to_owned());
-                }
-                _ => return Err(wrong(&format!("a whole number from 1 to {CONCURRENCY_MAX}"))),
+        "concurrency" => match value.as_u64() {
+            Some(count) if (1..=CONCURRENCY_MAX).contains(&count) => {
+                of_pod.concurrency = u32::try_from(count).ok();
             }
-        }
+            Some(0) => return Err(NO_WORKER_PER_CORE.to_owned()),
+            _ => return Err(wrong(&format!("a whole number from 1 to {CONCURRENCY_MAX}"))),
+        },
         "terminationDrainDuration" => {
             let text = value.as_str().ok_or_else(|| wrong("a duration such as 20s"))?;
             let drain = duration::parse_go(text)?;
@@ -119,12 +105,7 @@ fn field(
             let entries = value.as_object().ok_or_else(|| wrong("a map of texts"))?;
             for (key, value) in entries {
                 let text = value.as_str().ok_or_else(|| format!("{key}: must be a text, not {value}"))?;
-                if key.starts_with("ISTIO_META_") || key.starts_with("ISTIO_METAJSON_") {
-                    of_pod.metadata.insert(key.clone(), text.to_owned());
-                } else {
-                    warnings
-                        .push(format!("{PROXY_CONFIG}: {name}: {key} is not supported; it has no effect"));
-                }
+                metadata(key, text, of_pod, warnings).map_err(|reason| format!("{key}: {reason}"))?;
             }
         }
         "meshId" => {
@@ -139,5 +120,23 @@ fn field(
         }
         _ => return Err("is not a field of ProxyConfig".to_owned()),
     }
+    Ok(())
+}
+
+/// Metadata of the node: what the sidecar tells the control plane of itself.
+fn metadata(
+    name: &str,
+    text: &str,
+    of_pod: &mut PodSettings,
+    warnings: &mut Vec<String>,
+) -> Result<(), String> {
+    if name.starts_with("ISTIO_METAJSON_") {
+        serde_json::from_str::<serde::de::IgnoredAny>(text)
+            .map_err(|error| format!("must be JSON: {error}"))?;
+    } else if !name.starts_with("ISTIO_META_") {
+        warnings.push(format!("{PROXY_CONFIG}: proxyMetadata: {name} is not supported; it has no effect"));
+        return Ok(());
+    }
+    of_pod.metadata.insert(name.to_owned(), text.to_owned());
     Ok(())
 }

@@ -54,7 +54,7 @@ pub(super) fn mark(
 ) {
     let mut init: Vec<&str> = is_captured.then_some(CAPTURE_CONTAINER).into_iter().collect();
     let mut containers = Vec::new();
-    match of_pod.form {
+    match of_pod.form() {
         Form::Native => init.push(PROXY_CONTAINER),
         Form::Container { .. } => containers.push(PROXY_CONTAINER),
     }
@@ -71,7 +71,7 @@ pub(super) fn mark(
     let mut metadata = take_object(pod, "metadata");
     let mut annotations = take_object(&mut metadata, "annotations");
     annotations.insert(STATUS.to_owned(), status.to_string().into());
-    if let (Form::Container { hold: true }, Some(name)) = (of_pod.form, application) {
+    if let (Form::Container { hold: true }, Some(name)) = (of_pod.form(), application) {
         annotations.entry(DEFAULT_CONTAINER).or_insert(name.into());
     }
     metadata.insert("annotations".to_owned(), annotations.into());

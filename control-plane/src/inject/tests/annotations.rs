@@ -189,6 +189,7 @@ fn proxy_config_that_does_not_map() {
         ("interceptionMode: TPROXY", "not supported"),
         ("statusPort: 1", "15020"),
         ("proxyMetadata: {ISTIO_META_WORKLOAD_NAME: x}", "set by the injector"),
+        ("proxyMetadata: {ISTIO_METAJSON_A: '{'}", "must be JSON"),
         ("proxyMetadata: [a]", "map of texts"),
         ("proxyMetadata: {A: 1}", "must be a text"),
         ("caCertificatesPem: [x]", "must not start without it"),
