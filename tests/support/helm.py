@@ -1,6 +1,7 @@
-"""Has the real Helm SDK do what a suite asks: a JSON list of requests on standard input, a JSON list of answers on standard
-output, each {"ok": ...} or {"error": "..."}. Run by support/helm.rs."""
+"""Has the real Helm SDK do what a suite asks: each line of standard input is a request in JSON, each line of standard
+output the answer, {"ok": ...} or {"error": "..."}. Run by support/helm.rs."""
 
+import functools
 import json
 import sys
 
@@ -19,31 +20,35 @@ def render(request):
         return chart.render(request["values"], name=request["release"], namespace=request["namespace"])
 
 
+@functools.cache
+def config(kubeconfig, namespace):
+    # Releases are kept in this process. Helm would keep them in Secrets, which it sends as protobuf: the API server of
+    # the tests reads JSON and YAML.
+    return helm.Config(kubeconfig_path=kubeconfig, namespace=namespace, storage_driver="memory")
+
+
 def cluster(action):
-    def act(request):
-        with helm.Config(kubeconfig_path=request["kubeconfig"], namespace=request["namespace"]) as config:
-            return action(config, request)
-    return act
+    return lambda request: action(config(request["kubeconfig"], request["namespace"]), request)
 
 
-def install(config, request):
-    return config.install(request["chart"], request["release"], request["values"], create_namespace=True, timeout=60)
+def install(releases, request):
+    return releases.install(request["chart"], request["release"], request["values"], create_namespace=True, timeout=60)
 
 
-def upgrade(config, request):
-    return config.upgrade(request["chart"], request["release"], request["values"], timeout=60)
+def upgrade(releases, request):
+    return releases.upgrade(request["chart"], request["release"], request["values"], timeout=60)
 
 
-def rollback(config, request):
-    return config.rollback(request["release"], version=request["revision"], timeout=60)
+def rollback(releases, request):
+    return releases.rollback(request["release"], version=request["revision"], timeout=60)
 
 
-def history(config, request):
-    return config.history(request["release"])
+def history(releases, request):
+    return releases.history(request["release"])
 
 
-def uninstall(config, request):
-    return config.uninstall(request["release"], timeout=60)
+def uninstall(releases, request):
+    return releases.uninstall(request["release"], timeout=60)
 
 
 ACTIONS = {"lint": lint, "render": render}
@@ -57,4 +62,5 @@ def answer(request):
         return {"error": str(error)}
 
 
-json.dump([answer(request) for request in json.load(sys.stdin)], sys.stdout)
+for line in sys.stdin:
+    print(json.dumps(answer(json.loads(line))), flush=True)

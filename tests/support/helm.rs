@@ -1,9 +1,10 @@
 //! The real Helm, by its SDK: `helm.py` in the Python environment that `scripts/install-tools.sh` makes.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
 
 use outrigger_xds_api::json;
 use serde_json::{Value, json};
@@ -67,8 +68,9 @@ impl Helm {
         &self,
         releases: impl IntoIterator<Item = &'a Release>,
     ) -> Vec<Result<Rendered, String>> {
-        let requests = releases.into_iter().map(|release| request("render", release, json!({}))).collect();
-        self.ask(requests).into_iter().map(|answer| Ok(Rendered::read(answer?))).collect()
+        let requests: Vec<Value> =
+            releases.into_iter().map(|release| request("render", release, json!({}))).collect();
+        self.ask(&requests).into_iter().map(|answer| Ok(Rendered::read(answer?))).collect()
     }
 
     /// Renders one release.
@@ -81,35 +83,79 @@ impl Helm {
         rendered.pop().expect("an answer").unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// `action` of helm.py with `more` in the request.
-    ///
-    /// # Errors
-    /// What Helm says.
-    pub fn act(&self, action: &str, release: &Release, more: Value) -> Result<Value, String> {
-        self.ask(vec![request(action, release, more)]).pop().expect("an answer")
+    /// Starts a Helm that keeps its releases, for a cluster.
+    pub fn session(&self, kubeconfig: &Path) -> Session {
+        let mut child = self.start();
+        let output = BufReader::new(child.stdout.take().expect("its output"));
+        let input = child.stdin.take();
+        Session { child, input, output, kubeconfig: kubeconfig.to_owned() }
     }
 
-    fn ask(&self, requests: Vec<Value>) -> Vec<Result<Value, String>> {
-        let mut child = Command::new(&self.python)
+    fn act(&self, action: &str, release: &Release, more: Value) -> Result<Value, String> {
+        self.ask(&[request(action, release, more)]).pop().expect("an answer")
+    }
+
+    fn start(&self) -> Child {
+        Command::new(&self.python)
             .arg(repository().join("tests/support/helm.py"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("start helm.py");
+            .expect("start helm.py")
+    }
+
+    fn ask(&self, requests: &[Value]) -> Vec<Result<Value, String>> {
+        let mut child = self.start();
         let mut input = child.stdin.take().expect("its input");
-        input.write_all(Value::from(requests).to_string().as_bytes()).expect("write to helm.py");
-        drop(input);
+        let lines: String = requests.iter().map(|request| format!("{request}\n")).collect();
+        // At the side: a pipe that nobody reads yet holds only so many answers.
+        let writer = thread::spawn(move || input.write_all(lines.as_bytes()));
         let output = child.wait_with_output().expect("helm.py ends");
+        writer.join().expect("the writer").expect("write to helm.py");
         assert!(output.status.success(), "helm.py failed");
-        let answers: Vec<BTreeMap<String, Value>> =
-            serde_json::from_slice(&output.stdout).expect("helm.py answers with JSON");
+        let answers: Vec<_> = output.stdout.lines().map(|line| answer(&line.expect("text"))).collect();
+        assert_eq!(answers.len(), requests.len(), "an answer to each request");
         answers
-            .into_iter()
-            .map(|mut answer| match answer.remove("error") {
-                Some(error) => Err(error.as_str().unwrap_or_default().to_owned()),
-                None => Ok(answer.remove("ok").unwrap_or_default()),
-            })
-            .collect()
+    }
+}
+
+/// A Helm that works on a cluster; its releases end with it.
+#[derive(Debug)]
+pub struct Session {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    kubeconfig: PathBuf,
+}
+
+impl Session {
+    /// `install`, `upgrade`, `rollback` (to `revision` in `more`), `history` or `uninstall`.
+    ///
+    /// # Errors
+    /// What Helm says.
+    pub fn act(&mut self, action: &str, release: &Release, mut more: Value) -> Result<Value, String> {
+        more["kubeconfig"] = json!(self.kubeconfig);
+        let mut input = self.input.as_ref().expect("its input");
+        writeln!(input, "{}", request(action, release, more)).expect("write to helm.py");
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("read from helm.py");
+        answer(&line)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // The end of its input ends it.
+        self.input = None;
+        let _ = self.child.wait();
+    }
+}
+
+fn answer(line: &str) -> Result<Value, String> {
+    let mut answer: BTreeMap<String, Value> = serde_json::from_str(line).expect("helm.py answers with JSON");
+    match answer.remove("error") {
+        Some(error) => Err(error.as_str().unwrap_or_default().to_owned()),
+        None => Ok(answer.remove("ok").unwrap_or_default()),
     }
 }
 
