@@ -2,36 +2,57 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread;
 
 use outrigger_tests::addr::pod_ip;
 use outrigger_tests::certs::{Leaf, Pki};
+use outrigger_tests::client::get;
 use outrigger_tests::helm::{Helm, Release};
 use outrigger_tests::proxy::binary;
 use outrigger_tests::upstream::{Reply, Upstream};
+use outrigger_tests::wait::{eventually, until};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 /// What a webhook does with the review that it gets.
 type Webhook = fn(&Value) -> Value;
 
-/// A control plane's three listeners on one address.
-struct ControlPlane {
-    ready: Upstream,
+/// What is asked, all on one address.
+struct Listeners {
+    ready: SocketAddr,
     xds: SocketAddr,
     webhook: SocketAddr,
+}
+
+/// A fake.
+struct ControlPlane {
+    ready: Upstream,
+    listeners: Listeners,
 }
 
 impl ControlPlane {
     fn start(leaf: &Leaf, webhook: Webhook) -> Self {
         let ip = pod_ip();
-        ControlPlane {
-            ready: Upstream::start_at((ip, 0).into()),
+        let ready = Upstream::start_at((ip, 0).into());
+        let listeners = Listeners {
+            ready: ready.addr(),
             xds: serve_tls((ip, 0).into(), leaf, webhook),
             webhook: serve_tls((ip, 0).into(), leaf, webhook),
-        }
+        };
+        ControlPlane { ready, listeners }
+    }
+}
+
+/// The real one, which ends with the value.
+struct RealControlPlane(Child);
+
+impl Drop for RealControlPlane {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -91,42 +112,67 @@ fn forget(_: &Value) -> Value {
     json!({"response": {"uid": "another", "allowed": true}})
 }
 
-/// The Pod's command as the chart renders it, put to this control plane.
-fn check(helm: &Helm, control_plane: &ControlPlane, pki: &Pki, name: &str) -> (Output, String) {
-    let release = Release { namespace: "mesh".into(), ..Release::new(json!({"revision": "blue"})) };
-    let rendered = helm.render(&release);
+/// The command of the chart's Pod, put to these listeners; `name` is the one that their certificate must have.
+fn check(helm: &Helm, release: &Release, listeners: &Listeners, root: &Path, name: &str) -> (Output, String) {
+    let rendered = helm.render(release);
     let container = &rendered.the("Pod")["spec"]["containers"][0];
     let text = |key: &str| -> Vec<String> { serde_json::from_value(container[key].clone()).unwrap() };
     let command = text("command");
     let mut arguments = text("args");
+    let service = rendered.the("Service")["metadata"]["name"].as_str().unwrap();
+    // As Kubernetes names it.
+    let variable = format!("{}_SERVICE_HOST", service.to_uppercase().replace('-', "_"));
     let mut replace = |from: &str, to: String| {
         let argument = arguments.iter_mut().find(|argument| *argument == from);
         *argument.unwrap_or_else(|| panic!("no {from} in {container}")) = to;
     };
     // What the kubelet, the volume and the cluster's addresses do.
-    replace(
-        "--address=$(OUTRIGGER_CONTROL_PLANE_BLUE_SERVICE_HOST)",
-        format!("--address={}", control_plane.ready.addr().ip()),
-    );
-    replace(
-        "--name=outrigger-control-plane-blue.mesh.svc",
-        format!("--name={name}.default.svc.cluster.local"),
-    );
-    replace(
-        "--root-cert=/var/run/secrets/istio/root-cert.pem",
-        format!("--root-cert={}", pki.trusted.root.display()),
-    );
+    replace(&format!("--address=$({variable})"), format!("--address={}", listeners.ready.ip()));
+    replace(&format!("--name={service}.{}.svc", release.namespace), format!("--name={name}"));
+    replace("--root-cert=/var/run/secrets/istio/root-cert.pem", format!("--root-cert={}", root.display()));
     replace("--timeout=60", "--timeout=0".into());
     let output = Command::new(binary(&command[0]))
         .args(&command[1..])
         .args(arguments)
-        .arg(format!("--admin-port={}", control_plane.ready.addr().port()))
-        .arg(format!("--xds-port={}", control_plane.xds.port()))
-        .arg(format!("--webhook-port={}", control_plane.webhook.port()))
+        .arg(format!("--admin-port={}", listeners.ready.port()))
+        .arg(format!("--xds-port={}", listeners.xds.port()))
+        .arg(format!("--webhook-port={}", listeners.webhook.port()))
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     (output, text)
+}
+
+/// Of the certificates that the fakes get.
+const NAME: &str = "cp.default.svc.cluster.local";
+
+#[test]
+fn the_real_control_plane_passes() {
+    let Some(helm) = Helm::find() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (objects, data) = (folder.path().join("objects"), folder.path().join("data"));
+    std::fs::create_dir(&objects).unwrap();
+    let ip = pod_ip();
+    let child = Command::new(binary("outrigger-control-plane"))
+        .arg(format!("--source=file:{}", objects.display()))
+        .arg(format!("--data-dir={}", data.display()))
+        .arg("--xds-address=127.0.0.1:0")
+        .args(["xds-tls", "admin", "webhook"].map(|listener| format!("--{listener}-address={ip}:0")))
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _running = RealControlPlane(child);
+    let addresses: Value = eventually("addresses.json", || {
+        serde_json::from_slice(&std::fs::read(data.join("addresses.json")).ok()?).ok()
+    });
+    let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
+    let listeners =
+        Listeners { ready: address("admin"), xds: address("xds_tls"), webhook: address("webhook") };
+    until("ready", || get(listeners.ready, "control-plane", "/ready").status == 200);
+    let release = Release::new(json!({}));
+    let name = "outrigger-control-plane.outrigger-system.svc";
+    let (output, text) = check(&helm, &release, &listeners, &data.join("root-cert.pem"), name);
+    assert!(output.status.success(), "{text}");
 }
 
 #[test]
@@ -134,7 +180,8 @@ fn a_control_plane_that_is_well_passes() {
     let Some(helm) = Helm::find() else { return };
     let pki = Pki::new();
     let control_plane = ControlPlane::start(&pki.trusted.leaf("cp"), allow);
-    let (output, text) = check(&helm, &control_plane, &pki, "cp");
+    let release = Release { namespace: "mesh".into(), ..Release::new(json!({"revision": "blue"})) };
+    let (output, text) = check(&helm, &release, &control_plane.listeners, &pki.trusted.root, NAME);
     assert!(output.status.success(), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("ok")).count(), 3, "{text}");
     assert_eq!(control_plane.ready.take_requests()[0].target, "/ready");
@@ -160,7 +207,8 @@ fn one_that_is_not_fails_and_says_why() {
     for (leaf, webhook, prepare, expected) in cases {
         let control_plane = ControlPlane::start(&leaf, webhook);
         prepare(&control_plane);
-        let (output, text) = check(&helm, &control_plane, &pki, "cp");
+        let release = Release::new(json!({}));
+        let (output, text) = check(&helm, &release, &control_plane.listeners, &pki.trusted.root, NAME);
         assert_eq!(output.status.code(), Some(1), "{text}");
         for part in expected {
             assert!(text.contains(part), "no `{part}` in {text}");
