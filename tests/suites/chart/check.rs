@@ -3,29 +3,22 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread;
 
 use outrigger_tests::addr::pod_ip;
 use outrigger_tests::certs::{Leaf, Pki};
-use outrigger_tests::client::get;
 use outrigger_tests::helm::{Helm, Release};
 use outrigger_tests::proxy::binary;
 use outrigger_tests::upstream::{Reply, Upstream};
-use outrigger_tests::wait::{eventually, until};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
+use crate::running::{Listeners, Running};
+
 /// What a webhook does with the review that it gets.
 type Webhook = fn(&Value) -> Value;
-
-/// What is asked, all on one address.
-struct Listeners {
-    ready: SocketAddr,
-    xds: SocketAddr,
-    webhook: SocketAddr,
-}
 
 /// A fake.
 struct ControlPlane {
@@ -43,16 +36,6 @@ impl ControlPlane {
             webhook: serve_tls((ip, 0).into(), leaf, webhook),
         };
         ControlPlane { ready, listeners }
-    }
-}
-
-/// The real one, which ends with the value.
-struct RealControlPlane(Child);
-
-impl Drop for RealControlPlane {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -149,29 +132,12 @@ const NAME: &str = "cp.default.svc.cluster.local";
 #[test]
 fn the_real_control_plane_passes() {
     let Some(helm) = Helm::find() else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let (objects, data) = (folder.path().join("objects"), folder.path().join("data"));
-    std::fs::create_dir(&objects).unwrap();
-    let ip = pod_ip();
-    let child = Command::new(binary("outrigger-control-plane"))
-        .arg(format!("--source=file:{}", objects.display()))
-        .arg(format!("--data-dir={}", data.display()))
-        .arg("--xds-address=127.0.0.1:0")
-        .args(["xds-tls", "admin", "webhook"].map(|listener| format!("--{listener}-address={ip}:0")))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _running = RealControlPlane(child);
-    let addresses: Value = eventually("addresses.json", || {
-        serde_json::from_slice(&std::fs::read(data.join("addresses.json")).ok()?).ok()
-    });
-    let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
-    let listeners =
-        Listeners { ready: address("admin"), xds: address("xds_tls"), webhook: address("webhook") };
-    until("ready", || get(listeners.ready, "control-plane", "/ready").status == 200);
+    let objects = tempfile::tempdir().unwrap();
+    let control_plane = Running::start(&[format!("--source=file:{}", objects.path().display())]);
+    control_plane.until_ready();
     let release = Release::new(json!({}));
     let name = "outrigger-control-plane.outrigger-system.svc";
-    let (output, text) = check(&helm, &release, &listeners, &data.join("root-cert.pem"), name);
+    let (output, text) = check(&helm, &release, &control_plane.listeners, &control_plane.root(), name);
     assert!(output.status.success(), "{text}");
 }
 

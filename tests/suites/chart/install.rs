@@ -1,9 +1,12 @@
 //! The chart's life in a cluster: installed, upgraded, rolled back and removed by the real Helm, on the API server of the
 //! tests.
 
-use outrigger_kube_api::{ApiServer, Collection};
+use outrigger_kube_api::{ApiServer, Collection, TokenSpec};
 use outrigger_tests::helm::{Helm, Release, Session};
+use outrigger_tests::wait::until;
 use serde_json::{Value, json};
+
+use crate::running::Running;
 
 /// An API server, and Helm with its kubeconfig.
 struct Cluster {
@@ -159,4 +162,58 @@ fn wrong_values_store_nothing() {
     for object in cluster.objects(&Release::new(json!({}))) {
         assert!(cluster.stored(&object).is_none(), "{object}");
     }
+}
+
+/// A rule kind as a CustomResourceDefinition.
+fn definition(kind: &str, plural: &str, group: &str, version: &str) -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": format!("{plural}.{group}"),
+            "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
+        "spec": {
+            "group": group, "scope": "Namespaced",
+            "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase(), "listKind": format!("{kind}List")},
+            "versions": [{"name": version, "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    })
+}
+
+/// The rights are enough to read all that the mesh is made of, and those of another account are not.
+#[test]
+fn the_control_plane_serves_with_the_rights_of_the_chart() {
+    let Some(mut cluster) = Cluster::start() else { return };
+    for definition in [
+        definition("HTTPRoute", "httproutes", "gateway.networking.k8s.io", "v1"),
+        definition("DestinationRule", "destinationrules", "networking.istio.io", "v1"),
+        definition("PeerAuthentication", "peerauthentications", "security.istio.io", "v1"),
+    ] {
+        cluster.server.put(definition).unwrap();
+    }
+    let release = Release::new(json!({}));
+    cluster.session.act("install", &release, json!({})).unwrap();
+    let stranger = json!({"apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "stranger", "namespace": release.namespace}});
+    cluster.server.put(stranger).unwrap();
+    let start = |account: &str| {
+        let token = cluster.server.token(&TokenSpec {
+            namespace: release.namespace.clone(),
+            service_account: account.into(),
+            audiences: Vec::new(),
+            expires_in: 3600,
+            pod: None,
+        });
+        let kubeconfig = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(kubeconfig.path(), cluster.server.kubeconfig_with(&token.unwrap())).unwrap();
+        let flags = ["--source=kubernetes".into(), format!("--kubeconfig={}", kubeconfig.path().display())];
+        (Running::start(&flags), kubeconfig)
+    };
+    let (control_plane, _kubeconfig) = start("outrigger-control-plane");
+    control_plane.until_ready();
+    let (refused, _kubeconfig) = start("stranger");
+    until("it says that it may not", || {
+        let (status, text) = refused.readiness();
+        assert_eq!(status, 503);
+        text.contains("forbidden")
+    });
 }

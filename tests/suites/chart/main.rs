@@ -8,6 +8,7 @@ mod install;
 mod objects;
 mod program;
 mod refusals;
+mod running;
 mod security;
 mod values;
 mod webhooks;
