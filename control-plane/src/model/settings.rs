@@ -24,6 +24,16 @@ pub struct MeshSettings {
     pub unknown_destinations: UnknownDestinations,
 }
 
+/// How it is known which Pods have a sidecar. One that uses the node's network never has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sidecars {
+    /// All, unless label or annotation `sidecar.istio.io/inject` is `false`. In a directory of YAML nobody injects: whoever
+    /// starts a workload starts its sidecar.
+    Assumed,
+    /// Those that the injector marked with the annotation `sidecar.istio.io/status`.
+    Injected,
+}
+
 /// Istio's `outboundTrafficPolicy.mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownDestinations {

@@ -66,7 +66,7 @@ mod tests {
         for object in test_objects(FULL) {
             let document = pruned(&object).into();
             let cut = Object { document, ..object.clone() };
-            for sidecars in [Sidecars::Everywhere, Sidecars::Injected] {
+            for sidecars in [Sidecars::Assumed, Sidecars::Injected] {
                 let settings = MeshSettings { sidecars, ..MeshSettings::default() };
                 let decode = |object: &Object| format!("{:?}", api::decode(object, &settings).unwrap());
                 assert_eq!(decode(&object), decode(&cut));
