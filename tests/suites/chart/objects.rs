@@ -32,6 +32,9 @@ fn selectors_find_the_control_plane_and_not_its_test() {
         for selector in selectors {
             assert!(within(selector, labels), "{name}: {selector} finds not {labels}");
             assert!(!within(selector, test), "{name}: {selector} finds {test}");
+            // What changes with a version would lose Pods in the middle of an upgrade.
+            assert_eq!(selector, &deployment["selector"]["matchLabels"], "{name}");
+            assert!(!selector.to_string().contains("version"), "{name}: {selector}");
         }
         for monitor in rendered.of_kind("ServiceMonitor") {
             let selector = &monitor["spec"]["selector"]["matchLabels"];
