@@ -204,7 +204,11 @@ fn the_control_plane_serves_with_the_rights_of_the_chart() {
             pod: None,
         });
         let kubeconfig = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(kubeconfig.path(), cluster.server.kubeconfig_with(&token.unwrap())).unwrap();
+        std::fs::write(
+            kubeconfig.path(),
+            cluster.server.kubeconfig_with(&cluster.server.url(), &token.unwrap()),
+        )
+        .unwrap();
         let flags = ["--source=kubernetes".into(), format!("--kubeconfig={}", kubeconfig.path().display())];
         (Running::start(&flags), kubeconfig)
     };
