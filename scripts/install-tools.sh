@@ -77,15 +77,14 @@ validator=$tools/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION/bin/kubernetes
     || python_package "kubernetes-validate-$KUBERNETES_VALIDATE_VERSION" "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION"
 if [ -x "$validator" ]; then ln -sfn "$validator" "$tools/bin/kubernetes-validate"; fi
 
-# The schemas of Kubernetes' own kinds, which the API server of the tests checks with, and Helm.
-kubernetes=$tools/kubernetes
-has_kubernetes() { compgen -G "$kubernetes/lib/python3*/site-packages/helm_python/__init__.py" >/dev/null; }
-if ! has_kubernetes; then
-    say "installing Kubernetes' schemas and Helm"
-    python3 -m venv "$kubernetes" 2>/dev/null || say "python3 cannot make a virtual environment"
-    "$kubernetes/bin/pip" install -q --disable-pip-version-check \
-        "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION" "helm-python-sdk==$HELM_SDK_VERSION" \
-        || say "pip could not install kubernetes-validate and helm-python-sdk"
+# The real Helm SDK, for the chart.
+helm_venv=$tools/helm-python-sdk-$HELM_SDK_VERSION
+helm_package() { compgen -G "$helm_venv/lib/python3*/site-packages/helm_python/__init__.py" >/dev/null; }
+helm_package || python_package "helm-python-sdk-$HELM_SDK_VERSION" "helm-python-sdk==$HELM_SDK_VERSION"
+if helm_package; then
+    # A script, because Python behind a link would not find the environment's packages.
+    printf '#!/bin/sh\nexec "$(dirname "$0")/../%s/bin/python" "$@"\n' "${helm_venv##*/}" >"$tools/bin/helm-python"
+    chmod +x "$tools/bin/helm-python"
 fi
 
 if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
@@ -95,10 +94,9 @@ if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
 fi
 
 missing=()
-for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft; do
+for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft helm-python; do
     have "$program" || missing+=("$program")
 done
-has_kubernetes || missing+=(kubernetes-validate helm-python-sdk)
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)
 if [ ${#missing[@]} -gt 0 ]; then
     say "missing: ${missing[*]}"

@@ -11,6 +11,7 @@ use outrigger_proxy::capture::{self, CaptureFlags};
 use outrigger_proxy::logging::{LogLevel, Logging};
 use outrigger_proxy::server::{self, Options, Server, StartError};
 use outrigger_proxy::sidecar::SidecarFlags;
+use outrigger_proxy::sidecar::request::{self, RequestFlags, WaitFlags};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,6 +37,10 @@ enum Command {
     },
     /// Send a pod's connections to its sidecar: rules of the kernel's packet filter
     Capture(Box<CaptureFlags>),
+    /// Ask the sidecar of this pod, as a lifecycle hook does
+    Request(RequestFlags),
+    /// Wait until the sidecar of this pod is ready
+    Wait(WaitFlags),
 }
 
 /// Flags with Envoy's names and meanings.
@@ -114,6 +119,10 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli { command: Some(Command::Sidecar { sidecar, process }), .. } => run_sidecar(&sidecar, &process),
         Cli { command: Some(Command::Capture(flags)), .. } => return run_capture(&flags),
+        Cli { command: Some(Command::Request(flags)), .. } => {
+            request::run(&flags).map(|body| answer(body.trim_end())).map_err(anyhow::Error::msg)
+        }
+        Cli { command: Some(Command::Wait(flags)), .. } => request::wait(&flags).map_err(anyhow::Error::msg),
         Cli { command: None, serve } => run_file(&serve),
     };
     match outcome {
@@ -130,7 +139,7 @@ fn complain(error: &anyhow::Error) {
     eprintln!("{error:#}");
 }
 
-#[allow(clippy::print_stdout, reason = "the answer of --mode validate goes to stdout")]
+#[allow(clippy::print_stdout, reason = "the answers of --mode validate and of request go to stdout")]
 fn answer(text: &str) {
     println!("{text}");
 }

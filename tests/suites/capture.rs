@@ -419,6 +419,20 @@ fn a_packet_filter_that_does_not_work_is_passed_over_and_left_clean() {
 }
 
 #[test]
+fn a_read_only_root_file_system_is_enough() {
+    let Some(world) = World::new() else { return };
+    for (backend, _) in BACKENDS {
+        // `ip netns exec` gives it a mount namespace of its own.
+        let script =
+            "mount -t tmpfs -o ro none /run && mount -o remount,bind,ro / && ! touch /x && exec \"$@\"";
+        let mut command = world.pod.command("sh");
+        command.args(["-c", script, "sh"]).arg(program()).args(["capture", "--backend", backend]);
+        let text = Answer::of(command.output().unwrap()).succeeds();
+        assert!(text.contains("proven: inbound IPv4"), "{text}");
+    }
+}
+
+#[test]
 fn what_is_missing_is_said() {
     let Some(world) = World::new() else { return };
     let unprivileged = world

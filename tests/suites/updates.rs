@@ -2,17 +2,22 @@
 //! resources of a change arrive.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use outrigger_tests::ads::FakeAds;
+use outrigger_tests::netns_redirect::{CAPTURE_PORT, UNOWNED, as_proxy, redirected};
+use outrigger_tests::proxy::Launch;
 use outrigger_tests::resources::{
-    CLUSTER, ENDPOINT, ROUTE, ads_bootstrap, eds_cluster, endpoints, listener, routes,
+    CLUSTER, ENDPOINT, LISTENER, ROUTE, ads_bootstrap, eds_cluster, endpoints, listener, routes,
 };
 use outrigger_tests::upstream::Reply;
-use outrigger_tests::{Bootstrap, Proxy, RawClient, Upstream, addr, wait};
+use outrigger_tests::{Bootstrap, Engine, Proxy, RawClient, Upstream, addr, wait};
+use outrigger_xds_api::resource::{pack, unpack};
+use outrigger_xds_api::wire::listener::v3::Listener;
+use outrigger_xds_api::wire::protobuf::{Any, BoolValue, Duration};
 
 /// Keep-alive clients that send one request after the other until they are stopped.
 struct Load {
@@ -73,6 +78,14 @@ struct Mesh {
 impl Mesh {
     /// A proxy whose route `routes` names the cluster `first` at upstream 0.
     fn start() -> Self {
+        let addr = addr::free_addr();
+        let mesh = Self::start_with(addr, listener("ingress", addr, "routes"), Proxy::outrigger);
+        mesh.wait_for("0");
+        mesh
+    }
+
+    /// The same with this listener, where connections to `addr` come to it.
+    fn start_with(addr: SocketAddr, listener: Any, start: impl Fn(&Bootstrap) -> Proxy) -> Self {
         let upstreams: Vec<Upstream> = ["0", "1", "2"]
             .map(|name| {
                 let upstream = Upstream::start();
@@ -80,17 +93,15 @@ impl Mesh {
                 upstream
             })
             .into();
-        let (ads, addr) = (FakeAds::start(), addr::free_addr());
+        let ads = FakeAds::start();
         ads.set("first", eds_cluster("first"));
         ads.set("first", endpoints("first", &[upstreams[0].addr()]));
         ads.set("routes", routes("routes", "first"));
-        ads.set("ingress", listener("ingress", addr, "routes"));
+        ads.set("ingress", listener);
         let bootstrap = Bootstrap::new();
         bootstrap.write_value(&ads_bootstrap(ads.addr()));
-        let proxy = Proxy::outrigger(&bootstrap);
-        let mesh = Mesh { ads, upstreams, addr, _proxy: proxy, _bootstrap: bootstrap };
-        mesh.wait_for("0");
-        mesh
+        let proxy = start(&bootstrap);
+        Mesh { ads, upstreams, addr, _proxy: proxy, _bootstrap: bootstrap }
     }
 
     fn wait_for(&self, name: &str) {
@@ -179,4 +190,58 @@ fn equal_resources_again_change_nothing() {
     load.finish();
     // Pooled connections were kept too: the same two clients need no new ones.
     assert_eq!(connections(), before);
+}
+
+/// A listener that takes captured connections: the one that hands them over, or one that is handed some.
+fn captured(name: &str, ip: IpAddr, port: u16, routes: &str, change: impl FnOnce(&mut Listener)) -> Any {
+    let any = listener(name, SocketAddr::new(ip, port), routes);
+    let mut listener: Listener = unpack(&any).unwrap();
+    change(&mut listener);
+    pack(&listener)
+}
+
+#[test]
+fn a_listener_that_is_not_bound_changes_and_moves_under_load() {
+    redirected(|_| {
+        let any = IpAddr::from([0, 0, 0, 0]);
+        let here = |ip: IpAddr, seconds: i64| {
+            captured("ingress", ip, 80, "routes", |listener| {
+                listener.bind_to_port = Some(BoolValue { value: false });
+                listener.listener_filters_timeout = Some(Duration { seconds, nanos: 0 });
+            })
+        };
+        let virtual_listener = |seconds: i64| {
+            captured("virtual", any, CAPTURE_PORT, "elsewhere", |listener| {
+                listener.use_original_dst = Some(BoolValue { value: true });
+                listener.listener_filters_timeout = Some(Duration { seconds, nanos: 0 });
+            })
+        };
+        let addr = SocketAddr::new(UNOWNED[0], 80);
+        let mesh = Mesh::start_with(addr, here(UNOWNED[0], 15), |bootstrap| {
+            as_proxy(Launch::new(Engine::Outrigger)).start(bootstrap).expect("our own program")
+        });
+        mesh.ads.set("second", eds_cluster("second"));
+        mesh.ads.set("second", endpoints("second", &[mesh.upstreams[1].addr()]));
+        mesh.ads.set("elsewhere", routes("elsewhere", "second"));
+        mesh.ads.set("virtual", virtual_listener(15));
+        mesh.wait_for("0");
+        let load = Load::start(addr, 4);
+        for round in 0..60 {
+            match round % 3 {
+                0 => mesh.ads.set("ingress", here(UNOWNED[0], round + 1)),
+                1 => mesh.ads.set("virtual", virtual_listener(round + 1)),
+                _ => mesh.ads.set("ingress", here(any, round + 1)),
+            }
+            // No new connection is handed elsewhere meanwhile, and none is closed.
+            let mut client = RawClient::connect(addr).unwrap();
+            assert_eq!(client.get("h", "/").unwrap().text(), "0", "round {round}");
+            load.more(10);
+        }
+        load.finish();
+        // Without it they go to the routes of the listener that captures them.
+        mesh.ads.remove(LISTENER, "ingress");
+        mesh.wait_for("1");
+        mesh.ads.set("ingress", here(any, 1));
+        mesh.wait_for("0");
+    });
 }

@@ -18,6 +18,7 @@ pub mod differential;
 pub mod mesh;
 pub mod message;
 pub mod netns;
+pub mod netns_redirect;
 pub mod pods;
 pub mod prometheus;
 pub mod prometheus_server;

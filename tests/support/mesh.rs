@@ -76,6 +76,16 @@ impl Workload {
         (self.ip, 15090).into()
     }
 
+    /// The sidecar's agent.
+    pub fn agent(&self) -> SocketAddr {
+        (self.ip, 15020).into()
+    }
+
+    /// The sidecar, to watch its end.
+    pub fn sidecar_mut(&mut self) -> &mut Proxy {
+        self.sidecar.as_mut().expect("a started sidecar")
+    }
+
     /// The sidecar.
     pub fn sidecar(&self) -> &Proxy {
         self.sidecar.as_ref().expect("a started sidecar")
@@ -106,6 +116,7 @@ pub struct Mesh {
     cluster: Option<Cluster>,
     control_plane: Child,
     addresses: Value,
+    sidecar_env: Vec<(String, String)>,
     /// The workloads in the order in which they were asked for.
     pub workloads: Vec<Workload>,
 }
@@ -115,9 +126,15 @@ impl Mesh {
     /// more YAML beside the Services and Pods.
     #[track_caller]
     pub fn start(pods: &[(&str, &str, &str)], objects: &str) -> Self {
+        Self::start_with_env(pods, objects, &[])
+    }
+
+    /// The same, with more environment for each sidecar.
+    #[track_caller]
+    pub fn start_with_env(pods: &[(&str, &str, &str)], objects: &str, env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("objects")).expect("folder of objects");
-        Self::start_in(folder, None, pods, objects)
+        Self::start_in(folder, None, pods, objects, env)
     }
 
     /// The same with the objects in an API server, and with its tokens.
@@ -126,7 +143,7 @@ impl Mesh {
         let folder = tempfile::tempdir().expect("temporary folder");
         let cluster = Cluster::start(&folder.path().join(KUBECONFIG));
         fs::create_dir(folder.path().join("tokens")).expect("folder of tokens");
-        Self::start_in(folder, Some(cluster), pods, objects)
+        Self::start_in(folder, Some(cluster), pods, objects, &[])
     }
 
     #[track_caller]
@@ -135,12 +152,14 @@ impl Mesh {
         cluster: Option<Cluster>,
         pods: &[(&str, &str, &str)],
         objects: &str,
+        env: &[(&str, &str)],
     ) -> Self {
         let workloads: Vec<Workload> =
             pods.iter().map(|(pod, app, version)| Workload::new(pod, app, version)).collect();
+        let listed: Vec<&Workload> = workloads.iter().collect();
         match &cluster {
             Some(cluster) => {
-                cluster.put(&workload_objects(&workloads));
+                cluster.put(&workload_objects(&listed));
                 cluster.put(objects);
                 for workload in &workloads {
                     let file = folder.path().join("tokens").join(&workload.pod);
@@ -151,7 +170,7 @@ impl Mesh {
                 let write = |name: &str, text: &str| {
                     fs::write(folder.path().join("objects").join(name), text).expect("write objects");
                 };
-                write("workloads.yaml", &workload_objects(&workloads));
+                write("workloads.yaml", &workload_objects(&listed));
                 write("more.yaml", objects);
             }
         }
@@ -159,7 +178,8 @@ impl Mesh {
         let addresses = eventually("addresses.json", || {
             serde_json::from_slice(&fs::read(folder.path().join("data/addresses.json")).ok()?).ok()
         });
-        let mut mesh = Mesh { folder, cluster, control_plane, addresses, workloads };
+        let sidecar_env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let mut mesh = Mesh { folder, cluster, control_plane, addresses, sidecar_env, workloads };
         for number in 0..mesh.workloads.len() {
             let sidecar = mesh.start_sidecar(&mesh.workloads[number], &mesh.workloads[number].pod);
             mesh.workloads[number].sidecar = Some(sidecar);
@@ -182,6 +202,12 @@ impl Mesh {
     #[track_caller]
     pub fn workload(&self, pod: &str) -> &Workload {
         self.workloads.iter().find(|workload| workload.pod == pod).expect("a workload of this name")
+    }
+
+    /// Takes a pod's endpoint away, as the API server does when the pod is deleted; the pod itself runs on.
+    pub fn remove_endpoint(&self, pod: &str) {
+        let others: Vec<&Workload> = self.workloads.iter().filter(|workload| workload.pod != pod).collect();
+        self.write("workloads.yaml", &workload_objects(&others));
     }
 
     /// Replaces or adds a file of objects as an editor does: written beside, then renamed.
@@ -265,6 +291,7 @@ impl Mesh {
             .env("TRUST_DOMAIN", "cluster.local")
             .env("ISTIO_META_WORKLOAD_NAME", &workload.pod)
             .env("ISTIO_METAJSON_LABELS", labels.to_string())
+            .envs(self.sidecar_env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(File::create(&stdout).expect("log file"))
             .stderr(File::create(&stderr).expect("log file"))
@@ -314,10 +341,10 @@ fn start_control_plane(folder: &Path, on_cluster: bool) -> Child {
 }
 
 /// A Pod and a service account for each workload, and a Service for each application and for each version of it.
-fn workload_objects(workloads: &[Workload]) -> String {
+fn workload_objects(workloads: &[&Workload]) -> String {
     let mut services: Vec<(String, String)> = workloads
         .iter()
-        .flat_map(|Workload { app, version, .. }| {
+        .flat_map(|&Workload { app, version, .. }| {
             let of_version = (format!("{app}-{version}"), format!("app: {app}, version: {version}"));
             [(app.clone(), format!("app: {app}")), of_version]
         })
@@ -330,11 +357,11 @@ fn workload_objects(workloads: &[Workload]) -> String {
              selector: {{{selector}}}\n  ports:\n  - {{name: http, port: {APP_PORT}, targetPort: {APP_PORT}}}\n---\n"
         )
     });
-    let accounts = workloads.iter().map(|Workload { app, .. }| {
+    let accounts = workloads.iter().map(|&Workload { app, .. }| {
         format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {app}, namespace: default}}\n---\n")
     });
     let accounts: BTreeSet<String> = accounts.collect();
-    let pods = workloads.iter().map(|Workload { pod, app, version, ip, .. }| {
+    let pods = workloads.iter().map(|&Workload { pod, app, version, ip, .. }| {
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod}\n  namespace: default\n  \
              labels: {{app: {app}, version: {version}}}\n  annotations: {{sidecar.istio.io/status: '{{}}', \

@@ -9,7 +9,6 @@ use serde_json::Value;
 use crate::addr::free_addr;
 use crate::client::get;
 use crate::tools::require_tool;
-use crate::wait::eventually;
 
 /// A running Prometheus that scrapes some targets every second; killed when dropped.
 #[derive(Debug)]
@@ -72,9 +71,10 @@ impl PrometheusServer {
     /// Waits until all targets have been scraped.
     #[track_caller]
     pub fn wait_up(&self, targets: u32) {
-        eventually("all targets are up", || {
+        let up = crate::wait::within(crate::wait::PATIENCE, || {
             (self.query("sum(up)") == Some(f64::from(targets))).then_some(())
         });
+        assert!(up.is_some(), "not all targets are up: {}", get(self.addr, "p", "/api/v1/targets").text());
     }
 }
 

@@ -185,7 +185,7 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
     let inject = metadata.labels.get(INJECT).or_else(|| metadata.annotations.get(INJECT));
     let injected = match settings.sidecars {
-        Sidecars::Everywhere => true,
+        Sidecars::Assumed => true,
         Sidecars::Injected => metadata.annotations.contains_key(STATUS),
     };
     let sidecar = injected && !spec.host_network && inject.is_none_or(|value| value != "false");

@@ -404,14 +404,14 @@ impl Registry {
         in_namespace(&self.workloads, namespace)
     }
 
-    /// The Node of this name.
-    pub(super) fn node(&self, name: &str) -> Option<&Node> {
-        self.nodes.get(name)
-    }
-
     /// All workloads whose connections are captured, in the order of names.
     pub fn captured(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.values().filter(|workload| workload.is_captured())
+    }
+
+    /// The Node of this name.
+    pub(super) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
     }
 
     /// The slices of a Service.

@@ -18,20 +18,10 @@ pub struct MeshSettings {
     pub access_log: bool,
     /// How the traffic of a Pod that does not say it gets to its sidecar (`sidecar.istio.io/interceptionMode`).
     pub interception: Interception,
-    /// Which Pods have a sidecar.
+    /// How it is known which Pods have a sidecar.
     pub sidecars: Sidecars,
     /// What becomes of captured connections to addresses that the mesh does not know.
     pub unknown_destinations: UnknownDestinations,
-}
-
-/// Which Pods have a sidecar. Never those with `sidecar.istio.io/inject: "false"` (label or annotation), nor those on
-/// their node's network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sidecars {
-    /// All others: a directory of files lists the Pods of a mesh.
-    Everywhere,
-    /// Those that the injector was at: they have the annotation `sidecar.istio.io/status`.
-    Injected,
 }
 
 /// Istio's `outboundTrafficPolicy.mode`.
@@ -41,6 +31,16 @@ pub enum UnknownDestinations {
     AllowAny,
     /// They are closed.
     RegistryOnly,
+}
+
+/// How it is known which Pods have a sidecar. One that uses the node's network never has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sidecars {
+    /// All, unless label or annotation `sidecar.istio.io/inject` is `false`. In a directory of YAML nobody injects: whoever
+    /// starts a workload starts its sidecar.
+    Assumed,
+    /// Those that the injector marked with the annotation `sidecar.istio.io/status`.
+    Injected,
 }
 
 impl Default for MeshSettings {
@@ -53,7 +53,7 @@ impl Default for MeshSettings {
             cluster_name: "Kubernetes".into(),
             access_log: false,
             interception: Interception::None,
-            sidecars: Sidecars::Everywhere,
+            sidecars: Sidecars::Assumed,
             unknown_destinations: UnknownDestinations::AllowAny,
         }
     }

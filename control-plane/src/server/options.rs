@@ -7,6 +7,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Parser;
+
+use crate::model::UnknownDestinations;
 use clap::builder::NonEmptyStringValueParser;
 
 /// The control plane of the Outrigger service mesh: reads Kubernetes objects, configures the sidecars over xDS and
@@ -81,9 +83,33 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_CA_KEY", value_name = "FILE", requires = "ca_cert")]
     pub ca_key: Option<PathBuf>,
 
+    /// What becomes of captured connections to addresses that the mesh does not know
+    #[arg(
+        long, env = "OUTRIGGER_OUTBOUND_TRAFFIC_POLICY", value_enum, default_value_t = OutboundTrafficPolicy::AllowAny
+    )]
+    pub outbound_traffic_policy: OutboundTrafficPolicy,
+
     /// Have the sidecars write an access log line for each request and connection
     #[arg(long, env = "OUTRIGGER_ACCESS_LOG")]
     pub access_log: bool,
+}
+
+/// Istio's `outboundTrafficPolicy.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutboundTrafficPolicy {
+    /// They go on as they are
+    AllowAny,
+    /// They are closed
+    RegistryOnly,
+}
+
+impl From<OutboundTrafficPolicy> for UnknownDestinations {
+    fn from(policy: OutboundTrafficPolicy) -> Self {
+        match policy {
+            OutboundTrafficPolicy::AllowAny => Self::AllowAny,
+            OutboundTrafficPolicy::RegistryOnly => Self::RegistryOnly,
+        }
+    }
 }
 
 /// Where the objects come from.

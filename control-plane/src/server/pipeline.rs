@@ -64,19 +64,20 @@ pub(super) async fn start(
 /// settings say how they capture; for a directory sidecars are started by hand.
 pub(super) fn mesh_settings(options: &Options) -> Result<MeshSettings, StartError> {
     let (sidecars, interception) = match options.source {
-        Source::File(_) => (Sidecars::Everywhere, Interception::None),
+        Source::File(_) => (Sidecars::Assumed, Interception::None),
         Source::Kubernetes => match webhooks::injection_settings(options)?.interception_mode {
             InterceptionMode::None => (Sidecars::Injected, Interception::None),
             InterceptionMode::Redirect => (Sidecars::Injected, Interception::Redirect),
         },
     };
     Ok(MeshSettings {
-        sidecars,
-        interception,
         trust_domain: options.trust_domain.clone(),
         cluster_domain: options.cluster_domain.clone(),
         root_namespace: options.root_namespace.clone(),
         access_log: options.access_log,
+        interception,
+        sidecars,
+        unknown_destinations: options.outbound_traffic_policy.into(),
         ..MeshSettings::default()
     })
 }

@@ -187,11 +187,16 @@ fn show_stats(state: &AdminState, query: &Query) -> Reply {
 }
 
 fn prometheus(state: &AdminState, query: &Query) -> Reply {
-    state.refresh_stats();
-    match selection(query) {
-        Ok(selection) => reply(StatusCode::OK, PROMETHEUS, state.stats.prometheus(&selection)),
+    match prometheus_page(state, query) {
+        Ok(page) => reply(StatusCode::OK, PROMETHEUS, page),
         Err(error) => bad_request(error),
     }
+}
+
+/// The metrics in Prometheus' text format, or what is wrong with the query.
+pub(super) fn prometheus_page(state: &AdminState, query: &Query) -> Result<String, String> {
+    state.refresh_stats();
+    selection(query).map(|selection| state.stats.prometheus(&selection))
 }
 
 fn show_clusters(state: &AdminState, query: &Query) -> Reply {
@@ -227,11 +232,9 @@ fn show_listeners(state: &AdminState, query: &Query) -> Reply {
     }
     let mut out = String::new();
     for listener in &listeners {
-        let _ = write!(out, "{}::", listener.name);
-        for (i, address) in listener.addresses.iter().enumerate() {
-            let _ = write!(out, "{}{address}", if i == 0 { "" } else { "," });
+        for address in &listener.addresses {
+            let _ = writeln!(out, "{}::{address}", listener.name);
         }
-        out.push('\n');
     }
     text(out)
 }

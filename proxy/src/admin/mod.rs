@@ -122,6 +122,14 @@ pub struct AdminState {
 }
 
 impl AdminState {
+    /// `/stats/prometheus` with this query (`usedonly`, `filter=`).
+    ///
+    /// # Errors
+    /// What is wrong with the query.
+    pub fn prometheus(&self, query: Option<&str>) -> Result<String, String> {
+        endpoints::prometheus_page(self, &query::Query::parse(query))
+    }
+
     /// Brings statistics up to date that only the view knows. Called before statistics are shown.
     fn refresh_stats(&self) {
         let (server, state, now) = (self.stats.server(), self.view.state(), SystemTime::now());

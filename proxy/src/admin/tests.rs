@@ -260,7 +260,7 @@ fn listeners() {
     let admin = admin();
     assert_eq!(
         admin.get("/listeners"),
-        (200, "ingress::127.0.0.1:10001,[::1]:10002\nunix::/run/l.sock\n".into())
+        (200, "ingress::127.0.0.1:10001\ningress::[::1]:10002\nunix::/run/l.sock\n".into())
     );
     let json = admin.json("/listeners?format=json");
     let second = json!({"socket_address": {"address": "::1", "port_value": 10002}});

@@ -33,9 +33,8 @@ pub struct SidecarOptions {
     pub node_id: Option<String>,
     /// `INSTANCE_IP`.
     pub instance_ip: IpAddr,
-    /// Whether connections to peers are bound to `instance_ip`. Addresses on one loopback interface need it; a pod of its own has
-    /// no other address, but perhaps one of each IP version.
-    pub bind_upstream: bool,
+    /// Upstream connections come from `instance_ip`, whatever the kernel would choose.
+    pub binds_upstreams: bool,
     /// `POD_NAME`.
     pub pod_name: String,
     /// `POD_NAMESPACE`.
@@ -92,7 +91,7 @@ pub fn bootstrap(options: &SidecarOptions) -> Result<Document, String> {
             ..Default::default()
         }),
         // Every hop shows its workload's address.
-        cluster_manager: options.bind_upstream.then(|| wire::ClusterManager {
+        cluster_manager: options.binds_upstreams.then(|| wire::ClusterManager {
             upstream_bind_config: Some(core::BindConfig {
                 source_address: Some(socket_address(SocketAddr::new(options.instance_ip, 0))),
                 ..Default::default()

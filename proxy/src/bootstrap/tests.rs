@@ -147,7 +147,7 @@ fn sidecar() -> SidecarOptions {
         admin_address: "127.1.0.2:15000".parse().unwrap(),
         node_id: None,
         instance_ip: "127.1.0.2".parse().unwrap(),
-        bind_upstream: true,
+        binds_upstreams: true,
         pod_name: "reviews-v1-a".into(),
         pod_namespace: "shop".into(),
         service_account: "reviews".into(),

@@ -99,13 +99,26 @@ impl Programs {
     }
 
     fn restore(&self, variant: Variant, input: String) -> Step {
-        let args: &[&str] = match variant {
-            Variant::Nft => &["--noflush"],
+        match variant {
+            Variant::Nft => Step::new(&self.restore, &["--noflush"]),
             // The lock is shared with whoever else works on the tables: some seconds, as kube-proxy waits.
-            Variant::Legacy => &["--noflush", "--wait", "5"],
-        };
-        Step::new(&self.restore, args).with_input(input)
+            Variant::Legacy if is_writable(LOCK_FOLDER) => {
+                Step::new(&self.restore, &["--noflush", "--wait", "5"])
+            }
+            // With a read-only root file system nobody else can have the lock.
+            Variant::Legacy => {
+                Step::new(&self.restore, &["--noflush"]).with_environment("XTABLES_LOCKFILE", "/dev/null")
+            }
+        }
+        .with_input(input)
     }
+}
+
+/// Where `iptables-legacy` has its lock, a file that it makes.
+const LOCK_FOLDER: &str = "/run";
+
+fn is_writable(folder: &str) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
 }
 
 impl Backend {

@@ -16,17 +16,22 @@ pub fn find(name: &str) -> Option<PathBuf> {
 pub struct Step {
     program: PathBuf,
     args: Vec<String>,
+    environment: Vec<(&'static str, &'static str)>,
     input: String,
 }
 
 impl Step {
     /// A command without input.
     pub fn new(program: &Path, args: &[&str]) -> Self {
-        Self {
-            program: program.into(),
-            args: args.iter().map(|&arg| arg.into()).collect(),
-            input: String::new(),
-        }
+        let args = args.iter().map(|&arg| arg.into()).collect();
+        Self { program: program.into(), args, environment: Vec::new(), input: String::new() }
+    }
+
+    /// One more environment variable.
+    #[must_use]
+    pub fn with_environment(mut self, name: &'static str, value: &'static str) -> Self {
+        self.environment.push((name, value));
+        self
     }
 
     /// What it reads on standard input.
@@ -43,6 +48,7 @@ impl Step {
         let told = |problem: &dyn fmt::Display| format!("{}: {problem}", self.name());
         let mut child = Command::new(&self.program)
             .args(&self.args)
+            .envs(self.environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -71,6 +77,7 @@ impl Step {
 impl fmt::Display for Step {
     /// As a shell takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.environment.iter().try_for_each(|(name, value)| write!(f, "{name}={value} "))?;
         write!(f, "{}", self.name())?;
         self.args.iter().try_for_each(|arg| write!(f, " {arg}"))?;
         if self.input.is_empty() { Ok(()) } else { write!(f, " <<'END'\n{}END", self.input) }

@@ -89,7 +89,7 @@ pub fn run(flags: &CaptureFlags, out: &mut impl Write) -> Result<(), CaptureErro
         None if flags.check => return Err(CaptureError::NotCurrent),
         None => {
             let backend = program(&backends, &rules, &pod)?;
-            writeln!(out, "{backend}: {} rules", rules.len())?;
+            writeln!(out, "{backend}: {} rules", rules.count())?;
         }
     }
     if flags.prove || flags.check { prove(options, current.is_some() && !flags.check, out) } else { Ok(()) }

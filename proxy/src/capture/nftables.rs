@@ -139,7 +139,7 @@ mod tests {
         assert!(!is_current("", &rules));
         assert!(!is_current(&listing, &Rules::new(&options(&["--exclude-inbound-ports", "1"]))));
         let count = listing.lines().filter(|line| line.contains("comment")).count();
-        assert_eq!(count, rules.len() + 2);
+        assert_eq!(count, rules.count() + 2);
         for missing in listing.lines().filter(|line| line.contains("comment")) {
             let mut damaged: Vec<&str> = listing.lines().collect();
             damaged.remove(damaged.iter().position(|line| *line == missing).unwrap());

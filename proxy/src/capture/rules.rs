@@ -142,13 +142,8 @@ impl Rules {
     }
 
     /// How many rules there are, for people.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.inbound.len() + self.outbound.len()
-    }
-
-    /// Never.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

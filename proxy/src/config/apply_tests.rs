@@ -30,6 +30,14 @@ const LISTENER: &str = "{name: l, address: {socket_address: {address: 127.0.0.1,
 const SECRET: &str = "{name: roots, validation_context: {verify_certificate_hash: \
      df6ff72fe9116521268f6f2dd4966f51df479883fe7037b39f75916ac3049d1a}}";
 
+const ORIGINAL_DST: &str = "{name: o, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, cleanup_interval: 1s, original_dst_lb_config: \
+     {upstream_port_override: 15006}}";
+const VIRTUAL: &str = "{name: v, address: {socket_address: {address: 127.0.0.1, port_value: 0}}, use_original_dst: true, bind_to_port: \
+     false, listener_filters: [{name: h, filter_disabled: {or_match: {rules: [{destination_port_range: {start: 25, end: 26}}, \
+     {not_match: {any_match: true}}]}}, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.\
+     http_inspector.v3.HttpInspector}}], filter_chains: [{filters: [{name: t, typed_config: {'@type': type.googleapis.com/envoy.\
+     extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: s, cluster: o}}]}]}";
+
 const ALL: [(ResourceType, &str, &str); 5] = [
     (Cluster, "c", CLUSTER),
     (ClusterLoadAssignment, "c", ENDPOINTS),
@@ -328,6 +336,14 @@ fn hosts_made_on_demand_survive_an_update_of_their_cluster_and_go_with_its_type(
     assert_eq!(apply(&mut configuration, Cluster, "c", &elsewhere, now), []);
     assert_eq!(pick(&configuration).unwrap().address.to_string(), "10.0.0.1:15006");
 
+    // Hosts of another workload are other hosts.
+    let elsewhere_host = pick(&configuration).unwrap();
+    let named = elsewhere
+        .replace("name: c", "name: c, metadata: {filter_metadata: {istio: {workload: w;ns;w;v1;k}}}");
+    assert_eq!(apply(&mut configuration, Cluster, "c", &named, now), []);
+    assert!(elsewhere_host.removed.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(pick(&configuration).unwrap().workload.as_deref(), Some("w;ns;w;v1;k"));
+
     assert_eq!(apply(&mut configuration, Cluster, "c", "{name: c}", now), []);
     assert!(pick(&configuration).is_none());
     assert!(first.removed.load(std::sync::atomic::Ordering::Relaxed));
@@ -393,8 +409,12 @@ fn a_static_proxy_does_not_wait_for_a_cluster_that_cannot_come() {
 #[test]
 fn damaged_resources_never_panic() {
     let mut random = fastrand::Rng::with_seed(7);
-    let good: Vec<_> =
-        ALL.iter().map(|(t, name, yaml)| (*t, *name, super::testing::resource(*t, yaml))).collect();
+    let captured = [(Cluster, "o", ORIGINAL_DST), (Listener, "v", VIRTUAL)];
+    let good: Vec<_> = ALL
+        .iter()
+        .chain(&captured)
+        .map(|(t, name, yaml)| (*t, *name, super::testing::resource(*t, yaml)))
+        .collect();
     let mut configuration = configuration();
     let (mut taken, mut refused) = (0, 0);
     for _ in 0..3000 {

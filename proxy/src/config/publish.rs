@@ -159,8 +159,9 @@ fn withdraw_endpoints(cluster: &Cluster) {
 /// The same for hosts that were made on demand, unless the next version of the cluster has them too.
 fn release_destinations(old: &Discovery, new: Option<&Discovery>) {
     let Discovery::OriginalDst { destinations, .. } = old else { return };
-    if !matches!(new, Some(Discovery::OriginalDst { .. })) {
-        destinations.clear();
+    match new {
+        Some(Discovery::OriginalDst { destinations: kept, .. }) if Arc::ptr_eq(destinations, kept) => {}
+        _ => destinations.clear(),
     }
 }
 

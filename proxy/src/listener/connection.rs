@@ -80,13 +80,14 @@ impl Connection {
         match &chain.filter {
             NetworkFilter::Http(hcm) => {
                 http::connection_manager::serve(worker, hcm.clone(), stream, info.clone(), handle).await;
+                if !self.listener.access_logs.is_empty() {
+                    self.log(StreamInfo::new(info, None));
+                }
             }
             NetworkFilter::Tcp(proxy) => {
-                tcp::serve(worker, proxy.clone(), stream, info.clone(), handle).await;
+                let logs = &self.listener.access_logs;
+                tcp::serve(worker, proxy.clone(), stream, info, handle, logs).await;
             }
-        }
-        if !self.listener.access_logs.is_empty() {
-            self.log(StreamInfo::new(info, None));
         }
     }
 
@@ -136,7 +137,7 @@ impl Connection {
         }
         let stats = &self.listener.stats;
         let _waiting = Waiting::new(stats);
-        let filters = inspected.run(&self.listener.filters, &raw);
+        let filters = inspected.run(&self.listener.filters, &raw, self.worker.shared.stats.server());
         let outcome = match self.listener.listener_filters_timeout {
             Some(limit) => timeout(limit, filters).await.ok(),
             None => Some(filters.await),

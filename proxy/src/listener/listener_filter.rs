@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::http_inspector::HttpVersion;
 use super::inspect::InspectError;
 use super::tls_inspector::{self, ClientHello};
 use super::{ConnectionFacts, http_inspector};
 use crate::net::{Address, RawStream};
+use crate::stats::ServerStats;
 
 /// One entry of `listener_filters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl Inspected {
         &mut self,
         filters: &[ListenerFilter],
         raw: &RawStream,
+        stats: &ServerStats,
     ) -> Result<(), InspectError> {
         for filter in filters {
             if filter.disabled.as_ref().is_some_and(|predicate| predicate.matches(&self.local)) {
@@ -96,35 +99,53 @@ impl Inspected {
             }
             match filter.kind {
                 ListenerFilterKind::OriginalDst => self.restore_destination(raw),
-                ListenerFilterKind::TlsInspector => self.inspect_tls(raw).await?,
+                ListenerFilterKind::TlsInspector => self.inspect_tls(raw, stats).await?,
                 // Encrypted HTTP says what it is by ALPN.
                 ListenerFilterKind::HttpInspector if self.is_tls => {}
-                ListenerFilterKind::HttpInspector => self.inspect_http(raw).await?,
+                ListenerFilterKind::HttpInspector => self.inspect_http(raw, stats).await?,
             }
         }
         Ok(())
     }
 
     fn restore_destination(&mut self, raw: &RawStream) {
-        if let Some(original) = raw.original_destination() {
+        if let Some(original) = raw.original_destination(&self.local) {
             self.local = original.into();
             self.original_destination = Some(original);
         }
     }
 
-    async fn inspect_tls(&mut self, raw: &RawStream) -> Result<(), InspectError> {
-        if let Some(ClientHello { sni, alpn }) = tls_inspector::inspect(raw).await? {
-            self.is_tls = true;
-            self.server_name = sni;
-            self.application_protocols = alpn;
+    async fn inspect_tls(&mut self, raw: &RawStream, stats: &ServerStats) -> Result<(), InspectError> {
+        let Some(ClientHello { sni, alpn }) = tls_inspector::inspect(raw).await? else {
+            stats.tls_inspector_tls_not_found.inc();
+            return Ok(());
+        };
+        stats.tls_inspector_tls_found.inc();
+        match sni {
+            Some(_) => stats.tls_inspector_sni_found.inc(),
+            None => stats.tls_inspector_sni_not_found.inc(),
         }
+        match alpn.is_empty() {
+            false => stats.tls_inspector_alpn_found.inc(),
+            true => stats.tls_inspector_alpn_not_found.inc(),
+        }
+        self.is_tls = true;
+        self.server_name = sni;
+        self.application_protocols = alpn;
         Ok(())
     }
 
-    async fn inspect_http(&mut self, raw: &RawStream) -> Result<(), InspectError> {
-        if let Some(version) = http_inspector::inspect(raw).await? {
-            self.application_protocols = vec![version.application_protocol().into()];
+    async fn inspect_http(&mut self, raw: &RawStream, stats: &ServerStats) -> Result<(), InspectError> {
+        let Some(version) = http_inspector::inspect(raw).await? else {
+            stats.http_inspector_http_not_found.inc();
+            return Ok(());
+        };
+        match version {
+            HttpVersion::Http10 => stats.http_inspector_http10_found.inc(),
+            HttpVersion::Http11 => stats.http_inspector_http11_found.inc(),
+            HttpVersion::Http2 => stats.http_inspector_http2_found.inc(),
         }
+        self.application_protocols = vec![version.application_protocol().into()];
         Ok(())
     }
 
@@ -185,7 +206,8 @@ mod tests {
         let filters: Vec<_> =
             filters.iter().map(|kind| ListenerFilter { kind: *kind, disabled: disabled.clone() }).collect();
         let mut inspected = Inspected::new(Address::Ip("10.0.0.1:80".parse().unwrap()));
-        inspected.run(&filters, &RawStream::Unix(near)).await.unwrap();
+        let stats = crate::stats::Stats::new();
+        inspected.run(&filters, &RawStream::Unix(near), stats.server()).await.unwrap();
         inspected
     }
 

@@ -52,7 +52,7 @@ pub struct Listener {
     pub backlog: u32,
     /// `envoy_listener_*`.
     pub stats: Arc<ListenerStats>,
-    /// `access_log` of the listener: only for connections that no chain took.
+    /// `access_log` of the listener: one line for each connection, at its end.
     pub access_logs: Vec<crate::access_log::AccessLog>,
 }
 

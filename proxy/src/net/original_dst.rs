@@ -4,18 +4,17 @@ use std::net::SocketAddr;
 
 use rustix::net::sockopt::{ip_original_dst, ipv6_original_dst};
 
-use super::RawStream;
+use super::{Address, RawStream};
 
 impl RawStream {
     /// The destination that the peer had asked for (`SO_ORIGINAL_DST`, `IP6T_SO_ORIGINAL_DST`), as the kernel's connection
     /// tracking remembers it: our own end for a connection that was tracked but not redirected, `None` for one that was not
-    /// tracked, and for Unix sockets.
-    pub fn original_destination(&self) -> Option<SocketAddr> {
-        let RawStream::Tcp(socket) = self else { return None };
+    /// tracked, and for Unix sockets. `local` is our end, as `local_address` tells it.
+    pub fn original_destination(&self, local: &Address) -> Option<SocketAddr> {
         // An IPv4 peer of a dual-stack socket is tracked as an IPv4 connection.
-        match socket.local_addr().ok()?.ip().to_canonical().is_ipv4() {
-            true => ip_original_dst(socket).ok().map(SocketAddr::V4),
-            false => ipv6_original_dst(socket).ok().map(SocketAddr::V6),
+        match local.ip()?.is_ipv4() {
+            true => ip_original_dst(self).ok().map(SocketAddr::V4),
+            false => ipv6_original_dst(self).ok().map(SocketAddr::V6),
         }
     }
 }
@@ -35,13 +34,14 @@ mod tests {
         let _client = TcpStream::connect(address).await.unwrap();
         let (accepted, _) = listener.accept().await.unwrap();
         // Whether loopback connections are tracked is the machine's business.
-        let found = RawStream::Tcp(accepted).original_destination();
+        let found = RawStream::Tcp(accepted).original_destination(&Address::Ip(address));
         assert!(found.is_none_or(|found| found == address), "{found:?}");
     }
 
     #[tokio::test]
     async fn a_unix_socket_has_none() {
         let (near, _far) = UnixStream::pair().unwrap();
-        assert_eq!(RawStream::Unix(near).original_destination(), None);
+        let near = RawStream::Unix(near);
+        assert_eq!(near.original_destination(&near.local_address().unwrap()), None);
     }
 }

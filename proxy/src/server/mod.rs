@@ -4,6 +4,7 @@
 
 mod concurrency;
 mod shutdown;
+mod sidecar_drain;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 pub use concurrency::default_concurrency;
+pub use sidecar_drain::SidecarDrain;
 
 use crate::access_log::LogFiles;
 use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
@@ -35,6 +37,7 @@ use crate::config::warming::WARMING_TIMEOUT;
 use crate::identity::{self, IdentityHandle, IdentityOptions};
 use crate::logging::Logging;
 use crate::net::Address;
+use crate::sidecar::agent::{Agent, AgentOptions};
 use crate::stats::{PeerLabels, Stats};
 use crate::worker::{self, Command, Shared, WorkerHandle};
 use crate::xds::{self, AdsOptions};
@@ -49,6 +52,10 @@ pub struct Options {
     pub drain_time: Duration,
     /// `--service-*`.
     pub node: NodeFlags,
+    /// Drain as a sidecar does, within `drain_time`; else as Envoy does.
+    pub sidecar_drain: Option<SidecarDrain>,
+    /// Serves the pod's agent, for a sidecar.
+    pub agent: Option<AgentOptions>,
     /// The process log.
     pub logging: Arc<Logging>,
     /// What `/server_info` shows as the command line.
@@ -75,6 +82,8 @@ impl Options {
             concurrency: 1,
             drain_time: Duration::from_secs(600),
             node: NodeFlags::default(),
+            sidecar_drain: None,
+            agent: None,
             logging,
             command_line: serde_json::Value::Null,
             token_file: None,
@@ -109,8 +118,10 @@ enum Event {
     Quit,
     /// `SIGTERM`: drain, then end.
     Shutdown,
+    /// `/drain` of a sidecar: drain inbound connections; the end comes later.
+    Drain,
     /// `/drain_listeners`.
-    Drain(Drain),
+    DrainListeners(Drain),
 }
 
 /// The configuration before anything runs, and what it leads to.
@@ -192,8 +203,11 @@ pub struct Server {
     workers: Workers,
     events: UnboundedReceiver<Event>,
     drain_time: Duration,
+    sidecar_drain: Option<SidecarDrain>,
     /// Where the admin interface listens, with the port that the system picked.
     admin_address: Option<SocketAddr>,
+    /// Where the agent listens.
+    agent_address: Option<SocketAddr>,
     /// End with the server.
     tasks: Vec<JoinHandle<()>>,
     /// Change the configuration; end when draining begins.
@@ -224,6 +238,8 @@ impl Server {
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let prometheus = bind(options.prometheus_address).await?;
         let status = bind(options.status_address).await?;
+        let agent = bind(options.agent.as_ref().map(|agent| agent.address)).await?;
+        let agent_address = agent.as_ref().and_then(|listener| listener.local_addr().ok());
 
         let shared = Shared::new(stats.clone());
         let workers: Vec<WorkerHandle> = (0..options.concurrency)
@@ -265,7 +281,11 @@ impl Server {
             tasks.push(tokio::spawn(admin::serve_prometheus(listener, state.clone())));
         }
         if let Some(listener) = status {
-            tasks.push(tokio::spawn(admin::serve_readiness(listener, state)));
+            tasks.push(tokio::spawn(admin::serve_readiness(listener, state.clone())));
+        }
+        if let (Some(listener), Some(agent)) = (agent, options.agent) {
+            let agent = Agent::new(agent, state, ShutdownHandle(view.clone()));
+            tasks.push(tokio::spawn(agent.serve(listener)));
         }
 
         let deadlines = configuration.clone();
@@ -288,8 +308,18 @@ impl Server {
             };
             sources.push(tokio::spawn(xds::run(ads, configuration)));
         }
-        let drain_time = options.drain_time;
-        Ok(Self { view, workers, events, drain_time, admin_address, tasks, sources, _identity: identity })
+        Ok(Self {
+            view,
+            workers,
+            events,
+            drain_time: options.drain_time,
+            sidecar_drain: options.sidecar_drain,
+            admin_address,
+            agent_address,
+            tasks,
+            sources,
+            _identity: identity,
+        })
     }
 
     /// What runs, for the admin interface and for tests.
@@ -300,6 +330,11 @@ impl Server {
     /// Where the admin interface listens.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin_address
+    }
+
+    /// Where the agent of a sidecar listens.
+    pub fn agent_address(&self) -> Option<SocketAddr> {
+        self.agent_address
     }
 
     /// Ends when everything that a start waits for is there, or the time for it (15 s) is over.
@@ -322,6 +357,12 @@ impl ShutdownHandle {
     /// Drains, then ends. A second call ends at once.
     pub fn shutdown(&self) {
         self.0.send(Event::Shutdown);
+    }
+
+    /// A sidecar drains its inbound connections and is not ready any more; the process goes on until [`Self::shutdown`]. Does
+    /// nothing elsewhere.
+    pub fn drain(&self) {
+        self.0.send(Event::Drain);
     }
 
     /// Ends at once.

@@ -1,4 +1,5 @@
-//! The end: drain what there is, then stop.
+//! The end: signals and orders from outside; drain what there is, then stop. A plain proxy drains as Envoy does, both ways at once;
+//! a sidecar as its pod needs it (`sidecar_drain`).
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -6,6 +7,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::sidecar_drain::{Ending, tick};
 use super::{Event, Server};
 use crate::admin::Drain;
 use crate::worker::Command;
@@ -49,14 +51,35 @@ impl Server {
 
     /// Runs until the process is to end, and ends everything.
     pub async fn run(mut self) {
+        let mut ending: Option<Ending> = None;
         loop {
-            match self.events.recv().await {
-                Some(Event::Drain(drain)) => self.drain_listeners(drain),
-                Some(Event::Shutdown) => {
+            let event = tokio::select! {
+                event = self.events.recv() => event,
+                () = tick(ending.as_ref()) => {
+                    if ending.as_ref().is_some_and(|ending| self.is_ended(ending)) {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            match (event, self.sidecar_drain) {
+                (Some(Event::DrainListeners(drain)), _) => self.drain_listeners(drain),
+                (Some(Event::Drain), Some(settings)) => {
+                    ending.get_or_insert_with(|| self.begin_ending(settings));
+                }
+                (Some(Event::Shutdown), Some(settings)) => {
+                    let ending = ending.get_or_insert_with(|| self.begin_ending(settings));
+                    if ending.is_terminating() {
+                        break;
+                    }
+                    ending.terminate(Instant::now());
+                }
+                (Some(Event::Drain), None) => {}
+                (Some(Event::Shutdown), None) => {
                     self.shutdown().await;
                     break;
                 }
-                Some(Event::Quit) | None => break,
+                (Some(Event::Quit) | None, _) => break,
             }
         }
         self.stop();
@@ -85,12 +108,12 @@ impl Server {
             }
             tokio::select! {
                 () = sleep_until(deadline) => {
-                    tracing::warn!(target: "main", "{} connections are left at the end of the drain time", self.active_connections());
+                    warn_late(self.active_connections());
                     return;
                 }
                 () = sleep(DRAIN_POLL) => {}
                 event = self.events.recv() => match event {
-                    Some(Event::Drain(_)) => {}
+                    Some(Event::DrainListeners(_) | Event::Drain) => {}
                     Some(Event::Quit | Event::Shutdown) | None => return,
                 },
             }
@@ -135,4 +158,8 @@ impl Server {
         self.view.configuration().read(|c| c.inputs().log_files.flush(LOG_FLUSH));
         tracing::info!(target: "main", "exiting");
     }
+}
+
+pub(super) fn warn_late(connections: usize) {
+    tracing::warn!(target: "main", "{connections} connections are left at the end of the drain time");
 }

@@ -80,6 +80,17 @@ impl View {
         })
     }
 
+    /// Names of active listeners that have sockets.
+    pub(super) fn open_listener_names(&self, inbound_only: bool) -> Vec<Arc<str>> {
+        self.configuration.read(|c| {
+            let active = c.listeners().iter().filter_map(|(name, slot)| Some((name, slot.active()?)));
+            active
+                .filter(|(_, v)| (!inbound_only || v.compiled.is_inbound) && !v.bound().is_empty())
+                .map(|(name, _)| name.clone())
+                .collect()
+        })
+    }
+
     /// Ids of the filter chains of active listeners.
     pub(super) fn chain_ids(&self, inbound_only: bool) -> Vec<u64> {
         self.configuration.read(|c| {
@@ -198,7 +209,7 @@ impl AdminView for View {
     }
 
     fn drain(&self, drain: Drain) {
-        self.send(Event::Drain(drain));
+        self.send(Event::DrainListeners(drain));
     }
 
     fn quit(&self) {

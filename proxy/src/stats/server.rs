@@ -54,12 +54,25 @@ scope! {
 
         Gauge control_plane_connected_state as "control_plane.connected_state" "1 while connected to the control plane.";
 
+        Counter http_inspector_http10_found as "http_inspector.http10_found" "Connections that began with HTTP/1.0.";
+        Counter http_inspector_http11_found as "http_inspector.http11_found" "Connections that began with HTTP/1.1.";
+        Counter http_inspector_http2_found as "http_inspector.http2_found" "Connections that began with HTTP/2 in plain text.";
+        Counter http_inspector_http_not_found as "http_inspector.http_not_found" "Connections that began with something else than HTTP.";
+        Counter tls_inspector_tls_found as "tls_inspector.tls_found" "Connections that began with a ClientHello.";
+        Counter tls_inspector_tls_not_found as "tls_inspector.tls_not_found" "Connections that began with something else than TLS.";
+        Counter tls_inspector_sni_found as "tls_inspector.sni_found" "ClientHellos with a server name.";
+        Counter tls_inspector_sni_not_found as "tls_inspector.sni_not_found" "ClientHellos without a server name.";
+        Counter tls_inspector_alpn_found as "tls_inspector.alpn_found" "ClientHellos that offer application protocols.";
+        Counter tls_inspector_alpn_not_found as "tls_inspector.alpn_not_found" "ClientHellos that offer no application protocol.";
+
         Counter config_ignored_fields_total as "outrigger.config_ignored_fields_total"
             "Configuration fields that are set, harmless and not implemented.";
         Counter connections_refused_fd_total as "outrigger.connections_refused_fd_total"
             "Times that a connection had to wait to be accepted because there was no file descriptor left.";
         Counter connection_panics_total as "outrigger.connection_panics_total"
             "Connections (of HTTP/2: streams) that ended because of a fault in the proxy.";
+        Counter application_scrape_failures_total as "outrigger.application_scrape_failures_total"
+            "Times that the application's metrics were missing in the merged page.";
         Counter access_log_write_failures_total as "outrigger.access_log_write_failures_total"
             "Access log buffers that could not be written.";
     }

@@ -65,17 +65,20 @@ pub(super) enum Broken {
     Destination(io::Error),
 }
 
-/// Copies until both directions have ended: the end of one is passed on while the other goes on.
+/// Copies until both directions have ended: the end of one is passed on while the other goes on. `report` is called now and then
+/// while bytes are moved, so that statistics of a connection that lasts do not wait for its end.
 pub async fn copy_bidirectional(
     downstream: &mut Stream,
     upstream: &mut Stream,
     bytes: &ByteCounts,
     limits: CopyLimits,
+    report: impl Fn(),
 ) -> CopyEnd {
     let plain = matches!((&*downstream, &*upstream), (Stream::Tcp(_), Stream::Tcp(_)));
     let direction = || Direction::Buffered(Buffered::new(plain));
     let (mut forth, mut back) = (direction(), direction());
     let mut idle = limits.idle.map(|limit| Idle::new(limit, bytes));
+    let mut reports = Reports { seen: bytes.total(), sleep: None };
     let mut deadline = limits.deadline.map(|at| Box::pin(sleep_until(at)));
     poll_fn(|cx| {
         let to_upstream = match forth.poll(cx, downstream, upstream, &bytes.to_upstream) {
@@ -90,6 +93,9 @@ pub async fn copy_bidirectional(
         };
         if to_upstream && to_downstream {
             return Poll::Ready(CopyEnd::Finished);
+        }
+        if reports.poll(cx, bytes) {
+            report();
         }
         if deadline.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(CopyEnd::TooLong);
@@ -129,6 +135,30 @@ impl Idle {
             self.sleep.as_mut().reset(end);
         }
         false
+    }
+}
+
+/// How long bytes may go unreported: Istio's `tcp_reporting_duration`.
+const REPORT_AFTER: Duration = Duration::from_secs(5);
+
+/// When to report bytes. A connection that is quiet has no timer.
+struct Reports {
+    seen: u64,
+    sleep: Option<std::pin::Pin<Box<Sleep>>>,
+}
+
+impl Reports {
+    fn poll(&mut self, cx: &mut Context<'_>, bytes: &ByteCounts) -> bool {
+        if self.sleep.is_none() && bytes.total() == self.seen {
+            return false;
+        }
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + REPORT_AFTER)));
+        let is_due = sleep.as_mut().poll(cx).is_ready();
+        if is_due {
+            self.seen = bytes.total();
+            self.sleep = None;
+        }
+        is_due
     }
 }
 

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::TcpProxy;
 use super::copy::{ByteCounts, CopyEnd, CopyLimits, copy_bidirectional};
 use super::mesh_metrics::MeshConnection;
+use crate::access_log::AccessLog;
 use crate::cluster::{self, ConnectError, Connected, lb, outlier};
 use crate::net::Stream;
 use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo};
@@ -16,17 +17,19 @@ use crate::worker::{ConnectionHandle, Worker};
 
 const MAX_DURATION: &str = "max_downstream_connection_duration";
 
-/// Serves one connection until both sides have ended, or an error, a timeout or the end of the worker.
+/// Serves one connection until both sides have ended, or an error, a timeout or the end of the worker. `listener_logs` get the same
+/// line as the proxy's own: below HTTP a connection is the one stream on it.
 pub async fn serve(
     worker: Rc<Worker>,
     proxy: Arc<TcpProxy>,
     mut downstream: Stream,
     info: Arc<ConnectionInfo>,
     handle: Rc<ConnectionHandle>,
+    listener_logs: &[AccessLog],
 ) {
     proxy.stats.downstream_cx_total.inc();
     let deadline = proxy.max_connection_duration.map(|limit| Instant::now() + limit);
-    let mut session = Session::new(worker, proxy, info);
+    let mut session = Session::new(worker, proxy, info, listener_logs);
     tokio::select! {
         biased;
         () = handle.killed() => {}
@@ -34,30 +37,47 @@ pub async fn serve(
     }
 }
 
-async fn run(session: &mut Session, downstream: &mut Stream, deadline: Option<Instant>) {
+async fn run(session: &mut Session<'_>, downstream: &mut Stream, deadline: Option<Instant>) {
     // Boxed: connecting is short, and copying needs little.
     let Some(mut connected) = Box::pin(session.connect(deadline)).await else {
         return;
     };
     session.opened(&connected);
     let limits = CopyLimits { idle: session.proxy.idle_timeout, deadline };
-    let end = copy_bidirectional(downstream, &mut connected.stream, &session.bytes, limits).await;
+    let report = || session.report();
+    let end = copy_bidirectional(downstream, &mut connected.stream, &session.bytes, limits, report).await;
     session.ended(end, downstream, &connected.stream);
 }
 
 /// One connection's record. Dropped, at whatever end, it is counted and logged once.
-struct Session {
+struct Session<'a> {
     worker: Rc<Worker>,
     proxy: Arc<TcpProxy>,
+    listener_logs: &'a [AccessLog],
     info: StreamInfo,
     bytes: ByteCounts,
+    /// Those that statistics know of.
+    reported: ByteCounts,
     mesh: Option<MeshConnection>,
 }
 
-impl Session {
-    fn new(worker: Rc<Worker>, proxy: Arc<TcpProxy>, info: Arc<ConnectionInfo>) -> Self {
+impl<'a> Session<'a> {
+    fn new(
+        worker: Rc<Worker>,
+        proxy: Arc<TcpProxy>,
+        info: Arc<ConnectionInfo>,
+        listener_logs: &'a [AccessLog],
+    ) -> Self {
         let info = StreamInfo::new(info, None);
-        Self { worker, proxy, info, bytes: ByteCounts::default(), mesh: None }
+        Self {
+            worker,
+            proxy,
+            listener_logs,
+            info,
+            bytes: ByteCounts::default(),
+            reported: ByteCounts::default(),
+            mesh: None,
+        }
     }
 
     /// Picks a cluster and connects to a host of it, at most `max_connect_attempts` times. `None`: the reason is recorded.
@@ -119,9 +139,29 @@ impl Session {
         self.info.upstream_transport_failure = None;
         self.info.upstream_local_address = connected.local_address;
         self.info.upstream_tls = connected.tls.clone();
+        self.open_mesh();
+    }
+
+    fn open_mesh(&mut self) {
         if let Some(reporter) = self.proxy.reporter {
             let mesh = self.worker.shared.stats.mesh();
             self.mesh = Some(MeshConnection::open(mesh, reporter, &self.info));
+        }
+    }
+
+    /// Counts the bytes since the last report.
+    fn report(&self) {
+        let (bytes, reported) = (&self.bytes, &self.reported);
+        let received = bytes.to_upstream.get() - reported.to_upstream.replace(bytes.to_upstream.get());
+        let sent = bytes.to_downstream.get() - reported.to_downstream.replace(bytes.to_downstream.get());
+        self.proxy.stats.downstream_cx_rx_bytes_total.inc_by(received);
+        self.proxy.stats.downstream_cx_tx_bytes_total.inc_by(sent);
+        if let Some(cluster) = &self.info.upstream_cluster {
+            cluster.stats.upstream_cx_rx_bytes_total.inc_by(sent);
+            cluster.stats.upstream_cx_tx_bytes_total.inc_by(received);
+        }
+        if let Some(mesh) = &self.mesh {
+            mesh.report(received, sent);
         }
     }
 
@@ -146,22 +186,20 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for Session<'_> {
     fn drop(&mut self) {
-        let (received, sent) = (self.bytes.to_upstream.get(), self.bytes.to_downstream.get());
-        self.info.bytes_received = received;
-        self.info.bytes_sent = sent;
+        self.info.bytes_received = self.bytes.to_upstream.get();
+        self.info.bytes_sent = self.bytes.to_downstream.get();
         self.info.duration = self.info.start.elapsed();
-        self.proxy.stats.downstream_cx_rx_bytes_total.inc_by(received);
-        self.proxy.stats.downstream_cx_tx_bytes_total.inc_by(sent);
-        if let Some(cluster) = &self.info.upstream_cluster {
-            cluster.stats.upstream_cx_rx_bytes_total.inc_by(sent);
-            cluster.stats.upstream_cx_tx_bytes_total.inc_by(received);
+        if self.mesh.is_none() {
+            // It never got upstream: opened and closed in the series of its flags.
+            self.open_mesh();
         }
+        self.report();
         if let Some(mesh) = &self.mesh {
-            mesh.close(received, sent);
+            mesh.close();
         }
-        for log in &self.proxy.access_logs {
+        for log in self.proxy.access_logs.iter().chain(self.listener_logs) {
             log.log(&self.info, &self.worker.logs);
         }
     }

@@ -240,21 +240,32 @@ fn a_connection_is_proxied_counted_and_logged_once() {
 #[test]
 fn failures_have_their_flags() {
     let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (hosts, attempts, line) in [
-        (vec![], 1, "UH 0 0 upstream -\n".to_owned()),
-        (vec![refused], 3, format!("UF,URX 0 0 upstream {refused}\n")),
+    for (hosts, attempts, flags, line) in [
+        (vec![], 1, "UH", "UH 0 0 upstream -\n".to_owned()),
+        (vec![refused], 3, "UF,URX", format!("UF,URX 0 0 upstream {refused}\n")),
     ] {
         let setup = Setup::new();
         let cluster = cluster(&setup.stats, &hosts, UpstreamTransport::Plaintext);
         let running = run(
             setup,
-            |_, proxy| proxy.max_connect_attempts = attempts,
+            |_, proxy| {
+                proxy.max_connect_attempts = attempts;
+                proxy.reporter = Some(Reporter::Source);
+            },
             Live::with("upstream", cluster.clone()),
         );
         let mut client = running.client();
         assert_eq!(read_to_end(&mut client), b"");
+        let stats = running.stats.clone();
         assert_eq!(running.finish(), line);
         assert_eq!(cluster.stats.upstream_cx_connect_fail.get(), if hosts.is_empty() { 0 } else { 3 });
+        let scraped = stats.prometheus(&Default::default());
+        for what in ["opened", "closed"] {
+            let name = format!("istio_tcp_connections_{what}_total{{");
+            let counted = scraped.lines().find(|l| l.starts_with(&name)).unwrap();
+            let label = format!(r#"response_flags="{flags}""#);
+            assert!(counted.contains(&label) && counted.ends_with(" 1"), "{counted}");
+        }
     }
 }
 

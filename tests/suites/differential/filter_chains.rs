@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use outrigger_tests::bootstrap::{
-    any_host, file_access_log, http_connection_manager, socket_address, type_url,
+    any_host, cluster, file_access_log, http_connection_manager, socket_address, tcp_proxy, type_url,
 };
 use outrigger_tests::certs::{Leaf, Pki};
 use outrigger_tests::differential::{View, compare, mask_log_line};
@@ -136,6 +136,56 @@ fn chains() {
         // The listener's lines come at the end of a connection, the manager's at the end of a request.
         lines.sort();
         view.add("log", lines.concat());
+        Some(view)
+    });
+}
+
+/// The handshake goes through to who terminates it: the client trusts the certificate of that one.
+#[test]
+fn tls_is_passed_through_by_server_name() {
+    let pki = Pki::new();
+    let bootstrap = Bootstrap::new();
+    let log = file_access_log(
+        &bootstrap.path("log"),
+        Some(
+            "%REQUESTED_SERVER_NAME% %UPSTREAM_CLUSTER_RAW% %UPSTREAM_HOST% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n",
+        ),
+    );
+    let quiet = file_access_log(&bootstrap.path("quiet"), None);
+    let passing = addr::free_addr();
+    let terminating = ["a", "b"].map(|name| {
+        let leaf = pki.trusted.leaf(name);
+        let addr = addr::free_addr();
+        let chain = chain(name, json!({}), Some(&leaf), &quiet);
+        let listener = json!({"name": name, "address": socket_address(addr), "filter_chains": [chain]});
+        (listener, cluster(name, &[addr], json!({})))
+    });
+    let to = |cluster: &str, names: &[String]| {
+        json!({
+            "filter_chain_match": {"transport_protocol": "tls", "server_names": names},
+            "filters": [tcp_proxy(cluster, json!({"access_log": [log]}))],
+        })
+    };
+    let chains = [to("a", &[host("a")]), to("b", &["*.default.svc.cluster.local".into()])];
+    let [(a, cluster_a), (b, cluster_b)] = terminating;
+    bootstrap.write(&[inspecting(passing, &chains, &log), a, b], &[cluster_a, cluster_b]);
+
+    compare(|engine| {
+        let proxy = Launch::new(engine).arg("-l").arg("error").start(&bootstrap)?;
+        let mut view = View::default();
+        for name in ["a", "b"] {
+            let tls = Tls::trusting(&pki.trusted, &host(name)).alpn(&["http/1.1"]);
+            let answer = RawClient::connect_tls(passing, &tls).and_then(|mut client| client.get("h", "/"));
+            view.add_answer(name, &answer);
+        }
+        let elsewhere = Tls::trusting(&pki.trusted, "x.example.com");
+        view.add("no chain", format!("{}\n", RawClient::connect_tls(passing, &elsewhere).is_ok()));
+        let plain = RawClient::connect(passing).and_then(|mut client| client.get("h", "/"));
+        view.add("plaintext", format!("{}\n", plain.is_ok()));
+        proxy.stop();
+        let mut lines = bootstrap.take_log("log");
+        lines.sort();
+        view.add("log", lines.join("\n"));
         Some(view)
     });
 }

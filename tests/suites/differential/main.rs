@@ -10,6 +10,7 @@ mod failures;
 mod filter_chains;
 mod header_match;
 mod messages;
+mod original_dst;
 mod path_match;
 mod requests;
 mod tcp;

@@ -43,8 +43,8 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                     "[{name: any, port: 80, targetPort: 8080}]",
                 ],
             );
-            let of_type = pick(random, &["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"]);
             let address = pick(random, &["None", "10.0.0.1", "10.0.0.2", "'fd00::1'"]);
+            let of_type = pick(random, &["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"]);
             (
                 format!(
                     "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{type: {of_type}, clusterIP: {address}, selector: \
@@ -68,8 +68,8 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                 ],
             );
             let account = pick(random, &["one", "two"]);
-            let node = pick(random, &["", "nodeName: p, ", "nodeName: q, "]);
             let interception = pick(random, &["NONE", "REDIRECT"]);
+            let node = pick(random, &["", "nodeName: p, ", "nodeName: q, "]);
             (
                 format!(
                     "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, \

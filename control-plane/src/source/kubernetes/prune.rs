@@ -66,7 +66,7 @@ mod tests {
         for object in test_objects(FULL) {
             let document = pruned(&object).into();
             let cut = Object { document, ..object.clone() };
-            for sidecars in [Sidecars::Everywhere, Sidecars::Injected] {
+            for sidecars in [Sidecars::Assumed, Sidecars::Injected] {
                 let settings = MeshSettings { sidecars, ..MeshSettings::default() };
                 let decode = |object: &Object| format!("{:?}", api::decode(object, &settings).unwrap());
                 assert_eq!(decode(&object), decode(&cut));
@@ -100,8 +100,8 @@ mod tests {
                 "labels": {"app": "reviews", "pod-template-hash": "7d4b9c"},
                 "annotations": {
                     "sidecar.istio.io/inject": "true",
-                    "sidecar.istio.io/status": "{}",
                     "sidecar.istio.io/interceptionMode": "REDIRECT",
+                    "sidecar.istio.io/status": "{}",
                 },
                 "deletionTimestamp": "2026-11-21T05:00:00Z",
                 "ownerReferences": [{"kind": "ReplicaSet", "name": "reviews-7d4b9c", "controller": true}],

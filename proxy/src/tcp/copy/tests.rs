@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::rc::Rc;
+
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -53,20 +55,25 @@ struct Bench {
     client: Stream,
     server: Stream,
     copy: JoinHandle<(CopyEnd, u64, u64)>,
+    /// How often bytes were reported.
+    reports: Rc<Cell<u32>>,
 }
 
 async fn bench(downstream: Kind, upstream: Kind, limits: CopyLimits) -> Bench {
     let (client, mut near) = pair(downstream).await;
     let (mut far, server) = pair(upstream).await;
+    let reports = Rc::new(Cell::new(0));
+    let reported = reports.clone();
     let copy = tokio::task::spawn_local(async move {
         let bytes = ByteCounts::default();
-        let end = copy_bidirectional(&mut near, &mut far, &bytes, limits).await;
+        let report = || reported.set(reported.get() + 1);
+        let end = copy_bidirectional(&mut near, &mut far, &bytes, limits, report).await;
         if let CopyEnd::Downstream(_) = end {
             far.reset_on_close();
         }
         (end, bytes.to_upstream.get(), bytes.to_downstream.get())
     });
-    Bench { client, server, copy }
+    Bench { client, server, copy, reports }
 }
 
 fn pattern(seed: usize, n: usize) -> Vec<u8> {
@@ -107,7 +114,7 @@ async fn bulk_both_ways_at_once() {
 #[tokio::test(flavor = "local")]
 async fn one_side_may_end_while_the_other_goes_on() {
     for kind in [Kind::Tcp, Kind::Unix, Kind::Tls] {
-        let Bench { mut client, mut server, copy } = bench(kind, kind, CopyLimits::default()).await;
+        let Bench { mut client, mut server, copy, .. } = bench(kind, kind, CopyLimits::default()).await;
         client.write_all(b"request").await.unwrap();
         client.shutdown().await.unwrap();
         let mut request = Vec::new();
@@ -125,7 +132,7 @@ async fn one_side_may_end_while_the_other_goes_on() {
 
 #[tokio::test(flavor = "local")]
 async fn messages_between_bulk_transfers_arrive_at_once() {
-    let Bench { mut client, mut server, copy } = bench(Kind::Tcp, Kind::Tcp, CopyLimits::default()).await;
+    let Bench { mut client, mut server, copy, .. } = bench(Kind::Tcp, Kind::Tcp, CopyLimits::default()).await;
     let bulk = pattern(3, 4 << 20);
     for _ in 0..3 {
         for size in [1, 100, 10_000] {
@@ -150,7 +157,7 @@ async fn messages_between_bulk_transfers_arrive_at_once() {
 #[tokio::test(flavor = "local")]
 async fn a_receiver_that_does_not_read_stops_the_sender() {
     for kind in [Kind::Tcp, Kind::Tls] {
-        let Bench { mut client, server, copy } = bench(kind, kind, CopyLimits::default()).await;
+        let Bench { mut client, server, copy, .. } = bench(kind, kind, CopyLimits::default()).await;
         let chunk = pattern(4, 64 << 10);
         let mut sent = 0;
         // Under paused time the clock moves only when nothing else can happen: then nothing more is taken.
@@ -169,7 +176,7 @@ async fn a_receiver_that_does_not_read_stops_the_sender() {
 
 #[tokio::test(flavor = "local")]
 async fn a_reset_is_told_and_passed_on() {
-    let Bench { client, mut server, copy } = bench(Kind::Tcp, Kind::Tcp, CopyLimits::default()).await;
+    let Bench { client, mut server, copy, .. } = bench(Kind::Tcp, Kind::Tcp, CopyLimits::default()).await;
     client.reset_on_close();
     drop(client);
     let (end, ..) = copy.await.unwrap();
@@ -180,7 +187,7 @@ async fn a_reset_is_told_and_passed_on() {
 
 #[tokio::test(flavor = "local")]
 async fn a_dead_upstream_is_told() {
-    let Bench { mut client, server, copy } = bench(Kind::Tcp, Kind::Tcp, CopyLimits::default()).await;
+    let Bench { mut client, server, copy, .. } = bench(Kind::Tcp, Kind::Tcp, CopyLimits::default()).await;
     server.reset_on_close();
     drop(server);
     let (end, ..) = copy.await.unwrap();
@@ -191,7 +198,7 @@ async fn a_dead_upstream_is_told() {
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn idleness_counts_from_the_last_byte() {
     let limits = CopyLimits { idle: Some(Duration::from_secs(10)), deadline: None };
-    let Bench { mut client, mut server, copy } = bench(Kind::Tcp, Kind::Tcp, limits).await;
+    let Bench { mut client, mut server, copy, .. } = bench(Kind::Tcp, Kind::Tcp, limits).await;
     let begin = Instant::now();
     tokio::time::sleep(Duration::from_secs(7)).await;
     client.write_all(b"x").await.unwrap();
@@ -203,9 +210,25 @@ async fn idleness_counts_from_the_last_byte() {
 }
 
 #[tokio::test(flavor = "local", start_paused = true)]
+async fn bytes_are_reported_while_the_connection_lasts_and_only_when_there_are_some() {
+    let Bench { mut client, mut server, reports, .. } =
+        bench(Kind::Tcp, Kind::Tcp, CopyLimits::default()).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(reports.get(), 0);
+    for round in 1..=2 {
+        for _ in 0..3 {
+            client.write_all(b"x").await.unwrap();
+            server.read_exact(&mut [0]).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(reports.get(), round);
+    }
+}
+
+#[tokio::test(flavor = "local", start_paused = true)]
 async fn the_deadline_ends_a_busy_connection() {
     let deadline = Some(Instant::now() + Duration::from_secs(5));
-    let Bench { mut client, server, copy } =
+    let Bench { mut client, server, copy, .. } =
         bench(Kind::Tcp, Kind::Tcp, CopyLimits { idle: None, deadline }).await;
     let (mut read, _write) = tokio::io::split(server);
     tokio::spawn(async move { tokio::io::copy(&mut read, &mut tokio::io::sink()).await });

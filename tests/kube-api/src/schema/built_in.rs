@@ -299,7 +299,11 @@ fn join(path: &str, name: &str) -> String {
 fn find() -> Option<PathBuf> {
     let tools = env::var_os("OUTRIGGER_TOOLS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"), PathBuf::from);
-    let libraries = fs::read_dir(tools.join("kubernetes/lib")).ok()?;
+    let environments = fs::read_dir(tools).ok()?.filter_map(Result::ok);
+    let libraries = environments
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("kubernetes-validate-"))
+        .filter_map(|entry| fs::read_dir(entry.path().join("lib")).ok())
+        .flatten();
     libraries
         .filter_map(Result::ok)
         .map(|python| {

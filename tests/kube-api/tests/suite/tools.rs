@@ -19,7 +19,7 @@ pub fn skip(reason: &str) {
 pub fn python() -> Option<PathBuf> {
     let tools = env::var_os("OUTRIGGER_TOOLS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"), PathBuf::from);
-    let python = tools.join("kubernetes/bin/python");
+    let python = tools.join("bin/helm-python");
     if python.is_file() {
         return Some(python);
     }

@@ -1,22 +1,31 @@
-//! `outrigger-proxy sidecar`: from flags and the pod's environment to a bootstrap and the options of the process.
+//! From flags and the pod's environment to a bootstrap and the options of the process.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::agent::AgentOptions;
+use super::metrics::ApplicationMetrics;
+use super::probes::Probes;
 use crate::bootstrap::Document;
 use crate::bootstrap::sidecar::{SidecarOptions, bootstrap};
+use crate::capture::rules::{TO_APPLICATION_V4, TO_APPLICATION_V6};
 use crate::identity::IdentityOptions;
 use crate::logging::Logging;
-use crate::server::Options;
+use crate::server::{Options, SidecarDrain};
 use crate::stats::PeerLabels;
 
 /// How long a workload certificate is asked to live, Istio's default.
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
+/// How long connections may take to end when nothing says how long the pod has.
+const DRAIN_TIME: Duration = Duration::from_secs(25);
+/// How long endpoints of a captured pod take to be forgotten by its callers.
+const MINIMUM_DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// Flags of a sidecar. Each is also an environment variable.
 #[derive(Debug, Clone, Args)]
@@ -56,9 +65,27 @@ pub struct SidecarFlags {
     /// Readiness for the kubelet; default: INSTANCE_IP:15021 when that is a loopback address, else 0.0.0.0:15021
     #[arg(long, env = "OUTRIGGER_STATUS_ADDRESS")]
     pub status_address: Option<SocketAddr>,
-    /// Seconds that connections may take to end when the process ends
-    #[arg(long, env = "OUTRIGGER_DRAIN_TIME_S", default_value_t = 25, value_name = "SECONDS")]
-    pub drain_time_s: u64,
+    /// Merged metrics, probes of the application, /drain; default: INSTANCE_IP:15020 when that is a loopback address, else
+    /// 0.0.0.0:15020
+    #[arg(long, env = "OUTRIGGER_AGENT_ADDRESS")]
+    pub agent_address: Option<SocketAddr>,
+    /// Seconds that connections may take to end when the process ends, within the pod's grace period; default: the grace
+    /// period but for its last tenth (1 to 5 s), else 25
+    #[arg(long, env = "OUTRIGGER_DRAIN_TIME_S", value_name = "SECONDS")]
+    pub drain_time_s: Option<u64>,
+    /// Seconds that inbound connections are still accepted when the drain has begun, until callers know of it; default: 5,
+    /// without capture 0
+    #[arg(long, env = "OUTRIGGER_MINIMUM_DRAIN_TIME_S", value_name = "SECONDS")]
+    pub minimum_drain_time_s: Option<u64>,
+    /// The pod's grace period, after which everything in it is killed
+    #[arg(long, env = "TERMINATION_GRACE_PERIOD_SECONDS", value_name = "SECONDS")]
+    pub termination_grace_period_seconds: Option<u64>,
+    /// The application's own probes, as Istio's injector writes them
+    #[arg(long, env = "ISTIO_KUBE_APP_PROBERS", value_name = "JSON", hide_env_values = true)]
+    pub kube_app_probers: Option<String>,
+    /// Where the application's own metrics are, as Istio's injector writes it
+    #[arg(long, env = "ISTIO_PROMETHEUS_ANNOTATIONS", value_name = "JSON", hide_env_values = true)]
+    pub prometheus_annotations: Option<String>,
     /// The pod's address
     #[arg(long, env = "INSTANCE_IP")]
     pub instance_ip: IpAddr,
@@ -90,6 +117,16 @@ pub enum InterceptionMode {
     Redirect,
 }
 
+impl InterceptionMode {
+    /// Istio's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            InterceptionMode::None => "NONE",
+            InterceptionMode::Redirect => "REDIRECT",
+        }
+    }
+}
+
 impl SidecarFlags {
     /// The bootstrap and the options of the process. `environment` is searched for `ISTIO_META_*` and `ISTIO_METAJSON_*`.
     ///
@@ -105,20 +142,23 @@ impl SidecarFlags {
             make_private(dir).map_err(|e| format!("--state-dir '{}': {e}", dir.display()))?;
         }
         let mut metadata = metadata(environment)?;
-        let explicit = self.interception_mode == InterceptionMode::None;
-        let mode = if explicit { "NONE" } else { "REDIRECT" };
-        metadata.insert("INTERCEPTION_MODE".to_owned(), mode.into());
+        metadata.insert("INTERCEPTION_MODE".to_owned(), self.interception_mode.as_str().into());
         let (own, any, local) = match self.instance_ip {
             ip if ip.is_loopback() => (ip, ip, ip),
-            ip => (ip, IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            ip @ IpAddr::V4(_) => (ip, Ipv4Addr::UNSPECIFIED.into(), IpAddr::V4(Ipv4Addr::LOCALHOST)),
+            // Takes IPv4 too.
+            ip @ IpAddr::V6(_) => (ip, Ipv6Addr::UNSPECIFIED.into(), IpAddr::V4(Ipv4Addr::LOCALHOST)),
         };
+        let agent = self.agent(self.agent_address.unwrap_or(SocketAddr::new(any, 15020)))?;
+        let drain_time = self.drain_time();
         let sidecar = SidecarOptions {
             xds_address: self.xds_address,
             ca_root_cert: self.ca_root_cert.clone(),
             admin_address: self.admin_address.unwrap_or(SocketAddr::new(local, 15000)),
             node_id: self.node_id.clone(),
             instance_ip: own,
-            bind_upstream: explicit,
+            // Without capture addresses are not the kernel's choice: all of 127.0.0.0/8 is one machine.
+            binds_upstreams: self.interception_mode == InterceptionMode::None,
             pod_name: self.pod_name.clone(),
             pod_namespace: self.pod_namespace.clone(),
             service_account: self.service_account.clone(),
@@ -138,12 +178,14 @@ impl SidecarFlags {
         let command_line = serde_json::json!({
             "concurrency": concurrency,
             "mode": "Serve",
-            "drain_time": format!("{}s", self.drain_time_s),
+            "drain_time": format!("{}s", drain_time.as_secs_f64()),
             "disable_hot_restart": true,
         });
         let options = Options {
             concurrency,
-            drain_time: Duration::from_secs(self.drain_time_s),
+            drain_time,
+            sidecar_drain: Some(SidecarDrain { minimum: self.minimum_drain_time() }),
+            agent: Some(agent),
             command_line,
             token_file: Some(self.token_file.clone()),
             identity: Some(identity),
@@ -155,6 +197,48 @@ impl SidecarFlags {
         };
         Ok((bootstrap(&sidecar)?, options))
     }
+
+    fn agent(&self, address: SocketAddr) -> Result<AgentOptions, String> {
+        let source: IpAddr = match self.instance_ip {
+            IpAddr::V4(_) => TO_APPLICATION_V4.into(),
+            IpAddr::V6(_) => TO_APPLICATION_V6.into(),
+        };
+        let annotations = self.prometheus_annotations.as_deref().filter(|json| !json.is_empty());
+        let metrics = annotations.map(|json| ApplicationMetrics::parse(json, address.port())).transpose()?;
+        let probers = self.kube_app_probers.as_deref().filter(|json| !json.is_empty());
+        Ok(AgentOptions {
+            address,
+            instance_ip: self.instance_ip,
+            source: (self.interception_mode == InterceptionMode::Redirect).then_some(source),
+            metrics: metrics.flatten(),
+            probes: probers.map(Probes::parse).transpose()?.unwrap_or_default(),
+        })
+    }
+
+    /// One deadline: what `--drain-time-s` says, and never so long that the kubelet would end it.
+    fn drain_time(&self) -> Duration {
+        let asked = self.drain_time_s.map(Duration::from_secs);
+        let grace = self.termination_grace_period_seconds.map(Duration::from_secs);
+        let possible = grace.map(|grace| grace - margin(grace));
+        match (asked, possible) {
+            (Some(asked), Some(possible)) => asked.min(possible),
+            (Some(time), None) | (None, Some(time)) => time,
+            (None, None) => DRAIN_TIME,
+        }
+    }
+
+    fn minimum_drain_time(&self) -> Duration {
+        match (self.minimum_drain_time_s, self.interception_mode) {
+            (Some(seconds), _) => Duration::from_secs(seconds),
+            (None, InterceptionMode::Redirect) => MINIMUM_DRAIN_TIME,
+            (None, InterceptionMode::None) => Duration::ZERO,
+        }
+    }
+}
+
+/// What is left of a grace period for writing the last logs and ending.
+fn margin(grace: Duration) -> Duration {
+    (grace / 10).clamp(Duration::from_secs(1), Duration::from_secs(5)).min(grace / 2)
 }
 
 /// Makes a directory that only its owner may look into.
@@ -209,6 +293,52 @@ mod tests {
 
     fn pair(name: &str, value: &str) -> (String, String) {
         (name.to_owned(), value.to_owned())
+    }
+
+    fn flags(more: &[&str]) -> SidecarFlags {
+        #[derive(Debug, clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            flags: SidecarFlags,
+        }
+        let pod =
+            ["--xds-address=127.0.0.1:1", "--instance-ip=10.1.1.1", "--pod-name=p", "--pod-namespace=n"];
+        let line = std::iter::once("sidecar").chain(pod).chain(more.iter().copied());
+        <Line as clap::Parser>::try_parse_from(line).unwrap().flags
+    }
+
+    #[test]
+    fn there_is_one_deadline() {
+        let time = |more: &[&str]| flags(more).drain_time().as_secs_f64();
+        assert_eq!(time(&[]), 25.0);
+        assert_eq!(time(&["--drain-time-s=7"]), 7.0);
+        assert_eq!(time(&["--termination-grace-period-seconds=30"]), 27.0);
+        assert_eq!(time(&["--termination-grace-period-seconds=600"]), 595.0);
+        assert_eq!(time(&["--termination-grace-period-seconds=5"]), 4.0);
+        assert_eq!(time(&["--termination-grace-period-seconds=1"]), 0.5);
+        assert_eq!(time(&["--termination-grace-period-seconds=0"]), 0.0);
+        assert_eq!(time(&["--termination-grace-period-seconds=30", "--drain-time-s=45"]), 27.0);
+        assert_eq!(time(&["--termination-grace-period-seconds=30", "--drain-time-s=5"]), 5.0);
+    }
+
+    #[test]
+    fn capture_decides_about_sources_and_waiting() {
+        let (captured, explicit) = (flags(&["--interception-mode=REDIRECT"]), flags(&[]));
+        assert_eq!(captured.minimum_drain_time(), MINIMUM_DRAIN_TIME);
+        assert_eq!(explicit.minimum_drain_time(), Duration::ZERO);
+        let agent = |flags: &SidecarFlags| flags.agent("0.0.0.0:15020".parse().unwrap()).unwrap();
+        assert_eq!(agent(&captured).source, Some([127, 0, 0, 6].into()));
+        assert_eq!(agent(&explicit).source, None);
+    }
+
+    #[test]
+    fn what_the_injector_wrote_is_checked_at_the_start() {
+        let refused = |flag: &str| flags(&[flag]).agent("0.0.0.0:15020".parse().unwrap()).unwrap_err();
+        assert!(refused("--kube-app-probers={").contains("ISTIO_KUBE_APP_PROBERS"));
+        assert!(refused(r#"--prometheus-annotations={"port":"15020"}"#).contains("injected twice"));
+        let agent =
+            flags(&["--kube-app-probers=", "--prometheus-annotations="]).agent("0.0.0.0:1".parse().unwrap());
+        assert_eq!(agent.unwrap().metrics, None);
     }
 
     #[test]
