@@ -7,7 +7,7 @@ BINARIES := -p outrigger -p outrigger-proxy -p outrigger-control-plane
 export OUTRIGGER_TOOLS := $(TOOLS)
 export PATH := $(TOOLS)/bin:$(PATH)
 
-.PHONY: help demo test lint fmt tools deny-tool build
+.PHONY: help demo test lint fmt tools deny-tool build images
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -17,6 +17,9 @@ demo: build ## run the mesh on loopback addresses; KEEP=1 leaves it up
 
 build: ## build the three programs as they are shipped
 	cargo build --release --locked $(BINARIES)
+
+images: ## build the container images, without a daemon, as OCI archives in target/images
+	scripts/build-images.sh
 
 test: tools build ## install what the tests need, then run them all
 	OUTRIGGER_BIN_DIR=$(CURDIR)/target/release cargo test --workspace --locked --no-fail-fast

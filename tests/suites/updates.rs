@@ -204,8 +204,8 @@ fn captured(name: &str, ip: IpAddr, port: u16, routes: &str, change: impl FnOnce
 fn a_listener_that_is_not_bound_changes_and_moves_under_load() {
     redirected(|_| {
         let any = IpAddr::from([0, 0, 0, 0]);
-        let here = |ip: IpAddr, seconds: i64| {
-            captured("ingress", ip, 80, "routes", |listener| {
+        let here = |name: &str, ip: IpAddr, seconds: i64| {
+            captured(name, ip, 80, "routes", |listener| {
                 listener.bind_to_port = Some(BoolValue { value: false });
                 listener.listener_filters_timeout = Some(Duration { seconds, nanos: 0 });
             })
@@ -217,7 +217,7 @@ fn a_listener_that_is_not_bound_changes_and_moves_under_load() {
             })
         };
         let addr = SocketAddr::new(UNOWNED[0], 80);
-        let mesh = Mesh::start_with(addr, here(UNOWNED[0], 15), |bootstrap| {
+        let mesh = Mesh::start_with(addr, here("ingress", UNOWNED[0], 15), |bootstrap| {
             as_proxy(Launch::new(Engine::Outrigger)).start(bootstrap).expect("our own program")
         });
         mesh.ads.set("second", eds_cluster("second"));
@@ -228,9 +228,9 @@ fn a_listener_that_is_not_bound_changes_and_moves_under_load() {
         let load = Load::start(addr, 4);
         for round in 0..60 {
             match round % 3 {
-                0 => mesh.ads.set("ingress", here(UNOWNED[0], round + 1)),
+                0 => mesh.ads.set("ingress", here("ingress", UNOWNED[0], round + 1)),
                 1 => mesh.ads.set("virtual", virtual_listener(round + 1)),
-                _ => mesh.ads.set("ingress", here(any, round + 1)),
+                _ => mesh.ads.set("ingress", here("ingress", any, round + 1)),
             }
             // No new connection is handed elsewhere meanwhile, and none is closed.
             let mut client = RawClient::connect(addr).unwrap();
@@ -238,10 +238,21 @@ fn a_listener_that_is_not_bound_changes_and_moves_under_load() {
             load.more(10);
         }
         load.finish();
+        // A renamed one takes over: each new connection finds the old or the new one.
+        let names = ["ingress", "renamed"];
+        for round in 0..30 {
+            let (old, new) = (names[round % 2], names[(round + 1) % 2]);
+            mesh.ads.clear_verdicts();
+            mesh.ads.rename(old, new, here(new, UNOWNED[0], 15));
+            while mesh.ads.verdicts().is_empty() {
+                let mut client = RawClient::connect(addr).unwrap();
+                assert_eq!(client.get("h", "/").unwrap().text(), "0", "round {round}");
+            }
+        }
         // Without it they go to the routes of the listener that captures them.
         mesh.ads.remove(LISTENER, "ingress");
         mesh.wait_for("1");
-        mesh.ads.set("ingress", here(any, 1));
+        mesh.ads.set("ingress", here("ingress", any, 1));
         mesh.wait_for("0");
     });
 }

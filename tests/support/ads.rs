@@ -108,12 +108,18 @@ impl FakeAds {
 
     /// Sets or replaces a resource and tells the subscribers.
     pub fn set(&self, name: &str, resource: Any) {
+        self.rename(name, name, resource);
+    }
+
+    /// Replaces the resource `old` by `new`, in one response.
+    pub fn rename(&self, old: &str, new: &str, resource: Any) {
         {
             let mut state = self.lock();
             state.next_version += 1;
             let version = state.next_version.to_string();
             let of_type = state.resources.entry(resource.type_url.clone()).or_default();
-            of_type.insert(name.into(), (version, resource));
+            of_type.remove(old);
+            of_type.insert(new.into(), (version, resource));
         }
         self.tell();
     }

@@ -24,15 +24,6 @@ pub struct MeshSettings {
     pub unknown_destinations: UnknownDestinations,
 }
 
-/// Istio's `outboundTrafficPolicy.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnknownDestinations {
-    /// They are passed through as they are.
-    AllowAny,
-    /// They are closed.
-    RegistryOnly,
-}
-
 /// How it is known which Pods have a sidecar. One that uses the node's network never has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sidecars {
@@ -41,6 +32,15 @@ pub enum Sidecars {
     Assumed,
     /// Those that the injector marked with the annotation `sidecar.istio.io/status`.
     Injected,
+}
+
+/// Istio's `outboundTrafficPolicy.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownDestinations {
+    /// They are passed through as they are.
+    AllowAny,
+    /// They are closed.
+    RegistryOnly,
 }
 
 impl Default for MeshSettings {

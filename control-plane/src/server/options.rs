@@ -85,7 +85,8 @@ pub struct Options {
 
     /// What becomes of captured connections to addresses that the mesh does not know
     #[arg(
-        long, env = "OUTRIGGER_OUTBOUND_TRAFFIC_POLICY", value_enum, default_value_t = OutboundTrafficPolicy::AllowAny
+        long, env = "OUTRIGGER_OUTBOUND_TRAFFIC_POLICY", value_enum, ignore_case = true,
+        default_value_t = OutboundTrafficPolicy::AllowAny
     )]
     pub outbound_traffic_policy: OutboundTrafficPolicy,
 
@@ -98,8 +99,10 @@ pub struct Options {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum OutboundTrafficPolicy {
     /// They go on as they are
+    #[value(name = "ALLOW_ANY")]
     AllowAny,
     /// They are closed
+    #[value(name = "REGISTRY_ONLY")]
     RegistryOnly,
 }
 

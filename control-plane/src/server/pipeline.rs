@@ -71,12 +71,12 @@ pub(super) fn mesh_settings(options: &Options) -> Result<MeshSettings, StartErro
         },
     };
     Ok(MeshSettings {
+        sidecars,
+        interception,
         trust_domain: options.trust_domain.clone(),
         cluster_domain: options.cluster_domain.clone(),
         root_namespace: options.root_namespace.clone(),
         access_log: options.access_log,
-        interception,
-        sidecars,
         unknown_destinations: options.outbound_traffic_policy.into(),
         ..MeshSettings::default()
     })

@@ -46,8 +46,13 @@ impl Configuration {
         removed: &[&str],
         now: Instant,
     ) -> Vec<Invalid> {
-        for name in removed {
-            self.remove(resource_type, name);
+        if resource_type == ResourceType::Listener {
+            let listeners = &self.listeners;
+            let leaving = removed.iter().filter(|name| !updates.iter().any(|update| update.name == **name));
+            let leaving = leaving.filter(|name| !listeners.get(name).is_some_and(Slot::is_static));
+            self.leaving = leaving.map(|name| Arc::from(*name)).collect();
+        } else {
+            removed.iter().for_each(|name| self.remove(resource_type, name));
         }
         let rejected: Vec<Invalid> = updates
             .iter()
@@ -55,7 +60,12 @@ impl Configuration {
             .collect();
         self.awaited.retain(|awaited| *awaited != resource_type);
         self.settle(now);
-        self.released.clear();
+        // Whoever takes over the address of a listener is there before that one goes: no connection falls between them.
+        let leaving = std::mem::take(&mut self.leaving);
+        if !leaving.is_empty() {
+            leaving.iter().for_each(|name| self.remove(resource_type, name));
+            self.settle(now);
+        }
         rejected
     }
 
@@ -235,9 +245,8 @@ impl Configuration {
         let (compiled, references) = cx.finish(kind(ResourceType::Listener), update.name, compiled)?;
         let name = compiled.listener.name.clone();
         let refused = |reason| Invalid::one(kind(ResourceType::Listener), &name, "address", reason);
-        bound_elsewhere(&self.listeners, &compiled).map_err(refused)?;
-        let sockets =
-            bind(self.listeners.get(&name), &self.released, &compiled, self.workers).map_err(refused)?;
+        bound_elsewhere(&self.listeners, &self.leaving, &compiled).map_err(refused)?;
+        let sockets = bind(&self.listeners, &self.leaving, &compiled, self.workers).map_err(refused)?;
         let stats = self.inputs.stats.server();
         if self.listeners.get(&name).is_none() {
             stats.listener_added.inc()
@@ -280,8 +289,6 @@ impl Configuration {
                 self.references_changed = true;
             }
             ResourceType::Listener => {
-                let versions = self.listeners.get(name).into_iter().flat_map(Slot::versions);
-                self.released.extend(versions.flat_map(|version| version.sockets.iter().cloned()));
                 self.listeners.remove(name);
                 if let Some(old) = self.listeners.withdraw(name) {
                     release(&mut self.cluster_users, &old.references);
@@ -291,7 +298,8 @@ impl Configuration {
                         gone: old.compiled.chains.iter().map(|(chain, _)| chain.id).collect(),
                     });
                 }
-                self.inputs.registry.listeners.cell(name).withdraw();
+                // Not emptied: workers have it until they have heard of the change.
+                self.inputs.registry.listeners.forget(name);
                 self.references_changed = true;
             }
             // As in Envoy: what is wanted by name goes when it is no longer wanted.

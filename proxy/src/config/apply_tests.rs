@@ -378,6 +378,8 @@ fn a_renamed_listener_takes_over_its_address() {
         let fixed = LISTENER.replace("port_value: 0", &format!("port_value: {free}"));
         super::testing::resource(Listener, &fixed.replace("name: l,", &format!("name: {name},")))
     };
+    apply(&mut configuration, Cluster, "c", "{name: c}", now);
+    apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
     let (old, new) = (listener("l"), listener("m"));
     let add = |name, resource| [super::apply::Update { name, version: "1", resource }];
     assert_eq!(configuration.apply(Listener, &add("l", &old), &[], now), []);
@@ -386,6 +388,10 @@ fn a_renamed_listener_takes_over_its_address() {
     assert_eq!(configuration.apply(Listener, &add("m", &new), &["l"], now), []);
     let taken = configuration.listeners().get("m").unwrap().newest().unwrap().bound()[0].clone();
     assert!(Arc::ptr_eq(&held, &taken));
+    // No moment without either: the new one listens before the old one stops.
+    let changes = configuration.take_changes();
+    assert!(matches!(changes.as_slice(), [.., Change::Listen { .. }, Change::Stop { .. }]), "{changes:?}");
+    assert!(configuration.inputs().registry.listeners.get("l").is_none());
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use super::compile::{Assignment, CompiledCluster, Inputs, References, Secret};
-use super::listeners::{Bound, Change, ListenerVersion};
+use super::listeners::{Change, ListenerVersion};
 use super::publish::release;
 use super::warming::Slots;
 use crate::route::RouteConfiguration;
@@ -61,8 +61,8 @@ pub struct Configuration {
     /// Sockets for each listener; 0 binds nothing (a configuration is only looked at).
     pub(super) workers: usize,
     pub(super) changes: Vec<Change>,
-    /// Sockets of listeners that the present delta removed: another listener in it may take over their addresses.
-    pub(super) released: Vec<Arc<Bound>>,
+    /// Listeners that the present delta removes: another listener in it may take over their addresses.
+    pub(super) leaving: FxHashSet<Arc<str>>,
     /// Clusters or listeners changed since `take_subscriptions`.
     pub(super) references_changed: bool,
     /// Types of which the process waits for the first answer, and until when.
@@ -105,7 +105,7 @@ impl Configuration {
             cluster_users: FxHashMap::default(),
             workers,
             changes: Vec::new(),
-            released: Vec::new(),
+            leaving: FxHashSet::default(),
             references_changed: true,
             awaited: Vec::new(),
             awaited_until: None,

@@ -7,6 +7,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::compile::{CompiledListener, References};
 use super::live::Live;
 use super::warming::{Slot, Slots};
@@ -143,11 +145,11 @@ impl ListenerVersion {
     }
 }
 
-/// The sockets for a new version: those of the versions before it, or of a listener that just made room, where the address is the
-/// same; else new ones.
+/// The sockets for a new version: those of the versions before it, or of a listener that is leaving, where the address is the same;
+/// else new ones.
 pub(super) fn bind(
-    slot: Option<&Slot<ListenerVersion>>,
-    released: &[Arc<Bound>],
+    listeners: &Slots<ListenerVersion>,
+    leaving: &FxHashSet<Arc<str>>,
     compiled: &CompiledListener,
     workers: usize,
 ) -> Result<Vec<Arc<Bound>>, String> {
@@ -156,8 +158,9 @@ pub(super) fn bind(
     }
     let options = ListenOptions { backlog: compiled.listener.backlog, ..ListenOptions::default() };
     let existing = |address: &Address| {
-        let own = slot.into_iter().flat_map(Slot::versions).flat_map(|v| &v.sockets);
-        own.chain(released).find(|bound| bound.address == *address).cloned()
+        let names = [&compiled.listener.name].into_iter().chain(leaving);
+        let versions = names.filter_map(|name| listeners.get(name)).flat_map(Slot::versions);
+        versions.flat_map(|version| &version.sockets).find(|bound| bound.address == *address).cloned()
     };
     compiled
         .listener
@@ -177,9 +180,10 @@ pub(super) fn bind(
         .collect()
 }
 
-/// Refuses an address that another listener has, bound or not. A bound port 0 is never the same twice.
+/// Refuses an address that another listener has and keeps, bound or not. A bound port 0 is never the same twice.
 pub(super) fn bound_elsewhere(
     listeners: &Slots<ListenerVersion>,
+    leaving: &FxHashSet<Arc<str>>,
     compiled: &CompiledListener,
 ) -> Result<(), String> {
     let name = &compiled.listener.name;
@@ -189,7 +193,7 @@ pub(super) fn bound_elsewhere(
         if compiled.listener.addresses[..i].contains(address) {
             return Err(format!("listener '{name}' has the address '{address}' twice"));
         }
-        let mut others = listeners.iter().filter(|(other, _)| *other != name);
+        let mut others = listeners.iter().filter(|(other, _)| *other != name && !leaving.contains(*other));
         let has = |slot: &Slot<ListenerVersion>| {
             slot.versions().any(|version| version.compiled.listener.addresses.contains(address))
         };

@@ -82,6 +82,11 @@ impl<T> Names<T> {
         cell
     }
 
+    /// The name gets another cell when it comes up again; who holds the present one keeps it as it is.
+    pub fn forget(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// The published value of a name.
     pub fn get(&self, name: &str) -> Option<Arc<T>> {
         self.0.get(name)?.get()
