@@ -10,6 +10,7 @@
 
 pub mod csr;
 pub mod root;
+pub mod secret;
 pub mod service;
 
 pub mod serving;

@@ -193,6 +193,16 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), RootError> {
     write().map_err(|source| RootError::Io { path: path.to_owned(), source })
 }
 
+/// Writes a file that only its owner may read, in place of the one that is there.
+pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), RootError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(RootError::Io { path: path.to_owned(), source });
+        }
+        _ => write_new(path, content, 0o600),
+    }
+}
+
 fn load(certificate: &Path, key: &Path, loosest: u32, now: OffsetDateTime) -> Result<Root, RootError> {
     let read = |path: &Path| {
         fs::read_to_string(path).map_err(|source| RootError::Io { path: path.to_owned(), source })

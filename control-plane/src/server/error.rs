@@ -8,6 +8,7 @@ use super::addresses::ADDRESSES_FILE;
 use super::options::Source;
 use crate::auth::TokenError;
 use crate::ca::root::RootError;
+use crate::ca::secret::RootSecretError;
 use crate::ca::serving::ServingError;
 use crate::source::kubernetes::ConnectError;
 
@@ -22,6 +23,9 @@ pub enum StartError {
     /// The CA has no usable root, or the data directory is not private.
     #[error("certificate authority: {0}")]
     Root(#[from] RootError),
+    /// The Secret with the CA's root.
+    #[error("certificate authority: {0}")]
+    RootSecret(#[from] RootSecretError),
     /// The token directory cannot be made.
     #[error("tokens: {0}")]
     Tokens(#[from] TokenError),

@@ -140,7 +140,7 @@ async fn serve(
     metrics: Arc<Metrics>,
     mut tasks: JoinSet<&'static str>,
 ) -> Result<ControlPlane, StartError> {
-    let authority = Arc::new(open_authority(&options, &metrics)?);
+    let authority = Arc::new(open_authority(&options, cluster.as_ref(), &metrics).await?);
     let authenticator = Arc::new(Authenticator::new(match cluster {
         Some(client) => Tokens::Reviews(TokenReviews::new(client, &options.token_audience)),
         None => Tokens::Files(FileTokens::open(&options.data_dir)?),
@@ -239,11 +239,20 @@ fn follow_snapshot(snapshot: &Snapshot, authenticator: &Authenticator, metrics: 
     metrics.objects_with_problems.set(count(snapshot.problems()));
 }
 
-fn open_authority(options: &Options, metrics: &Metrics) -> Result<CertificateAuthority, StartError> {
+async fn open_authority(
+    options: &Options,
+    cluster: Option<&Client>,
+    metrics: &Metrics,
+) -> Result<CertificateAuthority, StartError> {
     let now = OffsetDateTime::now_utc();
     private_data_dir(&options.data_dir)?;
-    let root = match (&options.ca_cert, &options.ca_key) {
-        (Some(certificate), Some(key)) => Root::load(certificate, key, now)?,
+    let root = match (&options.ca_cert, &options.ca_key, &options.ca_secret, cluster) {
+        (Some(certificate), Some(key), ..) => Root::load(certificate, key, now)?,
+        (_, _, Some(name), Some(client)) => {
+            let secret = RootSecret { namespace: options.namespace.clone(), name: name.clone() };
+            let (data_dir, trust_domain) = (&options.data_dir, &options.trust_domain);
+            secret.open_or_create(client.clone(), data_dir, trust_domain, now).await?
+        }
         _ => Root::open_or_create(&options.data_dir, &options.trust_domain, now)?,
     };
     metrics.root_expiry.set(root.not_after().unix_timestamp());

@@ -83,6 +83,15 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_CA_KEY", value_name = "FILE", requires = "ca_cert")]
     pub ca_key: Option<PathBuf>,
 
+    /// Secret in the control plane's namespace that keeps the CA's root, with the source `kubernetes`; without it the root
+    /// is in --data-dir alone
+    #[arg(long, env = "OUTRIGGER_CA_SECRET", value_name = "NAME", conflicts_with = "ca_cert")]
+    pub ca_secret: Option<String>,
+
+    /// Namespace of the control plane itself
+    #[arg(long, env = "POD_NAMESPACE", default_value = "outrigger-system")]
+    pub namespace: String,
+
     /// What becomes of captured connections to addresses that the mesh does not know
     #[arg(
         long, env = "OUTRIGGER_OUTBOUND_TRAFFIC_POLICY", value_enum, ignore_case = true,
