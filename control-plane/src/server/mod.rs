@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Client;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -35,6 +36,7 @@ use crate::ads::proxies::Proxies;
 use crate::auth::{Authenticator, FileTokens, PodIdentity, TokenReviews, Tokens};
 use crate::ca::CertificateAuthority;
 use crate::ca::root::{Root, private_data_dir};
+use crate::ca::secret::RootSecret;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use lifecycle::Switch;

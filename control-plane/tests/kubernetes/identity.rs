@@ -37,6 +37,42 @@ spec: {serviceAccountName: reviews, containers: [{name: a, image: a}]}
 status: {podIP: 127.1.0.2}
 ";
 
+#[tokio::test]
+async fn the_root_is_kept_in_a_secret_and_shared() {
+    let server = server();
+    put(&server, "{apiVersion: v1, kind: Namespace, metadata: {name: outrigger-system}}");
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
+    let start = async |name: &str| {
+        let data = folder.path().join(name);
+        let flags = [
+            "outrigger-control-plane".to_owned(),
+            "--source=kubernetes".to_owned(),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            format!("--data-dir={}", data.display()),
+            "--ca-secret=outrigger-ca".to_owned(),
+            "--namespace=outrigger-system".to_owned(),
+            "--xds-address=127.0.0.1:0".to_owned(),
+            "--admin-address=127.0.0.1:0".to_owned(),
+        ];
+        let control_plane = ControlPlane::start(Options::parse_from(flags)).await.unwrap();
+        control_plane.stop().await;
+        std::fs::read_to_string(data.join("root-cert.pem")).unwrap()
+    };
+    // Both at once: one makes the root. Later replicas, and those with a root of their own, take it.
+    let (first, second) = tokio::join!(start("a"), start("b"));
+    assert_eq!(first, second);
+    assert_eq!(start("c").await, first);
+    let own = outrigger_control_plane::ca::root::Root::open_or_create(
+        &folder.path().join("d"),
+        "cluster.local",
+        time::OffsetDateTime::now_utc(),
+    );
+    drop(own.unwrap());
+    assert_eq!(start("d").await, first);
+}
+
 /// A control plane on an API server.
 struct World {
     server: ApiServer,

@@ -13,8 +13,7 @@ use crate::every_set;
 const OF_KUBERNETES: [&str; 3] = ["POD_NAME", "POD_NAMESPACE", "RUST_LOG"];
 
 /// Variables that the control plane is still to learn.
-const AWAITED: [&str; 3] =
-    ["OUTRIGGER_SERVICE_NAME", "OUTRIGGER_WEBHOOK_CONFIGURATION", "OUTRIGGER_CA_SECRET"];
+const AWAITED: [&str; 2] = ["OUTRIGGER_SERVICE_NAME", "OUTRIGGER_WEBHOOK_CONFIGURATION"];
 
 fn container(rendered: &Rendered) -> &Value {
     &rendered.the("Deployment")["spec"]["template"]["spec"]["containers"][0]
