@@ -113,9 +113,9 @@ fn some(backends: Vec<Backend>) -> Result<Vec<Backend>, CaptureError> {
 fn program<'a>(backends: &'a [Backend], rules: &Rules, pod: &Pod) -> Result<&'a Backend, CaptureError> {
     let mut complaints = Vec::new();
     for backend in backends {
-        let steps = backend.programming(rules, pod.has_ipv6()).and_then(|mut steps| {
+        let steps = backend.programming(rules, pod.has_ipv6()).map(|mut steps| {
             steps.extend(pod.adding_loopback());
-            Ok(steps)
+            steps
         });
         match steps.and_then(|steps| run_all(&steps)) {
             Ok(()) => {
