@@ -14,9 +14,14 @@ use outrigger_tests::proxy::binary;
 use outrigger_tests::tools::require_tool;
 use socket2::{Domain, SockRef, Socket, Type};
 
-/// Each way to program the kernel: the flag's value, and the program without which a test is skipped.
-const BACKENDS: [(&str, &str); 3] =
-    [("nftables", "nft"), ("iptables-nft", "iptables-nft"), ("iptables-legacy", "iptables-legacy")];
+/// Each way to program the kernel: the flag's value, and the program without which a test is skipped (for the one that needs none,
+/// the one that shows what it did).
+const BACKENDS: [(&str, &str); 4] = [
+    ("netlink", "nft"),
+    ("nftables", "nft"),
+    ("iptables-nft", "iptables-nft"),
+    ("iptables-legacy", "iptables-legacy"),
+];
 
 const APPLICATION: u32 = 1000;
 const SIDECAR: u32 = 1337;
@@ -54,6 +59,12 @@ impl World {
 
     fn capture(&self, flags: &[&str]) -> Answer {
         Answer::of(self.pod.command(program()).arg("capture").args(flags).output().unwrap())
+    }
+
+    /// As in an image that has nothing but this program.
+    fn capture_without_programs(&self, flags: &[&str]) -> Answer {
+        let mut command = self.pod.command("env");
+        Answer::of(command.arg("PATH=").arg(program()).arg("capture").args(flags).output().unwrap())
     }
 
     /// All rules and tables that somebody made, and the addresses of the loopback interface. Not: counters, and the built-in
@@ -209,6 +220,11 @@ fn connections_go_where_they_should(backend: &str) {
 }
 
 #[test]
+fn connections_go_where_they_should_with_netlink() {
+    connections_go_where_they_should("netlink");
+}
+
+#[test]
 fn connections_go_where_they_should_with_nftables() {
     connections_go_where_they_should("nftables");
 }
@@ -287,8 +303,8 @@ fn another_packet_filter_takes_over() {
     }
     // One set each time, the same in the second round as in the first.
     let marks = |state: &str| state.matches("all TCP").count();
-    assert_eq!(left.iter().map(|state| marks(state)).collect::<Vec<_>>(), [2, 4, 4, 2, 4, 4]);
-    assert_eq!(left[..3], left[3..]);
+    assert_eq!(left.iter().map(|state| marks(state)).collect::<Vec<_>>(), [2, 2, 4, 4, 2, 2, 4, 4]);
+    assert_eq!(left[..4], left[4..]);
     // Left to itself it keeps what is right.
     assert!(world.capture(&[]).succeeds().contains("iptables (legacy): the rules are as they should be"));
 }
@@ -312,6 +328,11 @@ fn others_rules_are_left_alone() {
 fn damage_is_found_and_repaired() {
     let Some(world) = World::new() else { return };
     let damages = [
+        ("netlink", "nft flush chain inet outrigger inbound"),
+        ("netlink", "nft insert rule inet outrigger outbound tcp dport 80 return"),
+        ("netlink", "nft delete chain inet outrigger prerouting"),
+        ("netlink", "nft delete table inet outrigger"),
+        ("netlink", "ip -6 address delete ::6/128 dev lo"),
         ("nftables", "nft flush chain inet outrigger inbound"),
         ("nftables", "nft insert rule inet outrigger outbound tcp dport 80 return"),
         ("nftables", "nft delete chain inet outrigger prerouting"),
@@ -395,8 +416,14 @@ fn a_packet_filter_that_does_not_work_is_passed_over_and_left_clean() {
         std::fs::write(&file, "#!/bin/sh\necho broken >&2\nexit 1\n").unwrap();
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     };
-    let capture =
-        || Answer::of(world.pod.command("env").arg(&path).arg(program()).arg("capture").output().unwrap());
+    let capture = || {
+        let mut command = world.pod.command("env");
+        command
+            .arg(&path)
+            .arg(program())
+            .args(["capture", "--backend=nftables,iptables-nft,iptables-legacy"]);
+        Answer::of(command.output().unwrap())
+    };
     broken("nft");
     assert!(capture().succeeds().contains("iptables (nft): "));
     world.capture(&["--undo"]).succeeds();
@@ -433,6 +460,54 @@ fn a_read_only_root_file_system_is_enough() {
 }
 
 #[test]
+fn no_program_is_needed() {
+    let Some(world) = World::new() else { return };
+    let empty = world.state();
+    let flags = ["--exclude-inbound-ports=2222"];
+    let text = world.capture_without_programs(&[flags[0], "--dry-run"]).succeeds();
+    assert!(text.contains("tcp dport 2222") && text.contains("::6/128 dev lo"), "{text}");
+    assert_eq!(world.state(), empty);
+    world.capture_without_programs(&[flags[0], "--check"]).fails(126, "not as they should be");
+    let text = world.capture_without_programs(&flags).succeeds();
+    assert!(text.starts_with("netlink: "), "{text}");
+    assert_eq!(text.matches("proven: ").count(), 4, "{text}");
+    let once = world.state();
+    let text = world.capture_without_programs(&flags).succeeds();
+    assert!(text.contains("as they should be"), "{text}");
+    world.capture_without_programs(&[flags[0], "--check"]).succeeds();
+    assert_eq!(world.state(), once);
+    world.capture_without_programs(&[]).succeeds();
+    assert_ne!(world.state(), once);
+    assert!(world.capture_without_programs(&["--undo"]).succeeds().contains("netlink: removed"));
+    assert_eq!(world.state(), empty);
+}
+
+/// Each kind of condition; and more rules than a socket sends by default.
+#[test]
+fn what_netlink_writes_is_what_nft_writes() {
+    let Some(world) = World::new() else { return };
+    let ports: Vec<String> = (20_000..22_000).map(|port| port.to_string()).collect();
+    let many = format!("--exclude-inbound-ports={}", ports.join(","));
+    let ranges = "10.0.0.0/8,172.16.0.0/12,192.0.2.7,fd00::/8,2001:db8::/33,2001:db8::7";
+    let included = format!("--include-outbound-ip-ranges={ranges}");
+    let excluded = format!("--exclude-outbound-ip-ranges={ranges}");
+    let chosen = ["--exclude-interfaces=net1", "--include-inbound-ports=80", "--include-outbound-ports=81"];
+    for flags in [&[many.as_str()][..], &[&included, chosen[0]], &[&excluded, chosen[1], chosen[2]]] {
+        let state = |backend| {
+            world.capture(&[&["--backend", backend, "--prove=false"], flags].concat()).succeeds();
+            let state = world.state();
+            // Either reads what the other made.
+            for backend in ["netlink", "nftables"] {
+                world.capture(&[&["--backend", backend, "--check"], flags].concat()).succeeds();
+            }
+            world.capture(&["--undo"]).succeeds();
+            state
+        };
+        assert_eq!(state("netlink"), state("nftables"));
+    }
+}
+
+#[test]
 fn what_is_missing_is_said() {
     let Some(world) = World::new() else { return };
     let unprivileged = world
@@ -444,9 +519,12 @@ fn what_is_missing_is_said() {
         .output()
         .unwrap();
     Answer::of(unprivileged).fails(1, "no CAP_NET_ADMIN");
-    let without_programs =
-        world.pod.command("env").arg("PATH=/nowhere").arg(program()).arg("capture").output().unwrap();
-    Answer::of(without_programs).fails(1, "neither nft nor iptables-restore is in /nowhere");
+    for (backend, _) in &BACKENDS[1..] {
+        world.capture_without_programs(&["--backend", backend]).fails(1, "--backend needs a program");
+    }
+    // Root of another user namespace than the pod's.
+    let stranger = world.pod.command("unshare").arg("-Ur").arg(program()).arg("capture").output().unwrap();
+    Answer::of(stranger).fails(1, "netlink: the transaction: Operation not permitted");
     world.capture(&["--exclude-inbound-ports=http"]).fails(2, "'http' is not a port");
     world.capture(&["--inbound-port=15001"]).fails(1, "both 15001");
     // No packet filter takes rules for an interface with such a name, nor do we hand it on.

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::command::{Step, find};
+use super::netlink;
 use super::rules::{Family, TO_APPLICATION_V6};
+use super::step::Step;
 
 /// The address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,24 +36,16 @@ impl Pod {
         self.v6.iter().any(|assigned| assigned.interface != "lo" && is_global(assigned.net.addr()))
     }
 
-    /// The command that gives the loopback interface [`TO_APPLICATION_V6`], unless it has it; the sidecar calls its application
+    /// What gives the loopback interface [`TO_APPLICATION_V6`], unless it has it; the sidecar calls its application
     /// from there. (Of 127.0.0.0/8 the loopback interface has all.)
-    ///
-    /// # Errors
-    /// A program is missing.
-    pub fn adding_loopback(&self) -> Result<Option<Step>, String> {
-        if !self.has_ipv6() || self.has_loopback() {
-            return Ok(None);
-        }
-        ip_command("replace").map(Some)
+    pub fn adding_loopback(&self) -> Option<Step> {
+        (self.has_ipv6() && !self.has_loopback())
+            .then(|| Step::Netlink(netlink::address::adding(TO_APPLICATION_V6)))
     }
 
-    /// The command that takes it away again, if it is there.
-    ///
-    /// # Errors
-    /// A program is missing.
-    pub fn removing_loopback(&self) -> Result<Option<Step>, String> {
-        if self.has_loopback() { ip_command("delete").map(Some) } else { Ok(None) }
+    /// What takes it away again, if it is there.
+    pub fn removing_loopback(&self) -> Option<Step> {
+        self.has_loopback().then(|| Step::Netlink(netlink::address::removing(TO_APPLICATION_V6)))
     }
 
     /// Whether the loopback interface has [`TO_APPLICATION_V6`].
@@ -92,12 +85,6 @@ pub fn leaves_the_pod(address: IpAddr) -> bool {
 /// An address of this network that is most probably somebody's, or nobody's: but no name of the network itself.
 pub fn member(net: IpNet) -> Option<IpAddr> {
     net.hosts().next()
-}
-
-fn ip_command(verb: &str) -> Result<Step, String> {
-    let ip = find("ip").ok_or("the pod has IPv6 addresses, but there is no program `ip`")?;
-    let address = format!("{TO_APPLICATION_V6}/128");
-    Ok(Step::new(&ip, &["-6", "address", verb, &address, "dev", "lo"]))
 }
 
 fn is_global(address: Ipv6Addr) -> bool {

@@ -1,16 +1,19 @@
-//! The packet filters of the system: which there are, what each has of ours, how it is programmed and cleaned.
+//! The ways to the packet filters of the system: which there are, what each has of ours, how it is programmed and cleaned.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::command::{Step, find};
+use super::command::{CommandLine, find};
 use super::options::BackendChoice;
 use super::rules::{Family, Rules};
-use super::{iptables, nftables};
+use super::step::Step;
+use super::{iptables, netlink, nftables};
 
-/// A packet filter with the programs that drive it.
+/// A packet filter with what drives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backend {
+    /// The kernel's nf_tables, from this process itself.
+    Netlink,
     /// `nft`.
     Nftables {
         /// The program.
@@ -46,6 +49,7 @@ pub struct Programs {
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Backend::Netlink => "netlink",
             Backend::Nftables { .. } => "nftables",
             Backend::Iptables { variant: Variant::Nft, .. } => "iptables (nft)",
             Backend::Iptables { variant: Variant::Legacy, .. } => "iptables (legacy)",
@@ -53,15 +57,16 @@ impl fmt::Display for Backend {
     }
 }
 
-/// The packet filters whose programs are there, the preferred one first.
-pub fn available(choice: BackendChoice) -> Vec<Backend> {
+/// What was chosen, as far as its programs are there, the preferred one first.
+pub fn available(choices: &[BackendChoice]) -> Vec<Backend> {
     let nftables = || find("nft").map(|nft| Backend::Nftables { nft });
-    let all: [(BackendChoice, &dyn Fn() -> Option<Backend>); 3] = [
+    let all: [(BackendChoice, &dyn Fn() -> Option<Backend>); 4] = [
+        (BackendChoice::Netlink, &|| Some(Backend::Netlink)),
         (BackendChoice::Nftables, &nftables),
         (BackendChoice::IptablesNft, &|| iptables_of(Variant::Nft)),
         (BackendChoice::IptablesLegacy, &|| iptables_of(Variant::Legacy)),
     ];
-    let wanted = |one: &BackendChoice| choice == BackendChoice::Auto || choice == *one;
+    let wanted = |one: &BackendChoice| choices.contains(&BackendChoice::Auto) || choices.contains(one);
     all.into_iter().filter(|(one, _)| wanted(one)).filter_map(|(_, find)| find()).collect()
 }
 
@@ -82,7 +87,7 @@ fn programs(family: &str, variant: Variant) -> Option<Programs> {
     };
     both(&format!("{family}-{word}")).or_else(|| {
         let plain = both(family)?;
-        let version = Step::new(&plain.restore, &["--version"]).run().ok()?;
+        let version = CommandLine::new(&plain.restore, &["--version"]).run().ok()?;
         (variant_of(&version) == variant).then_some(plain)
     })
 }
@@ -95,22 +100,21 @@ fn variant_of(version: &str) -> Variant {
 impl Programs {
     /// The rules in the kernel; nothing where they cannot be read.
     fn saved(&self) -> String {
-        Step::new(&self.save, &[]).run().unwrap_or_default()
+        CommandLine::new(&self.save, &[]).run().unwrap_or_default()
     }
 
     fn restore(&self, variant: Variant, input: String) -> Step {
-        match variant {
-            Variant::Nft => Step::new(&self.restore, &["--noflush"]),
+        let command = match variant {
+            Variant::Nft => CommandLine::new(&self.restore, &["--noflush"]),
             // The lock is shared with whoever else works on the tables: some seconds, as kube-proxy waits.
             Variant::Legacy if is_writable(LOCK_FOLDER) => {
-                Step::new(&self.restore, &["--noflush", "--wait", "5"])
+                CommandLine::new(&self.restore, &["--noflush", "--wait", "5"])
             }
             // With a read-only root file system nobody else can have the lock.
-            Variant::Legacy => {
-                Step::new(&self.restore, &["--noflush"]).with_environment("XTABLES_LOCKFILE", "/dev/null")
-            }
-        }
-        .with_input(input)
+            Variant::Legacy => CommandLine::new(&self.restore, &["--noflush"])
+                .with_environment("XTABLES_LOCKFILE", "/dev/null"),
+        };
+        Step::Program(command.with_input(input))
     }
 }
 
@@ -125,6 +129,7 @@ impl Backend {
     /// Whether exactly these rules are in the kernel, for IPv4 and, if asked for, IPv6.
     pub fn is_current(&self, rules: &Rules, ipv6: bool) -> bool {
         match self {
+            Backend::Netlink => netlink::table::is_current(rules),
             Backend::Nftables { .. } => {
                 self.listing().is_some_and(|listing| nftables::is_current(&listing, rules))
             }
@@ -137,15 +142,14 @@ impl Backend {
         }
     }
 
-    /// The commands that make it so, whatever there was of ours before.
+    /// What makes it so, whatever there was of ours before.
     ///
     /// # Errors
     /// A program is missing.
     pub fn programming(&self, rules: &Rules, ipv6: bool) -> Result<Vec<Step>, String> {
         match self {
-            Backend::Nftables { nft } => {
-                Ok(vec![Step::new(nft, &["-f", "-"]).with_input(nftables::replace(rules))])
-            }
+            Backend::Netlink => Ok(vec![Step::Netlink(netlink::table::replacing(rules))]),
+            Backend::Nftables { nft } => Ok(vec![run_nft(nft, nftables::replace(rules))]),
             Backend::Iptables { variant, v4, v6 } => {
                 let step = |programs: &Programs, family| {
                     programs.restore(*variant, iptables::replace(rules, family, &programs.saved()))
@@ -160,14 +164,14 @@ impl Backend {
         }
     }
 
-    /// The commands that remove what is ours; none when nothing is.
+    /// What removes what is ours; nothing when nothing is.
     pub fn cleaning(&self) -> Vec<Step> {
         match self {
-            Backend::Nftables { nft } => self
-                .listing()
-                .map(|_| Step::new(nft, &["-f", "-"]).with_input(nftables::remove()))
-                .into_iter()
-                .collect(),
+            Backend::Netlink if netlink::table::exists() => vec![Step::Netlink(netlink::table::removing())],
+            Backend::Netlink => Vec::new(),
+            Backend::Nftables { nft } => {
+                self.listing().map(|_| run_nft(nft, nftables::remove())).into_iter().collect()
+            }
             Backend::Iptables { variant, v4, v6 } => [Some(v4), v6.as_ref()]
                 .into_iter()
                 .flatten()
@@ -176,12 +180,22 @@ impl Backend {
         }
     }
 
+    /// Whether both have their rules in one and the same place.
+    pub fn is_same_place(&self, other: &Backend) -> bool {
+        let is_our_table = |one: &Backend| matches!(one, Backend::Netlink | Backend::Nftables { .. });
+        self == other || (is_our_table(self) && is_our_table(other))
+    }
+
     /// What `nft` says of our table; `None`: there is none.
     fn listing(&self) -> Option<String> {
         let Backend::Nftables { nft } = self else { return None };
         let args: Vec<&str> = ["list", "table"].into_iter().chain(nftables::TABLE.split(' ')).collect();
-        Step::new(nft, &args).run().ok()
+        CommandLine::new(nft, &args).run().ok()
     }
+}
+
+fn run_nft(nft: &Path, input: String) -> Step {
+    Step::Program(CommandLine::new(nft, &["-f", "-"]).with_input(input))
 }
 
 #[cfg(test)]

@@ -13,14 +13,14 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// One command, not yet run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct CommandLine {
     program: PathBuf,
     args: Vec<String>,
     environment: Vec<(&'static str, &'static str)>,
     input: String,
 }
 
-impl Step {
+impl CommandLine {
     /// A command without input.
     pub fn new(program: &Path, args: &[&str]) -> Self {
         let args = args.iter().map(|&arg| arg.into()).collect();
@@ -74,7 +74,7 @@ impl Step {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for CommandLine {
     /// As a shell takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.environment.iter().try_for_each(|(name, value)| write!(f, "{name}={value} "))?;
@@ -92,12 +92,14 @@ mod tests {
     #[test]
     fn a_command_gives_its_output_or_its_complaint() {
         let sh = find("sh").unwrap();
-        let cat = Step::new(&sh, &["-c", "cat"]).with_input("text\n".to_owned());
+        let cat = CommandLine::new(&sh, &["-c", "cat"]).with_input("text\n".to_owned());
         assert_eq!(cat.run().unwrap(), "text\n");
         assert_eq!(cat.to_string(), "sh -c cat <<'END'\ntext\nEND");
-        let fails = |script| Step::new(&sh, &["-c", script]).run().unwrap_err();
+        let fails = |script| CommandLine::new(&sh, &["-c", script]).run().unwrap_err();
         assert_eq!(fails("echo; echo no way >&2; exit 3"), "sh: no way");
         assert_eq!(fails("exit 3"), "sh: exit status: 3");
-        assert!(Step::new(Path::new("/nowhere/x"), &[]).run().unwrap_err().starts_with("x: No such file"));
+        assert!(
+            CommandLine::new(Path::new("/nowhere/x"), &[]).run().unwrap_err().starts_with("x: No such file")
+        );
     }
 }

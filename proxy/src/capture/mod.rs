@@ -1,8 +1,8 @@
 //! `outrigger-proxy capture`: sends a pod's TCP connections to its sidecar, by rules of the kernel's packet filter.
 //!
 //! It runs before the sidecar and the application, with `CAP_NET_ADMIN`, in the pod's network namespace, and ends. Nothing of
-//! it runs later. What is captured: [`options`]; as rules: [`rules`]; in a packet filter's language: [`nftables`], [`iptables`];
-//! by which programs: [`backend`]. At the end it proves itself ([`proof`]).
+//! it runs later. What is captured: [`options`]; as rules: [`rules`]; in a packet filter's language: [`nftables`], [`iptables`],
+//! [`netlink`]; by which of them: [`backend`]. At the end it proves itself ([`proof`]).
 //!
 //! Invariants: one set of rules at any time, made or replaced in one transaction for each family of addresses; a run with rules
 //! as they should be changes nothing; other programs' rules are never touched.
@@ -11,20 +11,22 @@ pub mod addresses;
 pub mod backend;
 pub mod command;
 pub mod iptables;
+pub mod netlink;
 pub mod nftables;
 pub mod options;
 pub mod proof;
 pub mod rules;
+pub mod step;
 
 use std::io::{self, Write};
 
 use addresses::Pod;
 use backend::{Backend, available};
-use command::Step;
 pub use options::CaptureFlags;
 use options::{BackendChoice, CaptureOptions};
 use proof::ProofError;
 use rules::Rules;
+use step::Step;
 
 /// Why a pod is not captured.
 #[derive(Debug, thiserror::Error)]
@@ -37,8 +39,8 @@ pub enum CaptureError {
         "no CAP_NET_ADMIN in this network namespace: run as root with NET_ADMIN in securityContext.capabilities.add"
     )]
     NotPermitted,
-    /// No packet filter.
-    #[error("no program to program the packet filter with: neither nft nor iptables-restore is in {0}")]
+    /// None of the chosen ways to a packet filter has its programs here.
+    #[error("--backend needs a program that is not in the PATH ('{0}')")]
     NoProgram(String),
     /// Each packet filter with what it complained of.
     #[error("cannot program the packet filter:{}", .0.iter().map(|line| format!("\n  {line}")).collect::<String>())]
@@ -74,7 +76,7 @@ pub fn run(flags: &CaptureFlags, out: &mut impl Write) -> Result<(), CaptureErro
     let rules = Rules::new(options);
     let pod = Pod::read();
     if flags.dry_run {
-        return show(flags.backend, &rules, &pod, out);
+        return show(&flags.backend, &rules, &pod, out);
     }
     if !has_net_admin() {
         return Err(CaptureError::NotPermitted);
@@ -82,7 +84,7 @@ pub fn run(flags: &CaptureFlags, out: &mut impl Write) -> Result<(), CaptureErro
     if flags.undo {
         return undo(&pod, out);
     }
-    let backends = some(available(flags.backend))?;
+    let backends = some(available(&flags.backend))?;
     let current = backends.iter().find(|backend| is_current(backend, &rules, &pod));
     match current {
         Some(backend) => writeln!(out, "{backend}: the rules are as they should be")?,
@@ -111,13 +113,14 @@ fn some(backends: Vec<Backend>) -> Result<Vec<Backend>, CaptureError> {
 fn program<'a>(backends: &'a [Backend], rules: &Rules, pod: &Pod) -> Result<&'a Backend, CaptureError> {
     let mut complaints = Vec::new();
     for backend in backends {
-        let steps = backend.programming(rules, pod.has_ipv6()).and_then(|mut steps| {
-            steps.extend(pod.adding_loopback()?);
-            Ok(steps)
+        let steps = backend.programming(rules, pod.has_ipv6()).map(|mut steps| {
+            steps.extend(pod.adding_loopback());
+            steps
         });
         match steps.and_then(|steps| run_all(&steps)) {
             Ok(()) => {
-                for other in available(BackendChoice::Auto).iter().filter(|other| *other != backend) {
+                let all = available(&[BackendChoice::Auto]);
+                for other in all.iter().filter(|other| !other.is_same_place(backend)) {
                     run_all(&other.cleaning()).map_err(|error| CaptureError::Program(vec![error]))?;
                 }
                 return Ok(backend);
@@ -133,13 +136,13 @@ fn program<'a>(backends: &'a [Backend], rules: &Rules, pod: &Pod) -> Result<&'a 
 }
 
 fn run_all(steps: &[Step]) -> Result<(), String> {
-    steps.iter().try_for_each(|step| step.run().map(drop))
+    steps.iter().try_for_each(Step::run)
 }
 
 fn undo(pod: &Pod, out: &mut impl Write) -> Result<(), CaptureError> {
     let mut complaints = Vec::new();
     let mut removed = false;
-    for backend in some(available(BackendChoice::Auto))? {
+    for backend in available(&[BackendChoice::Auto]) {
         let steps = backend.cleaning();
         match run_all(&steps) {
             Err(complaint) => complaints.push(format!("{backend}: {complaint}")),
@@ -150,7 +153,7 @@ fn undo(pod: &Pod, out: &mut impl Write) -> Result<(), CaptureError> {
             }
         }
     }
-    if let Err(complaint) = pod.removing_loopback().and_then(|step| run_all(step.as_slice())) {
+    if let Err(complaint) = run_all(pod.removing_loopback().as_slice()) {
         complaints.push(complaint);
     }
     if !complaints.is_empty() {
@@ -163,8 +166,13 @@ fn undo(pod: &Pod, out: &mut impl Write) -> Result<(), CaptureError> {
 }
 
 /// `--dry-run`.
-fn show(choice: BackendChoice, rules: &Rules, pod: &Pod, out: &mut impl Write) -> Result<(), CaptureError> {
-    let backends = some(available(choice))?;
+fn show(
+    choices: &[BackendChoice],
+    rules: &Rules,
+    pod: &Pod,
+    out: &mut impl Write,
+) -> Result<(), CaptureError> {
+    let backends = some(available(choices))?;
     if let Some(backend) = backends.iter().find(|backend| is_current(backend, rules, pod)) {
         writeln!(out, "# {backend}: the rules are as they should be")?;
         return Ok(());
@@ -177,7 +185,7 @@ fn show(choice: BackendChoice, rules: &Rules, pod: &Pod, out: &mut impl Write) -
             Err(complaint) => writeln!(out, "# {complaint}")?,
         }
     }
-    if let Some(step) = pod.adding_loopback().map_err(|error| CaptureError::Program(vec![error]))? {
+    if let Some(step) = pod.adding_loopback() {
         writeln!(out, "# for the sidecar's calls to its application\n{step}")?;
     }
     Ok(())

@@ -12,9 +12,16 @@ pub struct CaptureFlags {
     /// What is to be captured, and for whom
     #[command(flatten)]
     pub options: CaptureOptions,
-    /// Which of the system's packet filters to program
-    #[arg(long, env = "OUTRIGGER_CAPTURE_BACKEND", value_enum, default_value_t)]
-    pub backend: BackendChoice,
+    /// How to program the system's packet filter: the first of these that works
+    #[arg(
+        long,
+        env = "OUTRIGGER_CAPTURE_BACKEND",
+        value_enum,
+        value_delimiter = ',',
+        value_name = "BACKENDS",
+        default_value = "auto"
+    )]
+    pub backend: Vec<BackendChoice>,
     /// Connect through the rules before saying that all is well
     #[arg(
         long,
@@ -33,7 +40,7 @@ pub struct CaptureFlags {
     /// Remove all that an earlier run made, in whichever packet filter
     #[arg(long)]
     pub undo: bool,
-    /// Change nothing: print the commands and their input
+    /// Change nothing: print the commands and their input (for netlink those that would do the same)
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -76,12 +83,13 @@ pub struct CaptureOptions {
     pub proxy_gid: u32,
 }
 
-/// `--backend`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+/// `--backend`. Several are tried in the order of this list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackendChoice {
-    /// The first that works, in the order of this list.
-    #[default]
+    /// All of these.
     Auto,
+    /// The kernel's nf_tables without any program.
+    Netlink,
     /// `nft`
     Nftables,
     /// `iptables` and `ip6tables` of the kernel's nf_tables.
