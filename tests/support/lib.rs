@@ -15,6 +15,7 @@ pub mod certs;
 pub mod client;
 pub mod cluster;
 pub mod differential;
+pub mod dns;
 pub mod mesh;
 pub mod message;
 pub mod netns;
