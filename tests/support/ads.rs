@@ -19,9 +19,11 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::addr::pod_ip;
+use crate::certs::Leaf;
 use crate::wait::eventually;
 
 /// What the server does with its streams.
@@ -85,6 +87,18 @@ impl FakeAds {
 
     /// Starts one at `addr`, for instance where another one was before.
     pub fn start_at(addr: SocketAddr) -> Self {
+        Self::serve(addr, Server::builder())
+    }
+
+    /// Starts one at `addr` that speaks TLS with this certificate.
+    pub fn start_tls_at(addr: SocketAddr, leaf: &Leaf) -> Self {
+        let read = |file| std::fs::read(file).expect("a PEM file");
+        let identity = Identity::from_pem(read(&leaf.chain), read(&leaf.key));
+        let tls = ServerTlsConfig::new().identity(identity);
+        Self::serve(addr, Server::builder().tls_config(tls).expect("a usable certificate"))
+    }
+
+    fn serve(addr: SocketAddr, mut server: Server) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -97,7 +111,7 @@ impl FakeAds {
         let (changed, watcher) = watch::channel(0);
         let service = AggregatedDiscoveryServiceServer::new(Service { state: state.clone(), watcher });
         let incoming = TcpListenerStream::new(listener);
-        runtime.spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming));
+        runtime.spawn(server.add_service(service).serve_with_incoming(incoming));
         FakeAds { addr, state, changed, runtime: Some(runtime) }
     }
 

@@ -93,6 +93,15 @@ impl Authority {
     }
 
     fn issue(&self, name: &str, last_year: i32) -> Leaf {
+        self.issue_for(name, &format!("{name}.default.svc.cluster.local"), last_year)
+    }
+
+    /// A leaf like that of [`Authority::leaf`] with another DNS name.
+    pub fn leaf_named(&self, name: &str, dns_name: &str) -> Leaf {
+        self.issue_for(name, dns_name, 2124)
+    }
+
+    fn issue_for(&self, name: &str, dns_name: &str, last_year: i32) -> Leaf {
         let key = KeyPair::generate().expect("key pair");
         let mut params = CertificateParams::default();
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -101,10 +110,7 @@ impl Authority {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name.push(DnType::OrganizationName, "cluster.local");
-        params.subject_alt_names = vec![
-            SanType::URI(ia5(&spiffe(name))),
-            SanType::DnsName(ia5(&format!("{name}.default.svc.cluster.local"))),
-        ];
+        params.subject_alt_names = vec![SanType::URI(ia5(&spiffe(name))), SanType::DnsName(ia5(dns_name))];
         let certificate = params.signed_by(&key, &self.issuer).expect("sign a leaf");
         let file = |kind: &str| self.folder.join(format!("{name}-{}.{kind}", fastrand::u64(..)));
         let leaf = Leaf { chain: file("pem"), key: file("key") };

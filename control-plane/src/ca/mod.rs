@@ -128,7 +128,7 @@ impl CertificateAuthority {
     /// Signs a TLS server certificate for the control plane itself, with a fresh key.
     pub fn sign_serving(
         &self,
-        dns_names: &[&str],
+        dns_names: &[impl AsRef<str>],
         addresses: &[IpAddr],
         now: OffsetDateTime,
     ) -> Result<(Issued, KeyPair), SignError> {
@@ -136,7 +136,7 @@ impl CertificateAuthority {
         let mut params = leaf_profile()?;
         params.distinguished_name.push(DnType::OrganizationName, self.trust_domain.as_str());
         for name in dns_names {
-            params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(*name)?));
+            params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(name.as_ref())?));
         }
         params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];

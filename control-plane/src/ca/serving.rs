@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use super::{CertificateAuthority, SignError};
 
-/// The names that a client may use for the control plane, beside its addresses.
+/// The names that a client may use for the control plane beside its addresses, unless `--serving-name` says others.
 pub const DNS_NAMES: [&str; 3] =
     ["outrigger-control-plane", "outrigger-control-plane.outrigger-system.svc", "localhost"];
 
@@ -38,24 +38,29 @@ pub enum ServingError {
 /// The certificate that TLS listeners present.
 pub struct ServingCertificate {
     authority: Arc<CertificateAuthority>,
+    dns_names: Vec<String>,
     addresses: Vec<IpAddr>,
     current: ArcSwap<CertifiedKey>,
 }
 
 impl ServingCertificate {
-    /// Issues the first certificate, for [`DNS_NAMES`] and `addresses`. Returns it with its expiry.
+    /// Issues the first certificate, for `dns_names` and `addresses`. Returns it with its expiry.
     pub fn issue(
         authority: Arc<CertificateAuthority>,
+        dns_names: Vec<String>,
         addresses: Vec<IpAddr>,
         now: OffsetDateTime,
     ) -> Result<(Arc<Self>, OffsetDateTime), ServingError> {
-        let (key, not_after) = certified(&authority, &addresses, now)?;
-        Ok((Arc::new(Self { authority, addresses, current: ArcSwap::from_pointee(key) }), not_after))
+        let (key, not_after) = certified(&authority, &dns_names, &addresses, now)?;
+        Ok((
+            Arc::new(Self { authority, dns_names, addresses, current: ArcSwap::from_pointee(key) }),
+            not_after,
+        ))
     }
 
     /// Issues a new certificate, used by every handshake from now on; returns its expiry.
     pub fn renew(&self, now: OffsetDateTime) -> Result<OffsetDateTime, ServingError> {
-        let (key, not_after) = certified(&self.authority, &self.addresses, now)?;
+        let (key, not_after) = certified(&self.authority, &self.dns_names, &self.addresses, now)?;
         self.current.store(Arc::new(key));
         Ok(not_after)
     }
@@ -84,16 +89,20 @@ impl ResolvesServerCert for ServingCertificate {
 
 impl fmt::Debug for ServingCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServingCertificate").field("addresses", &self.addresses).finish_non_exhaustive()
+        f.debug_struct("ServingCertificate")
+            .field("dns_names", &self.dns_names)
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
     }
 }
 
 fn certified(
     authority: &CertificateAuthority,
+    dns_names: &[String],
     addresses: &[IpAddr],
     now: OffsetDateTime,
 ) -> Result<(CertifiedKey, OffsetDateTime), ServingError> {
-    let (issued, key) = authority.sign_serving(&DNS_NAMES, addresses, now)?;
+    let (issued, key) = authority.sign_serving(dns_names, addresses, now)?;
     let mut chain = issued.chain;
     // A client brings its own root; sending ours proves nothing.
     chain.pop();
@@ -114,13 +123,17 @@ mod tests {
         let root = Root::open_or_create(dir.path(), "cluster.local", now).unwrap();
         let ttl = Duration::from_secs(3600);
         let authority = Arc::new(CertificateAuthority::new(root, "cluster.local", ttl));
-        let (serving, not_after) =
-            ServingCertificate::issue(authority, vec![[127, 0, 0, 1].into()], now).unwrap();
+        let (names, addresses) = (vec!["control.mesh.svc".to_owned()], vec![[127, 0, 0, 1].into()]);
+        let (serving, not_after) = ServingCertificate::issue(authority, names, addresses, now).unwrap();
         let before = serving.current.load_full();
         let renewed = serving.renew(now + ttl / 2).unwrap();
         let after = serving.current.load_full();
         assert_eq!(renewed - not_after, time::Duration::try_from(ttl / 2).unwrap());
         assert_ne!(before.cert, after.cert);
         assert_eq!(after.cert.len(), 1, "the leaf alone, without the root");
+        for leaf in [&before, &after] {
+            let is_for = |name: &str| leaf.cert[0].windows(name.len()).any(|part| part == name.as_bytes());
+            assert!(is_for("control.mesh.svc") && !is_for(DNS_NAMES[1]));
+        }
     }
 }

@@ -24,17 +24,18 @@ use crate::ca::serving::ServingCertificate;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Serves until the process stops and every stream has ended; the accept tasks go to `tasks`.
+/// Serves until the process stops and every stream has ended; the accept tasks go to `tasks`. The TLS listener comes with the
+/// DNS names that its certificate is good for.
 pub(super) fn serve(
     plaintext: TcpListener,
-    tls: Option<TcpListener>,
+    tls: Option<(TcpListener, Vec<String>)>,
     authority: Arc<CertificateAuthority>,
     shared: ads::Shared,
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<JoinHandle<()>, StartError> {
     let (accepted, incoming) = mpsc::channel(listener::BACKLOG);
-    if let Some(listener) = tls {
-        accept_tls(listener, Arc::clone(&authority), accepted.clone(), tasks)?;
+    if let Some((listener, dns_names)) = tls {
+        accept_tls(listener, dns_names, Arc::clone(&authority), accepted.clone(), tasks)?;
     }
     tasks.spawn(async move {
         listener::accept(plaintext, None, accepted).await;
@@ -65,13 +66,15 @@ pub(super) fn serve(
 /// Accepts with a certificate of our own CA, and keeps that certificate fresh.
 fn accept_tls(
     listener: TcpListener,
+    dns_names: Vec<String>,
     authority: Arc<CertificateAuthority>,
     accepted: Incoming,
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<(), StartError> {
     let root = authority.root_certificate().clone();
     let addresses = serving_addresses(listener.local_addr().map_err(StartError::Addresses)?);
-    let (serving, not_after) = ServingCertificate::issue(authority, addresses, OffsetDateTime::now_utc())?;
+    let (serving, not_after) =
+        ServingCertificate::issue(authority, dns_names, addresses, OffsetDateTime::now_utc())?;
     let acceptor = listener::acceptor(Arc::clone(&serving) as _, &root)?;
     tasks.spawn(async move {
         tokio::select! {

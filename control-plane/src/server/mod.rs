@@ -180,7 +180,8 @@ async fn serve(
     if let Some(listener) = webhook {
         webhooks::serve(listener, &options, Arc::clone(&authority), &metrics, &mut tasks)?;
     }
-    let grpc = grpc::serve(xds, xds_tls, authority, discovery, &mut tasks)?;
+    let grpc =
+        grpc::serve(xds, xds_tls.map(|tls| (tls, options.serving_names)), authority, discovery, &mut tasks)?;
     let pages = Arc::new(Admin {
         lifecycle: lifecycle.clone(),
         metrics: Arc::clone(&metrics),

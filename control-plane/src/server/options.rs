@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::ca::serving::DNS_NAMES;
 use crate::model::UnknownDestinations;
 use clap::builder::NonEmptyStringValueParser;
+use rustls_pki_types::DnsName;
 
 /// The control plane of the Outrigger service mesh: reads Kubernetes objects, configures the sidecars over xDS and
 /// signs their certificates.
@@ -39,6 +41,14 @@ pub struct Options {
     /// TLS address of xDS and the certificate service, with a certificate of the mesh's own CA
     #[arg(long, env = "OUTRIGGER_XDS_TLS_ADDRESS", value_name = "IP:PORT")]
     pub xds_tls_address: Option<SocketAddr>,
+
+    /// DNS name that sidecars and the API server may call the control plane by: its certificates are good for it beside
+    /// its addresses. Repeatable; those given replace the default ones
+    #[arg(
+        long = "serving-name", env = "OUTRIGGER_SERVING_NAMES", value_name = "NAME", value_delimiter = ',',
+        default_values = DNS_NAMES, value_parser = dns_name
+    )]
+    pub serving_names: Vec<String>,
 
     /// Address of /ready, /metrics, /proxies, /rejections and /version (HTTP)
     #[arg(long, env = "OUTRIGGER_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
@@ -165,6 +175,13 @@ fn trust_domain(text: &str) -> Result<String, String> {
     }
 }
 
+fn dns_name(text: &str) -> Result<String, String> {
+    match DnsName::try_from(text) {
+        Ok(_) if !text.ends_with('.') => Ok(text.to_owned()),
+        _ => Err("not a DNS name, for example outrigger-control-plane.outrigger-system.svc".to_owned()),
+    }
+}
+
 /// A whole number with the unit `s`, `m`, `h` or `d`; more than zero.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong =
@@ -197,8 +214,17 @@ mod tests {
         assert_eq!(options.workload_cert_ttl, Duration::from_secs(24 * 3600));
         assert_eq!(options.xds_address.to_string(), "127.0.0.1:15010");
         assert!(options.xds_tls_address.is_none() && !options.access_log);
+        assert_eq!(options.serving_names, DNS_NAMES);
         let options = parse(&["--source", "kubernetes"]).unwrap();
         assert_eq!((options.source, options.token_audience.as_str()), (Source::Kubernetes, "istio-ca"));
+    }
+
+    #[test]
+    fn serving_names_replace_the_default_ones() {
+        let options =
+            parse(&["--source=file:x", "--serving-name=control.mesh.svc", "--serving-name=a.example,b"])
+                .unwrap();
+        assert_eq!(options.serving_names, ["control.mesh.svc", "a.example", "b"]);
     }
 
     #[test]
@@ -213,6 +239,8 @@ mod tests {
             (&["--source", "file:x", "--trust-domain", "a/b"], "trust domain"),
             (&["--source", "file:x", "--ca-cert", "c.pem"], "--ca-key"),
             (&["--source", "file:x", "--xds-address", "localhost"], "--xds-address"),
+            (&["--source", "file:x", "--serving-name", "10.0.0.1"], "not a DNS name"),
+            (&["--source", "file:x", "--serving-name", "a b"], "--serving-name"),
         ] {
             let error = parse(arguments).unwrap_err().to_string();
             assert!(error.contains(expected), "{arguments:?}: {error}");

@@ -23,7 +23,9 @@ pub(super) fn serve(
     tasks: &mut JoinSet<&'static str>,
 ) -> Result<(), StartError> {
     let addresses = grpc::serving_addresses(listener.local_addr().map_err(StartError::Addresses)?);
-    let (serving, not_after) = ServingCertificate::issue(authority, addresses, OffsetDateTime::now_utc())?;
+    let names = options.serving_names.clone();
+    let (serving, not_after) =
+        ServingCertificate::issue(authority, names, addresses, OffsetDateTime::now_utc())?;
     let webhooks = Arc::new(Webhooks {
         injection: injection_settings(options)?,
         mesh: pipeline::mesh_settings(options)?,

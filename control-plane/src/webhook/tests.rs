@@ -19,7 +19,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::*;
 use crate::ca::root::Root;
-use crate::ca::serving::ServingCertificate;
+use crate::ca::serving::{DNS_NAMES, ServingCertificate};
 
 struct Server {
     address: SocketAddr,
@@ -38,7 +38,8 @@ impl Server {
         let root = authority.root_certificate().clone();
         assert_eq!(ca_bundle(&authority), to_pem(&root));
         let addresses = vec![[127, 0, 0, 1].into()];
-        let (certificate, _) = ServingCertificate::issue(authority, addresses, now).unwrap();
+        let names = DNS_NAMES.map(str::to_owned).to_vec();
+        let (certificate, _) = ServingCertificate::issue(authority, names, addresses, now).unwrap();
         let metrics = Arc::new(WebhookMetrics::register(&Registry::new()).unwrap());
         let webhooks = Arc::new(Webhooks {
             injection: InjectionSettings::default(),

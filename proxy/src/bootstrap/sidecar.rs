@@ -16,6 +16,7 @@ use outrigger_xds_api::wire::r#type::matcher::v3::{StringMatcher, string_matcher
 use prost::Name;
 
 use super::Document;
+use crate::net::HostPort;
 
 /// Name of the cluster that the control plane is, as in Istio.
 pub const XDS_CLUSTER: &str = "xds-grpc";
@@ -24,7 +25,7 @@ pub const XDS_CLUSTER: &str = "xds-grpc";
 #[derive(Debug, Clone)]
 pub struct SidecarOptions {
     /// `--xds-address`.
-    pub xds_address: SocketAddr,
+    pub xds_address: HostPort,
     /// `--ca-root-cert`: TLS to the control plane, trusting these roots. `None`: plaintext, to loopback only.
     pub ca_root_cert: Option<PathBuf>,
     /// `--admin-address`.
@@ -64,7 +65,7 @@ impl SidecarOptions {
 /// # Errors
 /// Plaintext to a control plane on another machine.
 pub fn bootstrap(options: &SidecarOptions) -> Result<Document, String> {
-    if options.ca_root_cert.is_none() && !options.xds_address.ip().is_loopback() {
+    if options.ca_root_cert.is_none() && !options.xds_address.is_loopback() {
         return Err(format!(
             "--xds-address {}: plaintext is only allowed to a loopback address, set --ca-root-cert",
             options.xds_address
@@ -159,15 +160,12 @@ fn value(json: &serde_json::Value) -> protobuf::Value {
     protobuf::Value { kind: Some(kind) }
 }
 
+/// Its endpoint stands in it; the endpoints of a name come from the ADS client, which looks it up before it connects.
 fn xds_cluster(options: &SidecarOptions) -> cluster::Cluster {
-    let endpoint = endpoint::LbEndpoint {
-        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
-            address: Some(address(options.xds_address)),
-            ..Default::default()
-        })),
-        ..Default::default()
+    let localities = match &options.xds_address {
+        HostPort::Address(address) => vec![locality(*address)],
+        HostPort::Name(..) => Vec::new(),
     };
-    let locality = endpoint::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() };
     let explicit = http::http_protocol_options::ExplicitHttpConfig {
         protocol_config: Some(
             http::http_protocol_options::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(
@@ -189,23 +187,40 @@ fn xds_cluster(options: &SidecarOptions) -> cluster::Cluster {
         connect_timeout: Some(protobuf::Duration { seconds: 5, nanos: 0 }),
         load_assignment: Some(endpoint::ClusterLoadAssignment {
             cluster_name: XDS_CLUSTER.to_owned(),
-            endpoints: vec![locality],
+            endpoints: localities,
             ..Default::default()
         }),
         typed_extension_protocol_options: HashMap::from([(
             http::HttpProtocolOptions::full_name(),
             resource::pack(&protocol),
         )]),
-        transport_socket: options.ca_root_cert.as_ref().map(|roots| xds_tls(roots, options.xds_address.ip())),
+        transport_socket: options.ca_root_cert.as_ref().map(|roots| xds_tls(roots, &options.xds_address)),
         ..Default::default()
     }
 }
 
-/// The roots also sign workloads' certificates, so the control plane must prove its address too.
-fn xds_tls(roots: &std::path::Path, ip: IpAddr) -> core::TransportSocket {
+fn locality(at: SocketAddr) -> endpoint::LocalityLbEndpoints {
+    let endpoint = endpoint::LbEndpoint {
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
+            address: Some(address(at)),
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    endpoint::LocalityLbEndpoints { lb_endpoints: vec![endpoint], ..Default::default() }
+}
+
+/// The roots also sign workloads' certificates, so the control plane must prove its name or address too.
+fn xds_tls(roots: &std::path::Path, at: &HostPort) -> core::TransportSocket {
+    use tls::subject_alt_name_matcher::SanType;
     let version = tls::tls_parameters::TlsProtocol::TlSv13 as i32;
+    let sni = at.certificate_name().unwrap_or_default().to_owned();
+    let (san_type, expected) = match at {
+        HostPort::Address(address) => (SanType::IpAddress, address.ip().to_string()),
+        HostPort::Name(..) => (SanType::Dns, sni.clone()),
+    };
     let matcher = StringMatcher {
-        match_pattern: Some(string_matcher::MatchPattern::Exact(ip.to_string())),
+        match_pattern: Some(string_matcher::MatchPattern::Exact(expected)),
         ..Default::default()
     };
     let validation = tls::CertificateValidationContext {
@@ -214,13 +229,14 @@ fn xds_tls(roots: &std::path::Path, ip: IpAddr) -> core::TransportSocket {
             ..Default::default()
         }),
         match_typed_subject_alt_names: vec![tls::SubjectAltNameMatcher {
-            san_type: tls::subject_alt_name_matcher::SanType::IpAddress as i32,
+            san_type: san_type as i32,
             matcher: Some(matcher),
             ..Default::default()
         }],
         ..Default::default()
     };
     let context = tls::UpstreamTlsContext {
+        sni,
         common_tls_context: Some(tls::CommonTlsContext {
             tls_params: Some(tls::TlsParameters {
                 tls_minimum_protocol_version: version,

@@ -4,6 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use outrigger_xds_api::wire::core::v3::transport_socket::ConfigType;
+use outrigger_xds_api::wire::tls::v3::UpstreamTlsContext;
+use outrigger_xds_api::wire::tls::v3::common_tls_context::ValidationContextType;
+use outrigger_xds_api::wire::tls::v3::subject_alt_name_matcher::SanType;
+use outrigger_xds_api::wire::r#type::matcher::v3::string_matcher::MatchPattern;
+use prost::Message;
+
 use super::sidecar::{SidecarOptions, bootstrap};
 use super::{Bootstrap, Document, NodeFlags, compile_bootstrap};
 use crate::config::compile::{CompileCx, Invalid};
@@ -173,4 +180,29 @@ fn a_sidecar_speaks_plaintext_to_its_own_machine_only() {
     assert!(bootstrap(&far).unwrap_err().contains("--ca-root-cert"));
     let roots = Some(PathBuf::from("/roots.pem"));
     assert!(bootstrap(&SidecarOptions { ca_root_cert: roots, ..far }).is_ok());
+    let named = SidecarOptions { xds_address: "control-plane.mesh.svc:15010".parse().unwrap(), ..sidecar() };
+    assert!(bootstrap(&named).unwrap_err().contains("--ca-root-cert"));
+}
+
+#[test]
+fn a_control_plane_with_a_name_must_prove_it() {
+    let xds_address = "control-plane.mesh.svc:15010".parse().unwrap();
+    let ca_root_cert = Some(PathBuf::from("/roots.pem"));
+    let document = bootstrap(&SidecarOptions { xds_address, ca_root_cert, ..sidecar() }).unwrap();
+    let cluster = &document.message.static_resources.as_ref().unwrap().clusters[0];
+    assert!(cluster.load_assignment.as_ref().unwrap().endpoints.is_empty());
+    let Some(ConfigType::TypedConfig(tls)) = &cluster.transport_socket.as_ref().unwrap().config_type else {
+        panic!("no TLS")
+    };
+    let tls = UpstreamTlsContext::decode(tls.value.as_slice()).unwrap();
+    assert_eq!(tls.sni, "control-plane.mesh.svc");
+    let Some(ValidationContextType::ValidationContext(rules)) =
+        tls.common_tls_context.unwrap().validation_context_type
+    else {
+        panic!("no rules")
+    };
+    let [name] = rules.match_typed_subject_alt_names.as_slice() else { panic!("{rules:?}") };
+    assert_eq!(name.san_type(), SanType::Dns);
+    let expected = MatchPattern::Exact("control-plane.mesh.svc".to_owned());
+    assert_eq!(name.matcher.as_ref().unwrap().match_pattern, Some(expected));
 }

@@ -1,15 +1,17 @@
 //! Publishing: what is ready becomes visible to the workers, in the order in which it is needed; what nothing needs any more goes.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::compile::{Discovery, Inputs, References, Secret};
+use super::compile::{Assignment, Discovery, Inputs, References, Secret};
 use super::configuration::{ClusterVersion, Configuration, Leaf};
 use super::counts::count_membership;
 use super::warming::{AtDeadline, Slots};
-use crate::cluster::{Cluster, EndpointSet};
+use crate::cluster::{Cluster, EndpointSet, HostSpec};
+use crate::net::Address;
 
 impl Configuration {
     /// Publishes everything that is ready, in the order in which it is needed, and withdraws what nothing needs any more. To be
@@ -84,6 +86,22 @@ impl Configuration {
             }
         }
         version.built = Some(wanted.clone());
+    }
+
+    /// Gives a static cluster the addresses that its server's name stands for now. Hosts that stay are the same.
+    pub fn relocate(&mut self, cluster: &str, name: &str, addresses: &[SocketAddr]) {
+        let Some(version) = self.clusters.active_mut(cluster) else { return };
+        let Discovery::Static(assignment) = &mut version.compiled.discovery else { return };
+        let hosts = addresses.iter().map(|address| HostSpec {
+            address: Address::Ip(*address),
+            hostname: name.into(),
+            weight: 1,
+            healthy: true,
+            workload: None,
+            priority: 0,
+        });
+        *assignment = Arc::new(Assignment { hosts: hosts.collect(), ..Assignment::clone(assignment) });
+        self.publish_endpoints(cluster);
     }
 
     fn activate_routes(&mut self, now: Instant) {

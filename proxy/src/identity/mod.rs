@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::config::live::Live;
+use crate::net::Target;
 use crate::transport_socket::{CertificateDetails, TlsCertificate, ValidationContext};
 
 /// The secret name of the workload's certificate.
@@ -34,8 +35,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Whom to ask for what.
 #[derive(Debug, Clone)]
 pub struct IdentityOptions {
-    /// `--ca-address`: `host:port` of Istio's certificate service.
-    pub ca_address: String,
+    /// `--ca-address`: Istio's certificate service.
+    pub ca: Arc<Target>,
     /// `--ca-root-cert`: PEM roots of the service's own certificate; `None`: plaintext, allowed to loopback addresses only.
     pub ca_root_cert: Option<PathBuf>,
     /// `--token-file`: the bearer token, read anew for each request.
@@ -81,7 +82,7 @@ impl Drop for IdentityHandle {
 /// Starts asking.
 ///
 /// # Errors
-/// The options cannot work: no `host:port`, plaintext to another machine, an identity that is no SPIFFE URI. An unreadable
+/// The options cannot work: plaintext to another machine, an identity that is no SPIFFE URI. An unreadable
 /// file or an unreachable service is no error here: it may come later.
 pub fn start(options: IdentityOptions) -> Result<IdentityHandle, String> {
     request::check(&options)?;

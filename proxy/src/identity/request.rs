@@ -1,6 +1,6 @@
 //! One request to the certificate service: key, CSR, token, answer.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use outrigger_xds_api::istio_ca::{IstioCertificateRequest, IstioCertificateServiceClient};
@@ -24,28 +24,16 @@ pub(super) struct Answer {
 
 /// Whether the options can work at all.
 pub(super) fn check(options: &IdentityOptions) -> Result<(), String> {
-    let (host, port) = options
-        .ca_address
-        .rsplit_once(':')
-        .ok_or_else(|| format!("CA address '{}': no port", options.ca_address))?;
-    if host.is_empty() || port.parse::<u16>().is_err() {
-        return Err(format!("CA address '{}' is not host:port", options.ca_address));
-    }
-    if options.ca_root_cert.is_none() && !is_loopback(host) {
+    if options.ca_root_cert.is_none() && !options.ca.at().is_loopback() {
         return Err(format!(
             "CA address '{}': the token may be sent in plaintext to a loopback address only; give the CA's root certificate",
-            options.ca_address
+            options.ca.at()
         ));
     }
     if !options.principal.starts_with("spiffe://") {
         return Err(format!("'{}' is not a SPIFFE identity", options.principal));
     }
     Ok(())
-}
-
-fn is_loopback(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// Makes a key, asks for its certificate and checks what comes back. Errors never contain the token or the key.
@@ -63,7 +51,7 @@ pub(super) async fn certificate(options: &IdentityOptions) -> Result<Answer, Str
     let answer = IstioCertificateServiceClient::new(channel)
         .create_certificate(request)
         .await
-        .map_err(|status| format!("{}: {:?}: {}", options.ca_address, status.code(), status.message()))?;
+        .map_err(|status| format!("{}: {:?}: {}", options.ca.at(), status.code(), status.message()))?;
     read(options, &answer.into_inner().cert_chain, &key.serialize_pem())
 }
 
@@ -86,23 +74,37 @@ fn bearer_token(options: &IdentityOptions) -> Result<AsciiMetadataValue, String>
     Ok(value)
 }
 
+/// Tries the addresses of the service, one after the other.
 async fn connect(options: &IdentityOptions) -> Result<Channel, String> {
-    let address = &options.ca_address;
-    let invalid = |e: tonic::transport::Error| format!("CA address '{address}': {}", with_causes(&e));
-    let scheme = if options.ca_root_cert.is_some() { "https" } else { "http" };
-    let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
-        .map_err(invalid)?
-        .connect_timeout(CONNECT_TIMEOUT);
-    if let Some(path) = &options.ca_root_cert {
-        let pem = std::fs::read(path)
-            .map_err(|e| format!("cannot read the CA's root certificate {}: {e}", path.display()))?;
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
-        endpoint = endpoint.tls_config(tls).map_err(invalid)?;
+    let at = options.ca.at();
+    let mut failures: Vec<String> = Vec::new();
+    for address in options.ca.addresses().await? {
+        match endpoint(options, address)?.connect().await {
+            Ok(channel) => return Ok(channel),
+            Err(error) => failures.push(format!("{address}: {}", with_causes(&error))),
+        }
     }
-    endpoint
-        .connect()
-        .await
-        .map_err(|e| format!("cannot connect to the CA at {address}: {}", with_causes(&e)))
+    Err(format!("cannot connect to the CA at {at}: {}", failures.join("; ")))
+}
+
+/// One address of the service, called by its name: in the request, as SNI and in what its certificate must prove.
+fn endpoint(options: &IdentityOptions, address: SocketAddr) -> Result<Endpoint, String> {
+    let at = options.ca.at();
+    let invalid = |reason: String| format!("CA address '{at}': {reason}");
+    let scheme = if options.ca_root_cert.is_some() { "https" } else { "http" };
+    let origin = format!("{scheme}://{at}").parse().map_err(|e| invalid(format!("{e}")))?;
+    let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+        .map_err(|e| invalid(with_causes(&e)))?
+        .origin(origin)
+        .connect_timeout(CONNECT_TIMEOUT);
+    let Some(path) = &options.ca_root_cert else { return Ok(endpoint) };
+    let pem = std::fs::read(path)
+        .map_err(|e| format!("cannot read the CA's root certificate {}: {e}", path.display()))?;
+    let mut tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem));
+    if let Some(name) = at.certificate_name() {
+        tls = tls.domain_name(name);
+    }
+    endpoint.tls_config(tls).map_err(|e| invalid(with_causes(&e)))
 }
 
 /// tonic's errors say what happened only in their sources.

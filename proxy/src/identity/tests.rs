@@ -15,6 +15,7 @@ use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 use super::*;
+use crate::net::DnsOptions;
 
 const WEB: &str = "spiffe://test/ns/default/sa/web";
 
@@ -70,6 +71,10 @@ impl IstioCertificateService for Authority {
     }
 }
 
+fn target(at: &str) -> Arc<Target> {
+    Arc::new(Target::new(at.parse().unwrap(), DnsOptions::default()))
+}
+
 /// A running authority and the files that its client needs.
 struct Running {
     address: SocketAddr,
@@ -103,7 +108,7 @@ async fn run(behaviour: Behaviour, tls: bool) -> Running {
 impl Running {
     fn options(&self) -> IdentityOptions {
         IdentityOptions {
-            ca_address: self.address.to_string(),
+            ca: target(&self.address.to_string()),
             ca_root_cert: self.tls.then(|| self.folder.path().join("root.pem")),
             token_file: self.folder.path().join("token"),
             principal: WEB.to_owned(),
@@ -175,28 +180,35 @@ async fn a_service_with_a_foreign_certificate_gets_no_token() {
 }
 
 #[tokio::test]
+async fn a_service_must_have_the_name_that_it_is_called_by() {
+    let running = run(Behaviour::default(), true).await;
+    // A name that no server is asked for, and that the certificate does not have.
+    let resolv_conf = running.folder.path().join("resolv.conf");
+    std::fs::write(&resolv_conf, "nameserver 127.0.0.1").unwrap();
+    let at = format!("localhost:{}", running.address.port()).parse().unwrap();
+    let ca = Arc::new(Target::new(at, DnsOptions { resolv_conf, port: 53 }));
+    let options = IdentityOptions { ca, ..running.options() };
+    let error = request::certificate(&options).await.unwrap_err();
+    assert!(error.contains("not valid for name \"localhost\""), "{error}");
+}
+
+#[tokio::test]
 async fn options_that_cannot_work_are_refused() {
     let good = IdentityOptions {
-        ca_address: "127.0.0.1:15012".to_owned(),
+        ca: target("127.0.0.1:15012"),
         ca_root_cert: None,
         token_file: "token".into(),
         principal: WEB.to_owned(),
         lifetime: Duration::from_secs(60),
     };
-    for (address, part) in [
-        ("127.0.0.1", "no port"),
-        (":15012", "not host:port"),
-        ("ca.example:x", "not host:port"),
-        ("192.0.2.1:15012", "plaintext"),
-        ("ca.example:15012", "plaintext"),
-    ] {
-        let error = start(IdentityOptions { ca_address: address.to_owned(), ..good.clone() }).unwrap_err();
-        assert!(error.contains(part), "{error}");
+    for address in ["192.0.2.1:15012", "ca.example:15012"] {
+        let error = start(IdentityOptions { ca: target(address), ..good.clone() }).unwrap_err();
+        assert!(error.contains("plaintext"), "{error}");
     }
     let error = start(IdentityOptions { principal: "web".to_owned(), ..good.clone() }).unwrap_err();
     assert!(error.contains("SPIFFE"), "{error}");
     for address in ["localhost:1", "[::1]:1", "127.1.0.9:1"] {
-        request::check(&IdentityOptions { ca_address: address.to_owned(), ..good.clone() }).unwrap();
+        request::check(&IdentityOptions { ca: target(address), ..good.clone() }).unwrap();
     }
 }
 

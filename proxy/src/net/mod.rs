@@ -19,15 +19,19 @@ use tokio::net::{TcpStream, UnixStream};
 
 mod buffer;
 mod connect;
+mod host_port;
 mod listen;
 mod original_dst;
 mod peek;
 mod read_ahead;
+mod resolve;
 
 pub use buffer::{Buffer, BufferSize};
 pub use connect::connect;
+pub use host_port::HostPort;
 pub use listen::{ListenOptions, ListenSocket, bind_listeners};
 pub use read_ahead::ReadAhead;
+pub use resolve::{DnsOptions, Target};
 
 /// Where something listens or connects: `envoy.config.core.v3.Address`, resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -36,7 +36,7 @@ use crate::config::registry::Registry;
 use crate::config::warming::WARMING_TIMEOUT;
 use crate::identity::{self, IdentityHandle, IdentityOptions};
 use crate::logging::Logging;
-use crate::net::Address;
+use crate::net::{Address, Target};
 use crate::sidecar::agent::{Agent, AgentOptions};
 use crate::stats::{PeerLabels, Stats};
 use crate::worker::{self, Command, Shared, WorkerHandle};
@@ -67,6 +67,8 @@ pub struct Options {
     /// Not ready without the control plane's first answers, however long they take, as a sidecar; else the process goes on
     /// without them after 15 s, as Envoy does.
     pub needs_control_plane: bool,
+    /// The server of the ADS cluster, for a sidecar that knows it by a name: the cluster's hosts are where that leads.
+    pub named_control_plane: Option<Target>,
     /// This workload in mesh metrics, for a sidecar.
     pub labels: Option<PeerLabels>,
     /// Serves `/stats/prometheus`, for a sidecar.
@@ -89,6 +91,7 @@ impl Options {
             token_file: None,
             identity: None,
             needs_control_plane: false,
+            named_control_plane: None,
             labels: None,
             prometheus_address: None,
             status_address: None,
@@ -301,6 +304,7 @@ impl Server {
         if let Some(cluster) = bootstrap.ads_cluster {
             let ads = AdsOptions {
                 cluster,
+                named: options.named_control_plane,
                 node: bootstrap.node,
                 wants_listeners: bootstrap.wants_listeners,
                 wants_clusters: bootstrap.wants_clusters,

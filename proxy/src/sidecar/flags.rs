@@ -16,6 +16,7 @@ use crate::bootstrap::sidecar::{SidecarOptions, bootstrap};
 use crate::capture::rules::{TO_APPLICATION_V4, TO_APPLICATION_V6};
 use crate::identity::IdentityOptions;
 use crate::logging::Logging;
+use crate::net::{DnsOptions, HostPort, Target};
 use crate::server::{Options, SidecarDrain};
 use crate::stats::PeerLabels;
 
@@ -30,12 +31,18 @@ const MINIMUM_DRAIN_TIME: Duration = Duration::from_secs(5);
 /// Flags of a sidecar. Each is also an environment variable.
 #[derive(Debug, Clone, Args)]
 pub struct SidecarFlags {
-    /// IP:PORT of the control plane's xDS
-    #[arg(long, env = "OUTRIGGER_XDS_ADDRESS")]
-    pub xds_address: SocketAddr,
+    /// HOST:PORT of the control plane's xDS: an address, or a DNS name that its certificate must have
+    #[arg(long, env = "OUTRIGGER_XDS_ADDRESS", value_name = "HOST:PORT")]
+    pub xds_address: HostPort,
     /// HOST:PORT of the certificate service; default: --xds-address
-    #[arg(long, env = "CA_ADDR")]
-    pub ca_address: Option<String>,
+    #[arg(long, env = "CA_ADDR", value_name = "HOST:PORT")]
+    pub ca_address: Option<HostPort>,
+    /// DNS servers, search domains and ndots for names of the control plane, as resolv.conf(5) says
+    #[arg(long, env = "OUTRIGGER_RESOLV_CONF", value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+    /// Port of these DNS servers
+    #[arg(long, env = "OUTRIGGER_DNS_PORT", value_name = "PORT", default_value_t = 53)]
+    pub dns_port: u16,
     /// Roots that the control plane's certificate must lead to; without it plaintext, to loopback only
     #[arg(long, env = "OUTRIGGER_CA_ROOT_CERT", value_name = "FILE")]
     pub ca_root_cert: Option<PathBuf>,
@@ -152,7 +159,7 @@ impl SidecarFlags {
         let agent = self.agent(self.agent_address.unwrap_or(SocketAddr::new(any, 15020)))?;
         let drain_time = self.drain_time();
         let sidecar = SidecarOptions {
-            xds_address: self.xds_address,
+            xds_address: self.xds_address.clone(),
             ca_root_cert: self.ca_root_cert.clone(),
             admin_address: self.admin_address.unwrap_or(SocketAddr::new(local, 15000)),
             node_id: self.node_id.clone(),
@@ -168,7 +175,7 @@ impl SidecarFlags {
         let principal =
             format!("spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.pod_namespace, self.service_account);
         let identity = IdentityOptions {
-            ca_address: self.ca_address.clone().unwrap_or_else(|| self.xds_address.to_string()),
+            ca: Arc::new(self.target(self.ca_address.as_ref().unwrap_or(&self.xds_address))),
             ca_root_cert: self.ca_root_cert.clone(),
             token_file: self.token_file.clone(),
             principal: principal.clone(),
@@ -190,12 +197,20 @@ impl SidecarFlags {
             token_file: Some(self.token_file.clone()),
             identity: Some(identity),
             needs_control_plane: true,
+            named_control_plane: match &self.xds_address {
+                HostPort::Address(_) => None,
+                name @ HostPort::Name(..) => Some(self.target(name)),
+            },
             labels: Some(labels),
             prometheus_address: Some(self.prometheus_address.unwrap_or(SocketAddr::new(any, 15090))),
             status_address: Some(self.status_address.unwrap_or(SocketAddr::new(any, 15021))),
             ..Options::new(logging)
         };
         Ok((bootstrap(&sidecar)?, options))
+    }
+
+    fn target(&self, at: &HostPort) -> Target {
+        Target::new(at.clone(), DnsOptions { resolv_conf: self.resolv_conf.clone(), port: self.dns_port })
     }
 
     fn agent(&self, address: SocketAddr) -> Result<AgentOptions, String> {

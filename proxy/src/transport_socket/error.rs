@@ -75,10 +75,9 @@ impl From<&Error> for TransportError {
             Error::NoCertificatesPresented => {
                 (TransportErrorKind::NoCertificate, "PEER_DID_NOT_RETURN_A_CERTIFICATE".to_owned())
             }
-            Error::InvalidCertificate(CertificateError::NotValidForName) => (
-                TransportErrorKind::San,
-                "CERTIFICATE_VERIFY_FAILED:verify cert failed: verify SAN list".to_owned(),
-            ),
+            Error::InvalidCertificate(CertificateError::NotValidForName) => {
+                (TransportErrorKind::San, format!("CERTIFICATE_VERIFY_FAILED:{NAME_MISMATCH}"))
+            }
             Error::InvalidCertificate(reason) => {
                 let text = match reason {
                     CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -100,6 +99,14 @@ impl From<&Error> for TransportError {
         };
         Self { reason: format!("TLS_error:|{text}:TLS_error_end").into(), kind }
     }
+}
+
+/// What Envoy says of a certificate without any of the names that were expected.
+const NAME_MISMATCH: &str = "verify cert failed: verify SAN list";
+
+/// Whether this reason of a failed handshake is that the peer's certificate has none of the names that were expected.
+pub fn is_name_mismatch(reason: &str) -> bool {
+    reason.contains(NAME_MISMATCH)
 }
 
 fn tls_error(error: &io::Error) -> Option<&Error> {

@@ -20,7 +20,7 @@ use rustls::crypto::CryptoProvider;
 pub use certificate::{CertificateDetails, San, TlsCertificate};
 pub use context::{CertificateSource, TlsParams, TlsVersion, ValidationSource};
 pub use downstream::{DownstreamTls, DownstreamTlsOptions};
-pub use error::{TransportError, TransportErrorKind, failure_reason};
+pub use error::{TransportError, TransportErrorKind, failure_reason, is_name_mismatch};
 pub use upstream::{UpstreamTls, UpstreamTlsOptions};
 pub use validation::{
     SanMatcher, SanType, ValidationContext, ValidationOptions, parse_certificate_hash, parse_spki_hash,

@@ -12,14 +12,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::{self, Cluster, ConnectError, ConnectionGuard};
-use crate::net::Stream;
+use crate::net::{Stream, Target};
+use crate::transport_socket::is_name_mismatch;
 
 /// A control plane that does not answer a ping for this long is gone.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Connects to one host of the cluster.
-pub(super) async fn connect(upstream: Arc<Cluster>) -> Result<Channel, String> {
+/// Connects to one host of the cluster; `named` is its server, when that is known by a name.
+pub(super) async fn connect(upstream: Arc<Cluster>, named: Option<&Target>) -> Result<Channel, String> {
     let scheme = match upstream.connection.transport {
         crate::transport_socket::UpstreamTransport::Plaintext => "http",
         crate::transport_socket::UpstreamTransport::Tls(_) => "https",
@@ -39,7 +40,7 @@ pub(super) async fn connect(upstream: Arc<Cluster>) -> Result<Channel, String> {
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     // Connected once, before the channel: a channel that lost its connection is replaced together with its stream.
-    let connection = open(&upstream).await?;
+    let connection = open(&upstream, named).await?;
     endpoint.connect_with_connector(Connector(Some(connection))).await.map_err(|e| text_of(&e))
 }
 
@@ -62,14 +63,29 @@ impl tonic::codegen::Service<::http::Uri> for Connector {
     }
 }
 
-async fn open(upstream: &Arc<Cluster>) -> Result<Connection, String> {
-    let host = cluster::lb::pick(upstream, None).ok_or("no healthy upstream")?;
-    let connected = cluster::connect(upstream, &host, false, false).await.map_err(|error| match error {
-        ConnectError::Overflow => "the connection limit is reached".to_owned(),
-        ConnectError::Timeout => format!("{}: connect timeout", host.address),
-        ConnectError::Failed(reason) => format!("{}: {reason}", host.address),
-    })?;
-    Ok(Connection { stream: connected.stream, _guard: connected.guard })
+/// As many hosts as there are, one after the other: a name may have addresses that lead nowhere from here.
+async fn open(upstream: &Arc<Cluster>, named: Option<&Target>) -> Result<Connection, String> {
+    let mut failures: Vec<String> = Vec::new();
+    for _ in upstream.hosts() {
+        let Some(host) = cluster::lb::pick(upstream, None) else { break };
+        match cluster::connect(upstream, &host, false, false).await {
+            Ok(connected) => return Ok(Connection { stream: connected.stream, _guard: connected.guard }),
+            Err(error) => failures.push(match error {
+                ConnectError::Overflow => "the connection limit is reached".to_owned(),
+                ConnectError::Timeout => format!("{}: connect timeout", host.address),
+                ConnectError::Failed(reason) => format!("{}: {reason}{}", host.address, hint(&reason, named)),
+            }),
+        }
+    }
+    if failures.is_empty() { Err("no healthy upstream".to_owned()) } else { Err(failures.join("; ")) }
+}
+
+/// Envoy's words for a wrong name say neither that it is one nor which was expected.
+fn hint(reason: &str, named: Option<&Target>) -> String {
+    match named.and_then(|target| target.at().certificate_name()) {
+        Some(name) if is_name_mismatch(reason) => format!(": its certificate is not valid for '{name}'"),
+        _ => String::new(),
+    }
 }
 
 /// An error with its causes.

@@ -17,13 +17,16 @@ use outrigger_xds_api::wire::core::v3::Node;
 
 use crate::config::configuration::Configuration;
 use crate::config::handle::ConfigurationHandle;
+use crate::net::Target;
 use backoff::Backoff;
 
 /// What the client needs to know.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct AdsOptions {
     /// Name of the static cluster that is asked.
     pub cluster: String,
+    /// Its server, when it is known by a name, which is looked up before each attempt to connect.
+    pub named: Option<Target>,
     /// Who asks.
     pub node: Node,
     /// Subscribe to all listeners.

@@ -34,7 +34,12 @@ pub(super) async fn run(
     let cluster = configuration
         .read(|c| c.inputs().registry.clusters.get(&options.cluster))
         .ok_or("the cluster is not there yet")?;
-    let channel = channel::connect(cluster).await?;
+    if let Some(target) = &options.named {
+        let addresses = target.addresses().await?;
+        let name = target.at().certificate_name().unwrap_or_default();
+        configuration.update(|c| c.relocate(&options.cluster, name, &addresses));
+    }
+    let channel = channel::connect(cluster, options.named.as_ref()).await?;
     let mut client =
         AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
     let (requests, outgoing) = unbounded_channel();
