@@ -12,7 +12,7 @@ use outrigger_xds_api::wire::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use outrigger_xds_api::wire::cluster::v3::{self as cluster, CircuitBreakers, Cluster};
-use outrigger_xds_api::wire::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions, TransportSocket};
+use outrigger_xds_api::wire::core::v3::{Http1ProtocolOptions, TransportSocket};
 use outrigger_xds_api::wire::http_protocol_options::v3::HttpProtocolOptions;
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
@@ -23,6 +23,7 @@ use outrigger_xds_api::wire::r#type::v3::Percent;
 use prost::Message;
 
 use crate::model::{ConnectionPool, LoadBalancing, Name, OutlierDetection, Protocol};
+use crate::translate::http::http2_options;
 use crate::translate::metadata::OrderedMetadata;
 use crate::translate::wire::{ads, any, duration, number};
 use crate::translate::{InputView, Output, names, reach, tls};
@@ -174,12 +175,12 @@ pub(super) fn protocol_options(upstream: Upstream) -> HashMap<String, Any> {
     let upstream = match upstream {
         Upstream::Http1 => return HashMap::new(),
         Upstream::Http2 => UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())),
+            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2_options())),
         }),
         Upstream::SameAsDownstream => {
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                 http_protocol_options: Some(Http1ProtocolOptions::default()),
-                http2_protocol_options: Some(Http2ProtocolOptions::default()),
+                http2_protocol_options: Some(http2_options()),
                 ..Default::default()
             })
         }

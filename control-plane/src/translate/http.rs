@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use outrigger_xds_api::wire::core::v3::TrafficDirection;
+use outrigger_xds_api::wire::core::v3::{Http2ProtocolOptions, TrafficDirection};
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::{
-    CodecType, RouteSpecifier,
+    CodecType, RouteSpecifier, UpgradeConfig,
 };
 use outrigger_xds_api::wire::http_connection_manager::v3::{HttpConnectionManager, HttpFilter, http_filter};
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filter};
@@ -17,7 +17,8 @@ use crate::translate::access_log::access_log;
 use crate::translate::metadata;
 use crate::translate::wire::{address, any};
 
-/// A connection manager with only the router, for HTTP/1.1 and HTTP/2 alike.
+/// A connection manager with only the router, for HTTP/1.1 and HTTP/2 alike. WebSocket goes through: between sidecars as extended
+/// CONNECT.
 pub(super) fn connection_manager(
     settings: &MeshSettings,
     stat_prefix: String,
@@ -34,9 +35,19 @@ pub(super) fn connection_manager(
         http_filters: vec![router],
         access_log: access_log(settings),
         route_specifier: Some(routes),
+        http2_protocol_options: Some(http2_options()),
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..UpgradeConfig::default()
+        }],
         ..HttpConnectionManager::default()
     };
     network_filter("envoy.filters.network.http_connection_manager", any(&manager))
+}
+
+/// HTTP/2 of both sides of the sidecars: other protocols may be asked for on a stream (RFC 8441).
+pub(super) fn http2_options() -> Http2ProtocolOptions {
+    Http2ProtocolOptions { allow_connect: true, ..Http2ProtocolOptions::default() }
 }
 
 /// A TCP proxy to one cluster.

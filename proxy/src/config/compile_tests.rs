@@ -171,7 +171,7 @@ fn connection_managers() {
         (format!("use_remote_address: true, xff_num_trusted_hops: 1, {}", inline("known")), "xff_num_trusted_hops: not supported"),
         (format!("normalize_path: true, {}", inline("known")), "normalize_path: not supported"),
         (format!("forward_client_cert_details: APPEND_FORWARD, {}", inline("known")), "forward_client_cert_details: only SANITIZE is supported"),
-        (format!("upgrade_configs: [{{upgrade_type: websocket}}], {}", inline("known")), "upgrade_configs: not supported"),
+        (format!("upgrade_configs: [{{upgrade_type: CONNECT}}], {}", inline("known")), "upgrade_configs[0].upgrade_type: CONNECT is not supported"),
         (
             inline("known").replace(ROUTER, ""),
             "http_filters: the list must end with envoy.filters.http.router",

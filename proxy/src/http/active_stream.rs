@@ -14,6 +14,7 @@ use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::local_reply;
 use super::pool::Lease;
+use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
 use crate::stream_info::{CapturedRequest, ResponseFlags, StreamInfo, details};
 use crate::worker::{Timer, Worker};
@@ -90,8 +91,8 @@ pub(crate) struct ActiveStream {
     pub(crate) grpc: bool,
     /// The request is HEAD, so no response has a body.
     pub(crate) head: bool,
-    /// The client wanted another protocol on this connection.
-    pub(crate) asked_for_upgrade: bool,
+    /// The client wants another protocol.
+    pub(crate) upgrade: Option<Box<Upgrade>>,
     /// Response headers went downstream.
     pub(crate) response_started: bool,
     /// The response went downstream to its last byte.
@@ -132,7 +133,7 @@ impl ActiveStream {
             head: request.method() == Method::HEAD,
             info,
             connection: connection.clone(),
-            asked_for_upgrade: false,
+            upgrade: None,
             response_started: false,
             complete: false,
             aborted: false,
@@ -227,6 +228,11 @@ impl ActiveStream {
         self.connection.hcm.stats.downstream_rq_tx_reset.inc();
     }
 
+    /// The upstream agrees to the protocol that the client wants.
+    pub(crate) fn is_switching(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_accepted())
+    }
+
     /// Why the request's body could not be read.
     pub(crate) fn request_failure(&self) -> Option<Failure> {
         self.progress.as_ref()?.failed.get()
@@ -253,6 +259,14 @@ impl ActiveStream {
         });
     }
 
+    /// What follows is not a response: only silence and the whole duration are limited.
+    pub(crate) fn end_of_http(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.deadlines = Deadlines { request: None, response: None, ..watch.deadlines };
+            watch.last_activity = Instant::now();
+        }
+    }
+
     /// Whether a deadline has passed; otherwise the task is woken when the next one may have.
     pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
         self.watch.as_mut()?.poll(cx)
@@ -264,7 +278,7 @@ impl ActiveStream {
         let hcm = &connection.hcm;
         let stats = &hcm.stats;
         if let Some(progress) = &self.progress {
-            self.info.bytes_received = progress.bytes.get();
+            self.info.bytes_received += progress.bytes.get();
             self.info.request_complete = progress.complete.get().map(|at| at - self.info.start);
         } else {
             self.info.request_complete = Some(Duration::ZERO);

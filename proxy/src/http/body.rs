@@ -100,7 +100,8 @@ impl Body for RequestBody {
 /// The response's body. It owns the stream: when the engine drops it, the stream has ended.
 pub(crate) struct ResponseBody {
     source: Source,
-    stream: Box<ActiveStream>,
+    /// `None`: the stream goes on as another protocol, and this body has nothing.
+    stream: Option<Box<ActiveStream>>,
 }
 
 enum Source {
@@ -124,7 +125,7 @@ impl ResponseBody {
     /// A body that the proxy made.
     pub(crate) fn local(body: Bytes, mut stream: Box<ActiveStream>) -> Self {
         stream.complete = body.is_empty();
-        Self { source: Source::Local(Some(body).filter(|b| !b.is_empty())), stream }
+        Self { source: Source::Local(Some(body).filter(|b| !b.is_empty())), stream: Some(stream) }
     }
 
     /// The upstream's body.
@@ -132,13 +133,18 @@ impl ResponseBody {
         if incoming.is_end_stream() {
             stream.upstream_complete();
         }
-        Self { source: Source::Upstream(incoming), stream }
+        Self { source: Source::Upstream(incoming), stream: Some(stream) }
     }
 
-    fn abort(&mut self, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
-        self.stream.fail_after_response(failure);
-        Poll::Ready(Some(Err(Aborted)))
+    /// No body, of a stream that goes on without it.
+    pub(crate) fn none() -> Self {
+        Self { source: Source::Local(None), stream: None }
     }
+}
+
+fn abort(stream: &mut ActiveStream, failure: Failure) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
+    stream.fail_after_response(failure);
+    Poll::Ready(Some(Err(Aborted)))
 }
 
 impl Body for ResponseBody {
@@ -150,39 +156,40 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let this = &mut *self;
+        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
         let incoming = match &mut this.source {
             Source::Local(body) => {
-                this.stream.complete = true;
+                stream.complete = true;
                 let body = body.take();
-                this.stream.info.bytes_sent += body.as_ref().map_or(0, |b| b.len() as u64);
+                stream.info.bytes_sent += body.as_ref().map_or(0, |b| b.len() as u64);
                 return Poll::Ready(body.map(|b| Ok(Frame::data(b))));
             }
             Source::Upstream(incoming) => incoming,
         };
         match Pin::new(&mut *incoming).poll_frame(cx) {
-            Poll::Pending => match this.stream.poll_deadline(cx) {
-                Some(failure) => this.abort(failure),
+            Poll::Pending => match stream.poll_deadline(cx) {
+                Some(failure) => abort(stream, failure),
                 None => Poll::Pending,
             },
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    this.stream.info.bytes_sent += data.len() as u64;
+                    stream.info.bytes_sent += data.len() as u64;
                 }
                 // The engine asks for nothing after trailers.
                 if frame.is_trailers() || incoming.is_end_stream() {
-                    this.stream.upstream_complete();
+                    stream.upstream_complete();
                 } else {
-                    this.stream.touch();
+                    stream.touch();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                this.stream.upstream_complete();
+                stream.upstream_complete();
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let failure = this.stream.request_failure().unwrap_or_else(|| codec::failure(&error));
-                this.abort(failure)
+                let failure = stream.request_failure().unwrap_or_else(|| codec::failure(&error));
+                abort(stream, failure)
             }
         }
     }
@@ -204,6 +211,7 @@ impl Body for ResponseBody {
 
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseBody").field("flags", &self.stream.info.flags).finish_non_exhaustive()
+        let flags = self.stream.as_ref().map(|stream| stream.info.flags);
+        f.debug_struct("ResponseBody").field("flags", &flags).finish_non_exhaustive()
     }
 }

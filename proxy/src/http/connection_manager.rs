@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{CONNECTION, LOCATION, SERVER};
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 
 use super::active_stream::{ActiveStream, Deadlines};
 use super::body::{Aborted, RequestBody, ResponseBody};
@@ -20,6 +20,7 @@ use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
 use super::headers::{self, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
+use super::upgrade::{self, Upgrade};
 use super::{HttpConnectionManager, RouteSource, ServerHeader, local_reply, redirect, router};
 use crate::net::Stream;
 use crate::route::{Action, RequestView, RequireTls, Route, RouteConfiguration};
@@ -58,6 +59,7 @@ pub async fn serve(
         mesh: MeshSeries::default(),
         authority: RefCell::new(None),
         requests: Cell::new(0),
+        exchange: RefCell::new(None),
         framing: Rc::default(),
     });
     let requests = |request| serve_request(connection.clone(), request);
@@ -65,10 +67,21 @@ pub async fn serve(
         Version::Http1 => {
             codec::serve_http1(stream, read_ahead, &hcm, &handle, &connection.framing, requests).await
         }
-        Version::Http2 => codec::serve_http2(stream, read_ahead, &hcm, &handle, requests).await,
+        Version::Http2 => {
+            codec::serve_http2(stream, read_ahead, &hcm, &handle, requests).await.map(|()| None)
+        }
     };
     match ended {
-        Ok(()) => {}
+        Ok(None) => {}
+        Ok(Some(downstream)) => {
+            let exchange = connection.exchange.take();
+            if let Some(exchange) = exchange {
+                tokio::select! {
+                    () = exchange.run(downstream) => {}
+                    () = handle.killed() => {}
+                }
+            }
+        }
         Err(ServeError::Protocol { status }) => {
             hcm.stats.downstream_cx_protocol_error.inc();
             let framing = &connection.framing;
@@ -107,7 +120,7 @@ async fn serve_request(
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &stream);
     stream.progress = progress;
-    stream.asked_for_upgrade = headers::asks_for_upgrade(request.headers());
+    stream.upgrade = Upgrade::asked(&connection, &mut request);
     let authority = match connection.normalise(&mut request) {
         Ok(authority) => authority,
         Err(refusal) => {
@@ -151,7 +164,9 @@ async fn serve_request(
 
     // 4. What it does.
     let action = match &route.action {
-        Action::Route(action) if stream.asked_for_upgrade => {
+        Action::Route(action)
+            if stream.upgrade.as_mut().is_some_and(|u| !u.is_allowed(hcm, action, &request)) =>
+        {
             stream.info.upstream_cluster = action.clusters.pick(fastrand::u64(..)).get();
             let (status, details) = (StatusCode::FORBIDDEN, details::UPGRADE_FAILED);
             return Ok(refused(stream, Refusal { status, details, protocol_error: false }));
@@ -180,6 +195,7 @@ async fn serve_request(
         max_duration: hcm.limits.max_stream_duration,
     });
     match forward_in_time(&mut stream, action, request, &authority).await {
+        Ok(response) if stream.is_switching() => Ok(switch(stream, response)),
         Ok(response) => Ok(respond(stream, response)),
         Err(StreamError { kind: Failure::Downstream, .. }) => Err(Aborted),
         Err(error) => Ok(failed(stream, error)),
@@ -256,13 +272,31 @@ fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Respo
     stream.info.response_code_details = details::VIA_UPSTREAM;
     let (mut parts, incoming) = response.into_parts();
     headers::remove_hop_by_hop(&mut parts.headers);
-    let hcm = &stream.connection.hcm;
-    if !hcm.suppress_envoy_headers {
-        let service_ms = stream.info.first_upstream_byte.map_or(0, |t| t.as_millis() as u64);
-        parts.headers.insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(service_ms));
-    }
+    add_service_time(&stream, &mut parts.headers);
     let response = Response::from_parts(parts, ());
     send_downstream(stream, response, |stream| ResponseBody::upstream(incoming, stream))
+}
+
+/// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
+fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
+    stream.upstream_outcome(response.status().as_u16());
+    stream.info.response_code_details = details::VIA_UPSTREAM;
+    let version = stream.connection.version;
+    let (mut parts, _) = response.into_parts();
+    let kept = stream.upgrade.as_ref().map(|upgrade| upgrade.clean_head(&mut parts.headers));
+    add_service_time(&stream, &mut parts.headers);
+    let mut response = send_downstream(stream, Response::from_parts(parts, ()), upgrade::hand_over);
+    if let Some(kept) = kept {
+        upgrade::finish_head(&mut response, version, kept);
+    }
+    response
+}
+
+fn add_service_time(stream: &ActiveStream, headers: &mut HeaderMap) {
+    if !stream.connection.hcm.suppress_envoy_headers {
+        let service_ms = stream.info.first_upstream_byte.map_or(0, |t| t.as_millis() as u64);
+        headers.insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(service_ms));
+    }
 }
 
 /// A failed attempt becomes a local reply.

@@ -14,6 +14,7 @@ use super::body::RequestBody;
 use super::codec::{Framing, Refusal, Version};
 use super::headers::{self, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
+use super::upgrade::Exchange;
 use crate::net::Address;
 use crate::stream_info::{ConnectionInfo, details};
 use crate::worker::{ConnectionHandle, Worker};
@@ -32,6 +33,8 @@ pub(crate) struct DownstreamConnection {
     /// The last `host` value and its parsed form: clients repeat themselves.
     pub(super) authority: RefCell<Option<(HeaderValue, Authority)>>,
     pub(super) requests: Cell<u32>,
+    /// The stream that goes on when an HTTP/1 connection has left HTTP.
+    pub(super) exchange: RefCell<Option<Box<Exchange>>>,
     /// The raw heads of an HTTP/1 client.
     pub(super) framing: Rc<Framing>,
 }

@@ -18,7 +18,7 @@ use crate::config::live::Live;
 use crate::listener::{FilterChain, FilterChains, NetworkFilter};
 use crate::route::{
     Action, Clusters, DirectResponse, DomainIndex, PathMatcher, RequireTls, Route, RouteAction,
-    RouteConfiguration, RouteMatch, VirtualHost,
+    RouteConfiguration, RouteMatch, Upgrades, VirtualHost,
 };
 use crate::tcp::tests::{Running, Setup, cluster, read_to_end, wait_until};
 use crate::transport_socket::{DownstreamTransport, UpstreamTransport};
@@ -52,6 +52,7 @@ pub(super) fn manager(
         idle_timeout: None,
         cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
         high_priority: false,
+        upgrades: Upgrades::default(),
     };
     let routes = vec![route("/direct", Action::DirectResponse(direct)), route("", Action::Route(forward))];
     let virtual_host = VirtualHost::new("all".into(), vec!["*".into()], routes, RequireTls::None, 0);
@@ -93,7 +94,9 @@ pub(super) fn manager(
             max_concurrent_streams: 100,
             initial_stream_window_bytes: 1 << 20,
             initial_connection_window_bytes: 1 << 20,
+            allow_connect: true,
         },
+        upgrades: Upgrades::new(vec![("websocket".into(), true)]),
         reporter: None,
     }
 }

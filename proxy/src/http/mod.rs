@@ -13,6 +13,7 @@ mod pool;
 mod redirect;
 mod router;
 mod settings;
+mod upgrade;
 
 pub use pool::Pools;
 pub use settings::{
@@ -26,3 +27,5 @@ mod exchange_tests;
 pub(crate) mod http2_frames;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod upgrade_tests;

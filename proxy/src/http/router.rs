@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 
 use super::active_stream::ActiveStream;
@@ -13,6 +13,7 @@ use super::body::RequestBody;
 use super::codec::{Incoming, Version};
 use super::error::{Failure, StreamError};
 use super::headers::EXPECTED_TIMEOUT;
+use super::upgrade;
 use crate::cluster::{Cluster, Resource, lb};
 use crate::route::RouteAction;
 
@@ -54,9 +55,23 @@ pub(crate) async fn forward(
             Err(error) => return Err(failed(stream, &cluster, error)),
         };
         stream.note(&lease);
-        let outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
+        let mut outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
         let reused = lease.is_reused();
-        match lease.send(outgoing).await {
+        let sent = match &stream.upgrade {
+            None => lease.send(outgoing).await,
+            Some(upgrade) => {
+                upgrade.ask(&mut outgoing, lease.version());
+                // On the heap, so that requests without it do not carry its state.
+                Box::pin(upgrade::send(stream, &mut lease, outgoing)).await
+            }
+        };
+        match sent {
+            Ok(response)
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS && !stream.is_switching() =>
+            {
+                stream.lend(lease);
+                return Err(failed(stream, &cluster, Failure::Protocol.into()));
+            }
             Ok(response) => {
                 stream.lend(lease);
                 stream.info.first_upstream_byte = Some(Instant::now() - stream.info.start);

@@ -7,7 +7,7 @@ use http::HeaderValue;
 
 use crate::access_log::{AccessLog, CapturePlan};
 use crate::config::live::Live;
-use crate::route::RouteConfiguration;
+use crate::route::{RouteConfiguration, Upgrades};
 use crate::stats::{HttpStats, Reporter};
 
 /// `envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager`, compiled.
@@ -49,6 +49,8 @@ pub struct HttpConnectionManager {
     pub http1: HttpOptions1,
     /// `http2_protocol_options`.
     pub http2: HttpOptions2,
+    /// `upgrade_configs`.
+    pub upgrades: Upgrades,
     /// Our own: the listener's `outrigger.dev` metadata turns mesh metrics on.
     pub reporter: Option<Reporter>,
 }
@@ -127,4 +129,6 @@ pub struct HttpOptions2 {
     pub initial_stream_window_bytes: u32,
     /// `initial_connection_window_size`, bytes, default 24 MiB.
     pub initial_connection_window_bytes: u32,
+    /// `allow_connect`: clients may ask for other protocols on a stream (RFC 8441).
+    pub allow_connect: bool,
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::cluster::Cluster;
 use crate::config::live::Live;
+use crate::route::Upgrades;
 
 /// A name resolved once, at compile: the cell that holds (or will hold) the cluster.
 pub type ClusterRef = Arc<Live<Cluster>>;
@@ -38,6 +39,8 @@ pub struct RouteAction {
     pub cluster_not_found: StatusCode,
     /// `priority`: HIGH uses the second set of circuit breaker thresholds.
     pub high_priority: bool,
+    /// `upgrade_configs`: overrides the HCM's.
+    pub upgrades: Upgrades,
 }
 
 impl RouteAction {

@@ -4,6 +4,7 @@ mod action;
 mod domains;
 mod index;
 mod matcher;
+mod upgrades;
 
 pub use action::{
     Action, ClusterRef, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster,
@@ -13,6 +14,7 @@ pub(crate) use domains::without_port;
 pub use matcher::{
     HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex,
 };
+pub use upgrades::Upgrades;
 
 use std::sync::Arc;
 

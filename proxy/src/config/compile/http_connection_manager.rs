@@ -13,6 +13,7 @@ use super::http_options::{Side, compile_common, compile_http1, compile_http2};
 use super::listener::ListenerCx;
 use super::route::compile_route_configuration;
 use super::source::{Source, compile_config_source};
+use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
 use crate::http::{CodecType, HttpConnectionManager, RouteSource, ServerHeader, StreamLimits};
 
@@ -88,7 +89,7 @@ pub(crate) fn compile_http_connection_manager(
     } = value;
     unsupported!(cx; scheme_header_transformation, original_ip_detection_extensions,
         early_header_mutation_extensions, internal_address_config, via, forward_client_cert_matcher,
-        proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, upgrade_configs, local_reply_config,
+        proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
         path_normalization_options, strip_trailing_host_dot, typed_header_validation_config,
         append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops, merge_slashes);
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
@@ -148,6 +149,12 @@ pub(crate) fn compile_http_connection_manager(
     };
     let (access_logs, captures) = compile_access_logs(cx, access_log)?;
     let routes = compile_route_source(cx, route_specifier);
+    let upgrades = cx.each("upgrade_configs", upgrade_configs, |config, cx| {
+        let wire::http_connection_manager::UpgradeConfig { upgrade_type, filters, enabled } = config;
+        unsupported!(cx; filters);
+        compile_upgrade(cx, upgrade_type, boolean(enabled, true))
+    });
+    let upgrades = upgrades.and_then(|types| compile_upgrades(cx, types));
     let (common, http1, http2) = (common?, http1?, http2?);
     let request_timeout = timeout(cx, "request_timeout", request_timeout, None);
     let request_headers_timeout = timeout(cx, "request_headers_timeout", request_headers_timeout, None);
@@ -181,6 +188,7 @@ pub(crate) fn compile_http_connection_manager(
         },
         http1,
         http2,
+        upgrades: upgrades?,
         reporter: listener.reporter,
         stats: cx.inputs.stats.http(stat_prefix),
     })

@@ -150,7 +150,7 @@ pub(crate) fn compile_http2(
         stream_reset_burst,
         stream_reset_rate,
     } = value;
-    unsupported!(cx; allow_connect, allow_metadata, custom_settings_parameters);
+    unsupported!(cx; allow_metadata, custom_settings_parameters);
     // Flood protection is the codec's own, with its own numbers; the rest tunes Envoy's codec.
     ignored!(cx; hpack_table_size, max_outbound_frames, max_outbound_control_frames,
         max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
@@ -159,6 +159,8 @@ pub(crate) fn compile_http2(
         max_header_field_size_kb, disallow_obs_text, stream_reset_burst, stream_reset_rate);
     informational!(use_oghttp2_codec, max_metadata_size);
     Ok(HttpOptions2 {
+        // Clusters need none: a client may ask, and the upstream says whether it agrees.
+        allow_connect: *allow_connect,
         max_concurrent_streams: in_range(
             cx,
             "max_concurrent_streams",

@@ -25,6 +25,7 @@ mod secret;
 pub(crate) mod source;
 mod tcp_proxy;
 mod tls;
+mod upgrades;
 pub(crate) mod values;
 
 pub use cluster::{CompiledCluster, Discovery, compile_cluster};

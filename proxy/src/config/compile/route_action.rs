@@ -10,6 +10,7 @@ use outrigger_xds_api::wire::route::v3 as wire;
 use super::cx::{CompileCx, Compiled, References, ignored, informational, unsupported};
 use super::route::RouteCx;
 use super::route_match::regex_text;
+use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values;
 use crate::route::{Action, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster};
 
@@ -79,8 +80,8 @@ fn compile_route_action(
     } = action;
     unsupported!(cx; metadata_match, prefix_rewrite, regex_rewrite, path_rewrite_policy, path_rewrite,
         append_x_forwarded_host, retry_policy, retry_policy_typed_config, request_mirror_policies, rate_limits,
-        hash_policy, cors, max_grpc_timeout, grpc_timeout_offset, upgrade_configs, internal_redirect_policy,
-        internal_redirect_action, hedge_policy, max_stream_duration);
+        hash_policy, cors, max_grpc_timeout, grpc_timeout_offset, internal_redirect_policy, internal_redirect_action,
+        hedge_policy, max_stream_duration);
     // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout.
     ignored!(cx; early_data_policy, flush_timeout);
     // No effect without rate limits and internal redirects.
@@ -97,6 +98,12 @@ fn compile_route_action(
     let timeout = values::timeout(cx, "timeout", timeout, Some(DEFAULT_TIMEOUT));
     // Zero stays zero here: it switches the connection manager's timeout off.
     let idle_timeout = values::duration(cx, "idle_timeout", idle_timeout);
+    let upgrades = cx.each("upgrade_configs", upgrade_configs, |config, cx| {
+        let wire::route_action::UpgradeConfig { upgrade_type, enabled, connect_config } = config;
+        unsupported!(cx; connect_config);
+        compile_upgrade(cx, upgrade_type, values::boolean(enabled, true))
+    });
+    let upgrades = upgrades.and_then(|types| compile_upgrades(cx, types));
     let clusters = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => {
             compile_cluster_name(cx, "cluster", name, route_cx.validate_clusters).map(Clusters::Single)
@@ -124,6 +131,7 @@ fn compile_route_action(
             ClusterNotFoundResponseCode::InternalServerError => StatusCode::INTERNAL_SERVER_ERROR,
         },
         high_priority: priority? == RoutingPriority::High,
+        upgrades: upgrades?,
     })
 }
 

@@ -1,18 +1,20 @@
 //! Upstream connections: a sender per connection; the connection itself runs as a task of the worker.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
+use tokio::sync::oneshot;
 
 use super::Incoming;
 use super::io::{Io, Side};
+use super::switched::{Switched, Switching};
 use crate::cluster::{Cluster, ConnectionGuard};
 use crate::http::body::RequestBody;
 use crate::http::error::Failure;
@@ -21,7 +23,11 @@ use crate::worker::LocalExecutor;
 
 /// Sends requests on one HTTP/1 connection, one at a time.
 #[derive(Debug)]
-pub(crate) struct Http1Sender(http1::SendRequest<RequestBody>);
+pub(crate) struct Http1Sender {
+    requests: http1::SendRequest<RequestBody>,
+    /// Who gets the connection when it leaves HTTP.
+    taker: Rc<RefCell<Option<oneshot::Sender<Switched>>>>,
+}
 
 /// Sends requests on one HTTP/2 connection; cheap to clone.
 #[derive(Debug, Clone)]
@@ -45,17 +51,28 @@ pub(crate) async fn connect_http1(
     guard: impl Sized + 'static,
 ) -> Result<Http1Sender, Failure> {
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
-    let (sender, connection) = http1::Builder::new()
+    let (requests, mut connection) = http1::Builder::new()
         .max_headers(MAX_RESPONSE_HEADERS)
         .handshake(io)
         .await
         .map_err(|e| failure(&e))?;
+    let sender = Http1Sender { requests, taker: Rc::default() };
+    let taker = sender.taker.clone();
     tokio::task::spawn_local(async move {
         // Requests in flight hear of the error themselves.
-        let _ = connection.await;
-        drop(guard);
+        let ended = (&mut connection).await;
+        let taker = taker.take();
+        if let (Ok(()), Some(taker)) = (ended, taker) {
+            let parts = connection.into_parts();
+            let (read, io) = (parts.read_buf, parts.io.into_inner());
+            // Who does not want it any more lets it go.
+            let _ = taker.send(Switched::Http1 { read, io, _guard: Some(Box::new(guard)) });
+        } else {
+            drop(connection);
+            drop(guard);
+        }
     });
-    Ok(Http1Sender(sender))
+    Ok(sender)
 }
 
 /// Speaks HTTP/2 on a fresh connection. `guard` is held as long as the connection lives.
@@ -92,26 +109,42 @@ const MAX_RESPONSE_HEADERS: usize = 100;
 
 impl Http1Sender {
     pub(crate) fn is_ready(&self) -> bool {
-        self.0.is_ready()
+        self.requests.is_ready()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.requests.is_closed()
     }
 
     /// Waits until the connection can take a request; false when it is gone.
     pub(crate) async fn ready(&mut self) -> bool {
-        self.0.ready().await.is_ok()
+        self.requests.ready().await.is_ok()
     }
 
     pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        self.0
+        self.requests
             .try_send_request(request)
             .await
             .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })
+    }
+
+    /// Sends a request with an `upgrade` header: with the connection, when the upstream agrees (101).
+    pub(crate) async fn send_upgrade(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Option<Switched>), SendError> {
+        let (taker, taken) = oneshot::channel();
+        *self.taker.borrow_mut() = Some(taker);
+        let response = self.send(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            *self.taker.borrow_mut() = None;
+            return Ok((response, None));
+        }
+        let gone = |_| SendError { failure: Failure::ConnectionTermination, unsent: None };
+        Ok((response, Some(taken.await.map_err(gone)?)))
     }
 }
 
@@ -133,6 +166,20 @@ impl Http2Sender {
             .try_send_request(request)
             .await
             .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })
+    }
+
+    /// Sends a request with a `:protocol`: with the stream, when the upstream agrees (200).
+    pub(crate) async fn send_upgrade(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Option<Switched>), SendError> {
+        let mut response = self.send(request).await?;
+        if response.status() != StatusCode::OK {
+            return Ok((response, None));
+        }
+        let gone = SendError { failure: Failure::ConnectionTermination, unsent: None };
+        let switched = Switching::of(&mut response).done().await.ok_or(gone)?;
+        Ok((response, Some(switched)))
     }
 }
 

@@ -56,6 +56,14 @@ impl Io {
         Self { read_ahead, stream, side }
     }
 
+    /// What follows is not HTTP: nothing looks for messages in it.
+    pub(crate) fn end_of_http(mut self) -> Self {
+        if let Side::Downstream(_, _, framing) = &mut self.side {
+            *framing = None;
+        }
+        self
+    }
+
     fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Side::Downstream(_, handle, _) = &self.side {
             handle.set_stalled(written.is_pending());

@@ -5,12 +5,14 @@ mod client;
 mod framing;
 mod io;
 mod server;
+mod switched;
 
 pub(crate) use client::{
     Http1Sender, Http2Sender, SendError, connect_http1, connect_http2, failure, request_failure,
 };
 pub(crate) use framing::{Framing, Refusal};
 pub(crate) use server::{ServeError, Version, detect, serve_http1, serve_http2};
+pub(crate) use switched::{Switched, Switching, extended_connect, set_protocol};
 
 /// A body that arrives from a peer.
 pub(crate) type Incoming = hyper::body::Incoming;

@@ -17,6 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::Incoming;
 use super::framing::Framing;
 use super::io::{Io, Side};
+use super::switched::Switched;
 use crate::http::body::{Aborted, ResponseBody};
 use crate::http::{CodecType, HttpConnectionManager};
 use crate::net::Stream;
@@ -76,7 +77,8 @@ pub(crate) async fn detect(
     }
 }
 
-/// Serves one HTTP/1 connection to its end. When `handle` drains and nothing is in flight, the connection is closed.
+/// Serves one HTTP/1 connection to its end, or until it has left HTTP: then it is given back. When `handle` drains and nothing is in
+/// flight, the connection is closed.
 pub(crate) async fn serve_http1<F>(
     stream: Stream,
     read_ahead: Bytes,
@@ -84,7 +86,7 @@ pub(crate) async fn serve_http1<F>(
     handle: &Rc<ConnectionHandle>,
     framing: &Rc<Framing>,
     service: impl Fn(Request<Incoming>) -> F,
-) -> Result<(), ServeError>
+) -> Result<Option<Switched>, ServeError>
 where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
 {
@@ -94,27 +96,32 @@ where
     builder
         .max_header_size(hcm.limits.max_request_headers_bytes as usize)
         .max_headers(hcm.limits.max_headers_count as usize);
-    let mut connection = pin!(builder.serve_connection(io, service_fn(service)));
+    let mut connection = builder.serve_connection(io, service_fn(service));
     let mut head = HeadWatch { timeout: hcm.limits.request_headers_timeout, timer: None };
     let mut closing = false;
-    std::future::poll_fn(|cx| {
+    let finished = std::future::poll_fn(|cx| {
         handle.watch(cx);
         if handle.is_closing() && !closing {
             closing = true;
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
         }
         if handle.is_killed() {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(false));
         }
-        match connection.as_mut().poll(cx) {
+        match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(Err(error)) if framing.is_in_head() && !error.is_parse() => {
                 Poll::Ready(Err(ServeError::Incomplete))
             }
-            Poll::Ready(ended) => Poll::Ready(ended.map_err(|e| serve_error(&e))),
-            Poll::Pending => head.poll(cx, framing, handle),
+            Poll::Ready(ended) => Poll::Ready(ended.map(|()| true).map_err(|e| serve_error(&e))),
+            Poll::Pending => head.poll(cx, framing, handle).map_ok(|()| false),
         }
     })
-    .await
+    .await?;
+    if !finished {
+        return Ok(None);
+    }
+    let parts = connection.into_parts();
+    Ok(Some(Switched::Http1 { read: parts.read_buf, io: parts.io.into_inner().end_of_http(), _guard: None }))
 }
 
 /// Watches a head that has begun. The engine's own timer would also end connections that are idle, and its graceful shutdown waits
@@ -165,6 +172,9 @@ where
         .initial_stream_window_size(hcm.http2.initial_stream_window_bytes)
         .initial_connection_window_size(hcm.http2.initial_connection_window_bytes)
         .max_header_list_size(hcm.limits.max_request_headers_bytes);
+    if hcm.http2.allow_connect {
+        builder.enable_connect_protocol();
+    }
     let mut connection = pin!(builder.serve_connection(io, service_fn(service)));
     let mut draining = false;
     std::future::poll_fn(|cx| {

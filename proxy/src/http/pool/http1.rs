@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{HostPool, UpstreamConnection};
 use crate::cluster::{self, Cluster};
 use crate::http::body::RequestBody;
-use crate::http::codec::{self, Http1Sender, Incoming, SendError};
+use crate::http::codec::{self, Http1Sender, Incoming, SendError, Switched};
 use crate::http::error::{Failure, StreamError};
 
 #[derive(Debug, Default)]
@@ -79,6 +79,13 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
         self.connection.sender.send(request).await
+    }
+
+    pub(super) async fn send_upgrade(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Option<Switched>), SendError> {
+        self.connection.sender.send_upgrade(request).await
     }
 
     pub(super) fn finish(self) {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::{HostPool, UpstreamConnection};
 use crate::cluster::{self, Cluster};
 use crate::http::body::RequestBody;
-use crate::http::codec::{self, Http2Sender, Incoming, SendError};
+use crate::http::codec::{self, Http2Sender, Incoming, SendError, Switched};
 use crate::http::error::StreamError;
 
 #[derive(Debug, Default)]
@@ -68,6 +68,13 @@ impl Lease {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
         self.sender.send(request).await
+    }
+
+    pub(super) async fn send_upgrade(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Option<Switched>), SendError> {
+        self.sender.send_upgrade(request).await
     }
 }
 

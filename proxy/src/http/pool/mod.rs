@@ -23,7 +23,7 @@ use http::{Request, Response};
 use rustc_hash::FxHashMap;
 
 use super::body::RequestBody;
-use super::codec::{Incoming, SendError, Version};
+use super::codec::{Incoming, SendError, Switched, Version};
 use super::error::{Failure, StreamError};
 use crate::cluster::{Cluster, ConnectError, ConnectionSettings, Host, Permit, Resource, UpstreamProtocol};
 use crate::stats::ClusterStats;
@@ -89,6 +89,17 @@ impl Lease {
         match self {
             Lease::Http1(lease) => lease.send(request).await,
             Lease::Http2(lease) => lease.send(request).await,
+        }
+    }
+
+    /// Sends a request that asks for another protocol: with the connection or stream that speaks it, when the upstream agrees.
+    pub(crate) async fn send_upgrade(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Option<Switched>), SendError> {
+        match self {
+            Lease::Http1(lease) => lease.send_upgrade(request).await,
+            Lease::Http2(lease) => lease.send_upgrade(request).await,
         }
     }
 

@@ -1,0 +1,99 @@
+//! Connections and streams that have left HTTP: bytes from here on, whatever carries them.
+
+use std::any::Any;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderValue, Request};
+use hyper::ext::Protocol;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::io::Io;
+
+/// One end of an exchange in another protocol.
+#[derive(Debug)]
+pub(crate) enum Switched {
+    /// A whole HTTP/1 connection.
+    Http1 {
+        /// What the engine had read beyond the head.
+        read: Bytes,
+        /// The connection.
+        io: Io,
+        /// What is held as long as the connection lives.
+        _guard: Option<Box<dyn Any>>,
+    },
+    /// One stream of an HTTP/2 connection.
+    Http2(TokioIo<Upgraded>),
+}
+
+/// An HTTP/2 stream that leaves HTTP when its answer has been written or read.
+#[derive(Debug)]
+pub(crate) struct Switching(OnUpgrade);
+
+impl Switching {
+    /// The stream of this message.
+    pub(super) fn of<B>(message: &mut http::Response<B>) -> Self {
+        Self(hyper::upgrade::on(message))
+    }
+
+    /// Waits for it; `None`: the stream has ended before.
+    pub(crate) async fn done(self) -> Option<Switched> {
+        self.0.await.ok().map(|upgraded| Switched::Http2(TokioIo::new(upgraded)))
+    }
+}
+
+/// The protocol that an HTTP/2 request asks for by `:protocol` (RFC 8441 section 4), and its stream.
+pub(crate) fn extended_connect<B>(request: &mut Request<B>) -> Option<(HeaderValue, Switching)> {
+    let protocol = request.extensions_mut().remove::<Protocol>()?;
+    let protocol = HeaderValue::from_str(protocol.as_str()).ok()?;
+    Some((protocol, Switching(hyper::upgrade::on(request))))
+}
+
+/// Makes it a request for that protocol over HTTP/2.
+pub(crate) fn set_protocol<B>(request: &mut Request<B>, protocol: &HeaderValue) {
+    // It was an `upgrade` header or a `:protocol` before: visible ASCII.
+    let protocol = protocol.to_str().unwrap_or_default();
+    request.extensions_mut().insert(Protocol::from(protocol));
+}
+
+impl AsyncRead for Switched {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1 { read, .. } if !read.is_empty() => {
+                let n = read.len().min(buf.remaining());
+                buf.put_slice(&read[..n]);
+                read.advance(n);
+                Poll::Ready(Ok(()))
+            }
+            Self::Http1 { io, .. } => Pin::new(io).poll_read(cx, buf),
+            Self::Http2(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Switched {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Http1 { io, .. } => Pin::new(io).poll_write(cx, buf),
+            Self::Http2(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1 { io, .. } => Pin::new(io).poll_flush(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Http1 { io, .. } => Pin::new(io).poll_shutdown(cx),
+            Self::Http2(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
