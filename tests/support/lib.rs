@@ -15,6 +15,8 @@ pub mod certs;
 pub mod client;
 pub mod cluster;
 pub mod differential;
+pub mod injected;
+pub mod kubelet;
 pub mod mesh;
 pub mod message;
 pub mod netns;

@@ -18,6 +18,7 @@ use crate::webhook::{self, Webhooks};
 pub(super) fn serve(
     listener: TcpListener,
     options: &Options,
+    injection: InjectionSettings,
     authority: Arc<CertificateAuthority>,
     metrics: &Metrics,
     tasks: &mut JoinSet<&'static str>,
@@ -25,7 +26,7 @@ pub(super) fn serve(
     let addresses = grpc::serving_addresses(listener.local_addr().map_err(StartError::Addresses)?);
     let (serving, not_after) = ServingCertificate::issue(authority, addresses, OffsetDateTime::now_utc())?;
     let webhooks = Arc::new(Webhooks {
-        injection: injection_settings(options)?,
+        injection,
         mesh: pipeline::mesh_settings(options),
         metrics: Arc::clone(&metrics.webhooks),
     });
@@ -40,7 +41,7 @@ pub(super) fn serve(
 }
 
 /// The file's settings. `outrigger inject` may read the same file, so it may name the domains.
-fn injection_settings(options: &Options) -> Result<InjectionSettings, StartError> {
+pub(super) fn injection_settings(options: &Options) -> Result<InjectionSettings, StartError> {
     let Options { trust_domain, cluster_domain, .. } = options;
     let Some(path) = &options.injection_settings else {
         let (trust_domain, cluster_domain) = (trust_domain.clone(), cluster_domain.clone());
