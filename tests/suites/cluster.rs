@@ -193,9 +193,8 @@ fn traffic_goes_on_without_the_control_plane_and_the_api_server() {
     all_answered();
     mesh.restart_api_server();
     let stranger = mesh.stranger();
-    let plain = || {
-        stranger.enter(APPLICATION, || RawClient::connect(shop.sandbox.address(8080))?.get("shop", "/"))
-    };
+    let plain =
+        || stranger.enter(APPLICATION, || RawClient::connect(shop.sandbox.address(8080))?.get("shop", "/"));
     wait::until("STRICT holds", || plain().is_err());
     all_answered();
     // One that starts now is found by the old ones.

@@ -53,11 +53,7 @@ impl InjectedMesh {
         let options = Options { address: (node.v4, 6443).into(), addresses: Vec::new() };
         // Its threads stay in the namespace in which they were started.
         let server = node.enter(0, || ApiServer::start_with(options)).expect("start the API server");
-        server.route_service(
-            "outrigger-system",
-            "outrigger-control-plane",
-            (control_pod.v4, 15017).into(),
-        );
+        server.route_service("outrigger-system", "outrigger-control-plane", (control_pod.v4, 15017).into());
         let cluster = Cluster::on(server);
         cluster.put(INSTALLATION);
         cluster.put(objects);

@@ -106,7 +106,8 @@ impl Pod {
 
     /// The names of the sidecars that still run.
     pub fn running_sidecars(&mut self) -> Vec<String> {
-        let running = self.sidecars.iter_mut().filter_map(|one| one.exit().is_none().then(|| one.name().to_owned()));
+        let running =
+            self.sidecars.iter_mut().filter_map(|one| one.exit().is_none().then(|| one.name().to_owned()));
         running.collect()
     }
 }
@@ -197,9 +198,9 @@ impl Kubelet {
         let port = port.unwrap_or_else(|| panic!("this kubelet probes ports over HTTP: {probe}"));
         let (address, path) = (sandbox.address(port), text(&what["path"]));
         let answered = wait::within(PATIENCE, || {
-            let status = self.node.enter(0, || {
-                RawClient::connect(address).and_then(|mut client| client.get("kubelet", path))
-            });
+            let status = self
+                .node
+                .enter(0, || RawClient::connect(address).and_then(|mut client| client.get("kubelet", path)));
             let has_ended = container.exit().is_some();
             (has_ended || status.is_ok_and(|answer| (200..400).contains(&answer.status))).then_some(has_ended)
         });
@@ -279,7 +280,8 @@ fn end(pod: &mut Pod, deadline: Instant) -> Vec<(String, Exit)> {
             })
             .collect();
         let ends: Vec<_> = containers.iter_mut().map(|one| scope.spawn(move || end(one))).collect();
-        let mut ends: Vec<_> = ends.into_iter().map(|end| end.join().expect("the end of a container")).collect();
+        let mut ends: Vec<_> =
+            ends.into_iter().map(|end| end.join().expect("the end of a container")).collect();
         hooks.into_iter().for_each(|hook| hook.join().expect("a hook"));
         ends.extend(sidecars.iter_mut().rev().map(|one| (one.name().to_owned(), one.terminate(left()))));
         ends
