@@ -266,6 +266,21 @@ fn long_stream(to: SocketAddr, stop: &AtomicBool) -> io::Result<usize> {
 }
 
 #[test]
+fn a_killed_sidecar_comes_back() {
+    let Some(mut mesh) = mesh() else { return };
+    let (web, mut shop) = (deploy(&mut mesh, "web"), deploy(&mut mesh, "shop"));
+    let shop_at = SocketAddr::from((cluster_ip(1), 80));
+    let answer = |shop: &Pod| {
+        web.run(|| RawClient::connect(shop_at)?.get("shop", "/")).is_ok_and(|it| it.text() == shop.name())
+    };
+    wait::until("the mesh", || answer(&shop));
+    mesh.crash_sidecars(&mut shop, |shop| {
+        assert!(!answer(shop), "something goes round a sidecar that is dead");
+    });
+    wait::until("the traffic goes on", || answer(&shop));
+}
+
+#[test]
 fn nobody_notices_that_a_pod_is_deleted() {
     let Some(mut mesh) = mesh() else { return };
     let (stream_is_over, stop) = (Arc::new(AtomicBool::new(false)), AtomicBool::new(false));
@@ -302,12 +317,13 @@ fn nobody_notices_that_a_pod_is_deleted() {
         let loads: Vec<Seen> = loads.into_iter().map(|load| load.join().unwrap()).collect();
         (ends, stream.join().unwrap(), loads)
     });
-    assert_eq!(ends, [("app".to_owned(), Exit::Code(0)), ("outrigger-proxy".to_owned(), Exit::Code(0))]);
     let requests: usize = loads.iter().map(|load| load.answered).sum();
     let failed: Vec<_> = loads.iter().flat_map(|load| &load.failed).collect();
     assert!(failed.is_empty(), "{} of {requests}: {failed:?}", failed.len());
     assert!(loads.iter().any(|load| load.by_the_leaving > 0), "the deleted pod had nothing to do");
+    assert!(requests > 500, "{requests} requests are no load");
     assert!(rounds.unwrap() > 50);
+    assert_eq!(ends, [("app".to_owned(), Exit::Code(0)), ("outrigger-proxy".to_owned(), Exit::Code(0))]);
 }
 
 #[test]

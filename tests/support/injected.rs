@@ -125,6 +125,11 @@ impl InjectedMesh {
         self.kubelet.delete(&self.cluster.server, pod)
     }
 
+    /// Kills the sidecars of a Pod, as a crash does; `meanwhile` they are away, then the kubelet starts them again.
+    pub fn crash_sidecars(&self, pod: &mut Pod, meanwhile: impl FnOnce(&Pod)) {
+        self.kubelet.crash_sidecars(pod, meanwhile);
+    }
+
     /// Waits until a Job's Pod is complete; how each container ended.
     pub fn wait_complete(&self, pod: Pod) -> Vec<(String, Exit)> {
         self.kubelet.wait_complete(&self.cluster.server, pod)

@@ -32,10 +32,10 @@ pub(super) fn sync(server: &ApiServer) {
 fn slice(service: &Value, pods: &[&Value], family: &str) -> Value {
     let (namespace, name) = (&service["metadata"]["namespace"], text(&service["metadata"]["name"]));
     let endpoints: Vec<Value> = pods.iter().flat_map(|pod| endpoints(pod, family)).collect();
-    let ports = list(&service["spec"]["ports"]).iter().map(|port| {
+    let ports = list(&service["spec"]["ports"]).iter().filter_map(|port| {
         let target = &port["targetPort"];
-        let number = if target.is_u64() { target.clone() } else { named(pods, target) };
-        json!({"name": port["name"].as_str().unwrap_or_default(), "port": number, "protocol": "TCP"})
+        let number = if target.is_u64() { Some(target) } else { named(pods, target) };
+        Some(json!({"name": port["name"].as_str().unwrap_or_default(), "port": number?, "protocol": "TCP"}))
     });
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -67,9 +67,9 @@ fn endpoints(pod: &Value, family: &str) -> impl Iterator<Item = Value> {
     })
 }
 
-/// The number of a port that the Service names.
-fn named(pods: &[&Value], name: &Value) -> Value {
+/// The number of a port that the Service names; none while no Pod has it.
+fn named<'a>(pods: &[&'a Value], name: &Value) -> Option<&'a Value> {
     let ports = pods.iter().flat_map(|pod| list(&pod["spec"]["containers"]));
     let mut ports = ports.flat_map(|container| list(&container["ports"]));
-    ports.find(|port| port["name"] == *name).map(|port| port["containerPort"].clone()).unwrap_or_default()
+    ports.find(|port| port["name"] == *name).map(|port| &port["containerPort"])
 }

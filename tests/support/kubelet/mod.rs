@@ -6,7 +6,7 @@
 //! marked, its endpoints are terminating, every `preStop` runs at once, containers get SIGTERM after theirs, sidecars when all
 //! containers have ended, the last first, and SIGKILL is for whoever is left after the grace period.
 //!
-//! What it does not do: restarts, resources, images, volumes and probes of other kinds. It says so by a panic.
+//! What it does not do: restarts unless a test asks for them, resources, images, volumes and probes of other kinds. It says so by a panic.
 
 mod api;
 mod container;
@@ -16,7 +16,7 @@ mod sandbox;
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,14 +44,8 @@ pub struct Kubelet {
     /// Where probes come from.
     node: NetPod,
     api: ApiClient,
-    folder: std::path::PathBuf,
+    folder: PathBuf,
     images: BTreeMap<String, Program>,
-}
-
-impl std::fmt::Debug for Program {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Program")
-    }
 }
 
 /// A running Pod.
@@ -97,18 +91,6 @@ impl Pod {
             .map(|container| text(&container["name"]));
         let log = |name: &str| fs::read_to_string(self.sandbox.log_file(name)).unwrap_or_default();
         containers.map(|name| format!("{} {name}:\n{}", self.name(), log(name))).collect()
-    }
-
-    /// Kills a sidecar, as a crash does.
-    pub fn kill_sidecars(&mut self) {
-        self.sidecars.iter_mut().for_each(Container::kill);
-    }
-
-    /// The names of the sidecars that still run.
-    pub fn running_sidecars(&mut self) -> Vec<String> {
-        let running =
-            self.sidecars.iter_mut().filter_map(|one| one.exit().is_none().then(|| one.name().to_owned()));
-        running.collect()
     }
 }
 
@@ -167,6 +149,20 @@ impl Kubelet {
         self.write_status(&pod.sandbox, "Running", true);
         endpoints::sync(server);
         Ok(pod)
+    }
+
+    /// Kills the sidecars of a Pod, as a crash does; `meanwhile` they are away, then they are started again.
+    ///
+    /// # Panics
+    /// When they don't come up.
+    pub fn crash_sidecars(&self, pod: &mut Pod, meanwhile: impl FnOnce(&Pod)) {
+        pod.sidecars.iter_mut().for_each(Container::kill);
+        meanwhile(pod);
+        for number in 0..pod.sidecars.len() {
+            let spec = pod.sidecars[number].spec.clone();
+            pod.sidecars[number] = self.start_container(pod, &spec);
+            self.wait_probe(pod, number, "startupProbe");
+        }
     }
 
     fn start_init(&self, pod: &mut Pod, spec: &Value) {
