@@ -25,11 +25,17 @@ impl Cluster {
     /// Starts one, and writes an administrator's kubeconfig to `kubeconfig`.
     #[track_caller]
     pub fn start(kubeconfig: &Path) -> Self {
-        let server = ApiServer::start();
+        let cluster = Self::on(ApiServer::start());
+        fs::write(kubeconfig, cluster.server.kubeconfig()).expect("write the kubeconfig");
+        cluster
+    }
+
+    /// Installs the kinds on a running one.
+    #[track_caller]
+    pub fn on(server: ApiServer) -> Self {
         for (kind, plural, group) in RULES {
             server.put(definition(kind, plural, group)).expect("install a kind");
         }
-        fs::write(kubeconfig, server.kubeconfig()).expect("write the kubeconfig");
         Cluster { server }
     }
 

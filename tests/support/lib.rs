@@ -15,11 +15,10 @@ pub mod certs;
 pub mod client;
 pub mod cluster;
 pub mod differential;
-<<<<<<< HEAD
-=======
 pub mod dns;
->>>>>>> names
 pub mod helm;
+pub mod injected;
+pub mod kubelet;
 pub mod mesh;
 pub mod message;
 pub mod netns;

@@ -11,6 +11,7 @@ mod lifecycle;
 mod listener;
 mod options;
 mod pipeline;
+mod trust_anchors;
 mod webhooks;
 
 use std::future::Future;
@@ -41,6 +42,7 @@ use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use lifecycle::Switch;
 use pipeline::Pipeline;
+use trust_anchors::TrustAnchors;
 
 /// How long streams may take to end after the stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -143,7 +145,7 @@ async fn serve(
     mut tasks: JoinSet<&'static str>,
 ) -> Result<ControlPlane, StartError> {
     let authority = Arc::new(open_authority(&options, cluster.as_ref(), &metrics).await?);
-    let authenticator = Arc::new(Authenticator::new(match cluster {
+    let authenticator = Arc::new(Authenticator::new(match cluster.clone() {
         Some(client) => Tokens::Reviews(TokenReviews::new(client, &options.token_audience)),
         None => Tokens::Files(FileTokens::open(&options.data_dir)?),
     }));
@@ -177,8 +179,21 @@ async fn serve(
         proxies: Arc::clone(&proxies),
         metrics: Arc::clone(&metrics),
     };
+    let injection = webhooks::injection_settings(&options)?;
+    if let Some(client) = cluster {
+        let anchors = TrustAnchors {
+            client,
+            root: crate::webhook::ca_bundle(&authority),
+            config_map: injection.root_cert_config_map.clone(),
+            webhooks: webhook.is_some().then(|| options.webhook_configuration.clone()),
+        };
+        tasks.spawn(async move {
+            anchors.keep().await;
+            "the root certificate's distribution"
+        });
+    }
     if let Some(listener) = webhook {
-        webhooks::serve(listener, &options, Arc::clone(&authority), &metrics, &mut tasks)?;
+        webhooks::serve(listener, &options, injection, Arc::clone(&authority), &metrics, &mut tasks)?;
     }
     let grpc =
         grpc::serve(xds, xds_tls.map(|tls| (tls, options.serving_names)), authority, discovery, &mut tasks)?;

@@ -62,6 +62,14 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_INJECTION_SETTINGS", value_name = "FILE", requires = "webhook_address")]
     pub injection_settings: Option<PathBuf>,
 
+    /// Name of the Mutating- and of the ValidatingWebhookConfiguration whose `caBundle` is kept, with the source
+    /// `kubernetes`
+    #[arg(
+        long, env = "OUTRIGGER_WEBHOOK_CONFIGURATION", value_name = "NAME",
+        default_value = "outrigger-control-plane-outrigger-system", value_parser = NonEmptyStringValueParser::new()
+    )]
+    pub webhook_configuration: String,
+
     /// Directory of the CA's root, addresses.json and, for the source `file`, the tokens; made with mode 0700
     #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,

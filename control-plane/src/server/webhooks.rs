@@ -18,6 +18,7 @@ use crate::webhook::{self, Webhooks};
 pub(super) fn serve(
     listener: TcpListener,
     options: &Options,
+    injection: InjectionSettings,
     authority: Arc<CertificateAuthority>,
     metrics: &Metrics,
     tasks: &mut JoinSet<&'static str>,
@@ -27,7 +28,7 @@ pub(super) fn serve(
     let (serving, not_after) =
         ServingCertificate::issue(authority, names, addresses, OffsetDateTime::now_utc())?;
     let webhooks = Arc::new(Webhooks {
-        injection: injection_settings(options)?,
+        injection,
         mesh: pipeline::mesh_settings(options)?,
         metrics: Arc::clone(&metrics.webhooks),
     });

@@ -4,4 +4,5 @@
 mod both_sources;
 mod identity;
 mod outages;
+mod trust_anchors;
 mod world;

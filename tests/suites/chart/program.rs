@@ -13,7 +13,7 @@ use crate::every_set;
 const OF_KUBERNETES: [&str; 3] = ["POD_NAME", "POD_NAMESPACE", "RUST_LOG"];
 
 /// Variables that the control plane is still to learn.
-const AWAITED: [&str; 2] = ["OUTRIGGER_SERVICE_NAME", "OUTRIGGER_WEBHOOK_CONFIGURATION"];
+const AWAITED: [&str; 1] = ["OUTRIGGER_SERVICE_NAME"];
 
 fn container(rendered: &Rendered) -> &Value {
     &rendered.the("Deployment")["spec"]["template"]["spec"]["containers"][0]
