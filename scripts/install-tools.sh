@@ -4,6 +4,7 @@
 #   OUTRIGGER_TOOLS   where the tools go (default: target/tools); share it between clones to download once
 #   CI=true           anything still missing at the end is an error; otherwise it is reported, and the tests that need
 #                     it report themselves as skipped
+#   WITH_TCP_SERVICES=1 also install the five servers of the suite tcp_services, which is ignored otherwise
 #   SKIP_CARGO_DENY=1 leave out cargo-deny, which only `make lint` needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -12,6 +13,7 @@ ENVOY_VERSION=1.40.0
 CARGO_DENY_VERSION=0.20.2
 HELM_SDK_VERSION=0.2.2
 KUBERNETES_VALIDATE_VERSION=1.37.0
+CONFLUENT_KAFKA_VERSION=2.16.1
 tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
 mkdir -p "$tools/bin"
 export PATH="$tools/bin:$PATH"
@@ -36,6 +38,27 @@ apt_install() {
         || say "apt-get could not install: $*"
 }
 
+# Installs without starting daemons: the tests start servers of their own. A machine's own policy stays as it is.
+install_stopped() {
+    local policy=/usr/sbin/policy-rc.d made=no
+    if [ ! -e $policy ] && printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null; then
+        as_root chmod +x $policy
+        made=yes
+    fi
+    apt_install "$@"
+    if [ $made = yes ]; then as_root rm -f $policy; fi
+}
+
+# Debian keeps PostgreSQL's server programs off the PATH, by version: the newest is taken.
+link_postgres() {
+    local program found
+    for program in postgres initdb; do
+        found=$(compgen -G "/usr/lib/postgresql/*/bin/$program" | sort -V | tail -n 1) || true
+        if [ -n "$found" ]; then ln -sfn "$found" "$tools/bin/$program"; fi
+    done
+}
+link_postgres
+
 # The program that a test runs, and the Debian package that has it.
 packages=()
 while read -r program package; do
@@ -51,10 +74,25 @@ ip iproute2
 iptables-restore iptables
 nft nftables
 LIST
+if [ -n "${WITH_TCP_SERVICES:-}" ]; then
+    while read -r program package; do
+        have "$program" || packages+=("$package")
+    done <<'LIST'
+redis-server redis-server
+redis-cli redis-tools
+initdb postgresql
+psql postgresql-client
+rabbitmq-server rabbitmq-server
+amqp-publish amqp-tools
+memcached memcached
+memccp libmemcached-tools
+LIST
+fi
 if [ ${#packages[@]} -gt 0 ]; then
     mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
     say "installing ${packages[*]}"
-    apt_install "${packages[@]}"
+    install_stopped "${packages[@]}"
+    link_postgres
 fi
 
 # Each Python package lives in a virtual environment of its own: python_package FOLDER PACKAGE==VERSION
@@ -87,6 +125,15 @@ if helm_package; then
     chmod +x "$tools/bin/helm-python"
 fi
 
+# librdkafka, whose mock cluster is the tests' Kafka.
+kafka_venv=$tools/confluent-kafka-$CONFLUENT_KAFKA_VERSION
+kafka_package() { compgen -G "$kafka_venv/lib/python3*/site-packages/confluent_kafka/__init__.py" >/dev/null; }
+kafka_package || [ -z "${WITH_TCP_SERVICES:-}" ] || python_package "confluent-kafka-$CONFLUENT_KAFKA_VERSION" "confluent-kafka==$CONFLUENT_KAFKA_VERSION"
+if kafka_package; then
+    printf '#!/bin/sh\nexec "$(dirname "$0")/../%s/bin/python" "$@"\n' "${kafka_venv##*/}" >"$tools/bin/kafka-python"
+    chmod +x "$tools/bin/kafka-python"
+fi
+
 if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
     say "installing cargo-deny $CARGO_DENY_VERSION (compiles for some minutes)"
     cargo install --quiet --locked --version "$CARGO_DENY_VERSION" --root "$tools" cargo-deny \
@@ -97,6 +144,11 @@ missing=()
 for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft helm-python; do
     have "$program" || missing+=("$program")
 done
+if [ -n "${WITH_TCP_SERVICES:-}" ]; then
+    for program in kafka-python redis-server redis-cli postgres initdb psql rabbitmq-server epmd amqp-publish memcached memccp memccat; do
+        have "$program" || missing+=("$program")
+    done
+fi
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)
 if [ ${#missing[@]} -gt 0 ]; then
     say "missing: ${missing[*]}"

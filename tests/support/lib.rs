@@ -28,6 +28,7 @@ pub mod prometheus;
 pub mod prometheus_server;
 pub mod proxy;
 pub mod resources;
+pub mod tcp_servers;
 pub mod tools;
 pub mod upstream;
 pub mod wait;

@@ -1,7 +1,7 @@
 //! Speaking to the kernel without any program: for images that have none.
 //!
 //! The rules as a table of nf_tables: `table`, `expressions`. An address of the loopback interface: `address`. Both are
-//! [transactions](Transaction), encoded by `message`, sent through a `socket`. Why this is no crate's work: `docs/adr/0007-capture-by-netlink.md`.
+//! [transactions](Transaction), encoded by `message`, sent through a `socket`. Why this is no crate's work: `docs/adr/0009-capture-by-netlink.md`.
 
 pub(super) mod address;
 mod expressions;
