@@ -44,8 +44,12 @@ spec:
   ports: [{name: http, port: 8080}]
 ";
 
-const STRICT: &str = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default, namespace: default}\n\
-                      spec:\n  mtls: {mode: STRICT}\n";
+fn peer_authentication(mode: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{name: all, namespace: default}}\n\
+         spec: {{mtls: {{mode: {mode}}}}}\n"
+    )
+}
 
 const JOB: &str = "
 apiVersion: v1
@@ -167,6 +171,29 @@ fn pods_of_deployments_reach_one_another() {
 }
 
 #[test]
+fn what_goes_over_the_network_is_encrypted_unless_it_is_switched_off() {
+    let Some(mut mesh) = mesh() else { return };
+    let (web, shop) = (deploy(&mut mesh, "web"), deploy(&mut mesh, "shop"));
+    wait::until("the mesh", || web.get((cluster_ip(1), 80), "shop").text() == shop.name());
+    // Requests and streams, by the Service's address and by the pod's.
+    let calls = || {
+        let recording = mesh.sniff();
+        for (ip, port) in [(cluster_ip(1), 80), (shop.sandbox.net.v4, 8080)] {
+            let ask = || RawClient::connect((ip, port).into())?.get("shop", "/payload-of-a-request");
+            assert_eq!(web.run(ask).unwrap().status, 200);
+            assert_eq!(web.run(|| talk((ip, 3306).into(), "payload-of-a-stream")).unwrap().len(), 19);
+        }
+        let frames = recording.finish();
+        assert!(frames.len() > 1000, "{} bytes recorded", frames.len());
+        frames.windows(11).filter(|bytes| bytes == b"payload-of-").count()
+    };
+    assert_eq!(calls(), 0);
+    mesh.cluster.put(&peer_authentication("DISABLE"));
+    // Request, stream there and stream back, each twice.
+    wait::until("plaintext of all calls", || calls() >= 6);
+}
+
+#[test]
 fn traffic_goes_on_without_the_control_plane_and_the_api_server() {
     let Some(mut mesh) = mesh() else { return };
     let (web, shop) = (deploy(&mut mesh, "web"), deploy(&mut mesh, "shop"));
@@ -188,7 +215,7 @@ fn traffic_goes_on_without_the_control_plane_and_the_api_server() {
     all_answered();
 
     // What is changed meanwhile is found by whoever comes back.
-    mesh.cluster.put(STRICT);
+    mesh.cluster.put(&peer_authentication("STRICT"));
     mesh.restart_control_plane();
     all_answered();
     mesh.restart_api_server();

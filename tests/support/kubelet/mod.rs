@@ -251,14 +251,14 @@ impl Kubelet {
     }
 }
 
-/// Hooks and signals of a Pod's end. A hook that fails is told and changes nothing.
+/// Hooks and signals of a Pod's end. A hook that fails, which Kubernetes would only report, fails the test.
 fn end(pod: &mut Pod, deadline: Instant) -> Vec<(String, Exit)> {
     let left = || deadline.saturating_duration_since(Instant::now());
     let Pod { sandbox, sidecars, containers } = pod;
     let sandbox = &*sandbox;
     let pre_stop = |container: &Value| {
         if let Err(error) = hook(sandbox, container, "preStop") {
-            eprintln!("preStop of {}: {error}", container["name"]);
+            panic!("preStop of {}: {error}", container["name"]);
         }
     };
     thread::scope(|scope| {
