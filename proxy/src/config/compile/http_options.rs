@@ -102,9 +102,10 @@ pub(crate) fn compile_http1(
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = value;
-    unsupported!(cx; header_key_format, enable_trailers, allow_chunked_length, send_fully_qualified_url);
-    // A malformed message always ends its connection; any method is passed on; upgrades are never made.
-    ignored!(cx; override_stream_error_on_invalid_http_message, allow_custom_methods, ignore_http_11_upgrade);
+    unsupported!(cx; header_key_format, enable_trailers, allow_chunked_length, send_fully_qualified_url,
+        ignore_http_11_upgrade);
+    // A malformed message always ends its connection; any method is passed on.
+    ignored!(cx; override_stream_error_on_invalid_http_message, allow_custom_methods);
     informational!(use_balsa_parser);
     if side == Side::Upstream {
         ignored!(cx; accept_http_10, default_host_for_http_10, allow_absolute_url);
