@@ -3,6 +3,13 @@
 outrigger-control-plane{{ if ne .Values.revision "default" }}-{{ .Values.revision }}{{ end }}
 {{- end }}
 
+{{/* What sidecars and the API server call the control plane by. */}}
+{{- define "outrigger.servingNames" -}}
+{{- $name := include "outrigger.name" . }}
+{{- $service := printf "%s.%s.svc" $name .Release.Namespace }}
+{{- list $name $service (printf "%s.%s" $service .Values.mesh.clusterDomain) "localhost" | join "," }}
+{{- end }}
+
 {{/* Objects without a namespace: two releases in one cluster must not share them. */}}
 {{- define "outrigger.clusterName" -}}
 {{ include "outrigger.name" . }}-{{ .Release.Namespace }}

@@ -12,9 +12,6 @@ use crate::every_set;
 /// Environment that is not a flag's.
 const OF_KUBERNETES: [&str; 3] = ["POD_NAME", "POD_NAMESPACE", "RUST_LOG"];
 
-/// Variables that the control plane is still to learn.
-const AWAITED: [&str; 1] = ["OUTRIGGER_SERVICE_NAME"];
-
 fn container(rendered: &Rendered) -> &Value {
     &rendered.the("Deployment")["spec"]["template"]["spec"]["containers"][0]
 }
@@ -38,7 +35,7 @@ fn the_control_plane_knows_every_flag_and_variable() {
             container(rendered)["env"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str())
         {
             let known = help.contains(&format!("[env: {variable}=")) || OF_KUBERNETES.contains(&variable);
-            assert!(known || AWAITED.contains(&variable), "{name}: {variable}");
+            assert!(known, "{name}: {variable}");
         }
     }
 }
