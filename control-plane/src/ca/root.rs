@@ -197,7 +197,7 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), RootError> {
 pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), RootError> {
     match fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(RootError::Io { path: path.to_owned(), source });
+            Err(RootError::Io { path: path.to_owned(), source })
         }
         _ => write_new(path, content, 0o600),
     }
