@@ -45,9 +45,16 @@ fn the_control_plane_knows_every_flag_and_variable() {
 #[test]
 fn the_control_plane_takes_the_values() {
     let Some(sets) = every_set() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("injection.yaml");
     for (name, _, rendered) in sets {
+        std::fs::write(&file, rendered.the("ConfigMap")["data"]["injection.yaml"].as_str().unwrap()).unwrap();
+        let arguments = arguments(rendered).map(|argument| match argument.split_once('=') {
+            Some((flag @ "--injection-settings", _)) => format!("{flag}={}", file.display()),
+            _ => argument.to_owned(),
+        });
         let output = Command::new(binary("outrigger-control-plane"))
-            .args(arguments(rendered))
+            .args(arguments)
             .env_remove("KUBECONFIG")
             .env_remove("KUBERNETES_SERVICE_HOST")
             .output()
