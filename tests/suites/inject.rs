@@ -274,7 +274,6 @@ fn environment(container: &Value) -> Vec<&str> {
 }
 
 #[test]
-#[ignore = "outrigger-proxy gets capture, request, wait and its server on 15020 in a change of its own"]
 fn the_program_has_every_command_of_an_injected_pod() {
     let pod = full_pod("true");
     flags_exist(container(&pod, "outrigger-capture"));

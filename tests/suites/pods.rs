@@ -230,6 +230,76 @@ fn protocols_are_found_out() {
     assert_eq!(answer.unwrap().text(), "from h2");
 }
 
+/// Answers a WebSocket handshake (RFC 6455) with the key of the RFC's example, and sends the text of each masked frame back.
+fn serve_websocket(mut stream: TcpStream) -> io::Result<()> {
+    let head = read_head(&mut stream)?;
+    assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+    stream.write_all(
+        b"HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
+          sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+    )?;
+    loop {
+        let mut frame = [0; 6];
+        stream.read_exact(&mut frame)?;
+        let mut text = vec![0; usize::from(frame[1] & 0x7f)];
+        stream.read_exact(&mut text)?;
+        text.iter_mut().zip(frame[2..].iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+        stream.write_all(&[&[0x81, text.len() as u8], text.as_slice()].concat())?;
+    }
+}
+
+fn read_head(stream: &mut TcpStream) -> io::Result<String> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(String::from_utf8(head).unwrap())
+}
+
+/// Opens a WebSocket and has two texts sent back.
+fn websocket(to: SocketAddr) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(
+        b"GET /chat HTTP/1.1\r\nhost: shop\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-version: 13\r\n\
+          sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )?;
+    let head = read_head(&mut stream)?;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{head}");
+    let mut answers = String::new();
+    for text in ["hello", "again"] {
+        const MASK: [u8; 4] = [1, 2, 3, 4];
+        let masked: Vec<u8> = text.bytes().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+        stream.write_all(&[&[0x81, 0x80 | text.len() as u8], MASK.as_slice(), &masked].concat())?;
+        let mut frame = vec![0; 2 + text.len()];
+        stream.read_exact(&mut frame)?;
+        answers.push_str(std::str::from_utf8(&frame[2..]).unwrap());
+    }
+    Ok(answers)
+}
+
+#[test]
+fn a_websocket_goes_through_both_sidecars() {
+    let Some(mesh) = PodMesh::start(&["web", "shop"], SERVICES) else { return };
+    let (web, shop) = (mesh.pod("web"), mesh.pod("shop"));
+    let listener = shop.run(|| TcpListener::bind(any(8080)).unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || serve_websocket(stream));
+        }
+    });
+    assert_eq!(web.run(|| websocket((cluster_ip(1), 80).into())).unwrap(), "helloagain");
+    assert_eq!(web.run(|| websocket((shop.net.v4, 8080).into())).unwrap(), "helloagain");
+    for (pod, reporter) in [(web, "source"), (shop, "destination")] {
+        let switched = [("response_code", "101"), ("destination_workload", "shop"), ("reporter", reporter)];
+        wait::until("WebSockets in the metrics", || {
+            pod.scrape().sum("istio_requests_total", &switched) >= 1.0
+        });
+    }
+}
+
 #[test]
 fn an_applications_own_tls_is_passed_through() {
     let Some(mut mesh) = PodMesh::start(&["web", "shop"], SERVICES) else { return };
