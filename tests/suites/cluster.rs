@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use outrigger_kube_api::Cut;
 use outrigger_tests::Response;
 use outrigger_tests::certs::spiffe;
-use outrigger_tests::client::{Http2Client, RawClient};
+use outrigger_tests::client::{Http2Client, RawClient, talk};
 use outrigger_tests::injected::InjectedMesh;
 use outrigger_tests::kubelet::{Exit, Pod, Program, Sandbox};
-use outrigger_tests::pods::{APPLICATION, cluster_ip, cluster_ip6};
+use outrigger_tests::pods::{APPLICATION, any, cluster_ip, cluster_ip6};
 use outrigger_tests::prometheus::Scrape;
 use outrigger_tests::upstream::{Http2Upstream, Reply, TcpBehaviour, TcpUpstream, Upstream};
 use outrigger_tests::wait::{self, PATIENCE};
@@ -82,11 +82,6 @@ fn deployment(name: &str, replicas: u32) -> String {
     )
 }
 
-/// A port of the application, IPv4 and IPv6.
-fn any(port: u16) -> SocketAddr {
-    (Ipv6Addr::UNSPECIFIED, port).into()
-}
-
 /// HTTP with metrics, gRPC and an echo; all end at once when they are told to.
 fn shop() -> Program {
     Program::server(|sandbox| {
@@ -121,17 +116,6 @@ fn mesh() -> Option<InjectedMesh> {
 #[track_caller]
 fn deploy(mesh: &mut InjectedMesh, name: &str) -> Pod {
     mesh.deploy(&deployment(name, 1)).pop().expect("a pod")
-}
-
-/// Sends, closes its half, and reads all that comes.
-fn talk(to: SocketAddr, text: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(text.as_bytes())?;
-    stream.shutdown(Shutdown::Write)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 #[test]

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
 use outrigger_tests::certs::{Pki, spiffe};
-use outrigger_tests::client::{Http2Client, RawClient, Tls, get};
-use outrigger_tests::pods::{APPLICATION, Pod, PodMesh, cluster_ip, cluster_ip6};
+use outrigger_tests::client::{Http2Client, RawClient, Tls, get, talk};
+use outrigger_tests::pods::{APPLICATION, Pod, PodMesh, any, cluster_ip, cluster_ip6};
 use outrigger_tests::upstream::{Http2Upstream, Reply, TcpBehaviour, TcpUpstream, Upstream};
 use outrigger_tests::wait::{self, PATIENCE};
 
@@ -44,11 +44,6 @@ fn peer_authentication(mode: &str) -> String {
     )
 }
 
-/// A port of the application, IPv4 and IPv6.
-fn any(port: u16) -> SocketAddr {
-    (Ipv6Addr::UNSPECIFIED, port).into()
-}
-
 fn http(pod: &Pod, port: u16) -> Upstream {
     let upstream = pod.run(|| Upstream::start_at(any(port)));
     upstream.answer(Reply::status(200, &pod.name));
@@ -57,17 +52,6 @@ fn http(pod: &Pod, port: u16) -> Upstream {
 
 fn tcp(pod: &Pod, port: u16, behaviour: TcpBehaviour) -> TcpUpstream {
     pod.run(|| TcpUpstream::start_at(any(port), behaviour))
-}
-
-/// Sends, closes its half, and reads all that comes.
-fn talk(to: SocketAddr, text: &str) -> io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(text.as_bytes())?;
-    stream.shutdown(Shutdown::Write)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 #[test]
@@ -161,11 +145,7 @@ fn what_goes_over_the_network_is_encrypted_unless_it_is_switched_off() {
     assert_eq!(calls(), 0);
     mesh.write("mtls.yaml", &peer_authentication("DISABLE"));
     // The callee's sidecar and the caller's learn it one after the other, and calls go through meanwhile.
-    let mut found = 0;
-    wait::until("plaintext of all four calls", || {
-        found = calls();
-        found >= 6
-    });
+    wait::until("plaintext of all four calls", || calls() >= 6);
 }
 
 #[test]

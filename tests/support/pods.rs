@@ -36,6 +36,11 @@ pub fn cluster_ip6(number: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, number.into())
 }
 
+/// A port of an application in a pod, IPv4 and IPv6.
+pub fn any(port: u16) -> SocketAddr {
+    (Ipv6Addr::UNSPECIFIED, port).into()
+}
+
 /// A pod. Its label `app` and its service account are called like it.
 #[derive(Debug)]
 pub struct Pod {

@@ -3,8 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use clap::Parser as _;
-use outrigger_control_plane::{ControlPlane, Options};
+use outrigger_control_plane::ControlPlane;
 use outrigger_kube_api::{ApiServer, Collection, TokenSpec};
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::istio_ca::{IstioCertificateRequest, IstioCertificateServiceClient};
@@ -17,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig};
 use tonic::{Code, Request, Status};
 
-use crate::world::{DEADLINE, put, server};
+use crate::world::{DEADLINE, control_plane, put, server};
 
 const PODS: &str = "
 {apiVersion: v1, kind: ServiceAccount, metadata: {name: web, namespace: shop}}
@@ -46,18 +45,8 @@ async fn the_root_is_kept_in_a_secret_and_shared() {
     std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
     let start = async |name: &str| {
         let data = folder.path().join(name);
-        let flags = [
-            "outrigger-control-plane".to_owned(),
-            "--source=kubernetes".to_owned(),
-            format!("--kubeconfig={}", kubeconfig.display()),
-            format!("--data-dir={}", data.display()),
-            "--ca-secret=outrigger-ca".to_owned(),
-            "--namespace=outrigger-system".to_owned(),
-            "--xds-address=127.0.0.1:0".to_owned(),
-            "--admin-address=127.0.0.1:0".to_owned(),
-        ];
-        let control_plane = ControlPlane::start(Options::parse_from(flags)).await.unwrap();
-        control_plane.stop().await;
+        let secret = ["--ca-secret=outrigger-ca", "--namespace=outrigger-system"];
+        control_plane(&kubeconfig, &data, &secret).await.stop().await;
         std::fs::read_to_string(data.join("root-cert.pem")).unwrap()
     };
     // Both at once: one makes the root. Later replicas, and those with a root of their own, take it.
@@ -86,16 +75,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
         std::fs::write(&kubeconfig, server.kubeconfig_with(&server.url(), token)).unwrap();
-        let flags = [
-            "outrigger-control-plane".to_owned(),
-            "--source=kubernetes".to_owned(),
-            format!("--kubeconfig={}", kubeconfig.display()),
-            format!("--data-dir={}", folder.path().join("data").display()),
-            "--xds-address=127.0.0.1:0".to_owned(),
-            "--xds-tls-address=127.0.0.1:0".to_owned(),
-            "--admin-address=127.0.0.1:0".to_owned(),
-        ];
-        let control_plane = ControlPlane::start(Options::parse_from(flags)).await.unwrap();
+        let tls = ["--xds-tls-address=127.0.0.1:0"];
+        let control_plane = control_plane(&kubeconfig, &folder.path().join("data"), &tls).await;
         Self { server, control_plane, folder }
     }
 

@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use clap::Parser as _;
-use outrigger_control_plane::{ControlPlane, Options};
 use outrigger_kube_api::{ApiServer, Collection, TokenSpec};
 use serde_json::{Value, json};
 
-use crate::world::{DEADLINE, put, server};
+use crate::world::{DEADLINE, control_plane, put, server};
 
 const NAME: &str = "outrigger-control-plane-outrigger-system";
 
@@ -87,16 +85,8 @@ async fn the_root_certificate_is_written_and_kept() {
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("kubeconfig");
     std::fs::write(&kubeconfig, server.kubeconfig_with(&server.url(), &token.unwrap())).unwrap();
-    let flags = [
-        "outrigger-control-plane".to_owned(),
-        "--source=kubernetes".to_owned(),
-        format!("--kubeconfig={}", kubeconfig.display()),
-        format!("--data-dir={}", folder.path().join("data").display()),
-        "--xds-address=127.0.0.1:0".to_owned(),
-        "--admin-address=127.0.0.1:0".to_owned(),
-        "--webhook-address=127.0.0.1:0".to_owned(),
-    ];
-    let _control_plane = ControlPlane::start(Options::parse_from(flags)).await.unwrap();
+    let webhook = ["--webhook-address=127.0.0.1:0"];
+    let _control_plane = control_plane(&kubeconfig, &folder.path().join("data"), &webhook).await;
     let root = std::fs::read_to_string(folder.path().join("data/root-cert.pem")).unwrap();
     let is_right = |namespace: &str| root_of(&server, namespace).as_deref() == Some(root.as_str());
 

@@ -5,10 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Parser as _;
 use outrigger_control_plane::metrics::Metrics;
 use outrigger_control_plane::model::Sidecars;
 use outrigger_control_plane::snapshot::{self, MeshSettings, Snapshot};
 use outrigger_control_plane::source::{Event, file, kubernetes};
+use outrigger_control_plane::{ControlPlane, Options};
 use outrigger_kube_api::{ApiServer, Collection};
 use outrigger_xds_api::{ResourceType, json};
 use serde_json::{Value, json};
@@ -56,6 +58,20 @@ pub(crate) fn server() -> ApiServer {
         .put(definition("PeerAuthentication", "peerauthentications", "security.istio.io", &["v1"]))
         .unwrap();
     server
+}
+
+/// A control plane on the API server of `kubeconfig`, on free ports, with more flags.
+pub(crate) async fn control_plane(kubeconfig: &Path, data_dir: &Path, more: &[&str]) -> ControlPlane {
+    let flags = [
+        "outrigger-control-plane".to_owned(),
+        "--source=kubernetes".to_owned(),
+        format!("--kubeconfig={}", kubeconfig.display()),
+        format!("--data-dir={}", data_dir.display()),
+        "--xds-address=127.0.0.1:0".to_owned(),
+        "--admin-address=127.0.0.1:0".to_owned(),
+    ];
+    let flags = flags.into_iter().chain(more.iter().map(|flag| (*flag).to_owned()));
+    ControlPlane::start(Options::parse_from(flags)).await.unwrap()
 }
 
 /// Stores the documents in the order of their names: a route that was created first comes first.

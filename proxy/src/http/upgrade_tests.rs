@@ -152,8 +152,8 @@ fn between_proxies_it_is_an_extended_connect() {
         assert!(head.contains(&format!("\r\n{header}\r\n")), "{head}");
     }
     let between = first.stats.cluster("upstream");
-    assert_eq!((between.upstream_cx_http2_total.get(), between.upstream_rq_active.get()), (1, 0));
     assert_eq!(first.finish(), format!("HTTP/1.1 {CHATTED}").repeat(2));
+    assert_eq!((between.upstream_cx_http2_total.get(), between.upstream_rq_active.get()), (1, 0));
     let http = second.stats.http("test");
     assert_eq!(second.finish(), format!("HTTP/2 {CHATTED}").repeat(2));
     assert_eq!((http.downstream_cx_upgrades_total.get(), http.downstream_cx_upgrades_active.get()), (2, 0));

@@ -8,9 +8,25 @@ pub use http1::RawClient;
 pub use http2::Http2Client;
 pub use tls::Tls;
 
-use std::net::SocketAddr;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use crate::message::Response;
+use crate::wait::PATIENCE;
+
+/// Sends over TCP, closes its half, and reads all that comes.
+///
+/// # Errors
+/// What the kernel says, and answers that are no text.
+pub fn talk(to: SocketAddr, text: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(text.as_bytes())?;
+    stream.shutdown(Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
 
 /// One `GET` on a connection of its own.
 ///
