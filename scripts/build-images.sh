@@ -43,16 +43,13 @@ image() {
         --file "$binaries/$name=/usr/bin/$name" --file LICENSE=/usr/share/doc/outrigger/LICENSE \
         --entrypoint "/usr/bin/$name" --user 1337:1337 \
         --label "org.opencontainers.image.title=$name" --label "org.opencontainers.image.description=$description" \
-        --label "org.opencontainers.image.version=$version" \
+        --label "org.opencontainers.image.version=$version" --label org.opencontainers.image.licenses=Apache-2.0 \
         --label "org.opencontainers.image.revision=$(git rev-parse HEAD)" "$@"
 }
 
 binaries=${BINARIES:-}
 [ -n "$binaries" ] || build
 
-# `outrigger-proxy capture` programs the kernel through nft, which the image therefore brings, with its libraries.
-nft=$(PATH=$PATH:/usr/sbin:/sbin command -v nft) || { echo 'build-images: nft is missing; install nftables' >&2; exit 1; }
-image outrigger-proxy 'The sidecar of Outrigger, a service mesh' --program "$nft" \
-    --label 'org.opencontainers.image.licenses=Apache-2.0 AND GPL-2.0-only AND LGPL-2.1-or-later'
+image outrigger-proxy 'The sidecar of Outrigger, a service mesh'
 image outrigger-control-plane 'The control plane of Outrigger, a service mesh' \
-    --file "$binaries/outrigger=/usr/bin/outrigger" --label org.opencontainers.image.licenses=Apache-2.0
+    --file "$binaries/outrigger=/usr/bin/outrigger"

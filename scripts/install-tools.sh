@@ -4,7 +4,6 @@
 #   OUTRIGGER_TOOLS   where the tools go (default: target/tools); share it between clones to download once
 #   CI=true           anything still missing at the end is an error; otherwise it is reported, and the tests that need
 #                     it report themselves as skipped
-#   WITH_TCP_SERVICES=1 also install the five servers of the suite tcp_services, which is ignored otherwise
 #   SKIP_CARGO_DENY=1 leave out cargo-deny, which only `make lint` needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -73,11 +72,6 @@ valgrind valgrind
 ip iproute2
 iptables-restore iptables
 nft nftables
-LIST
-if [ -n "${WITH_TCP_SERVICES:-}" ]; then
-    while read -r program package; do
-        have "$program" || packages+=("$package")
-    done <<'LIST'
 redis-server redis-server
 redis-cli redis-tools
 initdb postgresql
@@ -87,7 +81,6 @@ amqp-publish amqp-tools
 memcached memcached
 memccp libmemcached-tools
 LIST
-fi
 if [ ${#packages[@]} -gt 0 ]; then
     mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u)
     say "installing ${packages[*]}"
@@ -128,7 +121,7 @@ fi
 # librdkafka, whose mock cluster is the tests' Kafka.
 kafka_venv=$tools/confluent-kafka-$CONFLUENT_KAFKA_VERSION
 kafka_package() { compgen -G "$kafka_venv/lib/python3*/site-packages/confluent_kafka/__init__.py" >/dev/null; }
-kafka_package || [ -z "${WITH_TCP_SERVICES:-}" ] || python_package "confluent-kafka-$CONFLUENT_KAFKA_VERSION" "confluent-kafka==$CONFLUENT_KAFKA_VERSION"
+kafka_package || python_package "confluent-kafka-$CONFLUENT_KAFKA_VERSION" "confluent-kafka==$CONFLUENT_KAFKA_VERSION"
 if kafka_package; then
     printf '#!/bin/sh\nexec "$(dirname "$0")/../%s/bin/python" "$@"\n' "${kafka_venv##*/}" >"$tools/bin/kafka-python"
     chmod +x "$tools/bin/kafka-python"
@@ -141,14 +134,10 @@ if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
 fi
 
 missing=()
-for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft helm-python; do
+for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft helm-python \
+    kafka-python redis-server redis-cli postgres initdb psql rabbitmq-server epmd amqp-publish memcached memccp memccat; do
     have "$program" || missing+=("$program")
 done
-if [ -n "${WITH_TCP_SERVICES:-}" ]; then
-    for program in kafka-python redis-server redis-cli postgres initdb psql rabbitmq-server epmd amqp-publish memcached memccp memccat; do
-        have "$program" || missing+=("$program")
-    done
-fi
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)
 if [ ${#missing[@]} -gt 0 ]; then
     say "missing: ${missing[*]}"

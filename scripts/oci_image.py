@@ -20,7 +20,6 @@ import json
 import os
 import pathlib
 import struct
-import subprocess
 import sys
 import tarfile
 
@@ -51,9 +50,6 @@ def arguments():
     parser.add_argument("--name", required=True, help="REPOSITORY:TAG")
     parser.add_argument("--file", action="append", default=[], type=pair, metavar="SOURCE=DESTINATION",
                         help="a file to put in; a program must be static")
-    parser.add_argument("--program", action="append", default=[], metavar="PATH",
-                        help="a dynamic program of this system to put in at its path, with the libraries it loads and the "
-                             "copyright notes of their Debian packages")
     parser.add_argument("--entrypoint", required=True)
     parser.add_argument("--user", default="1337:1337", help="UID:GID (default: %(default)s)")
     parser.add_argument("--env", action="append", default=["PATH=/usr/bin:/usr/sbin"], metavar="NAME=VALUE")
@@ -82,39 +78,6 @@ def read(source):
         raise Refused(f"{source}: {error.strerror}") from error
 
 
-def libraries(program):
-    """Where the dynamic loader finds what `program` loads, the loader itself included."""
-    listed = subprocess.run(["ldd", program], capture_output=True, text=True, check=False)
-    if listed.returncode != 0:
-        raise Refused(f"{program}: {(listed.stderr or listed.stdout).strip()}")
-    found = set()
-    for line in listed.stdout.splitlines():
-        name, _, path = line.rpartition("=>")
-        path = path.split("(")[0].strip()
-        if path == "not found":
-            raise Refused(f"{program}: {name.strip()} is not found")
-        if path.startswith("/"):
-            found.add(path)
-    return sorted(found)
-
-
-def copyright_notes(paths):
-    """The copyright files of the Debian packages that own `paths`; none where there is no dpkg."""
-    notes = set()
-    for path in paths:
-        # On a merged /usr the package may know the file by the other name.
-        for name in (path, os.path.realpath(path), path.removeprefix("/usr")):
-            try:
-                owner = subprocess.run(["dpkg", "-S", name], capture_output=True, text=True, check=False)
-            except FileNotFoundError:
-                return []
-            if owner.returncode == 0:
-                package = owner.stdout.split(":")[0]
-                notes.add(f"/usr/share/doc/{package}/copyright")
-                break
-    return sorted(note for note in notes if os.path.isfile(note))
-
-
 def contents(options):
     """{path in the image: (bytes, mode)}"""
     files = {}
@@ -124,12 +87,6 @@ def contents(options):
             raise Refused(f"{source}: is dynamically linked, and the image has no loader; build it with "
                           "-C target-feature=+crt-static")
         files[destination] = (content, 0o755 if os.access(source, os.X_OK) else 0o644)
-    for program in options.program:
-        needed = libraries(program)
-        for path in [program, *needed]:
-            files[path] = (read(path), 0o755)
-        for path in copyright_notes([program, *needed]):
-            files[path] = (read(path), 0o644)
     for path in files:
         if not path.startswith("/") or os.path.normpath(path) != path:
             raise Refused(f"{path!r} is not an absolute path in the image")

@@ -315,8 +315,8 @@ fn nobody_notices_that_a_pod_is_deleted() {
     };
     let (ends, rounds, loads) = thread::scope(|scope| {
         let stream = scope.spawn(|| web.run(|| long_stream(of_leaving, &stream_is_over)));
-        let mut loads: Vec<_> = (0..4).map(|_| scope.spawn(|| web.run(h1))).collect();
-        loads.extend((0..4).map(|_| scope.spawn(|| web.run(h2))));
+        let mut loads: Vec<_> = (0..5).map(|_| scope.spawn(|| web.run(h1))).collect();
+        loads.extend((0..5).map(|_| scope.spawn(|| web.run(h2))));
         // The stream lasts longer than anything new is let in.
         scope.spawn(|| {
             let accepts = || node.enter(APPLICATION, || TcpStream::connect(inbound).is_ok());

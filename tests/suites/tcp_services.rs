@@ -151,7 +151,6 @@ fn start_servers(mesh: &PodMesh) -> Option<TcpServers<'_>> {
 }
 
 #[test]
-#[ignore = "needs five servers: WITH_TCP_SERVICES=1 scripts/install-tools.sh"]
 fn real_clients_reach_real_servers_encrypted_and_with_both_identities() {
     let Some(mut mesh) = PodMesh::start(&["web", "data"], &objects()) else { return };
     let stranger = mesh.stranger();

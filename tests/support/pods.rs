@@ -77,6 +77,14 @@ impl Pod {
         Scrape::parse(&self.page(15090, "/stats/prometheus")).unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// The process of the sidecar.
+    ///
+    /// # Panics
+    /// When it has been killed.
+    pub fn sidecar_id(&self) -> u32 {
+        self.sidecar.as_ref().expect("a running sidecar").id()
+    }
+
     /// Kills the sidecar, as a crash does.
     pub fn kill_sidecar(&mut self) {
         if let Some(mut sidecar) = self.sidecar.take() {
@@ -99,6 +107,8 @@ pub struct PodMesh {
     pub pods: Vec<Pod>,
     control_plane: Child,
     control_pod: NetPod,
+    /// Of the control plane.
+    flags: Vec<&'static str>,
     setpriv: PathBuf,
     folder: TempDir,
     // The last to go: the namespaces.
@@ -106,9 +116,16 @@ pub struct PodMesh {
 }
 
 impl PodMesh {
-    /// Starts pods with these names; `objects` is YAML beside the Pods. `None`: the test has been reported as skipped.
+    /// Starts pods with these names, whose sidecars write access logs; `objects` is YAML beside the Pods. `None`: the test has been
+    /// reported as skipped.
     #[track_caller]
     pub fn start(names: &[&str], objects: &str) -> Option<Self> {
+        Self::start_with(names, objects, &["--access-log"])
+    }
+
+    /// The same with these flags of the control plane.
+    #[track_caller]
+    pub fn start_with(names: &[&str], objects: &str, flags: &[&'static str]) -> Option<Self> {
         let mut network = Network::new()?;
         require_tool("nft")?;
         let setpriv = require_tool("setpriv")?;
@@ -123,8 +140,9 @@ impl PodMesh {
         let control_pod = network.pod();
         write(folder.path(), "pods.yaml", &pods.iter().map(pod_object).collect::<String>());
         write(folder.path(), "more.yaml", objects);
-        let control_plane = start_control_plane(folder.path(), &control_pod);
-        let mut mesh = PodMesh { pods, control_plane, control_pod, setpriv, folder, network };
+        let flags = flags.to_vec();
+        let control_plane = start_control_plane(folder.path(), &control_pod, &flags);
+        let mut mesh = PodMesh { pods, control_plane, control_pod, flags, setpriv, folder, network };
         for number in 0..mesh.pods.len() {
             mesh.capture(number);
             mesh.start_sidecar(number);
@@ -236,7 +254,7 @@ impl PodMesh {
     /// Starts the control plane again on its data.
     pub fn restart_control_plane(&mut self) {
         self.kill_control_plane();
-        self.control_plane = start_control_plane(self.folder.path(), &self.control_pod);
+        self.control_plane = start_control_plane(self.folder.path(), &self.control_pod, &self.flags);
     }
 
     #[track_caller]
@@ -267,7 +285,7 @@ fn write(folder: &Path, name: &str, text: &str) {
     fs::rename(part, objects.join(name)).expect("rename objects");
 }
 
-fn start_control_plane(folder: &Path, pod: &NetPod) -> Child {
+fn start_control_plane(folder: &Path, pod: &NetPod, flags: &[&str]) -> Child {
     let log =
         File::options().append(true).create(true).open(folder.join("control-plane.log")).expect("log file");
     let address = SocketAddr::new(IpAddr::from(pod.v4), 15012);
@@ -277,7 +295,8 @@ fn start_control_plane(folder: &Path, pod: &NetPod) -> Child {
         .arg(format!("file:{}", folder.join("objects").display()))
         .arg("--data-dir")
         .arg(folder.join("data"))
-        .args(["--xds-tls-address", &address.to_string(), "--access-log"])
+        .args(["--xds-tls-address", &address.to_string()])
+        .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);
