@@ -22,6 +22,7 @@ pub mod net;
 pub mod route;
 pub mod server;
 pub mod sidecar;
+pub mod state;
 pub mod stats;
 pub mod stream_info;
 pub mod tcp;

@@ -71,7 +71,7 @@ pub(super) fn mark(
     let mut metadata = take_object(pod, "metadata");
     let mut annotations = take_object(&mut metadata, "annotations");
     annotations.insert(STATUS.to_owned(), status.to_string().into());
-    if let (Form::Container { hold: true }, Some(name)) = (of_pod.form(), application) {
+    if let Some(name) = application {
         annotations.entry(DEFAULT_CONTAINER).or_insert(name.into());
     }
     metadata.insert("annotations".to_owned(), annotations.into());

@@ -37,7 +37,7 @@ pub struct InboundPort {
 
 impl Registry {
     /// All endpoints of a port, ready or not, in the order of addresses. EndpointSlices tell them; a Service that has none
-    /// selects Pods itself.
+    /// selects Pods itself. Where there are both IPv4 and IPv6, the Service's first address decides: a Pod counts once.
     pub fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
         let mut endpoints: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
         let mut add = |endpoint: Endpoint| {
@@ -82,6 +82,11 @@ impl Registry {
                     });
                 }
             }
+        }
+        let is_v4 = |ip: &IpAddr| ip.is_ipv4();
+        let prefers_v4 = service.cluster_ips.first().is_none_or(is_v4);
+        if endpoints.keys().any(|(ip, _)| is_v4(ip) == prefers_v4) {
+            endpoints.retain(|(ip, _), _| is_v4(ip) == prefers_v4);
         }
         endpoints.into_values().collect()
     }

@@ -85,11 +85,9 @@ pub(super) fn listener(
     let settings = view.settings();
     problems.extend(disagreements(ports));
     let mode = |inbound: &InboundPort| view.mutual_tls_mode(workload, inbound.target);
-    let mut chains: Vec<FilterChain> = ports
-        .iter()
-        .filter(|inbound| mode(inbound) != MutualTlsMode::Disable)
-        .flat_map(|inbound| mutual_tls_chains(settings, inbound))
-        .collect();
+    // Where mutual TLS is disabled too: a caller may not have heard of it yet.
+    let mut chains: Vec<FilterChain> =
+        ports.iter().flat_map(|inbound| mutual_tls_chains(settings, inbound)).collect();
     let plaintext: Vec<&InboundPort> =
         ports.iter().filter(|inbound| mode(inbound) != MutualTlsMode::Strict).collect();
     chains.extend(plaintext_chains(settings, ports, &plaintext));

@@ -336,6 +336,31 @@ ports: [{name: http, port: 8080}]
 }
 
 #[test]
+fn a_pod_with_two_addresses_is_one_endpoint() {
+    let slice = |family: &str, address: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: {}, labels: \
+             {{kubernetes.io/service-name: reviews}}}}\naddressType: {family}\nendpoints: [{{addresses: ['{address}']}}]\nports: \
+             [{{name: http, port: 8080}}]\n",
+            family.to_lowercase()
+        )
+    };
+    let (v4, v6) = (slice("IPv4", "10.0.0.1"), slice("IPv6", "fd00::1"));
+    let with = |ips: &str| {
+        let spec = "spec: {selector: {app: reviews}, ports";
+        MESH.replace(spec, &format!("spec: {{clusterIPs: [{ips}], selector: {{app: reviews}}, ports"))
+    };
+    for (ips, expected) in
+        [("10.96.0.1, 'fd96::1'", "10.0.0.1:8080"), ("'fd96::1', 10.96.0.1", "fd00::1:8080")]
+    {
+        assert_ne!(with(ips), MESH);
+        assert_eq!(endpoints(&snapshot_of(&[&with(ips), &v4, &v6]), REVIEWS), [expected], "{ips}");
+    }
+    // One family is taken as it is.
+    assert_eq!(endpoints(&snapshot_of(&[&with("10.96.0.1"), &v6]), REVIEWS), ["fd00::1:8080"]);
+}
+
+#[test]
 fn a_proxy_gets_only_its_own_scope() {
     let snapshot = snapshot_of(&[MESH]);
     let id = |pod: &str, service_account: &str, ip: Option<&str>| ProxyId {

@@ -9,18 +9,23 @@ pub mod sidecar;
 mod tests;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use outrigger_xds_api::wire::bootstrap::v3 as wire;
 use outrigger_xds_api::wire::core::v3 as core;
 use outrigger_xds_api::wire::core::v3::api_config_source::ApiType;
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::{ResourceType, resource};
+use rustc_hash::FxHashSet;
 
 pub use document::{Document, Located};
 
 use crate::config::compile::cx::{CompileCx, Compiled, ignored, unsupported};
 use crate::config::compile::values;
-use crate::config::compile::{Invalid, api_source_cluster, compile_bind_config, resource_version};
+use crate::config::compile::{
+    Fetch, Invalid, compile_api_source, compile_bind_config, compile_config_source,
+};
+use crate::config::sources::{GrpcSource, Variant};
 use crate::net::Address;
 
 /// A compiled bootstrap.
@@ -32,12 +37,10 @@ pub struct Bootstrap {
     pub admin: Option<Address>,
     /// `static_resources`, in the order in which they are applied, each with its path.
     pub resources: Vec<StaticResource>,
-    /// `dynamic_resources.ads_config`: the name of the cluster that is asked.
-    pub ads_cluster: Option<String>,
-    /// `dynamic_resources.lds_config` is there.
-    pub wants_listeners: bool,
-    /// `dynamic_resources.cds_config` is there.
-    pub wants_clusters: bool,
+    /// `dynamic_resources.ads_config`.
+    pub ads: Option<GrpcSource>,
+    /// `dynamic_resources.cds_config` and `lds_config`, in the order in which they are asked.
+    pub(crate) roots: Vec<(ResourceType, Fetch)>,
     /// `cluster_manager.upstream_bind_config.source_address`.
     pub source_address: Option<IpAddr>,
 }
@@ -135,6 +138,7 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
     if let Some(layers) = &layered_runtime {
         cx.field("layered_runtime", |cx| runtime::check(cx, layers));
     }
+    cx.inputs.static_clusters = static_clusters(static_resources.as_ref());
     let dynamic =
         cx.field("dynamic_resources", |cx| compile_dynamic(cx, dynamic_resources.unwrap_or_default()));
     let source_address =
@@ -145,13 +149,13 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
     };
     let node = compile_node(cx, node.unwrap_or_default(), flags);
     let dynamic = dynamic?;
-    if dynamic.ads_cluster.is_some() {
+    if dynamic.ads.is_some() || !dynamic.roots.is_empty() {
         for (name, value) in [("id", &node.id), ("cluster", &node.cluster)] {
             if value.is_empty() {
                 cx.refuse(
                     &format!("node.{name}"),
                     format!(
-                        "node '{name}' is required with ADS: set it in the bootstrap or by --service-{}",
+                        "node '{name}' is required with xDS: set it in the bootstrap or by --service-{}",
                         if name == "id" { "node" } else { "cluster" }
                     ),
                 );
@@ -162,11 +166,16 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
         node,
         admin: admin?,
         resources: static_resource_list(static_resources.unwrap_or_default()),
-        ads_cluster: dynamic.ads_cluster,
-        wants_listeners: dynamic.wants_listeners,
-        wants_clusters: dynamic.wants_clusters,
+        ads: dynamic.ads,
+        roots: dynamic.roots,
         source_address: source_address?,
     })
+}
+
+/// The clusters that need no other cluster.
+fn static_clusters(value: Option<&wire::bootstrap::StaticResources>) -> FxHashSet<Arc<str>> {
+    let clusters = value.into_iter().flat_map(|resources| &resources.clusters);
+    clusters.filter(|cluster| cluster.eds_cluster_config.is_none()).map(|c| c.name.as_str().into()).collect()
 }
 
 /// Secrets first: clusters and listeners name them; then clusters: listeners name them.
@@ -227,9 +236,8 @@ fn compile_node(cx: &mut CompileCx<'_>, node: core::Node, flags: &NodeFlags) -> 
 /// `dynamic_resources`.
 #[derive(Debug)]
 struct Dynamic {
-    ads_cluster: Option<String>,
-    wants_listeners: bool,
-    wants_clusters: bool,
+    ads: Option<GrpcSource>,
+    roots: Vec<(ResourceType, Fetch)>,
 }
 
 fn compile_dynamic(cx: &mut CompileCx<'_>, value: wire::bootstrap::DynamicResources) -> Compiled<Dynamic> {
@@ -241,38 +249,23 @@ fn compile_dynamic(cx: &mut CompileCx<'_>, value: wire::bootstrap::DynamicResour
         ads_config,
     } = value;
     unsupported!(cx; lds_resources_locator, cds_resources_locator);
-    let ads_cluster = match &ads_config {
-        Some(ads) => {
-            let cluster = cx.field("ads_config", |cx| {
-                api_source_cluster(cx, ads, &[ApiType::DeltaGrpc], "only DELTA_GRPC is supported")
-            })?;
-            Some(cluster.to_owned())
-        }
+    let variants = [(ApiType::Grpc, Variant::StateOfTheWorld), (ApiType::DeltaGrpc, Variant::Delta)];
+    let ads = match &ads_config {
+        Some(ads) => Some(cx.field("ads_config", |cx| compile_api_source(cx, ads, &variants))?),
         None => None,
     };
-    let mut has_source = |name: &str, source: &Option<core::ConfigSource>| -> Compiled<bool> {
-        use core::config_source::ConfigSourceSpecifier;
-        let Some(source) = source else { return Ok(false) };
-        cx.field(name, |cx| {
-            let core::ConfigSource {
-                authorities,
-                initial_fetch_timeout,
-                resource_api_version,
-                config_source_specifier,
-            } = source;
-            unsupported!(cx; authorities);
-            ignored!(cx; initial_fetch_timeout);
-            resource_version(cx, "resource_api_version", *resource_api_version);
-            match config_source_specifier {
-                Some(ConfigSourceSpecifier::Ads(_)) if ads_cluster.is_some() => Ok(true),
-                Some(ConfigSourceSpecifier::Ads(_)) => Err(cx.refuse("ads", "there is no ads_config")),
-                _ => Err(cx.refuse("", "only ads is supported as a source")),
-            }
-        })
-    };
-    let wants_listeners = has_source("lds_config", &lds_config);
-    let wants_clusters = has_source("cds_config", &cds_config);
-    Ok(Dynamic { wants_listeners: wants_listeners?, wants_clusters: wants_clusters?, ads_cluster })
+    cx.inputs.has_ads = ads.is_some();
+    cx.inputs.has_cds = cds_config.is_some();
+    let sources = [
+        (ResourceType::Cluster, "cds_config", &cds_config),
+        (ResourceType::Listener, "lds_config", &lds_config),
+    ];
+    let roots = sources
+        .into_iter()
+        .filter(|(_, _, config)| config.is_some())
+        .map(|(resource_type, name, config)| Ok((resource_type, compile_config_source(cx, name, config)?)))
+        .collect::<Vec<Compiled<_>>>();
+    Ok(Dynamic { ads, roots: roots.into_iter().collect::<Compiled<_>>()? })
 }
 
 fn compile_cluster_manager(cx: &mut CompileCx<'_>, value: wire::ClusterManager) -> Compiled<Option<IpAddr>> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::transport_socket::ConfigType;
 use outrigger_xds_api::wire::tls::v3::UpstreamTlsContext;
 use outrigger_xds_api::wire::tls::v3::common_tls_context::ValidationContextType;
@@ -14,6 +15,7 @@ use prost::Message;
 use super::sidecar::{SidecarOptions, bootstrap};
 use super::{Bootstrap, Document, NodeFlags, compile_bootstrap};
 use crate::config::compile::{CompileCx, Invalid};
+use crate::config::sources::{SourceId, Variant};
 use crate::config::testing::inputs;
 
 fn read(yaml: &str) -> Document {
@@ -33,10 +35,12 @@ const ADS: &str = "dynamic_resources: {cds_config: {ads: {}}, lds_config: {ads: 
 fn what_is_dynamic() {
     let bootstrap =
         compile(&read(&format!("{ADS}\nnode: {{id: i, cluster: c}}")), &NodeFlags::default()).unwrap();
-    assert_eq!(bootstrap.ads_cluster.as_deref(), Some("xds"));
-    assert!(bootstrap.wants_clusters && bootstrap.wants_listeners);
+    let ads = bootstrap.ads.unwrap();
+    assert_eq!((&*ads.cluster, ads.variant, ads.node_once), ("xds", Variant::Delta, false));
+    let roots: Vec<_> = bootstrap.roots.iter().map(|(kind, fetch)| (*kind, fetch.source)).collect();
+    assert_eq!(roots, [(ResourceType::Cluster, SourceId::ADS), (ResourceType::Listener, SourceId::ADS)]);
     let bootstrap = compile(&read("admin: {}"), &NodeFlags::default()).unwrap();
-    assert!(bootstrap.ads_cluster.is_none() && !bootstrap.wants_clusters && bootstrap.admin.is_none());
+    assert!(bootstrap.ads.is_none() && bootstrap.roots.is_empty() && bootstrap.admin.is_none());
 }
 
 #[test]
@@ -78,11 +82,11 @@ fn refuses() {
         ("cluster_manager: {local_cluster_name: me}", "cluster_manager.local_cluster_name: not supported"),
         (
             "dynamic_resources: {cds_config: {ads: {}}}",
-            "dynamic_resources.cds_config.ads: there is no ads_config",
+            "dynamic_resources.cds_config.ads: the bootstrap has no dynamic_resources.ads_config",
         ),
         (
             "dynamic_resources: {lds_config: {path_config_source: {path: /x}}}",
-            "dynamic_resources.lds_config: only ads is supported as a source",
+            "dynamic_resources.lds_config.path_config_source.path: paths must refer to an existing path in the system: '/x' does not exist",
         ),
         (
             "layered_runtime: {layers: [{name: s, static_layer: {upstream: {healthy_panic_threshold: 1}}}]}",
@@ -97,14 +101,14 @@ fn refuses() {
         let problems: Vec<String> = invalid.problems.iter().map(ToString::to_string).collect();
         assert_eq!(problems, [expected], "{yaml}");
     }
-    let invalid = compile(&read(&ADS.replace("DELTA_GRPC", "GRPC")), &NodeFlags::default()).unwrap_err();
+    let invalid = compile(&read(&ADS.replace("DELTA_GRPC", "REST")), &NodeFlags::default()).unwrap_err();
     let problems: Vec<String> = invalid.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         problems,
         [
-            "dynamic_resources.ads_config.api_type: only DELTA_GRPC is supported",
-            "node.id: node 'id' is required with ADS: set it in the bootstrap or by --service-node",
-            "node.cluster: node 'cluster' is required with ADS: set it in the bootstrap or by --service-cluster",
+            "dynamic_resources.ads_config.api_type: only GRPC and DELTA_GRPC are supported",
+            "node.id: node 'id' is required with xDS: set it in the bootstrap or by --service-node",
+            "node.cluster: node 'cluster' is required with xDS: set it in the bootstrap or by --service-cluster",
         ]
     );
 }
@@ -169,9 +173,9 @@ fn a_sidecar_writes_a_bootstrap_that_compiles() {
     assert_eq!(bootstrap.node.id, "sidecar~127.1.0.2~reviews-v1-a.shop~shop.svc.cluster.local");
     assert_eq!(bootstrap.node.cluster, "reviews.shop");
     assert_eq!(bootstrap.source_address, Some("127.1.0.2".parse().unwrap()));
-    assert_eq!(bootstrap.ads_cluster.as_deref(), Some("xds-grpc"));
+    assert_eq!(&*bootstrap.ads.as_ref().unwrap().cluster, "xds-grpc");
     assert_eq!(bootstrap.resources.len(), 1);
-    assert!(bootstrap.wants_clusters && bootstrap.wants_listeners);
+    assert_eq!(bootstrap.roots.len(), 2);
 }
 
 #[test]

@@ -17,14 +17,15 @@ use prost::{Message, Name};
 use tokio::time::Instant;
 
 use super::compile::{
-    CompileCx, Invalid, Secret, compile_cluster, compile_endpoints, compile_listener,
+    CompileCx, Discovery, Invalid, Secret, compile_cluster, compile_endpoints, compile_listener,
     compile_route_configuration, compile_secret,
 };
 use super::configuration::{ClusterVersion, Configuration, Leaf, RouteVersion};
 use super::counts::EndpointUpdate;
 use super::listeners::{Change, ListenerVersion, bind, bound_elsewhere};
 use super::publish::release;
-use super::warming::{Offer, Slot, WARMING_TIMEOUT};
+use super::sources::SourceId;
+use super::warming::{Deadline, Offer, Slot, WARMING_TIMEOUT};
 
 /// One resource as it arrived.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +39,10 @@ pub struct Update<'a> {
 }
 
 impl Configuration {
-    /// Takes in one delta and says what was refused; those keep their last good version.
+    /// Takes in what a source says of one type and tells what was refused; those keep their last good version.
     pub fn apply(
         &mut self,
+        source: SourceId,
         resource_type: ResourceType,
         updates: &[Update<'_>],
         removed: &[&str],
@@ -56,9 +58,9 @@ impl Configuration {
         }
         let rejected: Vec<Invalid> = updates
             .iter()
-            .filter_map(|update| self.update(resource_type, update, false, now).err())
+            .filter_map(|update| self.update(source, resource_type, update, now).err())
             .collect();
-        self.awaited.retain(|awaited| *awaited != resource_type);
+        self.awaited.retain(|(awaited, _)| *awaited != resource_type);
         self.settle(now);
         // Whoever takes over the address of a listener is there before that one goes: no connection falls between them.
         let leaving = std::mem::take(&mut self.leaving);
@@ -84,7 +86,7 @@ impl Configuration {
         let exists = match resource_type {
             ResourceType::Cluster => self.clusters.get(&name).is_some(),
             ResourceType::Listener => self.listeners.get(&name).is_some(),
-            ResourceType::Secret => self.secrets.contains_key(name.as_str()),
+            ResourceType::Secret => self.secrets.of_mut(SourceId::STATIC).contains_key(name.as_str()),
             ResourceType::ClusterLoadAssignment | ResourceType::RouteConfiguration => false,
         };
         if exists {
@@ -95,16 +97,18 @@ impl Configuration {
             // Also when it is refused: that routes name it is then no second mistake.
             self.inputs.known_clusters.insert(name.as_str().into());
         }
-        self.update(resource_type, &Update { name: &name, version: "", resource: any }, true, now)
+        let update = Update { name: &name, version: "", resource: any };
+        self.update(SourceId::STATIC, resource_type, &update, now)
     }
 
     fn update(
         &mut self,
+        source: SourceId,
         resource_type: ResourceType,
         update: &Update<'_>,
-        is_static: bool,
         now: Instant,
     ) -> Result<(), Invalid> {
+        let is_static = source == SourceId::STATIC;
         let hash = super::compile::values::content_hash(&[&update.resource.value]);
         let offer = Offer {
             // Key material is not kept twice.
@@ -115,7 +119,7 @@ impl Configuration {
             hash,
             version: update.version.into(),
             is_static,
-            deadline: now + WARMING_TIMEOUT,
+            deadline: Deadline::after(now, WARMING_TIMEOUT),
         };
         if !is_static && self.is_static(resource_type, update.name) {
             // As in Envoy: what the bootstrap says stands.
@@ -126,11 +130,13 @@ impl Configuration {
             return Ok(());
         }
         match resource_type {
-            ResourceType::Cluster => self.update_cluster(update, offer),
-            ResourceType::ClusterLoadAssignment => self.update_endpoints(update, offer),
-            ResourceType::Listener => self.update_listener(update, offer),
-            ResourceType::RouteConfiguration => self.update_routes(update, offer),
-            ResourceType::Secret => self.update_secret(update, offer),
+            ResourceType::Cluster => self.update_cluster(update, offer, now),
+            ResourceType::Listener => self.update_listener(update, offer, now),
+            // Nobody wants it any more; the source has not heard of it yet.
+            _ if !is_static && !self.inputs.watches.is_wanted(source, resource_type, update.name) => Ok(()),
+            ResourceType::ClusterLoadAssignment => self.update_endpoints(source, update, offer),
+            ResourceType::RouteConfiguration => self.update_routes(source, update, offer),
+            ResourceType::Secret => self.update_secret(source, update, offer),
         }
     }
 
@@ -142,7 +148,7 @@ impl Configuration {
         }
     }
 
-    fn update_cluster(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
+    fn update_cluster(&mut self, update: &Update<'_>, mut offer: Offer, now: Instant) -> Result<(), Invalid> {
         if self.clusters.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
@@ -160,27 +166,40 @@ impl Configuration {
             stats.cluster_modified.inc()
         }
         let name = compiled.cluster.name.clone();
-        for endpoints in &references.endpoints {
-            let users = self.endpoint_users.entry(endpoints.clone()).or_default();
+        if let Discovery::Eds { source, name: endpoints } = &compiled.discovery {
+            let users = self.endpoint_users.of_mut(*source).entry(endpoints.clone()).or_default();
             if !users.contains(&name) {
                 users.push(name.clone());
             }
         }
         self.inputs.known_clusters.insert(name.clone());
-        self.clusters.offer(&name, ClusterVersion { compiled, references, built: None }, offer);
-        self.references_changed = true;
+        offer.wait_for(&references, now);
+        let version = ClusterVersion { compiled, references, built: None };
+        if let Some(dropped) = self.clusters.offer(&name, version, offer) {
+            self.drop_cluster(&name, &dropped);
+        }
         Ok(())
     }
 
-    fn update_endpoints(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
-        let outcome = self.take_endpoints(update, offer);
+    fn update_endpoints(
+        &mut self,
+        source: SourceId,
+        update: &Update<'_>,
+        offer: Offer,
+    ) -> Result<(), Invalid> {
+        let outcome = self.take_endpoints(source, update, offer);
         let counted = outcome.as_ref().copied().unwrap_or(EndpointUpdate::Rejected);
-        self.count_endpoint_update(update.name, counted);
+        self.count_endpoint_update(source, update.name, counted);
         outcome.map(drop)
     }
 
-    fn take_endpoints(&mut self, update: &Update<'_>, offer: Offer) -> Result<EndpointUpdate, Invalid> {
-        let previous = self.assignments.get(update.name);
+    fn take_endpoints(
+        &mut self,
+        source: SourceId,
+        update: &Update<'_>,
+        offer: Offer,
+    ) -> Result<EndpointUpdate, Invalid> {
+        let previous = self.assignments.of_mut(source).get(update.name);
         if previous.is_some_and(|a| a.hash == offer.hash) {
             return Ok(EndpointUpdate::Unchanged);
         }
@@ -198,17 +217,17 @@ impl Configuration {
         let name = assignment.name.clone();
         let leaf =
             Leaf { value: Arc::new(assignment), version: offer.version, wire: offer.wire, hash: offer.hash };
-        self.assignments.insert(name.clone(), leaf);
-        for user in self.endpoint_users.get(&name).cloned().unwrap_or_default() {
+        self.assignments.of_mut(source).insert(name.clone(), leaf);
+        for user in self.endpoint_users.of_mut(source).get(&name).cloned().unwrap_or_default() {
             self.publish_endpoints(&user);
         }
         Ok(if unchanged { EndpointUpdate::Unchanged } else { EndpointUpdate::Changed })
     }
 
-    fn update_routes(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
+    fn update_routes(&mut self, source: SourceId, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
         let stats = self.rds_stats(update.name);
         stats.update_attempt.inc();
-        let outcome = self.take_routes(update, offer);
+        let outcome = self.take_routes(source, update, offer);
         match outcome {
             Ok(()) => stats.update_success.inc(),
             Err(_) => stats.update_rejected.inc(),
@@ -216,24 +235,30 @@ impl Configuration {
         outcome
     }
 
-    fn take_routes(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
-        if self.routes.is_unchanged(update.name, offer.hash) {
+    fn take_routes(&mut self, source: SourceId, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
+        let all = self.routes.of_mut(source);
+        if all.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
         let message =
             decode(ResourceType::RouteConfiguration, update, |m: &route_wire::RouteConfiguration| &m.name)?;
-        let previous = self.routes.get(update.name).and_then(Slot::newest).map(|v| &*v.routes);
+        let previous = all.get(update.name).and_then(Slot::newest).map(|v| &*v.routes);
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_route_configuration(&message, update.version, previous, false, &mut cx);
         let (routes, references) =
             cx.finish(kind(ResourceType::RouteConfiguration), update.name, compiled)?;
         let name = routes.name.clone();
-        self.routes.offer(&name, RouteVersion { routes: Arc::new(routes), references }, offer);
+        all.offer(&name, RouteVersion { routes: Arc::new(routes), references }, offer);
         Ok(())
     }
 
-    fn update_listener(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
+    fn update_listener(
+        &mut self,
+        update: &Update<'_>,
+        mut offer: Offer,
+        now: Instant,
+    ) -> Result<(), Invalid> {
         if self.listeners.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
@@ -245,7 +270,7 @@ impl Configuration {
         let (compiled, references) = cx.finish(kind(ResourceType::Listener), update.name, compiled)?;
         let name = compiled.listener.name.clone();
         let refused = |reason| Invalid::one(kind(ResourceType::Listener), &name, "address", reason);
-        bound_elsewhere(&self.listeners, &self.leaving, &compiled).map_err(refused)?;
+        bound_elsewhere(&self.address_users, &self.leaving, &compiled).map_err(refused)?;
         let sockets = bind(&self.listeners, &self.leaving, &compiled, self.workers).map_err(refused)?;
         let stats = self.inputs.stats.server();
         if self.listeners.get(&name).is_none() {
@@ -253,13 +278,18 @@ impl Configuration {
         } else {
             stats.listener_modified.inc()
         }
-        self.listeners.offer(&name, ListenerVersion { compiled, references, sockets }, offer);
-        self.references_changed = true;
+        self.address_users.add(&compiled);
+        offer.wait_for(&references, now);
+        if let Some(dropped) =
+            self.listeners.offer(&name, ListenerVersion { compiled, references, sockets }, offer)
+        {
+            self.address_users.remove(&dropped.compiled, self.listeners.get(&name));
+        }
         Ok(())
     }
 
-    fn update_secret(&mut self, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
-        if self.secrets.get(update.name).is_some_and(|s| s.hash == offer.hash) {
+    fn update_secret(&mut self, source: SourceId, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
+        if self.secrets.of_mut(source).get(update.name).is_some_and(|s| s.hash == offer.hash) {
             return Ok(());
         }
         let message = decode(ResourceType::Secret, update, |m: &tls_wire::Secret| &m.name)?;
@@ -270,12 +300,14 @@ impl Configuration {
         let registry = &mut self.inputs.registry;
         match &secret {
             Secret::Certificate(certificate) => {
-                registry.certificates.cell(update.name).publish(certificate.clone());
+                registry.certificates.of_mut(source).cell(update.name).publish(certificate.clone());
             }
-            Secret::Validation(context) => registry.validations.cell(update.name).publish(context.clone()),
+            Secret::Validation(context) => {
+                registry.validations.of_mut(source).cell(update.name).publish(context.clone());
+            }
         }
         let leaf = Leaf { value: secret, version: offer.version, wire: offer.wire, hash: offer.hash };
-        self.secrets.insert(update.name.into(), leaf);
+        self.secrets.of_mut(source).insert(update.name.into(), leaf);
         Ok(())
     }
 
@@ -285,12 +317,16 @@ impl Configuration {
         }
         match resource_type {
             ResourceType::Cluster => {
-                self.clusters.remove(name);
-                self.references_changed = true;
+                if let Some(dropped) = self.clusters.remove(name) {
+                    self.drop_cluster(name, &dropped);
+                }
             }
             ResourceType::Listener => {
-                self.listeners.remove(name);
+                if let Some(dropped) = self.listeners.remove(name) {
+                    self.address_users.remove(&dropped.compiled, self.listeners.get(name));
+                }
                 if let Some(old) = self.listeners.withdraw(name) {
+                    self.address_users.remove(&old.compiled, None);
                     release(&mut self.cluster_users, &old.references);
                     self.inputs.stats.server().listener_removed.inc();
                     self.changes.push(Change::Stop {
@@ -300,7 +336,6 @@ impl Configuration {
                 }
                 // Not emptied: workers have it until they have heard of the change.
                 self.inputs.registry.listeners.forget(name);
-                self.references_changed = true;
             }
             // As in Envoy: what is wanted by name goes when it is no longer wanted.
             ResourceType::ClusterLoadAssignment | ResourceType::RouteConfiguration | ResourceType::Secret => {

@@ -11,8 +11,10 @@ use tokio::time::Instant;
 
 use super::configuration::Configuration;
 use super::listeners::Change;
-use super::testing::{apply, configuration, remove};
+use super::sources::SourceId;
+use super::testing::{apply, configuration, published_routes, remove};
 use super::warming::WARMING_TIMEOUT;
+use super::watch::Watch;
 use crate::http::RouteSource;
 use crate::listener::NetworkFilter;
 
@@ -46,6 +48,13 @@ const ALL: [(ResourceType, &str, &str); 5] = [
     (Secret, "roots", SECRET),
 ];
 
+/// Everything that is asked for by name is wanted, referred to or not: a source may answer late.
+fn want_all(configuration: &mut Configuration) -> Vec<Watch> {
+    let by_name = [(ClusterLoadAssignment, "c"), (RouteConfiguration, "r"), (Secret, "roots")];
+    let watches = &mut configuration.inputs_mut().watches;
+    by_name.map(|(resource_type, name)| watches.watch(SourceId::ADS, resource_type, name)).into()
+}
+
 /// What a request could see: published listeners lead to published routes, these to published clusters with endpoints.
 fn check_complete(configuration: &Configuration) {
     let registry = &configuration.inputs().registry;
@@ -56,7 +65,7 @@ fn check_complete(configuration: &Configuration) {
             assert!(routes.peek().is_some(), "a listener without its routes");
         }
     }
-    for (_, routes) in registry.routes.published() {
+    for (_, routes) in registry.routes.iter().flat_map(|(_, routes)| routes.published()) {
         for name in names(&routes) {
             let cluster = registry.clusters.get(&name).expect("a route without its cluster");
             assert!(cluster.endpoints.peek().is_some(), "a cluster without its endpoints");
@@ -100,6 +109,7 @@ fn every_order_of_arrival_ends_in_the_same_state() {
     assert_eq!(orders.len(), 120);
     for order in orders {
         let mut configuration = configuration();
+        let _wanted = want_all(&mut configuration);
         let now = Instant::now();
         for (step, i) in order.iter().enumerate() {
             let (resource_type, name, yaml) = ALL[*i];
@@ -113,28 +123,88 @@ fn every_order_of_arrival_ends_in_the_same_state() {
 }
 
 #[test]
-fn subscriptions_follow_references() {
+fn what_is_wanted_follows_references() {
     let mut configuration = configuration();
     let now = Instant::now();
+    let changes = |configuration: &mut Configuration| {
+        let mut changes: Vec<_> = configuration
+            .take_watch_changes()
+            .into_iter()
+            .map(|change| (change.key.resource_type, change.key.name.to_string(), change.is_wanted))
+            .collect();
+        changes.sort();
+        changes
+    };
+    let change = |resource_type, name: &str, is_wanted| (resource_type, name.to_owned(), is_wanted);
     apply(&mut configuration, Cluster, "c", CLUSTER, now);
     apply(&mut configuration, Listener, "l", LISTENER, now);
-    let wanted = configuration.take_subscriptions().unwrap();
-    assert_eq!(wanted.endpoints, [Arc::<str>::from("c")]);
-    assert_eq!(wanted.routes, [Arc::<str>::from("r")]);
-    assert_eq!(wanted.secrets, [Arc::<str>::from("roots")]);
-    assert_eq!(configuration.take_subscriptions(), None);
+    let by_name = [(ClusterLoadAssignment, "c"), (RouteConfiguration, "r"), (Secret, "roots")];
+    assert_eq!(changes(&mut configuration), by_name.map(|(kind, name)| change(kind, name, true)));
+    // The chain is kept, and with it what it refers to.
+    let changed = LISTENER.replace("filter_chains: [", "listener_filters_timeout: 1s, filter_chains: [");
+    apply(&mut configuration, Listener, "l", &changed, now);
+    assert_eq!(changes(&mut configuration), []);
+    apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
     remove(&mut configuration, Listener, "l", now);
-    assert_eq!(configuration.take_subscriptions().unwrap().routes, []);
+    assert_eq!(changes(&mut configuration), [change(RouteConfiguration, "r", false)]);
+    assert!(published_routes(&configuration, "r").is_none());
+    // Nobody asked for it: it is not kept.
+    apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
+    assert!(configuration.routes().of(SourceId::ADS).unwrap().get("r").is_none());
+    remove(&mut configuration, Cluster, "c", now);
+    assert_eq!(
+        changes(&mut configuration),
+        [change(ClusterLoadAssignment, "c", false), change(Secret, "roots", false)]
+    );
+}
+
+#[test]
+fn sources_are_kept_apart() {
+    let (mut configuration, now) = complete();
+    let file =
+        LISTENER.replace("config_source: {ads: {}}", "config_source: {path_config_source: {path: /empty/r}}");
+    let file = file.replace("name: l,", "name: m,");
+    assert_eq!(apply(&mut configuration, Listener, "m", &file, now), []);
+    let is_there = |c: &Configuration| c.inputs().registry.listeners.get("m").is_some();
+    assert!(!is_there(&configuration), "the routes of ADS are not those of the file");
+    let [change] = configuration.take_watch_changes().try_into().unwrap_or_else(|all| panic!("{all:?}"));
+    assert!(change.key.source != SourceId::ADS && change.is_wanted);
+    let routes = super::testing::resource(RouteConfiguration, "{name: r}");
+    let update = super::apply::Update { name: "r", version: "f", resource: &routes };
+    assert_eq!(configuration.apply(change.key.source, RouteConfiguration, &[update], &[], now), []);
+    assert!(is_there(&configuration));
+    assert_eq!(super::testing::published_version(&configuration, "r").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_source_has_the_time_that_it_is_given() {
+    let mut configuration = configuration();
+    let now = Instant::now();
+    let listener = |timeout: &str| {
+        let source = format!("config_source: {{ads: {{}}, initial_fetch_timeout: {timeout}}}");
+        LISTENER.replace("config_source: {ads: {}}", &source)
+    };
+    let is_there = |c: &Configuration| c.inputs().registry.listeners.get("l").is_some();
+    apply(&mut configuration, Listener, "l", &listener("0s"), now);
+    configuration.settle(now + 100 * WARMING_TIMEOUT);
+    assert!(!is_there(&configuration) && !configuration.is_initialized());
+    apply(&mut configuration, Listener, "l", &listener("2s"), now);
+    configuration.settle(now + Duration::from_millis(1999));
+    assert!(!is_there(&configuration));
+    configuration.settle(now + Duration::from_secs(2));
+    assert!(is_there(&configuration) && configuration.is_initialized());
 }
 
 /// Everything is there; `now` is the time of the next step.
 fn complete() -> (Configuration, Instant) {
     let mut configuration = configuration();
+    let _wanted = want_all(&mut configuration);
     let now = Instant::now();
     for (resource_type, name, yaml) in ALL {
         assert_eq!(apply(&mut configuration, resource_type, name, yaml, now), []);
     }
     configuration.take_changes();
+    configuration.take_watch_changes();
     (configuration, now)
 }
 
@@ -143,7 +213,7 @@ fn a_route_to_a_new_cluster_waits_for_it_and_the_old_one_serves_on() {
     let (mut configuration, now) = complete();
     let routes = ROUTES.replace("cluster: c", "cluster: d");
     assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &routes, now), []);
-    let published = |c: &Configuration| names(&c.inputs().registry.routes.get("r").unwrap());
+    let published = |c: &Configuration| names(&published_routes(c, "r").unwrap());
     assert_eq!(published(&configuration), [Arc::<str>::from("c")]);
     // The old cluster is removed first: it stays for the routes that are published.
     remove(&mut configuration, Cluster, "c", now);
@@ -162,12 +232,13 @@ fn a_route_to_a_new_cluster_waits_for_it_and_the_old_one_serves_on() {
 #[test]
 fn first_routes_are_published_at_the_deadline_although_a_cluster_is_missing() {
     let mut configuration = configuration();
+    let _wanted = want_all(&mut configuration);
     let now = Instant::now();
     apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
     configuration.settle(now + WARMING_TIMEOUT - Duration::from_millis(1));
-    assert!(configuration.inputs().registry.routes.get("r").is_none());
+    assert!(published_routes(&configuration, "r").is_none());
     configuration.settle(now + WARMING_TIMEOUT);
-    assert!(configuration.inputs().registry.routes.get("r").is_some());
+    assert!(published_routes(&configuration, "r").is_some());
 }
 
 #[test]
@@ -192,7 +263,7 @@ fn what_is_unchanged_keeps_its_identity() {
     let (mut configuration, now) = complete();
     let registry = |c: &Configuration| {
         let r = &c.inputs().registry;
-        (r.clusters.get("c").unwrap(), r.routes.get("r").unwrap(), r.listeners.get("l").unwrap())
+        (r.clusters.get("c").unwrap(), published_routes(c, "r").unwrap(), r.listeners.get("l").unwrap())
     };
     let (cluster, routes, listener) = registry(&configuration);
     for (resource_type, name, yaml) in ALL {
@@ -235,6 +306,7 @@ fn what_is_unchanged_keeps_its_identity() {
 #[test]
 fn an_invalid_resource_keeps_its_last_good_version_and_valid_siblings_apply() {
     let (mut configuration, now) = complete();
+    let _wanted = configuration.inputs_mut().watches.watch(SourceId::ADS, RouteConfiguration, "s");
     let invalid = super::testing::resource(
         RouteConfiguration,
         &ROUTES.replace("cluster: c", "cluster: c, retry_policy: {retry_on: 5xx}"),
@@ -244,7 +316,7 @@ fn an_invalid_resource_keeps_its_last_good_version_and_valid_siblings_apply() {
         super::apply::Update { name: "r", version: "2", resource: &invalid },
         super::apply::Update { name: "s", version: "2", resource: &valid },
     ];
-    let rejected = configuration.apply(RouteConfiguration, &updates, &[], now);
+    let rejected = configuration.apply(SourceId::ADS, RouteConfiguration, &updates, &[], now);
     assert_eq!(rejected.len(), 1);
     assert_eq!(
         rejected[0].to_string(),
@@ -284,6 +356,7 @@ fn a_listener_that_is_not_bound_has_no_socket_and_follows_the_rules_of_bound_one
     let mut configuration = Configuration::new(super::testing::inputs(), 2);
     let now = Instant::now();
     apply(&mut configuration, Cluster, "c", "{name: c}", now);
+    let _wanted = want_all(&mut configuration);
     apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
     let unbound = LISTENER.replace("port_value: 0", "port_value: 8080").replace("127.0.0.1", "10.9.8.7");
     let unbound = unbound.replace("name: l,", "name: l, bind_to_port: false,");
@@ -379,13 +452,14 @@ fn a_renamed_listener_takes_over_its_address() {
         super::testing::resource(Listener, &fixed.replace("name: l,", &format!("name: {name},")))
     };
     apply(&mut configuration, Cluster, "c", "{name: c}", now);
+    let _wanted = want_all(&mut configuration);
     apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
     let (old, new) = (listener("l"), listener("m"));
     let add = |name, resource| [super::apply::Update { name, version: "1", resource }];
-    assert_eq!(configuration.apply(Listener, &add("l", &old), &[], now), []);
+    assert_eq!(configuration.apply(SourceId::ADS, Listener, &add("l", &old), &[], now), []);
     // Somebody still has the sockets, as workers do until they have heard of the change.
     let held = configuration.listeners().get("l").unwrap().newest().unwrap().bound()[0].clone();
-    assert_eq!(configuration.apply(Listener, &add("m", &new), &["l"], now), []);
+    assert_eq!(configuration.apply(SourceId::ADS, Listener, &add("m", &new), &["l"], now), []);
     let taken = configuration.listeners().get("m").unwrap().newest().unwrap().bound()[0].clone();
     assert!(Arc::ptr_eq(&held, &taken));
     // No moment without either: the new one listens before the old one stops.
@@ -397,7 +471,7 @@ fn a_renamed_listener_takes_over_its_address() {
 #[test]
 fn a_static_proxy_does_not_wait_for_a_cluster_that_cannot_come() {
     let mut inputs = super::testing::inputs();
-    inputs.has_ads = false;
+    inputs.has_cds = false;
     let mut configuration = Configuration::new(inputs, 0);
     let listener = super::testing::resource(
         Listener,
@@ -422,6 +496,7 @@ fn damaged_resources_never_panic() {
         .map(|(t, name, yaml)| (*t, *name, super::testing::resource(*t, yaml)))
         .collect();
     let mut configuration = configuration();
+    let _wanted = want_all(&mut configuration);
     let (mut taken, mut refused) = (0, 0);
     for _ in 0..3000 {
         let (resource_type, name, mut resource) = good[random.usize(..good.len())].clone();
@@ -434,7 +509,7 @@ fn damaged_resources_never_panic() {
             }
         }
         let update = super::apply::Update { name, version: "1", resource: &resource };
-        match configuration.apply(resource_type, &[update], &[], Instant::now()).as_slice() {
+        match configuration.apply(SourceId::ADS, resource_type, &[update], &[], Instant::now()).as_slice() {
             [] => taken += 1,
             rejected => refused += rejected.len(),
         }
@@ -479,6 +554,7 @@ fn updates_are_counted_by_what_they_did() {
     configuration.count_lost_control_plane();
     assert_eq!(routes(&configuration), [2, 1, 1, 1, 1]);
     assert_eq!((cluster.update_failure.get(), all.server().cds_update_failure.get()), (1, 1));
-    configuration.forget(RouteConfiguration, &["r".to_owned()]);
+    remove(&mut configuration, Listener, "l", now);
+    configuration.take_watch_changes();
     assert_eq!(routes(&configuration), [0; 5], "the series go with the route configuration");
 }

@@ -25,6 +25,8 @@ fn clusters() {
             "{name: c}",
             "{name: c, type: STATIC, connect_timeout: 0.25s, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 3}}",
             "{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}, service_name: s}}",
+            "{name: c, type: EDS, eds_cluster_config: {eds_config: {path: /empty/x}}}",
+            "{name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /empty/x, poll_interval: 1s}}}}",
             "{name: c, http2_protocol_options: {}, dns_lookup_family: V4_ONLY, circuit_breakers: {thresholds: {max_requests: 0}}}",
             "{name: c, outlier_detection: {consecutive_5xx: 3, enforcing_success_rate: 0, base_ejection_time: 1s}}",
             "{name: c, common_lb_config: {healthy_panic_threshold: {value: 0}}}",
@@ -39,7 +41,28 @@ fn clusters() {
             ("{name: c, type: EDS}", &["eds_cluster_config: value is required"]),
             (
                 "{name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /x}}}}",
-                &["eds_cluster_config.eds_config.path_config_source: not supported, use ads"],
+                &[
+                    "eds_cluster_config.eds_config.path_config_source.path: paths must refer to an existing path in the system: '/x' does not exist",
+                ],
+            ),
+            (
+                "{name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /empty/x, poll_interval: 1s, watched_directory: {path: /empty}}}}}",
+                &[
+                    "eds_cluster_config.eds_config.path_config_source.poll_interval: poll_interval and watched_directory cannot both be set",
+                ],
+            ),
+            (
+                "{name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: x}}]}}}}",
+                &[
+                    "eds_cluster_config.eds_config.api_config_source.grpc_services[0].envoy_grpc.cluster_name: must have a statically defined non-EDS cluster: 'x' does not exist, was added via api, or is an EDS cluster",
+                ],
+            ),
+            (
+                "{name: c, type: EDS, eds_cluster_config: {eds_config: {api_config_source: {api_type: REST, transport_api_version: V3, grpc_services: [{envoy_grpc: {cluster_name: x}}]}}}}",
+                &[
+                    "eds_cluster_config.eds_config.api_config_source.api_type: only GRPC and DELTA_GRPC are supported",
+                    "eds_cluster_config.eds_config.api_config_source.grpc_services[0].envoy_grpc.cluster_name: must have a statically defined non-EDS cluster: 'x' does not exist, was added via api, or is an EDS cluster",
+                ],
             ),
             (
                 "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]}",

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::session::WILDCARD;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
-use super::compile::{Assignment, CompiledCluster, Inputs, References, Secret};
-use super::listeners::{Change, ListenerVersion};
+use super::compile::{Assignment, CompiledCluster, Discovery, Fetch, Inputs, References, Secret};
+use super::listeners::{AddressUsers, Change, ListenerVersion};
 use super::publish::release;
-use super::warming::Slots;
+use super::sources::BySource;
+use super::warming::{Deadline, Slots};
+use super::watch::{Watch, WatchChange, WatchKey};
 use crate::route::RouteConfiguration;
 use crate::stats::RdsStats;
 
@@ -47,15 +50,17 @@ pub struct Leaf<T> {
 #[derive(Debug)]
 pub struct Configuration {
     pub(super) inputs: Inputs,
+    /// LDS and CDS.
+    roots: Vec<Watch>,
     pub(super) clusters: Slots<ClusterVersion>,
-    pub(super) routes: Slots<RouteVersion>,
+    pub(super) routes: BySource<Slots<RouteVersion>>,
     pub(super) listeners: Slots<ListenerVersion>,
-    pub(super) assignments: FxHashMap<Arc<str>, Leaf<Arc<Assignment>>>,
-    pub(super) secrets: FxHashMap<Arc<str>, Leaf<Secret>>,
+    pub(super) assignments: BySource<FxHashMap<Arc<str>, Leaf<Arc<Assignment>>>>,
+    pub(super) secrets: BySource<FxHashMap<Arc<str>, Leaf<Secret>>>,
     /// Route configuration → its statistics, until it is forgotten.
     pub(super) rds_stats: FxHashMap<Arc<str>, Arc<RdsStats>>,
     /// Load assignment → the clusters that use it.
-    pub(super) endpoint_users: FxHashMap<Arc<str>, Vec<Arc<str>>>,
+    pub(super) endpoint_users: BySource<FxHashMap<Arc<str>, Vec<Arc<str>>>>,
     /// Cluster → how many published route configurations and listeners name it.
     pub(super) cluster_users: FxHashMap<Arc<str>, usize>,
     /// Sockets for each listener; 0 binds nothing (a configuration is only looked at).
@@ -63,31 +68,10 @@ pub struct Configuration {
     pub(super) changes: Vec<Change>,
     /// Listeners that the present delta removes: another listener in it may take over their addresses.
     pub(super) leaving: FxHashSet<Arc<str>>,
-    /// Clusters or listeners changed since `take_subscriptions`.
-    pub(super) references_changed: bool,
-    /// Types of which the process waits for the first answer, and until when.
-    pub(super) awaited: Vec<ResourceType>,
-    pub(super) awaited_until: Option<Instant>,
-}
-
-/// What a start waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subject {
-    /// CDS.
-    Clusters,
-    /// LDS.
-    Listeners,
-}
-
-/// The names that are wanted of the types that are asked for by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Subscriptions {
-    /// Load assignments.
-    pub endpoints: Vec<Arc<str>>,
-    /// Route configurations.
-    pub routes: Vec<Arc<str>>,
-    /// Secrets.
-    pub secrets: Vec<Arc<str>>,
+    /// Which listeners have an address.
+    pub(super) address_users: AddressUsers,
+    /// Types of which the process waits for the first answer, and how long.
+    pub(super) awaited: Vec<(ResourceType, Deadline)>,
 }
 
 impl Configuration {
@@ -95,38 +79,34 @@ impl Configuration {
     pub fn new(inputs: Inputs, workers: usize) -> Self {
         Self {
             inputs,
+            roots: Vec::new(),
             clusters: Slots::default(),
-            routes: Slots::default(),
+            routes: BySource::default(),
             listeners: Slots::default(),
-            assignments: FxHashMap::default(),
-            secrets: FxHashMap::default(),
+            assignments: BySource::default(),
+            secrets: BySource::default(),
             rds_stats: FxHashMap::default(),
-            endpoint_users: FxHashMap::default(),
+            endpoint_users: BySource::default(),
             cluster_users: FxHashMap::default(),
             workers,
             changes: Vec::new(),
             leaving: FxHashSet::default(),
-            references_changed: true,
+            address_users: AddressUsers::default(),
             awaited: Vec::new(),
-            awaited_until: None,
         }
     }
 
-    /// The process is not initialized before the first answer about each of these has come, or `until`.
-    pub fn await_first(&mut self, subjects: impl IntoIterator<Item = Subject>, until: Option<Instant>) {
-        self.awaited = subjects
-            .into_iter()
-            .map(|subject| match subject {
-                Subject::Clusters => ResourceType::Cluster,
-                Subject::Listeners => ResourceType::Listener,
-            })
-            .collect();
-        self.awaited_until = until.filter(|_| !self.awaited.is_empty());
+    /// Takes all resources of this type from a source (LDS, CDS). The process is not initialized before the first answer, or before
+    /// the time for it is over.
+    pub(crate) fn take_all(&mut self, resource_type: ResourceType, fetch: Fetch, now: Instant) {
+        self.roots.push(self.inputs.watches.watch(fetch.source, resource_type, WILDCARD));
+        self.awaited.push((resource_type, Deadline::after(now, fetch.timeout)));
     }
 
     /// Whether everything is there that the process waits for at its start.
     pub fn is_initialized(&self) -> bool {
-        self.awaited.is_empty() && self.next_deadline().is_none()
+        let routes = || self.routes.iter().any(|(_, routes)| routes.is_warming());
+        self.awaited.is_empty() && !self.clusters.is_warming() && !self.listeners.is_warming() && !routes()
     }
 
     /// What compiling needs; the cells among it.
@@ -145,7 +125,7 @@ impl Configuration {
     }
 
     /// All route configurations of RDS.
-    pub fn routes(&self) -> &Slots<RouteVersion> {
+    pub fn routes(&self) -> &BySource<Slots<RouteVersion>> {
         &self.routes
     }
 
@@ -155,13 +135,13 @@ impl Configuration {
     }
 
     /// All load assignments of EDS.
-    pub fn assignments(&self) -> &FxHashMap<Arc<str>, Leaf<Arc<Assignment>>> {
-        &self.assignments
+    pub fn assignments(&self) -> impl Iterator<Item = (&Arc<str>, &Leaf<Arc<Assignment>>)> {
+        self.assignments.iter().flat_map(|(_, assignments)| assignments)
     }
 
     /// All secrets, static ones too.
-    pub fn secrets(&self) -> &FxHashMap<Arc<str>, Leaf<Secret>> {
-        &self.secrets
+    pub fn secrets(&self) -> impl Iterator<Item = (&Arc<str>, &Leaf<Secret>)> {
+        self.secrets.iter().flat_map(|(_, secrets)| secrets)
     }
 
     /// What the workers have to be told, oldest first.
@@ -169,30 +149,13 @@ impl Configuration {
         std::mem::take(&mut self.changes)
     }
 
-    /// Which names are wanted, when that may have changed.
-    pub fn take_subscriptions(&mut self) -> Option<Subscriptions> {
-        if !std::mem::take(&mut self.references_changed) {
-            return None;
+    /// Which names are wanted of the sources from now on, and which no longer. Those are forgotten.
+    pub fn take_watch_changes(&mut self) -> Vec<WatchChange> {
+        let changes = self.inputs.watches.take_changes();
+        for change in changes.iter().filter(|change| !change.is_wanted) {
+            self.forget(&change.key);
         }
-        let mut all = References::default();
-        for (_, slot) in self.clusters.iter() {
-            slot.versions().for_each(|v| all.endpoints.extend(v.references.endpoints.iter().cloned()));
-            slot.versions().for_each(|v| all.secrets.extend(v.references.secrets.iter().cloned()));
-        }
-        for (_, slot) in self.listeners.iter() {
-            slot.versions().for_each(|v| all.routes.extend(v.references.routes.iter().cloned()));
-            slot.versions().for_each(|v| all.secrets.extend(v.references.secrets.iter().cloned()));
-        }
-        let unique = |mut names: Vec<Arc<str>>| {
-            names.sort();
-            names.dedup();
-            names
-        };
-        Some(Subscriptions {
-            endpoints: unique(all.endpoints),
-            routes: unique(all.routes),
-            secrets: unique(all.secrets),
-        })
+        changes
     }
 
     /// Lets go of the sockets of these listeners: as soon as the workers do so too, connections are refused.
@@ -204,38 +167,54 @@ impl Configuration {
         }
     }
 
-    /// Drops resources that are no longer wanted.
-    pub fn forget(&mut self, resource_type: ResourceType, names: &[String]) {
-        for name in names {
-            match resource_type {
-                ResourceType::ClusterLoadAssignment => drop(self.assignments.remove(name.as_str())),
-                ResourceType::Secret => {
-                    self.secrets.remove(name.as_str());
-                    self.inputs.registry.certificates.cell(name).withdraw();
-                    self.inputs.registry.validations.cell(name).withdraw();
-                }
-                ResourceType::RouteConfiguration => {
-                    if let Some(old) = self.routes.withdraw(name) {
-                        release(&mut self.cluster_users, &old.references);
-                    }
-                    self.inputs.registry.routes.cell(name).withdraw();
-                    self.rds_stats.remove(name.as_str());
-                }
-                ResourceType::Cluster | ResourceType::Listener => {}
+    /// Nothing refers to it any more.
+    fn forget(&mut self, key: &WatchKey) {
+        let WatchKey { source, resource_type, name } = key;
+        let registry = &mut self.inputs.registry;
+        match resource_type {
+            ResourceType::ClusterLoadAssignment => drop(self.assignments.of_mut(*source).remove(name)),
+            ResourceType::Secret => {
+                self.secrets.of_mut(*source).remove(name);
+                registry.certificates.of_mut(*source).withdraw(name);
+                registry.validations.of_mut(*source).withdraw(name);
             }
+            ResourceType::RouteConfiguration => {
+                if let Some(old) = self.routes.of_mut(*source).withdraw(name) {
+                    release(&mut self.cluster_users, &old.references);
+                }
+                registry.routes.of_mut(*source).withdraw(name);
+                self.rds_stats.remove(name);
+            }
+            ResourceType::Cluster | ResourceType::Listener => {}
+        }
+    }
+
+    /// A version of a cluster is gone: what only it used has one user less.
+    pub(super) fn drop_cluster(&mut self, name: &str, version: &ClusterVersion) {
+        if let Discovery::Eds { source, name: endpoints } = &version.compiled.discovery {
+            let uses = |version: &ClusterVersion| matches!(&version.compiled.discovery, Discovery::Eds { source: s, name: n } if s == source && n == endpoints);
+            let is_used = self.clusters.get(name).is_some_and(|slot| slot.versions().any(uses));
+            let users = self.endpoint_users.of_mut(*source);
+            if !is_used && let Some(clusters) = users.get_mut(endpoints) {
+                clusters.retain(|cluster| **cluster != *name);
+                if clusters.is_empty() {
+                    users.remove(endpoints);
+                }
+            }
+        }
+        if self.clusters.get(name).is_none() {
+            self.inputs.known_clusters.remove(name);
         }
     }
 
     /// When `settle` has to be called again at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        [
-            self.clusters.next_deadline(),
-            self.routes.next_deadline(),
-            self.listeners.next_deadline(),
-            self.awaited_until,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let routes = self.routes.iter().filter_map(|(_, routes)| routes.next_deadline());
+        let awaited = self.awaited.iter().filter_map(|(_, deadline)| match deadline {
+            Deadline::At(deadline) => Some(*deadline),
+            Deadline::Never | Deadline::Passed => None,
+        });
+        let others = [self.clusters.next_deadline(), self.listeners.next_deadline()].into_iter().flatten();
+        routes.chain(awaited).chain(others).min()
     }
 }

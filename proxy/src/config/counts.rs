@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::compile::Discovery;
 use super::configuration::Configuration;
+use super::sources::SourceId;
 use super::warming::Slot;
 use crate::cluster::EndpointSet;
 use crate::stats::{ClusterStats, RdsStats};
@@ -32,9 +33,11 @@ impl Configuration {
     }
 
     /// Counts an update in each cluster that uses these endpoints.
-    pub(super) fn count_endpoint_update(&self, name: &str, update: EndpointUpdate) {
-        let is_empty = self.assignments.get(name).is_some_and(|a| a.value.hosts.is_empty());
-        for cluster in self.endpoint_users.get(name).into_iter().flatten() {
+    pub(super) fn count_endpoint_update(&self, source: SourceId, name: &str, update: EndpointUpdate) {
+        let assignment = self.assignments.of(source).and_then(|all| all.get(name));
+        let is_empty = assignment.is_some_and(|a| a.value.hosts.is_empty());
+        let users = self.endpoint_users.of(source).and_then(|users| users.get(name));
+        for cluster in users.into_iter().flatten() {
             let Some(version) = self.clusters.get(cluster).and_then(Slot::newest) else { continue };
             let stats = &version.compiled.cluster.stats;
             stats.update_attempt.inc();
@@ -59,7 +62,7 @@ impl Configuration {
         server.cds_update_failure.inc();
         self.rds_stats.values().for_each(|stats| stats.update_failure.inc());
         let versions = self.clusters.iter().filter_map(|(_, slot)| slot.newest());
-        for version in versions.filter(|v| matches!(v.compiled.discovery, Discovery::Eds(_))) {
+        for version in versions.filter(|v| matches!(v.compiled.discovery, Discovery::Eds { .. })) {
             version.compiled.cluster.stats.update_failure.inc();
         }
     }

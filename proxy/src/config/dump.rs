@@ -118,8 +118,10 @@ fn listeners(configuration: &Configuration) -> Value {
 
 fn routes(configuration: &Configuration) -> Value {
     let fields = Fields { resource_type: ResourceType::RouteConfiguration, field: "route_config" };
-    let dynamic: Vec<Value> = sorted(configuration.routes())
-        .into_iter()
+    let dynamic: Vec<Value> = configuration
+        .routes()
+        .iter()
+        .flat_map(|(_, routes)| sorted(routes))
         .filter_map(|(_, slot)| Some(version(slot, slot.active_wire()?, &fields)))
         .collect();
     value!({
@@ -130,7 +132,7 @@ fn routes(configuration: &Configuration) -> Value {
 
 /// Names and versions; what a secret holds is not kept. `/certs` shows the certificates.
 fn secrets(configuration: &Configuration) -> Value {
-    let mut secrets: Vec<_> = configuration.secrets().iter().collect();
+    let mut secrets: Vec<_> = configuration.secrets().collect();
     secrets.sort_by_key(|(name, _)| (*name).clone());
     let secrets: Vec<Value> = secrets
         .into_iter()
@@ -146,7 +148,7 @@ fn secrets(configuration: &Configuration) -> Value {
 }
 
 fn endpoints(configuration: &Configuration) -> Value {
-    let mut all: Vec<_> = configuration.assignments().iter().collect();
+    let mut all: Vec<_> = configuration.assignments().collect();
     all.sort_by_key(|(name, _)| (*name).clone());
     let dynamic: Vec<Value> = all
         .into_iter()

@@ -1,12 +1,14 @@
-//! The configuration as the tasks of main share it: every change is followed by what it means for the workers.
+//! The configuration as the tasks of main share it: every change is followed by what it means for the workers and for the sources.
 
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::configuration::Configuration;
 use super::listeners::Change;
+use super::watch::WatchChange;
 
 /// Tells the workers.
 pub type Dispatch = Box<dyn Fn(Change) + Send + Sync>;
@@ -15,6 +17,7 @@ pub type Dispatch = Box<dyn Fn(Change) + Send + Sync>;
 pub struct ConfigurationHandle {
     configuration: Mutex<Configuration>,
     dispatch: Dispatch,
+    watches: UnboundedSender<WatchChange>,
     changed: Notify,
 }
 
@@ -25,9 +28,13 @@ impl std::fmt::Debug for ConfigurationHandle {
 }
 
 impl ConfigurationHandle {
-    /// Shares a configuration whose changes go to `dispatch`.
-    pub fn new(configuration: Configuration, dispatch: Dispatch) -> Self {
-        Self { configuration: Mutex::new(configuration), dispatch, changed: Notify::new() }
+    /// Shares a configuration whose changes go to `dispatch`; what it wants of the sources goes to `watches`.
+    pub fn new(
+        configuration: Configuration,
+        dispatch: Dispatch,
+        watches: UnboundedSender<WatchChange>,
+    ) -> Self {
+        Self { configuration: Mutex::new(configuration), dispatch, watches, changed: Notify::new() }
     }
 
     /// Looks at the configuration.
@@ -35,13 +42,17 @@ impl ConfigurationHandle {
         f(&self.configuration.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Changes the configuration, tells the workers and wakes who waits for a change.
+    /// Changes the configuration, tells the workers and the sources, and wakes who waits for a change.
     pub fn update<R>(&self, f: impl FnOnce(&mut Configuration) -> R) -> R {
         let mut configuration = self.configuration.lock().unwrap_or_else(PoisonError::into_inner);
         let result = f(&mut configuration);
         // Under the lock, so that the workers hear of changes in their order.
         for change in configuration.take_changes() {
             (self.dispatch)(change);
+        }
+        for change in configuration.take_watch_changes() {
+            // Without sources, as when draining, nobody hears of it.
+            let _ = self.watches.send(change);
         }
         drop(configuration);
         self.changed.notify_waiters();

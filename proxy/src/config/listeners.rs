@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::compile::{CompiledListener, References};
 use super::live::Live;
@@ -180,9 +180,40 @@ pub(super) fn bind(
         .collect()
 }
 
+/// Which listeners have an address, in any of their versions.
+#[derive(Debug, Default)]
+pub struct AddressUsers(FxHashMap<Address, Vec<Arc<str>>>);
+
+impl AddressUsers {
+    /// A listener has a new version.
+    pub(super) fn add(&mut self, compiled: &CompiledListener) {
+        let name = &compiled.listener.name;
+        for address in &compiled.listener.addresses {
+            let users = self.0.entry(address.clone()).or_default();
+            if !users.contains(name) {
+                users.push(name.clone());
+            }
+        }
+    }
+
+    /// A version of a listener is gone; `slot` has what is left.
+    pub(super) fn remove(&mut self, compiled: &CompiledListener, slot: Option<&Slot<ListenerVersion>>) {
+        let has = |version: &ListenerVersion, address| version.compiled.listener.addresses.contains(address);
+        for address in &compiled.listener.addresses {
+            let is_used = slot.is_some_and(|slot| slot.versions().any(|version| has(version, address)));
+            if !is_used && let Some(users) = self.0.get_mut(address) {
+                users.retain(|user| *user != compiled.listener.name);
+                if users.is_empty() {
+                    self.0.remove(address);
+                }
+            }
+        }
+    }
+}
+
 /// Refuses an address that another listener has and keeps, bound or not. A bound port 0 is never the same twice.
 pub(super) fn bound_elsewhere(
-    listeners: &Slots<ListenerVersion>,
+    users: &AddressUsers,
     leaving: &FxHashSet<Arc<str>>,
     compiled: &CompiledListener,
 ) -> Result<(), String> {
@@ -193,11 +224,8 @@ pub(super) fn bound_elsewhere(
         if compiled.listener.addresses[..i].contains(address) {
             return Err(format!("listener '{name}' has the address '{address}' twice"));
         }
-        let mut others = listeners.iter().filter(|(other, _)| *other != name && !leaving.contains(*other));
-        let has = |slot: &Slot<ListenerVersion>| {
-            slot.versions().any(|version| version.compiled.listener.addresses.contains(address))
-        };
-        if let Some((other, _)) = others.find(|(_, slot)| has(slot)) {
+        let mut others = users.0.get(address).into_iter().flatten();
+        if let Some(other) = others.find(|other| *other != name && !leaving.contains(*other)) {
             return Err(format!(
                 "error adding listener: '{name}' has duplicate address '{address}' as existing listener '{other}'"
             ));

@@ -1,9 +1,11 @@
 //! Wire → compiled → live. Everything here but `live` runs on the main runtime only.
 //!
 //! * `compile` turns one wire message into its compiled form: pure, synchronous, every field with a verdict.
+//! * `sources` numbers where dynamic resources come from; `watch` knows which of them are wanted.
 //! * `registry` hands out the one cell per name.
 //! * `warming` decides what may be published: who waits for whom.
 //! * `apply` takes a delta of one type in and gives verdicts; `publish` makes what is ready visible and tells the workers.
+//! * `restore` begins with what was good before the process started.
 //! * `configuration` holds it all.
 
 pub mod apply;
@@ -16,10 +18,13 @@ pub mod listeners;
 pub mod live;
 mod publish;
 pub mod registry;
+pub mod restore;
+pub mod sources;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 pub(crate) mod testing;
 pub mod warming;
+pub mod watch;
 
 #[cfg(test)]
 mod apply_tests;

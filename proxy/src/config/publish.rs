@@ -3,13 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use outrigger_xds_api::ResourceType;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::compile::{Assignment, Discovery, Inputs, References, Secret};
 use super::configuration::{ClusterVersion, Configuration, Leaf};
 use super::counts::count_membership;
-use super::warming::{AtDeadline, Slots};
+use super::sources::BySource;
+use super::warming::{AtDeadline, Deadline, Slots};
 use crate::cluster::{Cluster, EndpointSet, HostSpec};
 use crate::net::Address;
 
@@ -21,26 +23,24 @@ impl Configuration {
         self.activate_routes(now);
         self.activate_listeners(now);
         self.withdraw_clusters();
-        if self.awaited_until.is_some_and(|until| until <= now) {
-            self.awaited.clear();
-        }
-        if self.awaited.is_empty() {
-            self.awaited_until = None;
-        }
+        self.awaited.retain(|(_, deadline)| !matches!(deadline, Deadline::At(deadline) if *deadline <= now));
         self.count();
     }
 
     fn activate_clusters(&mut self, now: Instant) {
         let (assignments, secrets, inputs) = (&self.assignments, &self.secrets, &self.inputs);
+        let is_there = |source, name: &str| assignments.of(source).is_some_and(|all| all.contains_key(name));
         let activated = self.clusters.activate(now, AtDeadline::Activate, |v| {
-            v.references.endpoints.iter().any(|name| !assignments.contains_key(name))
+            let mut endpoints = v.references.watched(ResourceType::ClusterLoadAssignment);
+            endpoints.any(|(source, name)| !is_there(source, name))
                 || misses_secret(&v.references, secrets, inputs)
         });
         for one in activated {
             let Some(version) = self.clusters.active_mut(&one.name) else { continue };
-            if let Some(old) = one.replaced {
+            let mut replaced = one.replaced;
+            if let Some(old) = &mut replaced {
                 release_destinations(&old.compiled.discovery, Some(&version.compiled.discovery));
-                version.built = old.built;
+                version.built = old.built.take();
             }
             if let Discovery::OriginalDst { destinations, cleanup_interval } = &version.compiled.discovery {
                 destinations.set_cleanup_interval(*cleanup_interval);
@@ -48,9 +48,11 @@ impl Configuration {
             let (default, high) = version.compiled.thresholds;
             version.compiled.cluster.circuit_breakers.set(default, high);
             let cluster = version.compiled.cluster.clone();
+            if let Some(old) = replaced {
+                self.drop_cluster(&one.name, &old);
+            }
             self.publish_endpoints(&one.name);
             self.inputs.registry.clusters.cell(&one.name).publish(cluster);
-            self.references_changed = true;
         }
     }
 
@@ -59,7 +61,9 @@ impl Configuration {
         let Some(version) = self.clusters.active_mut(cluster) else { return };
         let wanted = match &version.compiled.discovery {
             Discovery::Static(assignment) => Some(assignment),
-            Discovery::Eds(name) => self.assignments.get(name).map(|leaf| &leaf.value),
+            Discovery::Eds { source, name } => {
+                self.assignments.of(*source).and_then(|all| all.get(name)).map(|leaf| &leaf.value)
+            }
             Discovery::OriginalDst { .. } => {
                 // The hosts that it had as a cluster of another type.
                 withdraw_endpoints(&version.compiled.cluster);
@@ -105,27 +109,33 @@ impl Configuration {
     }
 
     fn activate_routes(&mut self, now: Instant) {
-        let (clusters, inputs) = (&self.clusters, &self.inputs);
-        let activated = self
-            .routes
-            .activate(now, AtDeadline::ActivateFirst, |v| misses_cluster(&v.references, clusters, inputs));
-        for one in activated {
-            let Some(version) = self.routes.active(&one.name) else { continue };
-            retain(&mut self.cluster_users, &version.references);
-            self.inputs.registry.routes.cell(&one.name).publish(version.routes.clone());
-            if let Some(stats) = self.rds_stats.get(&one.name) {
-                stats.config_reload.inc();
-            }
-            if let Some(old) = one.replaced {
-                release(&mut self.cluster_users, &old.references);
+        for (source, routes) in self.routes.iter_mut() {
+            let (clusters, inputs) = (&self.clusters, &self.inputs);
+            let activated = routes.activate(now, AtDeadline::ActivateFirst, |v| {
+                misses_cluster(&v.references, clusters, inputs)
+            });
+            for one in activated {
+                let Some(version) = routes.active(&one.name) else { continue };
+                retain(&mut self.cluster_users, &version.references);
+                let cell = self.inputs.registry.routes.of_mut(source).cell(&one.name);
+                cell.publish(version.routes.clone());
+                if let Some(stats) = self.rds_stats.get(&one.name) {
+                    stats.config_reload.inc();
+                }
+                if let Some(old) = one.replaced {
+                    release(&mut self.cluster_users, &old.references);
+                }
             }
         }
     }
 
     fn activate_listeners(&mut self, now: Instant) {
         let (clusters, routes, secrets, inputs) = (&self.clusters, &self.routes, &self.secrets, &self.inputs);
+        let is_published =
+            |source, name: &str| routes.of(source).is_some_and(|routes| routes.active(name).is_some());
         let activated = self.listeners.activate(now, AtDeadline::ActivateFirst, |v| {
-            v.references.routes.iter().any(|name| routes.active(name).is_none())
+            let mut watched = v.references.watched(ResourceType::RouteConfiguration);
+            watched.any(|(source, name)| !is_published(source, name))
                 || misses_cluster(&v.references, clusters, inputs)
                 || misses_secret(&v.references, secrets, inputs)
         });
@@ -138,8 +148,8 @@ impl Configuration {
             self.changes.extend(version.changes(&cell, replaced, self.workers, stats));
             if let Some(old) = one.replaced {
                 release(&mut self.cluster_users, &old.references);
+                self.address_users.remove(&old.compiled, self.listeners.get(&one.name));
             }
-            self.references_changed = true;
         }
     }
 
@@ -153,17 +163,8 @@ impl Configuration {
                 withdraw_endpoints(&old.compiled.cluster);
                 release_destinations(&old.compiled.discovery, None);
                 self.inputs.stats.server().cluster_removed.inc();
+                self.drop_cluster(&name, &old);
             }
-            self.references_changed = true;
-        }
-        if self.references_changed {
-            let clusters = &self.clusters;
-            self.endpoint_users.retain(|_, users| {
-                users.retain(|user| clusters.get(user).is_some());
-                !users.is_empty()
-            });
-            self.inputs.known_clusters.retain(|name| clusters.get(name).is_some());
-            self.inputs.registry.forget_unused();
         }
     }
 }
@@ -183,19 +184,20 @@ fn release_destinations(old: &Discovery, new: Option<&Discovery>) {
     }
 }
 
-/// Without a control plane there is no use in waiting for a cluster that the bootstrap does not have.
+/// Without CDS there is no use in waiting for a cluster that the bootstrap does not have.
 fn misses_cluster(references: &References, clusters: &Slots<ClusterVersion>, inputs: &Inputs) -> bool {
-    let may_come = |name: &Arc<str>| inputs.has_ads || inputs.known_clusters.contains(name);
+    let may_come = |name: &Arc<str>| inputs.has_cds || inputs.known_clusters.contains(name);
     references.clusters.iter().any(|name| clusters.active(name).is_none() && may_come(name))
 }
 
 fn misses_secret(
     references: &References,
-    secrets: &FxHashMap<Arc<str>, Leaf<Secret>>,
+    secrets: &BySource<FxHashMap<Arc<str>, Leaf<Secret>>>,
     inputs: &Inputs,
 ) -> bool {
     let registry = &inputs.registry;
-    references.secrets.iter().any(|name| !secrets.contains_key(name))
+    let is_there = |source, name: &str| secrets.of(source).is_some_and(|all| all.contains_key(name));
+    references.watched(ResourceType::Secret).any(|(source, name)| !is_there(source, name))
         || references.identity_secrets.iter().any(|name| {
             (*name == *registry.identity_certificate.name() && registry.identity_certificate.peek().is_none())
                 || (*name == *registry.identity_validation.name()

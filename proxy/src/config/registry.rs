@@ -1,13 +1,14 @@
 //! Names → cells: the one place where a resource name becomes a pointer.
 //!
 //! A cell exists from the first reference to its name or its first definition on, whichever comes first, and goes when nothing
-//! holds it any more. Owned by main.
+//! holds it any more, soon after. Owned by main.
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
 use super::live::Live;
+use super::sources::BySource;
 use crate::cluster::{Cluster, EndpointSet};
 use crate::listener::Listener;
 use crate::route::RouteConfiguration;
@@ -21,13 +22,13 @@ pub struct Registry {
     /// By cluster name: each cluster has its own hosts, also when two share a load assignment.
     pub endpoints: Names<EndpointSet>,
     /// By route configuration name (RDS).
-    pub routes: Names<RouteConfiguration>,
+    pub routes: BySource<Names<RouteConfiguration>>,
     /// By listener name.
     pub listeners: Names<Listener>,
     /// By secret name (SDS or static): secrets that are certificates.
-    pub certificates: Names<TlsCertificate>,
+    pub certificates: BySource<Names<TlsCertificate>>,
     /// By secret name (SDS or static): secrets that are validation contexts.
-    pub validations: Names<ValidationContext>,
+    pub validations: BySource<Names<ValidationContext>>,
     /// The workload's own certificate, `default` on the cluster `sds-grpc`.
     pub identity_certificate: Arc<Live<TlsCertificate>>,
     /// The roots that the workload trusts, `ROOTCA` on the cluster `sds-grpc`.
@@ -39,65 +40,86 @@ impl Default for Registry {
         Self {
             clusters: Names::default(),
             endpoints: Names::default(),
-            routes: Names::default(),
+            routes: BySource::default(),
             listeners: Names::default(),
-            certificates: Names::default(),
-            validations: Names::default(),
+            certificates: BySource::default(),
+            validations: BySource::default(),
             identity_certificate: Live::empty("default"),
             identity_validation: Live::empty("ROOTCA"),
         }
     }
 }
 
-impl Registry {
-    /// Forgets the names that nothing refers to and that hold nothing.
-    pub fn forget_unused(&mut self) {
-        self.clusters.forget_unused();
-        self.endpoints.forget_unused();
-        self.routes.forget_unused();
-        self.listeners.forget_unused();
-        self.certificates.forget_unused();
-        self.validations.forget_unused();
-    }
-}
-
 /// The cells of one type.
 #[derive(Debug)]
-pub struct Names<T>(FxHashMap<Arc<str>, Arc<Live<T>>>);
+pub struct Names<T> {
+    cells: FxHashMap<Arc<str>, Arc<Live<T>>>,
+    /// When there are so many cells, those that nothing refers to and that hold nothing are forgotten. The limit follows their
+    /// number, so that looking for them costs each new cell the same.
+    limit: usize,
+}
+
+/// So few cells are never looked through.
+const FEW: usize = 64;
 
 impl<T> Default for Names<T> {
     fn default() -> Self {
-        Self(FxHashMap::default())
+        Self { cells: FxHashMap::default(), limit: FEW }
     }
 }
 
 impl<T> Names<T> {
     /// The cell of a name, made on the first call.
     pub fn cell(&mut self, name: &str) -> Arc<Live<T>> {
-        if let Some(cell) = self.0.get(name) {
+        if let Some(cell) = self.cells.get(name) {
             return cell.clone();
         }
+        if self.cells.len() >= self.limit {
+            self.cells.retain(|_, cell| Arc::strong_count(cell) > 1 || cell.peek().is_some());
+            self.limit = FEW.max(2 * self.cells.len());
+        }
         let cell = Live::empty(name);
-        self.0.insert(cell.name().clone(), cell.clone());
+        self.cells.insert(cell.name().clone(), cell.clone());
         cell
+    }
+
+    /// Empties the cell of a name, if there is one.
+    pub fn withdraw(&self, name: &str) {
+        if let Some(cell) = self.cells.get(name) {
+            cell.withdraw();
+        }
     }
 
     /// The name gets another cell when it comes up again; who holds the present one keeps it as it is.
     pub fn forget(&mut self, name: &str) {
-        self.0.remove(name);
+        self.cells.remove(name);
     }
 
     /// The published value of a name.
     pub fn get(&self, name: &str) -> Option<Arc<T>> {
-        self.0.get(name)?.get()
+        self.cells.get(name)?.get()
     }
 
     /// All names with a published value, in no order.
     pub fn published(&self) -> impl Iterator<Item = (&Arc<str>, Arc<T>)> {
-        self.0.iter().filter_map(|(name, cell)| Some((name, cell.get()?)))
+        self.cells.iter().filter_map(|(name, cell)| Some((name, cell.get()?)))
     }
+}
 
-    fn forget_unused(&mut self) {
-        self.0.retain(|_, cell| Arc::strong_count(cell) > 1 || cell.peek().is_some());
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_cell_as_long_as_somebody_holds_it() {
+        let mut names = Names::<u32>::default();
+        let held = names.cell("held");
+        names.cell("full").publish(Arc::new(1));
+        for number in 0..10 * FEW {
+            drop(names.cell(&number.to_string()));
+        }
+        assert!(names.cells.len() <= FEW + 2, "{} cells", names.cells.len());
+        assert!(Arc::ptr_eq(&held, &names.cell("held")));
+        assert_eq!(names.get("full").as_deref(), Some(&1));
     }
 }

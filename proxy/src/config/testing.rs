@@ -10,27 +10,36 @@ use super::apply::Update;
 use super::compile::{Inputs, Invalid};
 use super::configuration::Configuration;
 use super::registry::Registry;
+use super::sources::SourceId;
 use crate::access_log::LogFiles;
 use crate::cluster::{original_dst, outlier};
+use crate::route::RouteConfiguration;
 use crate::stats::Stats;
 
-/// Inputs with ADS and an identity, and no file on the disk.
+/// Inputs with ADS and an identity, and no file on the disk but empty ones in `/empty`.
 pub(crate) fn inputs() -> Inputs {
     let stats = Stats::new();
     let (ejections, _) = outlier::channel();
     let (inhabited, _) = original_dst::channel();
     Inputs {
         registry: Registry::default(),
+        sources: Default::default(),
+        watches: Default::default(),
         log_files: LogFiles::new(stats.clone()),
         stats,
         ejections,
         inhabited,
-        read_file: Box::new(|_| Err(std::io::ErrorKind::NotFound.into())),
+        read_file: Box::new(|path| match path.starts_with("/empty/") {
+            true => Ok(Vec::new()),
+            false => Err(std::io::ErrorKind::NotFound.into()),
+        }),
         source_address: None,
+        static_clusters: Default::default(),
         known_clusters: Default::default(),
         fixed: Default::default(),
         told: Default::default(),
         has_ads: true,
+        has_cds: true,
         has_identity: true,
     }
 }
@@ -57,7 +66,7 @@ pub(crate) fn apply(
 ) -> Vec<Invalid> {
     let resource = resource(resource_type, yaml);
     let update = Update { name, version: "1", resource: &resource };
-    configuration.apply(resource_type, &[update], &[], now)
+    configuration.apply(SourceId::ADS, resource_type, &[update], &[], now)
 }
 
 /// Removes one resource as ADS does.
@@ -67,7 +76,7 @@ pub(crate) fn remove(
     name: &str,
     now: Instant,
 ) {
-    configuration.apply(resource_type, &[], &[name], now);
+    configuration.apply(SourceId::ADS, resource_type, &[], &[name], now);
 }
 
 /// What is wrong with a static resource, as `path: reason`; empty when it is accepted.
@@ -83,7 +92,12 @@ pub(crate) fn problems(resource_type: ResourceType, yaml: &str) -> Vec<String> {
     }
 }
 
+/// The published route configuration of this name.
+pub(crate) fn published_routes(configuration: &Configuration, name: &str) -> Option<Arc<RouteConfiguration>> {
+    configuration.inputs().registry.routes.of(SourceId::ADS)?.get(name)
+}
+
 /// The name of a cell's route configuration version, when one is published.
 pub(crate) fn published_version(configuration: &Configuration, name: &str) -> Option<Arc<str>> {
-    configuration.inputs().registry.routes.get(name).map(|routes| routes.version.clone())
+    published_routes(configuration, name).map(|routes| routes.version.clone())
 }

@@ -17,8 +17,28 @@ use std::time::{Duration, SystemTime};
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-/// How long a resource waits for what it refers to: Envoy's `initial_fetch_timeout`.
+use super::compile::References;
+
+/// How long a resource waits for clusters that it refers to, and the default of `initial_fetch_timeout` for what comes from a source.
 pub const WARMING_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long a version waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deadline {
+    /// Until then.
+    At(Instant),
+    /// As long as it takes.
+    Never,
+    /// It has waited.
+    Passed,
+}
+
+impl Deadline {
+    /// In this time from `now`.
+    pub fn after(now: Instant, timeout: Duration) -> Self {
+        now.checked_add(timeout).map_or(Deadline::Never, Deadline::At)
+    }
+}
 
 /// What happens to a version that still misses something at its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +73,7 @@ type Wire = Box<[u8]>;
 struct Waiting<T> {
     value: T,
     wire: Wire,
-    /// `None`: it has passed.
-    deadline: Option<Instant>,
+    deadline: Deadline,
 }
 
 impl<T> Slot<T> {
@@ -126,7 +145,16 @@ pub struct Offer {
     /// It stands in the bootstrap.
     pub is_static: bool,
     /// When it stops waiting.
-    pub deadline: Instant,
+    pub deadline: Deadline,
+}
+
+impl Offer {
+    /// Waits as long as the sources of what it refers to may take.
+    pub(super) fn wait_for(&mut self, references: &References, now: Instant) {
+        if !references.watches.is_empty() {
+            self.deadline = Deadline::after(now, references.fetch_timeout);
+        }
+    }
 }
 
 /// A version that has become active.
@@ -146,11 +174,13 @@ pub struct Slots<T> {
     waiting: BTreeSet<Arc<str>>,
     /// Names that are removed and still active.
     removed: BTreeSet<Arc<str>>,
+    /// How many have a published version.
+    active: usize,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { slots: FxHashMap::default(), waiting: BTreeSet::new(), removed: BTreeSet::new() }
+        Self { slots: FxHashMap::default(), waiting: BTreeSet::new(), removed: BTreeSet::new(), active: 0 }
     }
 }
 
@@ -177,7 +207,7 @@ impl<T> Slots<T> {
 
     /// How many have a published version.
     pub fn active_count(&self) -> usize {
-        self.slots.values().filter(|s| s.active.is_some()).count()
+        self.active
     }
 
     /// How many have a version that waits.
@@ -198,10 +228,10 @@ impl<T> Slots<T> {
         }
     }
 
-    /// Takes in a new version. It replaces one that is still waiting.
-    pub fn offer(&mut self, name: &Arc<str>, value: T, offer: Offer) {
+    /// Takes in a new version, and gives back the one that it replaces when that was still waiting.
+    pub fn offer(&mut self, name: &Arc<str>, value: T, offer: Offer) -> Option<T> {
         let Offer { wire, hash, version, is_static, deadline } = offer;
-        let waiting = Some(Waiting { value, wire, deadline: Some(deadline) });
+        let waiting = Some(Waiting { value, wire, deadline });
         let updated = SystemTime::now();
         let mut slot = Slot {
             active: None,
@@ -213,12 +243,15 @@ impl<T> Slots<T> {
             updated,
             is_static,
         };
+        let mut replaced = None;
         if let Some(old) = self.slots.remove(name) {
             (slot.active, slot.active_wire) = (old.active, old.active_wire);
+            replaced = old.waiting.map(|waiting| waiting.value);
         }
         self.slots.insert(name.clone(), slot);
         self.removed.remove(name);
         self.waiting.insert(name.clone());
+        replaced
     }
 
     /// Activates every waiting version that misses nothing, or whose deadline lets it.
@@ -229,14 +262,14 @@ impl<T> Slots<T> {
         mut misses: impl FnMut(&T) -> bool,
     ) -> Vec<Activated<T>> {
         let mut activated = Vec::new();
-        let slots = &mut self.slots;
+        let (slots, active) = (&mut self.slots, &mut self.active);
         self.waiting.retain(|name| {
             let Some(slot) = slots.get_mut(name) else { return false };
             let Some(waiting) = &mut slot.waiting else { return false };
-            let is_late = waiting.deadline.is_none_or(|d| d <= now);
-            if is_late {
-                waiting.deadline = None;
+            if matches!(waiting.deadline, Deadline::At(deadline) if deadline <= now) {
+                waiting.deadline = Deadline::Passed;
             }
+            let is_late = waiting.deadline == Deadline::Passed;
             let may_miss = is_late && (at_deadline == AtDeadline::Activate || slot.active.is_none());
             if !may_miss && misses(&waiting.value) {
                 return true;
@@ -244,21 +277,20 @@ impl<T> Slots<T> {
             let Some(Waiting { value, wire, .. }) = slot.waiting.take() else { return false };
             slot.active_wire = wire;
             let replaced = slot.active.replace(value);
+            *active += usize::from(replaced.is_none());
             activated.push(Activated { name: name.clone(), replaced });
             false
         });
         activated
     }
 
-    /// The sender removed the resource: nothing waits any more; what is active stays until `withdraw`.
-    pub fn remove(&mut self, name: &str) {
-        let Some((name, slot)) = self.slots.get_key_value(name).map(|(n, _)| n.clone()).and_then(|name| {
-            let slot = self.slots.get_mut(&name)?;
-            Some((name, slot))
-        }) else {
-            return;
-        };
-        if slot.waiting.take().is_some() {
+    /// The sender removed the resource: nothing waits any more, and what did is given back; what is active stays until `withdraw`.
+    pub fn remove(&mut self, name: &str) -> Option<T> {
+        let (name, _) = self.slots.get_key_value(name)?;
+        let name = name.clone();
+        let slot = self.slots.get_mut(&name)?;
+        let waiting = slot.waiting.take();
+        if waiting.is_some() {
             // The active version, if any, is older than what the hash stands for.
             slot.hash = 0;
         }
@@ -269,6 +301,7 @@ impl<T> Slots<T> {
         } else {
             self.slots.remove(&name);
         }
+        waiting.map(|waiting| waiting.value)
     }
 
     /// Names that are removed and still active.
@@ -280,12 +313,25 @@ impl<T> Slots<T> {
     pub fn withdraw(&mut self, name: &str) -> Option<T> {
         self.waiting.remove(name);
         self.removed.remove(name);
-        self.slots.remove(name)?.active
+        let active = self.slots.remove(name)?.active;
+        self.active -= usize::from(active.is_some());
+        active
     }
 
     /// When the next waiting version reaches its deadline.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.waiting.iter().filter_map(|name| self.slots.get(name)?.waiting.as_ref()?.deadline).min()
+        let waiting = self.waiting.iter().filter_map(|name| self.slots.get(name)?.waiting.as_ref());
+        let deadlines = waiting.filter_map(|waiting| match waiting.deadline {
+            Deadline::At(deadline) => Some(deadline),
+            Deadline::Never | Deadline::Passed => None,
+        });
+        deadlines.min()
+    }
+
+    /// Whether a version waits whose deadline has not passed.
+    pub fn is_warming(&self) -> bool {
+        let waiting = self.waiting.iter().filter_map(|name| self.slots.get(name)?.waiting.as_ref());
+        waiting.into_iter().any(|waiting| waiting.deadline != Deadline::Passed)
     }
 }
 
@@ -295,6 +341,7 @@ mod tests {
     use super::*;
 
     fn offer(hash: u64, deadline: Instant) -> Offer {
+        let deadline = Deadline::At(deadline);
         Offer { wire: Box::default(), hash, version: "v".into(), is_static: false, deadline }
     }
 
@@ -335,6 +382,19 @@ mod tests {
         let activated = slots.activate(now, AtDeadline::ActivateFirst, |_| false);
         assert_eq!(activated[0].replaced, Some(1));
         assert_eq!(slots.active("a"), Some(&2));
+    }
+
+    #[test]
+    fn without_a_deadline_it_waits_for_ever() {
+        let now = Instant::now();
+        let mut slots = Slots::default();
+        slots.offer(&"a".into(), 1, Offer { deadline: Deadline::after(now, Duration::MAX), ..offer(1, now) });
+        let in_a_year = now + Duration::from_secs(365 * 86_400);
+        assert!(slots.activate(in_a_year, AtDeadline::Activate, |_| true).is_empty());
+        assert!(slots.next_deadline().is_none() && slots.is_warming());
+        assert_eq!(slots.activate(in_a_year, AtDeadline::Activate, |_| false).len(), 1);
+        assert!(!slots.is_warming());
+        assert_eq!(slots.active_count(), 1);
     }
 
     #[test]

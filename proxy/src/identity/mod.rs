@@ -1,10 +1,12 @@
 //! The workload's identity: a certificate that a certificate service issues for a key made here.
 //!
-//! Runs on the main runtime. The key never leaves this process and is in memory only; each renewal makes a new one. What is issued
-//! is published as the secrets `default` (certificate and key) and `ROOTCA` (trusted roots), which TLS contexts read. When the
-//! service fails the last certificate stays in use, and asking goes on with growing pauses.
+//! Runs on the main runtime. The key never leaves the workload: it is in memory and, where there is a state directory, in a file of
+//! this user alone; each renewal makes a new one. What is issued is published as the secrets `default` (certificate and key) and
+//! `ROOTCA` (trusted roots), which TLS contexts read. When the service fails the last certificate stays in use, and asking goes on with
+//! growing pauses.
 
 mod request;
+mod saved;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
+use self::request::Answer;
 use crate::config::live::Live;
 use crate::net::Target;
 use crate::transport_socket::{CertificateDetails, TlsCertificate, ValidationContext};
@@ -45,6 +48,8 @@ pub struct IdentityOptions {
     pub principal: String,
     /// The lifetime asked for (`SECRET_TTL`, 24 h in Istio); the service may shorten it.
     pub lifetime: Duration,
+    /// Where the identity is kept for the next start, private key included.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// A running certificate client; dropped, it stops (what is published stays).
@@ -100,23 +105,39 @@ async fn keep(
     roots: Arc<Live<ValidationContext>>,
     issued: watch::Sender<u64>,
 ) {
+    let publish = |answer: Answer| {
+        let renew_at = renewal_time(answer.certificate.leaf(), fastrand::f64());
+        // The roots first: whoever sees the certificate can verify a peer of the same authority.
+        roots.publish(Arc::new(answer.roots));
+        certificate.publish(Arc::new(answer.certificate));
+        issued.send_modify(|n| *n += 1);
+        renew_at
+    };
+    let saved = options.state_dir.as_deref().and_then(|directory| saved::load(directory, &options.principal));
+    if let Some(answer) = saved {
+        tracing::info!(
+            target: "identity",
+            "certificate for {} from before the start, serial {}",
+            options.principal,
+            answer.certificate.leaf().serial
+        );
+        wait_until(publish(answer)).await;
+    }
     let mut retry = FIRST_RETRY;
     loop {
         match request::certificate(&options).await {
             Ok(answer) => {
                 retry = FIRST_RETRY;
-                let renew_at = renewal_time(answer.certificate.leaf(), fastrand::f64());
                 tracing::info!(
                     target: "identity",
                     "certificate for {} issued, serial {}",
                     options.principal,
                     answer.certificate.leaf().serial
                 );
-                // The roots first: whoever sees the certificate can verify a peer of the same authority.
-                roots.publish(Arc::new(answer.roots));
-                certificate.publish(Arc::new(answer.certificate));
-                issued.send_modify(|n| *n += 1);
-                wait_until(renew_at).await;
+                if let Some(directory) = &options.state_dir {
+                    saved::save(directory, &options.principal, &answer);
+                }
+                wait_until(publish(answer)).await;
             }
             Err(reason) => {
                 tracing::warn!(target: "identity", "no certificate for {}: {reason}", options.principal);

@@ -20,6 +20,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Answer {
     pub(super) certificate: TlsCertificate,
     pub(super) roots: ValidationContext,
+    /// As the service gave it, PEM: the certificate first, the roots last.
+    pub(super) chain: Vec<String>,
+    pub(super) private_key: PrivateKey,
+}
+
+/// A private key, PEM. It is never printed.
+pub(super) struct PrivateKey(pub(super) String);
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
 }
 
 /// Whether the options can work at all.
@@ -52,7 +64,7 @@ pub(super) async fn certificate(options: &IdentityOptions) -> Result<Answer, Str
         .create_certificate(request)
         .await
         .map_err(|status| format!("{}: {:?}: {}", options.ca.at(), status.code(), status.message()))?;
-    read(options, &answer.into_inner().cert_chain, &key.serialize_pem())
+    read(&options.principal, answer.into_inner().cert_chain, PrivateKey(key.serialize_pem()))
 }
 
 fn signing_request(principal: &str, key: &KeyPair) -> Result<String, String> {
@@ -119,19 +131,21 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// The answer is a chain, leaf first; its last element is the root.
-fn read(options: &IdentityOptions, chain: &[String], key: &str) -> Result<Answer, String> {
-    let [issued @ .., root] = chain else { return Err("the CA answered without a certificate".to_owned()) };
+pub(super) fn read(principal: &str, chain: Vec<String>, private_key: PrivateKey) -> Result<Answer, String> {
+    let [issued @ .., root] = chain.as_slice() else {
+        return Err("the CA answered without a certificate".to_owned());
+    };
     if issued.is_empty() {
         return Err("the CA answered without a root certificate".to_owned());
     }
-    let certificate = TlsCertificate::from_pem(issued.join("\n").as_bytes(), key.as_bytes())
+    let certificate = TlsCertificate::from_pem(issued.join("\n").as_bytes(), private_key.0.as_bytes())
         .map_err(|e| format!("the CA's answer: {e}"))?;
     match certificate.leaf().principal() {
-        Some(principal) if **principal == *options.principal => {}
-        Some(principal) => return Err(format!("the CA certified '{principal}' instead")),
+        Some(certified) if **certified == *principal => {}
+        Some(certified) => return Err(format!("the CA certified '{certified}' instead")),
         None => return Err("the CA's certificate has no SPIFFE identity".to_owned()),
     }
     let options = ValidationOptions { trusted_ca: Some(root.clone().into_bytes()), ..Default::default() };
     let roots = ValidationContext::new(options).map_err(|e| format!("the CA's answer: {e}"))?;
-    Ok(Answer { certificate, roots })
+    Ok(Answer { certificate, roots, chain, private_key })
 }

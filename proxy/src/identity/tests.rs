@@ -113,6 +113,7 @@ impl Running {
             token_file: self.folder.path().join("token"),
             principal: WEB.to_owned(),
             lifetime: Duration::from_secs(86_400),
+            state_dir: None,
         }
     }
 }
@@ -149,6 +150,41 @@ async fn a_certificate_past_its_half_is_renewed_with_a_new_key() {
     identity.issued.clone().wait_for(|issued| *issued >= 2).await.unwrap();
     let second = identity.certificate.get().unwrap();
     assert_ne!(first.leaf().serial, second.leaf().serial);
+}
+
+#[tokio::test]
+async fn an_identity_outlives_its_process_and_not_its_certificate() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let running = run(Behaviour { validity: (-1, 86_400), ..Behaviour::default() }, false).await;
+    let state = running.folder.path().join("state");
+    let options = IdentityOptions { state_dir: Some(state.clone()), ..running.options() };
+    let first = start(options.clone()).unwrap();
+    first.ready().await;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&state), mode(&state.join("identity"))), (0o700, 0o600));
+
+    // The service is away from here on.
+    let away = IdentityOptions { ca: target("127.0.0.1:1"), ..options.clone() };
+    let second = start(away.clone()).unwrap();
+    second.ready().await;
+    let serial = |identity: &IdentityHandle| identity.certificate.get().unwrap().leaf().serial.clone();
+    assert_eq!(serial(&second), serial(&first));
+    assert_eq!(second.roots.get().unwrap().roots().count(), 1);
+
+    let other = "spiffe://test/ns/default/sa/other";
+    assert!(saved::load(&state, other).is_none(), "somebody else's");
+    std::fs::remove_file(state.join("identity")).unwrap();
+    let short = run(Behaviour { validity: (-10, 1), ..Behaviour::default() }, false).await;
+    let third = start(IdentityOptions { state_dir: Some(state.clone()), ..short.options() }).unwrap();
+    third.ready().await;
+    let expiry = third.certificate.get().unwrap().leaf().not_after;
+    drop(third);
+    assert!(state.join("identity").exists());
+    wait_until(expiry).await;
+    assert!(saved::load(&state, WEB).is_none(), "expired");
+    std::fs::write(state.join("identity"), "damaged").unwrap();
+    assert!(saved::load(&state, WEB).is_none());
 }
 
 #[tokio::test]
@@ -200,6 +236,7 @@ async fn options_that_cannot_work_are_refused() {
         token_file: "token".into(),
         principal: WEB.to_owned(),
         lifetime: Duration::from_secs(60),
+        state_dir: None,
     };
     for address in ["192.0.2.1:15012", "ca.example:15012"] {
         let error = start(IdentityOptions { ca: target(address), ..good.clone() }).unwrap_err();

@@ -11,7 +11,7 @@ mod view;
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,18 +29,19 @@ use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
 use crate::bootstrap::{Bootstrap, Document, Located, NodeFlags, compile_bootstrap};
 use crate::cluster::{OriginalDestinations, original_dst, outlier};
 use crate::config::compile::{CompileCx, Inputs, Invalid};
-use crate::config::configuration::{Configuration, Subject};
+use crate::config::configuration::Configuration;
 use crate::config::handle::ConfigurationHandle;
 use crate::config::listeners::Change;
 use crate::config::registry::Registry;
-use crate::config::warming::WARMING_TIMEOUT;
+use crate::config::sources::GrpcSource;
 use crate::identity::{self, IdentityHandle, IdentityOptions};
 use crate::logging::Logging;
 use crate::net::{Address, Target};
 use crate::sidecar::agent::{Agent, AgentOptions};
+use crate::state::{Recorder, Saved};
 use crate::stats::{PeerLabels, Stats};
 use crate::worker::{self, Command, Shared, WorkerHandle};
-use crate::xds::{self, AdsOptions};
+use crate::xds::{self, XdsOptions};
 use view::View;
 
 /// How the process runs; what it does is in the bootstrap.
@@ -62,6 +63,8 @@ pub struct Options {
     pub command_line: serde_json::Value,
     /// Bearer token for the control plane.
     pub token_file: Option<PathBuf>,
+    /// Where the last good configuration is kept for the next start, and this one begins with it.
+    pub state_dir: Option<PathBuf>,
     /// The workload's identity, for a sidecar.
     pub identity: Option<IdentityOptions>,
     /// Not ready without the control plane's first answers, however long they take, as a sidecar; else the process goes on
@@ -89,6 +92,7 @@ impl Options {
             logging,
             command_line: serde_json::Value::Null,
             token_file: None,
+            state_dir: None,
             identity: None,
             needs_control_plane: false,
             named_control_plane: None,
@@ -153,22 +157,25 @@ fn prepare(
     }
     let mut inputs = Inputs {
         registry,
+        sources: Default::default(),
+        watches: Default::default(),
         log_files: LogFiles::new(stats.clone()),
         stats,
         ejections: events,
         inhabited,
         read_file: Box::new(|path| std::fs::read(path)),
         source_address: None,
+        static_clusters: Default::default(),
         known_clusters: Default::default(),
         fixed: Default::default(),
         told: Default::default(),
         has_ads: false,
+        has_cds: false,
         has_identity: identity.is_some(),
     };
     let refused = |prefix: &str, invalid: &Invalid| StartError::Invalid(document.locate(prefix, invalid));
     let bootstrap = compile_bootstrap(document.message.clone(), node, CompileCx::new(&mut inputs, true))
         .map_err(|invalid| refused("", &invalid))?;
-    inputs.has_ads = bootstrap.ads_cluster.is_some();
     inputs.source_address = bootstrap.source_address;
     let mut configuration = Configuration::new(inputs, workers);
     let now = Instant::now();
@@ -178,8 +185,8 @@ fn prepare(
             problems.extend(document.locate(&one.path, &invalid));
         }
     }
-    if let Some(cluster) = &bootstrap.ads_cluster
-        && !configuration.inputs().known_clusters.contains(cluster.as_str())
+    if let Some(GrpcSource { cluster, .. }) = &bootstrap.ads
+        && !configuration.inputs().known_clusters.contains(cluster)
     {
         let path = "dynamic_resources.ads_config.grpc_services[0].envoy_grpc.cluster_name";
         let reason = format!("Unknown gRPC client cluster '{cluster}'");
@@ -251,20 +258,28 @@ impl Server {
             .map_err(failed)?;
         let workers: Workers = Arc::new(Mutex::new(workers));
         let told = workers.clone();
+        let (watches, watch_changes) = unbounded_channel();
         let configuration = Arc::new(ConfigurationHandle::new(
             configuration,
             Box::new(move |change| tell(&told.lock().unwrap_or_else(PoisonError::into_inner), change)),
+            watches,
         ));
-        configuration.update(|c| {
-            let awaited = [
-                (Subject::Clusters, bootstrap.wants_clusters),
-                (Subject::Listeners, bootstrap.wants_listeners),
-            ];
-            let awaited = awaited.into_iter().filter_map(|(subject, wanted)| wanted.then_some(subject));
-            let until = (!options.needs_control_plane).then(|| Instant::now() + WARMING_TIMEOUT);
-            c.await_first(awaited, until);
-            c.settle(Instant::now());
+        let (recorder, saved) = open_state(options.state_dir.as_deref(), &bootstrap.node.id)?;
+        let restored = configuration.update(|c| {
+            let now = Instant::now();
+            for (resource_type, mut fetch) in bootstrap.roots {
+                if options.needs_control_plane {
+                    fetch.timeout = Duration::MAX;
+                }
+                c.take_all(resource_type, fetch, now);
+            }
+            let restored = c.restore(&saved, now);
+            c.settle(now);
+            restored
         });
+        if !restored.is_empty() {
+            tracing::info!(target: "config", "started with {} resources from before", restored.len());
+        }
         let (sender, events) = unbounded_channel();
         let node = crate::config::dump::node(&bootstrap.node);
         let view = Arc::new(View::new(configuration.clone(), shared, sender, options.command_line, node));
@@ -301,17 +316,15 @@ impl Server {
                 configuration.update(|c| c.settle(Instant::now()));
             }));
         }
-        if let Some(cluster) = bootstrap.ads_cluster {
-            let ads = AdsOptions {
-                cluster,
-                named: options.named_control_plane,
-                node: bootstrap.node,
-                wants_listeners: bootstrap.wants_listeners,
-                wants_clusters: bootstrap.wants_clusters,
-                token_file: options.token_file,
-            };
-            sources.push(tokio::spawn(xds::run(ads, configuration)));
-        }
+        let xds = XdsOptions {
+            ads: bootstrap.ads,
+            named: options.named_control_plane,
+            node: bootstrap.node,
+            token_file: options.token_file,
+            recorder,
+            restored,
+        };
+        sources.push(tokio::spawn(xds::run(xds, configuration, watch_changes)));
         Ok(Self {
             view,
             workers,
@@ -373,6 +386,14 @@ impl ShutdownHandle {
     pub fn quit(&self) {
         self.0.send(Event::Quit);
     }
+}
+
+/// Opens what was kept of the configuration; nothing without a directory.
+fn open_state(directory: Option<&Path>, owner: &str) -> Result<(Option<Recorder>, Saved), StartError> {
+    let Some(directory) = directory else { return Ok((None, Saved::new())) };
+    let failed = |e| StartError::Failed(format!("state directory '{}': {e}", directory.display()));
+    let (recorder, saved) = Recorder::open(directory, owner).map_err(failed)?;
+    Ok((Some(recorder), saved))
 }
 
 fn spawn_initialized(view: &Arc<View>, configuration: &Arc<ConfigurationHandle>) -> JoinHandle<()> {

@@ -162,7 +162,7 @@ impl AdminView for View {
                     chain: certificate.iter().flat_map(|c| c.chain().iter().cloned()).collect(),
                 });
             }
-            let mut secrets: Vec<_> = c.secrets().iter().collect();
+            let mut secrets: Vec<_> = c.secrets().collect();
             secrets.sort_by_key(|(name, _)| (*name).clone());
             entries.extend(secrets.into_iter().map(|(name, leaf)| match &leaf.value {
                 Secret::Certificate(certificate) => CertificateEntry {

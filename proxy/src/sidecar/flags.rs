@@ -54,7 +54,8 @@ pub struct SidecarFlags {
         default_value = "/var/run/secrets/tokens/istio-token"
     )]
     pub token_file: PathBuf,
-    /// Directory for what the sidecar keeps, mode 0700. Keys stay in memory, so it stays empty
+    /// Directory for what the sidecar needs to start without its control plane, mode 0700: its last good configuration and its
+    /// identity, the private key with it. In a pod it is to be in memory
     #[arg(long, env = "OUTRIGGER_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Node id; default: sidecar~IP~POD.NAMESPACE~NAMESPACE.svc.DOMAIN
@@ -145,9 +146,6 @@ impl SidecarFlags {
         logging: Arc<Logging>,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(Document, Options), String> {
-        if let Some(dir) = &self.state_dir {
-            make_private(dir).map_err(|e| format!("--state-dir '{}': {e}", dir.display()))?;
-        }
         let mut metadata = metadata(environment)?;
         metadata.insert("INTERCEPTION_MODE".to_owned(), self.interception_mode.as_str().into());
         let (own, any, local) = match self.instance_ip {
@@ -180,6 +178,7 @@ impl SidecarFlags {
             token_file: self.token_file.clone(),
             principal: principal.clone(),
             lifetime: CERTIFICATE_LIFETIME,
+            state_dir: self.state_dir.clone(),
         };
         let labels = labels(&sidecar, &principal);
         let command_line = serde_json::json!({
@@ -195,6 +194,7 @@ impl SidecarFlags {
             agent: Some(agent),
             command_line,
             token_file: Some(self.token_file.clone()),
+            state_dir: self.state_dir.clone(),
             identity: Some(identity),
             needs_control_plane: true,
             named_control_plane: match &self.xds_address {
@@ -257,12 +257,6 @@ fn margin(grace: Duration) -> Duration {
 }
 
 /// Makes a directory that only its owner may look into.
-fn make_private(dir: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))
-}
-
 /// Istio's way to tell a sidecar about its workload: `ISTIO_META_X=text`, `ISTIO_METAJSON_X=json`.
 fn metadata(
     environment: impl IntoIterator<Item = (String, String)>,

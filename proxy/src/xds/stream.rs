@@ -1,24 +1,24 @@
-//! One ADS stream, from opening it to its end.
+//! One stream, from opening it to its end.
 
-use std::sync::Arc;
-
-use outrigger_xds_api::ResourceType;
-use outrigger_xds_api::session::WILDCARD;
-use outrigger_xds_api::session::delta::Client;
-use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use http::uri::PathAndQuery;
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
-use tokio::time::Instant;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::metadata::MetadataValue;
-use tonic::{Request, Status};
+use tonic::transport::Channel;
+use tonic::{Request, Status, Streaming};
 
 use super::backoff::Backoff;
-use super::{AdsOptions, channel};
+use super::grpc::{Asked, Sessions};
+use super::service::Service;
+use super::update::{self, Outcome, count};
+use super::{XdsOptions, channel};
 use crate::config::apply::Update;
 use crate::config::compile::Invalid;
-use crate::config::configuration::{Configuration, Subscriptions};
 use crate::config::handle::ConfigurationHandle;
+use crate::config::sources::SourceId;
+use crate::config::watch::WatchChange;
+use crate::state::Record;
 use crate::stats::Stats;
 
 /// A response may be this large, in bytes.
@@ -26,44 +26,74 @@ const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 
 /// Runs one stream until it ends.
 pub(super) async fn run(
-    options: &AdsOptions,
+    asked: &Asked,
+    options: &XdsOptions,
     configuration: &ConfigurationHandle,
-    sessions: &mut [Client],
+    sessions: &mut Sessions,
+    changes: &mut UnboundedReceiver<WatchChange>,
     backoff: &mut Backoff,
 ) -> Result<(), String> {
+    let name = &asked.grpc.cluster;
     let cluster = configuration
-        .read(|c| c.inputs().registry.clusters.get(&options.cluster))
+        .read(|c| c.inputs().registry.clusters.get(name))
         .ok_or("the cluster is not there yet")?;
-    if let Some(target) = &options.named {
+    let is_ads = asked.service == Service::Aggregated;
+    let named = options.named.as_ref().filter(|_| is_ads);
+    if let Some(target) = named {
         let addresses = target.addresses().await?;
-        let name = target.at().certificate_name().unwrap_or_default();
-        configuration.update(|c| c.relocate(&options.cluster, name, &addresses));
+        let server = target.at().certificate_name().unwrap_or_default();
+        configuration.update(|c| c.relocate(name, server, &addresses));
     }
-    let channel = channel::connect(cluster, options.named.as_ref()).await?;
-    let mut client =
-        AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+    let channel = channel::connect(cluster, named).await?;
     let (requests, outgoing) = unbounded_channel();
     let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
-    if let Some(token) = bearer_token(options)? {
+    if is_ads && let Some(token) = bearer_token(options)? {
         request.metadata_mut().insert("authorization", token);
     }
     // The first requests go out with the stream: a server may wait for them before it answers anything.
-    let mut stream = Stream { options, configuration, sessions, requests };
+    let mut stream = Stream { asked, options, configuration, sessions, requests };
     stream.subscribe();
-    let mut responses =
-        client.delta_aggregated_resources(request).await.map_err(|s| status_text(&s))?.into_inner();
+    let mut responses = open(channel, asked.service.path(asked.grpc.variant), request).await?;
     let stats = configuration.read(|c| c.inputs().stats.clone());
-    stats.server().control_plane_connected_state.set(1);
-    tracing::info!(target: "config", "connected to the control plane '{}'", options.cluster);
-    while let Some(response) = responses.message().await.map_err(|s| status_text(&s))? {
-        backoff.reset();
-        stream.take(&response, &stats);
+    if is_ads {
+        stats.server().control_plane_connected_state.set(1);
     }
-    Ok(())
+    tracing::info!(target: "config", "connected to the control plane '{name}'");
+    loop {
+        tokio::select! {
+            response = responses.message() => match response.map_err(|s| status_text(&s))? {
+                Some(response) => {
+                    backoff.reset();
+                    stream.take(&response, &stats);
+                }
+                None => return Ok(()),
+            },
+            Some(change) = changes.recv() => {
+                stream.sessions.take(&change);
+                while let Ok(change) = changes.try_recv() {
+                    stream.sessions.take(&change);
+                }
+                stream.subscribe();
+            }
+        }
+    }
+}
+
+/// Opens a stream of a discovery service.
+async fn open(
+    channel: Channel,
+    path: &'static str,
+    request: Request<UnboundedReceiverStream<DeltaDiscoveryRequest>>,
+) -> Result<Streaming<DeltaDiscoveryResponse>, String> {
+    let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
+    client.ready().await.map_err(|error| channel::text_of(&error))?;
+    let codec = tonic_prost::ProstCodec::default();
+    let response = client.streaming(request, PathAndQuery::from_static(path), codec).await;
+    response.map(tonic::Response::into_inner).map_err(|status| status_text(&status))
 }
 
 /// `Bearer TOKEN` from the token file. Never part of an error.
-fn bearer_token(options: &AdsOptions) -> Result<Option<MetadataValue<tonic::metadata::Ascii>>, String> {
+fn bearer_token(options: &XdsOptions) -> Result<Option<MetadataValue<tonic::metadata::Ascii>>, String> {
     let Some(path) = &options.token_file else { return Ok(None) };
     let token = std::fs::read_to_string(path)
         .map_err(|e| format!("cannot read the token '{}': {e}", path.display()))?;
@@ -80,20 +110,16 @@ fn status_text(status: &Status) -> String {
 
 /// An open stream.
 struct Stream<'a> {
-    options: &'a AdsOptions,
+    asked: &'a Asked,
+    options: &'a XdsOptions,
     configuration: &'a ConfigurationHandle,
-    sessions: &'a mut [Client],
+    sessions: &'a mut Sessions,
     requests: UnboundedSender<DeltaDiscoveryRequest>,
 }
 
 impl Stream<'_> {
     /// Tells the server what is wanted now.
     fn subscribe(&mut self) {
-        if let Some(wanted) = self.configuration.update(Configuration::take_subscriptions) {
-            self.want(ResourceType::ClusterLoadAssignment, wanted_names(&wanted, |w| &w.endpoints));
-            self.want(ResourceType::RouteConfiguration, wanted_names(&wanted, |w| &w.routes));
-            self.want(ResourceType::Secret, wanted_names(&wanted, |w| &w.secrets));
-        }
         for session in self.sessions.iter_mut() {
             while let Some(request) = session.next_request(&self.options.node) {
                 send(&self.requests, Some(request));
@@ -101,21 +127,9 @@ impl Stream<'_> {
         }
     }
 
-    fn want(&mut self, resource_type: ResourceType, names: Vec<String>) {
-        let Some(session) = self.sessions.iter_mut().find(|s| s.resource_type() == resource_type) else {
-            return;
-        };
-        let dropped = session.set_subscription(names);
-        if !dropped.is_empty() {
-            self.configuration.update(|c| c.forget(resource_type, &dropped));
-        }
-    }
-
     /// Applies one response and answers it.
     fn take(&mut self, response: &DeltaDiscoveryResponse, stats: &Stats) {
-        let Some(session) =
-            self.sessions.iter_mut().find(|s| s.resource_type().type_url() == response.type_url)
-        else {
+        let Some(session) = self.sessions.of(&response.type_url) else {
             tracing::warn!(target: "config", "a response about a type that was not asked for: '{}'", response.type_url);
             return;
         };
@@ -138,43 +152,27 @@ impl Stream<'_> {
                 Some(Update { name: &r.name, version: &r.version, resource: r.resource.as_ref()? })
             })
             .collect();
-        let rejected = self
-            .configuration
-            .update(|c| c.apply(resource_type, &updates, &received.removed, Instant::now()));
-        tracing::info!(
-            target: "config",
-            "{resource_type}: {} updated, {} removed, {} rejected",
-            updates.len() - rejected.len(), received.removed.len(), rejected.len(),
-        );
+        let source = self.asked.source;
+        let rejected = update::apply(self.configuration, source, resource_type, &updates, &received.removed);
+        if let Some(recorder) = self.options.recorder.as_ref().filter(|_| source == SourceId::ADS) {
+            let accepted = received.updated.iter().filter(|r| !rejected.iter().any(|i| i.name == r.name));
+            accepted.for_each(|r| recorder.record(Record::Accepted(resource_type, (*r).clone())));
+            let gone = received.removed.iter().map(|name| Record::Gone(resource_type, (*name).to_owned()));
+            gone.for_each(|record| recorder.record(record));
+        }
         let answer = if rejected.is_empty() {
-            count(stats, resource_type, Outcome::Success);
             session.ack(&response.nonce)
         } else {
-            count(stats, resource_type, Outcome::Rejected);
             let names: Vec<&str> = rejected.iter().map(|invalid| invalid.name.as_str()).collect();
             session.nack(&response.nonce, &names, &nack_message(&rejected))
         };
         send(&self.requests, answer);
-        self.subscribe();
     }
 }
 
-fn wanted_names(wanted: &Subscriptions, list: impl Fn(&Subscriptions) -> &Vec<Arc<str>>) -> Vec<String> {
-    list(wanted).iter().map(|name| name.to_string()).filter(|name| name != WILDCARD).collect()
-}
-
-/// Every resource with everything that is wrong with it, also in the log.
+/// Every resource with everything that is wrong with it.
 fn nack_message(rejected: &[Invalid]) -> String {
-    let mut message = String::new();
-    for invalid in rejected {
-        let text = invalid.to_string();
-        tracing::warn!(target: "config", "rejected: {text}");
-        if !message.is_empty() {
-            message.push('\n');
-        }
-        message.push_str(&text);
-    }
-    message
+    rejected.iter().map(Invalid::to_string).collect::<Vec<_>>().join("\n")
 }
 
 fn send(requests: &UnboundedSender<DeltaDiscoveryRequest>, request: Option<DeltaDiscoveryRequest>) {
@@ -182,26 +180,4 @@ fn send(requests: &UnboundedSender<DeltaDiscoveryRequest>, request: Option<Delta
         // A stream that has ended is noticed where responses are read.
         let _ = requests.send(request);
     }
-}
-
-#[derive(Clone, Copy)]
-enum Outcome {
-    Attempt,
-    Success,
-    Rejected,
-}
-
-/// `listener_manager.lds.*` and `cluster_manager.cds.*`.
-fn count(stats: &Stats, resource_type: ResourceType, outcome: Outcome) {
-    let server = stats.server();
-    let counter = match (resource_type, outcome) {
-        (ResourceType::Listener, Outcome::Attempt) => &server.lds_update_attempt,
-        (ResourceType::Listener, Outcome::Success) => &server.lds_update_success,
-        (ResourceType::Listener, Outcome::Rejected) => &server.lds_update_rejected,
-        (ResourceType::Cluster, Outcome::Attempt) => &server.cds_update_attempt,
-        (ResourceType::Cluster, Outcome::Success) => &server.cds_update_success,
-        (ResourceType::Cluster, Outcome::Rejected) => &server.cds_update_rejected,
-        _ => return,
-    };
-    counter.inc();
 }

@@ -90,12 +90,11 @@ fn chains(
     let mut targets: BTreeMap<u16, &InboundPort> = BTreeMap::new();
     for inbound in ports {
         targets.entry(inbound.target).or_insert(inbound);
-        if view.mutual_tls_mode(workload, inbound.target) != MutualTlsMode::Disable {
-            for mut chain in inbound::mutual_tls_chains(settings, inbound) {
-                let matched = chain.filter_chain_match.get_or_insert_default();
-                matched.destination_port = number(INBOUND_PORT.into());
-                chains.push(chain);
-            }
+        // Where mutual TLS is disabled too: a caller may not have heard of it yet.
+        for mut chain in inbound::mutual_tls_chains(settings, inbound) {
+            let matched = chain.filter_chain_match.get_or_insert_default();
+            matched.destination_port = number(INBOUND_PORT.into());
+            chains.push(chain);
         }
     }
     chains.push(plain("uncaptured".into(), Some(INBOUND_PORT), "", tcp(BLACK_HOLE)));
@@ -106,9 +105,7 @@ fn chains(
         // The peer's sidecar knows only the address, so it passes on whatever its client says. What that is can be seen
         // only before TLS: where nothing is declared it stays bytes.
         let inside = || if inbound.port.protocol.may_be_tcp() { to_tcp() } else { to_http() };
-        if mode != MutualTlsMode::Disable {
-            chains.push(mutual_tls(&settings.trust_domain, Some(port), inside()));
-        }
+        chains.push(mutual_tls(&settings.trust_domain, Some(port), inside()));
         if mode == MutualTlsMode::Strict {
             continue;
         }
@@ -129,11 +126,8 @@ fn chains(
             }
         }
     }
-    let mode = view.mutual_tls_mode(workload, 0);
-    if mode != MutualTlsMode::Disable {
-        chains.push(mutual_tls(&settings.trust_domain, None, tcp(&passthrough)));
-    }
-    if mode != MutualTlsMode::Strict {
+    chains.push(mutual_tls(&settings.trust_domain, None, tcp(&passthrough)));
+    if view.mutual_tls_mode(workload, 0) != MutualTlsMode::Strict {
         chains.push(plain("other-tls".to_owned(), None, "tls", tcp(&passthrough)));
         chains.push(plain("other".to_owned(), None, "", tcp(&passthrough)));
     }

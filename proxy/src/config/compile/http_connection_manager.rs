@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderValue;
+use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::http_connection_manager::v3 as wire;
 use outrigger_xds_api::wire::router::v3::Router;
 
 use super::access_log::compile_access_logs;
-use super::cx::{CompileCx, Compiled, References, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::http_options::{Side, compile_common, compile_http1, compile_http2};
 use super::listener::ListenerCx;
 use super::route::compile_route_configuration;
-use super::source::{Source, compile_config_source};
+use super::source::compile_config_source;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
 use crate::http::{CodecType, HttpConnectionManager, RouteSource, ServerHeader, StreamLimits};
@@ -244,15 +245,12 @@ fn compile_route_source(
         }),
         Some(RouteSpecifier::Rds(rds)) => cx.field("rds", |cx| {
             let wire::Rds { config_source, route_config_name } = rds;
-            let source = compile_config_source(cx, "config_source", config_source)?;
-            if source != Source::Ads {
-                return Err(cx.refuse("config_source", "route configurations come over ads"));
-            }
+            let fetch = compile_config_source(cx, "config_source", config_source)?;
             if route_config_name.is_empty() {
                 return Err(cx.refuse("route_config_name", "value length must be at least 1 characters"));
             }
-            let cell = cx.inputs.registry.routes.cell(route_config_name);
-            References::add(&mut cx.references.routes, cell.name());
+            cx.watch(ResourceType::RouteConfiguration, fetch, route_config_name);
+            let cell = cx.inputs.registry.routes.of_mut(fetch.source).cell(route_config_name);
             Ok(RouteSource::Rds(cell))
         }),
         Some(RouteSpecifier::ScopedRoutes(_)) => Err(cx.refuse("scoped_routes", "not supported")),

@@ -37,4 +37,4 @@ pub use endpoint::{Assignment, compile_endpoints};
 pub use listener::{CompiledListener, compile_listener};
 pub use route::compile_route_configuration;
 pub use secret::{Secret, compile_secret};
-pub(crate) use source::{api_source_cluster, resource_version};
+pub(crate) use source::{Fetch, compile_api_source, compile_config_source};

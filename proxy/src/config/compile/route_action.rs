@@ -7,7 +7,7 @@ use bytes::Bytes;
 use outrigger_xds_api::wire::core::v3::RoutingPriority;
 use outrigger_xds_api::wire::route::v3 as wire;
 
-use super::cx::{CompileCx, Compiled, References, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::route::RouteCx;
 use super::route_match::regex_text;
 use super::upgrades::{compile_upgrade, compile_upgrades};
@@ -149,7 +149,7 @@ pub(crate) fn compile_cluster_name(
     if must_exist && !cx.inputs.known_clusters.contains(name) {
         return Err(cx.refuse(field, format!("route: unknown cluster '{name}'")));
     }
-    References::add(&mut cx.references.clusters, cell.name());
+    cx.references.clusters.push(cell.name().clone());
     Ok(cell)
 }
 

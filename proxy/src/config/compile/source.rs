@@ -5,8 +5,9 @@ use std::time::Duration;
 use outrigger_xds_api::wire::core::v3 as wire;
 use outrigger_xds_api::wire::core::v3::api_config_source::ApiType;
 
-use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::values;
+use crate::config::sources::{FileSource, FileTrigger, GrpcSource, SourceId, SourceSpec, Variant};
 
 /// How long a first answer is waited for by default (`initial_fetch_timeout`).
 pub(crate) const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -14,13 +15,15 @@ pub(crate) const INITIAL_FETCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// The cluster name under which resources ask for the workload's own secrets.
 pub(crate) const SDS_CLUSTER: &str = "sds-grpc";
 
-/// Where a dynamic resource comes from.
+/// `initial_fetch_timeout: 0s`.
+const FOREVER: Duration = Duration::MAX;
+
+/// Where a dynamic resource comes from, and how long its first version is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// The one ADS stream.
-    Ads,
-    /// The workload's own identity, served in process under the cluster name `sds-grpc`.
-    Identity,
+pub(crate) struct Fetch {
+    pub(crate) source: SourceId,
+    /// `initial_fetch_timeout`; [`Duration::MAX`] for ever.
+    pub(crate) timeout: Duration,
 }
 
 /// Compiles the config source in the field `name`.
@@ -28,7 +31,7 @@ pub(crate) fn compile_config_source(
     cx: &mut CompileCx<'_>,
     name: &str,
     source: &Option<wire::ConfigSource>,
-) -> Compiled<Source> {
+) -> Compiled<Fetch> {
     use wire::config_source::ConfigSourceSpecifier;
     let Some(source) = source else {
         return Err(cx.refuse(name, "a config source is required"));
@@ -42,62 +45,103 @@ pub(crate) fn compile_config_source(
         } = source;
         unsupported!(cx; authorities);
         resource_version(cx, "resource_api_version", *resource_api_version);
-        if let Some(timeout) = values::duration(cx, "initial_fetch_timeout", initial_fetch_timeout)
-            && timeout != INITIAL_FETCH_TIMEOUT
-        {
-            // One deadline for all resources: 15 s, Envoy's default.
-            cx.ignored("initial_fetch_timeout");
-        }
-        match config_source_specifier {
+        let timeout = values::duration(cx, "initial_fetch_timeout", initial_fetch_timeout);
+        let timeout = match timeout.unwrap_or(INITIAL_FETCH_TIMEOUT) {
+            Duration::ZERO => FOREVER,
+            timeout => timeout,
+        };
+        let source = match config_source_specifier {
             Some(ConfigSourceSpecifier::Ads(wire::AggregatedConfigSource {})) => {
                 if !cx.inputs.has_ads {
                     return Err(cx.refuse("ads", "the bootstrap has no dynamic_resources.ads_config"));
                 }
-                Ok(Source::Ads)
+                SourceId::ADS
             }
-            // xDS federation's "where this came from": everything dynamic comes from ADS here.
+            // xDS federation's "where this came from".
             Some(ConfigSourceSpecifier::Self_(wire::SelfConfigSource { transport_api_version })) => {
                 resource_version(cx, "self.transport_api_version", *transport_api_version);
                 if cx.is_static || !cx.inputs.has_ads {
                     return Err(cx.refuse("self", "only a resource that came over ADS can use it"));
                 }
-                Ok(Source::Ads)
+                SourceId::ADS
             }
             Some(ConfigSourceSpecifier::ApiConfigSource(api)) => {
-                cx.field("api_config_source", |cx| identity_source(cx, api))
+                let grpc = cx.field("api_config_source", |cx| compile_grpc_source(cx, api))?;
+                cx.inputs.sources.id(SourceSpec::Grpc(grpc))
             }
-            Some(ConfigSourceSpecifier::Path(_)) => Err(cx.refuse("path", "not supported, use ads")),
-            Some(ConfigSourceSpecifier::PathConfigSource(_)) => {
-                Err(cx.refuse("path_config_source", "not supported, use ads"))
+            Some(ConfigSourceSpecifier::Path(path)) => {
+                let file = wire::PathConfigSource { path: path.clone(), ..Default::default() };
+                compile_file_source(cx, &file)?
             }
-            None => Err(cx.refuse("", "one of ads, api_config_source or self is required")),
-        }
+            Some(ConfigSourceSpecifier::PathConfigSource(file)) => {
+                cx.field("path_config_source", |cx| compile_file_source(cx, file))?
+            }
+            None => {
+                return Err(
+                    cx.refuse("", "one of ads, api_config_source, path_config_source or self is required")
+                );
+            }
+        };
+        Ok(Fetch { source, timeout })
     })
 }
 
-/// A gRPC source of its own is only known for the identity cluster.
-fn identity_source(cx: &mut CompileCx<'_>, api: &wire::ApiConfigSource) -> Compiled<Source> {
-    let accepted = [ApiType::Grpc, ApiType::DeltaGrpc];
-    let cluster = api_source_cluster(cx, api, &accepted, "only GRPC and DELTA_GRPC are supported")?;
-    if cluster == SDS_CLUSTER && cx.inputs.has_identity {
-        return Ok(Source::Identity);
-    }
-    Err(cx.refuse(
-        "grpc_services[0].envoy_grpc.cluster_name",
-        format!(
-            "'{cluster}' is not supported as a source of its own: use ads, or '{}' in a sidecar",
-            SDS_CLUSTER
-        ),
-    ))
+/// Whether this asks for the workload's own secrets, which are served in process.
+pub(crate) fn is_identity(cx: &CompileCx<'_>, fetch: Fetch) -> bool {
+    let spec = cx.inputs.sources.spec(fetch.source);
+    cx.inputs.has_identity && matches!(spec, SourceSpec::Grpc(grpc) if *grpc.cluster == *SDS_CLUSTER)
 }
 
-/// The cluster that an `ApiConfigSource` asks over gRPC. Another type than these is refused in the words of `otherwise`.
-pub(crate) fn api_source_cluster<'m>(
+fn compile_file_source(cx: &mut CompileCx<'_>, file: &wire::PathConfigSource) -> Compiled<SourceId> {
+    let wire::PathConfigSource { path, watched_directory, poll_interval } = file;
+    if path.is_empty() {
+        return Err(cx.refuse("path", "value length must be at least 1 characters"));
+    }
+    if matches!((cx.inputs.read_file)(path), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+        let reason = format!("paths must refer to an existing path in the system: '{path}' does not exist");
+        return Err(cx.refuse("path", reason));
+    }
+    let interval = values::duration(cx, "poll_interval", poll_interval);
+    let trigger = match (watched_directory, interval) {
+        (None, None) => FileTrigger::Moved,
+        (None, Some(interval)) if interval.is_zero() => {
+            return Err(cx.refuse("poll_interval", "value must be greater than 0s"));
+        }
+        (None, Some(interval)) => FileTrigger::Every(interval),
+        (Some(_), Some(_)) => {
+            return Err(cx.refuse("poll_interval", "poll_interval and watched_directory cannot both be set"));
+        }
+        (Some(wire::WatchedDirectory { path, watch_modify }), None) if !path.is_empty() => {
+            FileTrigger::Directory { path: path.as_str().into(), on_write: *watch_modify }
+        }
+        (Some(_), None) => {
+            return Err(cx.refuse("watched_directory.path", "value length must be at least 1 characters"));
+        }
+    };
+    Ok(cx.inputs.sources.id(SourceSpec::File(FileSource { path: path.as_str().into(), trigger })))
+}
+
+/// A stream for each resource type. The cluster must be static, as in Envoy: it is needed before there is any other.
+fn compile_grpc_source(cx: &mut CompileCx<'_>, api: &wire::ApiConfigSource) -> Compiled<GrpcSource> {
+    let variants = [(ApiType::Grpc, Variant::StateOfTheWorld), (ApiType::DeltaGrpc, Variant::Delta)];
+    let grpc = compile_api_source(cx, api, &variants)?;
+    let is_identity = cx.inputs.has_identity && *grpc.cluster == *SDS_CLUSTER;
+    if !is_identity && !cx.inputs.static_clusters.contains(&grpc.cluster) {
+        let reason = format!(
+            "must have a statically defined non-EDS cluster: '{}' does not exist, was added via api, or is an EDS cluster",
+            grpc.cluster
+        );
+        return Err(cx.refuse("grpc_services[0].envoy_grpc.cluster_name", reason));
+    }
+    Ok(grpc)
+}
+
+/// An `ApiConfigSource` over gRPC, of one of these types.
+pub(crate) fn compile_api_source(
     cx: &mut CompileCx<'_>,
-    api: &'m wire::ApiConfigSource,
-    accepted: &[ApiType],
-    otherwise: &str,
-) -> Compiled<&'m str> {
+    api: &wire::ApiConfigSource,
+    variants: &[(ApiType, Variant)],
+) -> Compiled<GrpcSource> {
     let wire::ApiConfigSource {
         api_type,
         transport_api_version,
@@ -110,17 +154,21 @@ pub(crate) fn api_source_cluster<'m>(
         config_validators,
     } = api;
     unsupported!(cx; cluster_names, config_validators);
+    // Polling is for REST; a slow control plane is no reason to ask it less than it needs to be asked.
     ignored!(cx; refresh_delay, request_timeout, rate_limit_settings);
-    // On ADS the node goes in the first message of each resource type on a stream, and only there; in process there are no messages.
-    informational!(set_node_on_first_message_only);
     resource_version(cx, "transport_api_version", *transport_api_version);
-    if !accepted.iter().any(|accepted| *accepted as i32 == *api_type) {
-        cx.refuse("api_type", otherwise);
+    let variant = variants.iter().find(|(accepted, _)| *accepted as i32 == *api_type);
+    if variant.is_none() {
+        let names: Vec<&str> = variants.iter().map(|(accepted, _)| accepted.as_str_name()).collect();
+        cx.refuse("api_type", format!("only {} are supported", names.join(" and ")));
     }
-    match grpc_services.as_slice() {
-        [service] => cx.item("grpc_services", 0, |cx| grpc_cluster(cx, service)),
-        _ => Err(cx.refuse("grpc_services", "exactly one is required")),
-    }
+    // Goes on with any, to find what else is wrong.
+    let variant = variant.map_or(Variant::Delta, |(_, variant)| *variant);
+    let cluster = match grpc_services.as_slice() {
+        [service] => cx.item("grpc_services", 0, |cx| grpc_cluster(cx, service))?,
+        _ => return Err(cx.refuse("grpc_services", "exactly one is required")),
+    };
+    Ok(GrpcSource { cluster: cluster.into(), variant, node_once: *set_node_on_first_message_only })
 }
 
 /// The cluster of a `GrpcService`.

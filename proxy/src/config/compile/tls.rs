@@ -4,17 +4,19 @@
 
 use std::sync::Arc;
 
+use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::{
     DataSource, TransportSocket, data_source, transport_socket::ConfigType,
 };
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::tls::v3 as wire;
 
-use super::cx::{CompileCx, Compiled, References, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::route_match::compile_string_matcher;
-use super::source::{Source, compile_config_source};
+use super::source::{Fetch, compile_config_source, is_identity};
 use super::values;
 use crate::config::live::Live;
+use crate::config::sources::SourceId;
 use crate::transport_socket::{
     CertificateSource, DownstreamTls, DownstreamTlsOptions, DownstreamTransport, SanMatcher, SanType,
     TlsCertificate, TlsParams, TlsVersion, UpstreamTls, UpstreamTlsOptions, UpstreamTransport,
@@ -422,7 +424,7 @@ fn compile_san_matcher(value: &wire::SubjectAltNameMatcher, cx: &mut CompileCx<'
 }
 
 /// Where a secret of this name comes from; `None`: from the bootstrap's `secrets`.
-fn secret_source(cx: &mut CompileCx<'_>, config: &wire::SdsSecretConfig) -> Compiled<Option<Source>> {
+fn secret_source(cx: &mut CompileCx<'_>, config: &wire::SdsSecretConfig) -> Compiled<Option<Fetch>> {
     let wire::SdsSecretConfig { name, sds_config } = config;
     if name.is_empty() {
         return Err(cx.refuse("name", "value length must be at least 1 characters"));
@@ -437,12 +439,13 @@ fn certificate_secret(
     cx: &mut CompileCx<'_>,
     config: &wire::SdsSecretConfig,
 ) -> Compiled<Arc<Live<TlsCertificate>>> {
-    let source = secret_source(cx, config)?;
-    if source == Some(Source::Identity) {
+    let fetch = secret_source(cx, config)?;
+    if fetch.is_some_and(|fetch| is_identity(cx, fetch)) {
         return identity_secret(cx, &config.name, |cx| cx.inputs.registry.identity_certificate.clone());
     }
-    let cell = cx.inputs.registry.certificates.cell(&config.name);
-    named_secret(cx, source, &cell)?;
+    let source = fetch.map_or(SourceId::STATIC, |fetch| fetch.source);
+    let cell = cx.inputs.registry.certificates.of_mut(source).cell(&config.name);
+    named_secret(cx, fetch, &cell)?;
     Ok(cell)
 }
 
@@ -450,18 +453,19 @@ fn validation_secret(
     cx: &mut CompileCx<'_>,
     config: &wire::SdsSecretConfig,
 ) -> Compiled<Arc<Live<ValidationContext>>> {
-    let source = secret_source(cx, config)?;
-    if source == Some(Source::Identity) {
+    let fetch = secret_source(cx, config)?;
+    if fetch.is_some_and(|fetch| is_identity(cx, fetch)) {
         return identity_secret(cx, &config.name, |cx| cx.inputs.registry.identity_validation.clone());
     }
-    let cell = cx.inputs.registry.validations.cell(&config.name);
-    named_secret(cx, source, &cell)?;
+    let source = fetch.map_or(SourceId::STATIC, |fetch| fetch.source);
+    let cell = cx.inputs.registry.validations.of_mut(source).cell(&config.name);
+    named_secret(cx, fetch, &cell)?;
     Ok(cell)
 }
 
-fn named_secret<T>(cx: &mut CompileCx<'_>, source: Option<Source>, cell: &Arc<Live<T>>) -> Compiled<()> {
-    match source {
-        Some(_) => References::add(&mut cx.references.secrets, cell.name()),
+fn named_secret<T>(cx: &mut CompileCx<'_>, fetch: Option<Fetch>, cell: &Arc<Live<T>>) -> Compiled<()> {
+    match fetch {
+        Some(fetch) => cx.watch(ResourceType::Secret, fetch, cell.name()),
         None if cell.peek().is_none() => {
             return Err(cx.refuse("name", format!("Unknown static secret: {}", cell.name())));
         }
@@ -480,6 +484,6 @@ fn identity_secret<T>(
     if **cell.name() != *name {
         return Err(cx.refuse("name", format!("'{name}': the secret of this kind is '{}'", cell.name())));
     }
-    References::add(&mut cx.references.identity_secrets, cell.name());
+    cx.references.identity_secrets.push(cell.name().clone());
     Ok(cell)
 }

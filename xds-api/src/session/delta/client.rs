@@ -128,6 +128,11 @@ impl Client {
         self.forget_uncovered()
     }
 
+    /// Whether anything is wanted.
+    pub fn wants_something(&self) -> bool {
+        !self.desired.is_empty()
+    }
+
     /// Whether `name` is wanted, by name or by wildcard.
     pub fn wants(&self, name: &str) -> bool {
         self.desired.contains(name) || self.desired.contains(WILDCARD)
