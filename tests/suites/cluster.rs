@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -159,22 +159,27 @@ fn what_goes_over_the_network_is_encrypted_unless_it_is_switched_off() {
     let Some(mut mesh) = mesh() else { return };
     let (web, shop) = (deploy(&mut mesh, "web"), deploy(&mut mesh, "shop"));
     wait::until("the mesh", || web.get((cluster_ip(1), 80), "shop").text() == shop.name());
-    // Requests and streams, by the Service's address and by the pod's.
+    // A request and a stream.
+    let call = |(ip, port): (Ipv4Addr, u16)| {
+        let ask = || RawClient::connect((ip, port).into())?.get("shop", "/payload-of-a-request");
+        web.run(ask).is_ok_and(|answer| answer.status == 200)
+            && web.run(|| talk((ip, 3306).into(), "payload-of-a-stream")).is_ok_and(|text| text.len() == 19)
+    };
+    // By the Service's address and by the pod's: whether all are answered, and how much of them can be read.
     let calls = || {
         let recording = mesh.sniff();
-        for (ip, port) in [(cluster_ip(1), 80), (shop.sandbox.net.v4, 8080)] {
-            let ask = || RawClient::connect((ip, port).into())?.get("shop", "/payload-of-a-request");
-            assert_eq!(web.run(ask).unwrap().status, 200);
-            assert_eq!(web.run(|| talk((ip, 3306).into(), "payload-of-a-stream")).unwrap().len(), 19);
-        }
+        let all_answered = [(cluster_ip(1), 80), (shop.sandbox.net.v4, 8080)].into_iter().all(call);
         let frames = recording.finish();
-        assert!(frames.len() > 1000, "{} bytes recorded", frames.len());
-        frames.windows(11).filter(|bytes| bytes == b"payload-of-").count()
+        (
+            all_answered,
+            frames.len() > 1000,
+            frames.windows(11).filter(|bytes| bytes == b"payload-of-").count(),
+        )
     };
-    assert_eq!(calls(), 0);
+    assert_eq!(calls(), (true, true, 0));
     mesh.cluster.put(&peer_authentication("DISABLE"));
-    // Request, stream there and stream back, each twice.
-    wait::until("plaintext of all calls", || calls() >= 6);
+    // Request, stream there and stream back, each twice. Calls may fail while one of the two sidecars knows and the other does not.
+    wait::until("plaintext of all calls", || matches!(calls(), (true, true, 6..)));
 }
 
 #[test]

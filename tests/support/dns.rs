@@ -41,7 +41,12 @@ impl Default for FakeDns {
 impl FakeDns {
     /// Starts one on an address of its own; it knows no names.
     pub fn start() -> Self {
-        let socket = UdpSocket::bind((pod_ip(), 0)).expect("bind a loopback address");
+        Self::start_at((pod_ip(), 0).into())
+    }
+
+    /// The same on a given address.
+    pub fn start_at(addr: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(addr).expect("bind an address");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
         let addr = socket.local_addr().expect("address of a bound socket");
         let state = Arc::new(Mutex::new(State::default()));
@@ -58,6 +63,11 @@ impl FakeDns {
     /// What a name, written in full without the final dot, stands for from now on.
     pub fn set(&self, name: &str, addresses: &[IpAddr]) {
         lock(&self.state).names.insert(name.to_ascii_lowercase(), addresses.to_vec());
+    }
+
+    /// Every name that it knows from now on.
+    pub fn replace(&self, names: BTreeMap<String, Vec<IpAddr>>) {
+        lock(&self.state).names = names;
     }
 
     /// Whether it takes questions without answering them.

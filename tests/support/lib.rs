@@ -19,6 +19,7 @@ pub mod dns;
 pub mod helm;
 pub mod injected;
 pub mod kubelet;
+pub mod live_cluster;
 pub mod mesh;
 pub mod message;
 pub mod netns;

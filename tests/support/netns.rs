@@ -94,6 +94,13 @@ impl Network {
         pod
     }
 
+    /// A command on the switch, where everything passes that goes to no pod's own address.
+    pub fn gateway_command(&self, program: impl Into<PathBuf>) -> Command {
+        let mut command = Command::new(&self.ip);
+        command.args(["netns", "exec", &self.switch()]).arg(program.into());
+        command
+    }
+
     /// Records every frame between pods from now on.
     ///
     /// # Panics

@@ -15,6 +15,7 @@ use crate::schema::Schemas;
 use crate::status::{Result, Status};
 use crate::store::{Name, Store};
 use crate::switches::Switches;
+use crate::verbs::exec::Nodes;
 
 /// See the module.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub(crate) struct Cluster {
     pub(crate) tokens: Tokens,
     /// Where webhooks of services are reached.
     pub(crate) addresses: Addresses,
+    /// Who runs commands in containers.
+    pub(crate) nodes: Nodes,
     /// Kubernetes' own schemas, when they are installed.
     pub(crate) schemas: Schemas,
 }
@@ -55,6 +58,7 @@ impl Cluster {
             switches: Switches::new(),
             tokens,
             addresses: Addresses::default(),
+            nodes: Nodes::default(),
             schemas,
         }
     }

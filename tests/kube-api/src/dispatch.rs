@@ -70,7 +70,8 @@ pub(crate) async fn handle(cluster: Arc<Cluster>, request: Request<Incoming>) ->
     response
 }
 
-async fn answer(cluster: Arc<Cluster>, request: Request<Incoming>) -> Result<(Reply, Accept)> {
+async fn answer(cluster: Arc<Cluster>, mut request: Request<Incoming>) -> Result<(Reply, Accept)> {
+    let upgrade = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
     let header = |name: HeaderName| {
         parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
@@ -107,6 +108,10 @@ async fn answer(cluster: Arc<Cluster>, request: Request<Incoming>) -> Result<(Re
         return Err(Status::storage_initializing());
     }
     let Some(resource) = resource else { return Ok((no_such_page().into(), plain)) };
+    if resource.is("", "pods") && target.subresource.as_deref() == Some("exec") {
+        let answer = verbs::exec::start(&cluster, &user, &target, &query, &parts.headers, upgrade)?;
+        return Ok((answer.into(), plain));
+    }
     let verb = verb.ok_or_else(Status::method_not_allowed)?;
     let accept = negotiate(&accept)?;
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| {

@@ -39,3 +39,4 @@ pub use kinds::{Collection, Resource};
 pub use server::{ApiServer, Options};
 pub use status::Status;
 pub use switches::{Cut, Seen};
+pub use verbs::exec::{Exec, Ran};

@@ -23,6 +23,7 @@ use crate::store::Store;
 use crate::strategy;
 use crate::switches::{Cut, Seen, WatchOrder};
 use crate::tls::Tls;
+use crate::verbs::exec::{Exec, Ran};
 
 /// How a server is started.
 #[derive(Clone, Debug)]
@@ -232,6 +233,19 @@ impl ApiServer {
         self.cluster.read(|store| store.list(collection)).into_values().map(|one| (*one).clone()).collect()
     }
 
+    /// What is stored, `PLURAL.GROUP NAMESPACE/NAME` each, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let objects = |collection: &Collection| self.cluster.read(|store| store.list(collection)).into_keys();
+        let collections = self.cluster.read(Store::collections);
+        let names = collections.iter().flat_map(|collection| {
+            let Collection { group, plural } = collection;
+            objects(collection).map(move |(namespace, name)| format!("{plural}.{group} {namespace}/{name}"))
+        });
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
     /// Takes an object out at once, whatever it waits for; `false` when there is none.
     pub fn remove(&self, collection: &Collection, namespace: &str, name: &str) -> bool {
         self.cluster.remove(collection, &(namespace.to_owned(), name.to_owned())).is_some()
@@ -327,6 +341,11 @@ impl ApiServer {
     /// How many watches have been started.
     pub fn watches_started(&self) -> u64 {
         self.cluster.switches.watches_started()
+    }
+
+    /// Who runs the commands of `kubectl exec`: in a real cluster the kubelet of the Pod's node. It may block.
+    pub fn run_commands_with(&self, run: impl Fn(&Exec) -> Ran + Send + Sync + 'static) {
+        self.cluster.nodes.set(Arc::new(run));
     }
 
     /// Where the API server reaches the service of a webhook. Without it, it dials the service's endpoints.

@@ -30,6 +30,16 @@ enum Cell {
     Addresses,
     /// `app=web`: the selector of a service.
     Selector,
+    /// `2/2`: the containers of a Pod that are ready, with its native sidecars, and all of them.
+    ReadyContainers,
+    /// The phase of a Pod, unless it is being deleted.
+    PodStatus,
+    /// How often containers of a Pod have been started again.
+    Restarts,
+    /// `1/1`: the replicas of a Deployment that are ready, and those that it should have.
+    ReadyReplicas,
+    /// A number of the status that is left out when it is 0.
+    Number(&'static str),
     /// A JSON path of a custom resource.
     JsonPath(String),
 }
@@ -60,7 +70,7 @@ pub(crate) fn table(resource: &Resource, metadata: &Value, objects: &[&Value], w
 fn columns(resource: &Resource) -> Vec<Column> {
     let column = |name: &str, cell: Cell| Column {
         name: name.to_owned(),
-        kind: if matches!(cell, Cell::Count(_)) { "integer" } else { "string" }.to_owned(),
+        kind: if matches!(cell, Cell::Count(_) | Cell::Number(_)) { "integer" } else { "string" }.to_owned(),
         format: if matches!(cell, Cell::Name) { "name" } else { "" },
         description: format!("{name} of the object"),
         cell,
@@ -97,7 +107,18 @@ fn columns(resource: &Resource) -> Vec<Column> {
             ]);
             return columns;
         }
-        "pods" => columns.extend([path("Status", "status.phase"), path("IP", "status.podIP")]),
+        "pods" => {
+            columns.extend([
+                column("Ready", Cell::ReadyContainers),
+                column("Status", Cell::PodStatus),
+                column("Restarts", Cell::Restarts),
+            ]);
+        }
+        "deployments" => columns.extend([
+            column("Ready", Cell::ReadyReplicas),
+            column("Up-to-date", Cell::Number("status.updatedReplicas")),
+            column("Available", Cell::Number("status.availableReplicas")),
+        ]),
         "namespaces" => columns.push(path("Status", "status.phase")),
         "leases" => columns.push(path("Holder", "spec.holderIdentity")),
         _ => {}
@@ -149,12 +170,40 @@ impl Cell {
                     |(key, value): (&String, &Value)| format!("{key}={}", value.as_str().unwrap_or_default());
                 joined(selector.as_object().into_iter().flatten().map(pair))
             }
+            Cell::ReadyContainers => {
+                let containers = containers(object);
+                let ready = containers.iter().filter(|status| status["ready"] == true).count();
+                format!("{ready}/{}", containers.len()).into()
+            }
+            Cell::PodStatus if object::terminating(object) => "Terminating".into(),
+            Cell::PodStatus => at("status.phase"),
+            Cell::Restarts => {
+                let restarts =
+                    containers(object).into_iter().filter_map(|status| status["restartCount"].as_u64());
+                restarts.sum::<u64>().to_string().into()
+            }
+            Cell::ReadyReplicas => {
+                let number = |path: &str| at(path).as_u64().unwrap_or_default();
+                format!("{}/{}", number("status.readyReplicas"), number("spec.replicas")).into()
+            }
+            Cell::Number(path) => at(path).as_u64().unwrap_or_default().into(),
             Cell::JsonPath(path) if path == ".metadata.creationTimestamp" => {
                 age(object::meta(object, "creationTimestamp")).into()
             }
             Cell::JsonPath(path) => json_path(object, path),
         }
     }
+}
+
+/// The statuses, null where there is none yet, of the containers that count as the Pod's: native sidecars do, other init
+/// containers do not.
+fn containers(pod: &Value) -> Vec<Value> {
+    let (spec, status) = (&pod["spec"], &pod["status"]);
+    let all = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let sidecars = all(&spec["initContainers"]).into_iter().filter(|one| one["restartPolicy"] == "Always");
+    let statuses = [all(&status["initContainerStatuses"]), all(&status["containerStatuses"])].concat();
+    let status = |container: Value| statuses.iter().find(|one| one["name"] == container["name"]).cloned();
+    sidecars.chain(all(&spec["containers"])).map(|container| status(container).unwrap_or_default()).collect()
 }
 
 /// A list with commas; `<none>` when it is empty.
@@ -202,6 +251,19 @@ fn age(since: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sidecar_counts_and_an_init_container_does_not() {
+        let pod = json!({
+            "spec": {"initContainers": [{"name": "init"}, {"name": "proxy", "restartPolicy": "Always"}],
+                "containers": [{"name": "app"}]},
+            "status": {"phase": "Running", "initContainerStatuses": [
+                {"name": "init", "ready": true, "restartCount": 5}, {"name": "proxy", "ready": true, "restartCount": 2}]},
+        });
+        assert_eq!(Cell::ReadyContainers.of(&pod), "1/2");
+        assert_eq!(Cell::Restarts.of(&pod), "2");
+        assert_eq!(Cell::PodStatus.of(&pod), "Running");
+    }
 
     #[test]
     fn json_paths_of_columns() {

@@ -24,6 +24,13 @@ pub enum Program {
     Server(Arc<dyn Fn(&Sandbox) -> End + Send + Sync>),
     /// Runs to its end: the exit code.
     Task(Arc<dyn Fn(&Sandbox) -> i32 + Send + Sync>),
+    /// A program of this machine.
+    Binary {
+        /// It and its first arguments, for containers without a command.
+        entrypoint: Vec<String>,
+        /// Its user and group, for containers without one.
+        user: u32,
+    },
 }
 
 impl Program {
@@ -36,6 +43,11 @@ impl Program {
     pub fn task(run: impl Fn(&Sandbox) -> i32 + Send + Sync + 'static) -> Self {
         Program::Task(Arc::new(run))
     }
+
+    /// A program of this machine, as this user.
+    pub fn binary(entrypoint: &[&str], user: u32) -> Self {
+        Program::Binary { entrypoint: entrypoint.iter().map(|&word| word.to_owned()).collect(), user }
+    }
 }
 
 impl fmt::Debug for Program {
@@ -43,6 +55,7 @@ impl fmt::Debug for Program {
         f.write_str(match self {
             Program::Server(_) => "Server",
             Program::Task(_) => "Task",
+            Program::Binary { .. } => "Binary",
         })
     }
 }
@@ -83,7 +96,7 @@ impl Container {
                 let run = move || sandbox.net.enter(APPLICATION, || run(&sandbox));
                 State::Thread(Some(thread::spawn(run)))
             }
-            None => {
+            Some(Program::Binary { .. }) | None => {
                 let words = |field: &str| list(&spec[field]).iter().map(|word| text(word).to_owned());
                 let program: Vec<String> = words("command").chain(words("args")).collect();
                 let name = text(&spec["name"]);

@@ -1,14 +1,16 @@
-//! The endpoint controller: from Services and Pods to EndpointSlices, one for each family.
+//! The endpoint controller: from Services and Pods to EndpointSlices, one for each family of the Service.
 
 use std::net::IpAddr;
 
 use outrigger_kube_api::{ApiServer, Collection};
 use serde_json::{Value, json};
 
+use super::api::ApiClient;
 use super::sandbox::{list, text};
+use super::workload::references;
 
 /// Writes the EndpointSlices of every Service with a selector.
-pub(super) fn sync(server: &ApiServer) {
+pub(crate) fn sync(server: &ApiServer, api: &ApiClient) {
     let pods = server.list(&Collection::new("", "pods"));
     for service in server.list(&Collection::new("", "services")) {
         let Some(selector) = service["spec"]["selector"].as_object() else { continue };
@@ -22,9 +24,15 @@ pub(super) fn sync(server: &ApiServer) {
                     && pod["status"]["phase"] == "Running"
             })
             .collect();
-        for family in ["IPv4", "IPv6"] {
+        for family in list(&service["spec"]["ipFamilies"]).iter().map(text) {
             let slice = slice(&service, &selected, family);
-            server.put(slice.clone()).unwrap_or_else(|error| panic!("{slice}: {error:?}"));
+            let (name, namespace) = (text(&slice["metadata"]["name"]), text(namespace));
+            let stored = server.get(&Collection::new("discovery.k8s.io", "endpointslices"), namespace, name);
+            let is_same = |field: &str| stored.as_ref().is_some_and(|stored| stored[field] == slice[field]);
+            if !is_same("endpoints") || !is_same("ports") {
+                let collection = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices");
+                api.put(&collection, &slice, stored.is_some()).unwrap_or_else(|error| panic!("{error}"));
+            }
         }
     }
 }
@@ -41,7 +49,7 @@ fn slice(service: &Value, pods: &[&Value], family: &str) -> Value {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
             "name": format!("{name}-{}", family.to_ascii_lowercase()), "namespace": namespace,
-            "labels": {"kubernetes.io/service-name": name},
+            "labels": {"kubernetes.io/service-name": name}, "ownerReferences": references(service),
         },
         "addressType": family,
         "endpoints": endpoints,

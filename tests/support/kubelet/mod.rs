@@ -10,17 +10,19 @@
 
 mod api;
 mod container;
-mod endpoints;
+pub(crate) mod endpoints;
+mod image;
 mod sandbox;
+pub(crate) mod workload;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use outrigger_kube_api::{ApiServer, Collection};
+use outrigger_kube_api::ApiServer;
 use serde_json::{Value, json};
 
 pub use api::ApiClient;
@@ -36,7 +38,7 @@ use container::{Container, hook};
 use sandbox::{list, text};
 
 /// The node of every Pod.
-const NODE: &str = "node-1";
+pub(crate) const NODE: &str = "node-1";
 
 /// A node.
 #[derive(Debug)]
@@ -46,6 +48,7 @@ pub struct Kubelet {
     api: ApiClient,
     folder: PathBuf,
     images: BTreeMap<String, Program>,
+    resolver: Option<IpAddr>,
 }
 
 /// A running Pod.
@@ -62,6 +65,11 @@ impl Pod {
     /// Its name.
     pub fn name(&self) -> &str {
         self.sandbox.name()
+    }
+
+    /// Whether all its containers have ended by themselves, which those of a server never do.
+    pub fn is_complete(&mut self) -> bool {
+        self.containers.iter_mut().all(|one| one.exit().is_some())
     }
 
     /// Runs `f` in the pod as its application.
@@ -85,12 +93,7 @@ impl Pod {
 
     /// What all its containers have logged.
     pub fn logs(&self) -> String {
-        let containers = ["initContainers", "containers"]
-            .into_iter()
-            .flat_map(|field| list(&self.sandbox.pod["spec"][field]))
-            .map(|container| text(&container["name"]));
-        let log = |name: &str| fs::read_to_string(self.sandbox.log_file(name)).unwrap_or_default();
-        containers.map(|name| format!("{} {name}:\n{}", self.name(), log(name))).collect()
+        self.sandbox.logs()
     }
 }
 
@@ -107,7 +110,18 @@ impl Kubelet {
     /// A node at `node` whose files are in `folder`.
     pub fn new(server: &ApiServer, node: &NetPod, folder: &Path) -> Self {
         let api = ApiClient::new(server, node, folder);
-        Kubelet { node: node.clone(), api, folder: folder.to_owned(), images: BTreeMap::new() }
+        Kubelet {
+            node: node.clone(),
+            api,
+            folder: folder.to_owned(),
+            images: BTreeMap::new(),
+            resolver: None,
+        }
+    }
+
+    /// Where its Pods ask for names; without it they ask where this machine does.
+    pub fn resolver(&mut self, address: IpAddr) {
+        self.resolver = Some(address);
     }
 
     /// From now on containers of this image run this program.
@@ -123,10 +137,24 @@ impl Kubelet {
     /// # Panics
     /// When a container does not come up.
     pub fn start(&self, server: &ApiServer, workload: &Value, net: NetPod) -> Result<Pod, String> {
-        let pod = pod_of(server, workload);
-        let collection = format!("/api/v1/namespaces/{}/pods", text(&pod["metadata"]["namespace"]));
-        let pod = self.api.create(&collection, &pod)?;
-        let sandbox = Sandbox { net, pod, host: self.node.v4.into(), folder: self.folder.clone() };
+        let pod = self.api.create_pod(&workload::owner(server, &self.api, workload)?)?;
+        Ok(self.run(server, pod, net))
+    }
+
+    /// Runs a Pod of the API server; it has become ready.
+    ///
+    /// # Panics
+    /// When a container does not come up.
+    pub fn run(&self, server: &ApiServer, mut pod: Value, net: NetPod) -> Pod {
+        image::fill_in(&mut pod, &self.images);
+        let sandbox = Sandbox {
+            services: sandbox::service_variables(server, &pod),
+            net,
+            pod,
+            host: self.node.v4.into(),
+            folder: self.folder.clone(),
+            resolver: self.resolver,
+        };
         fs::create_dir_all(sandbox.log_file("x").parent().expect("a folder")).expect("folder of a pod");
         self.write_status(&sandbox, "Pending", false);
         sandbox.make_volumes(server);
@@ -142,13 +170,13 @@ impl Kubelet {
             }
         }
         self.write_status(&pod.sandbox, "Running", false);
-        endpoints::sync(server);
+        endpoints::sync(server, &self.api);
         for number in 0..pod.sidecars.len() + pod.containers.len() {
             self.wait_probe(&mut pod, number, "readinessProbe");
         }
         self.write_status(&pod.sandbox, "Running", true);
-        endpoints::sync(server);
-        Ok(pod)
+        endpoints::sync(server, &self.api);
+        pod
     }
 
     /// Kills the sidecars of a Pod, as a crash does; `meanwhile` they are away, then they are started again.
@@ -190,7 +218,9 @@ impl Kubelet {
             return;
         }
         let what = &probe["httpGet"];
-        let port = what["port"].as_u64().and_then(|port| u16::try_from(port).ok());
+        let named = list(&container.spec["ports"]).iter().find(|port| port["name"] == what["port"]);
+        let port = named.map_or(&what["port"], |port| &port["containerPort"]);
+        let port = port.as_u64().and_then(|port| u16::try_from(port).ok());
         let port = port.unwrap_or_else(|| panic!("this kubelet probes ports over HTTP: {probe}"));
         let (address, path) = (sandbox.address(port), text(&what["path"]));
         let answered = wait::within(PATIENCE, || {
@@ -204,9 +234,9 @@ impl Kubelet {
         assert!(answered == Some(false), "{kind} of {name} of {}:\n{}", pod.name(), pod.logs());
     }
 
-    fn write_status(&self, sandbox: &Sandbox, phase: &str, ready: bool) {
+    fn write_status(&self, sandbox: &Sandbox, phase: &str, is_ready: bool) {
         let [v4, v6] = sandbox.net.ips();
-        let ready = if ready { "True" } else { "False" };
+        let ready = if is_ready { "True" } else { "False" };
         let conditions: Vec<Value> = ["PodScheduled", "Initialized", "ContainersReady", "Ready"]
             .map(|kind| {
                 let early = kind == "PodScheduled" || (kind == "Initialized" && phase != "Pending");
@@ -216,6 +246,8 @@ impl Kubelet {
         let status = json!({
             "phase": phase, "podIP": v4.to_string(), "hostIP": sandbox.host.to_string(),
             "podIPs": [{"ip": v4.to_string()}, {"ip": v6.to_string()}], "conditions": conditions,
+            "initContainerStatuses": statuses(sandbox, "initContainers", is_ready),
+            "containerStatuses": statuses(sandbox, "containers", is_ready),
         });
         if let Err(error) = self.api.patch_status(&path(sandbox), &status) {
             panic!("status of {}: {error}", sandbox.name());
@@ -227,14 +259,19 @@ impl Kubelet {
     /// # Panics
     /// When the API server does not do it.
     pub fn delete(&self, server: &ApiServer, mut pod: Pod) -> Vec<(String, Exit)> {
-        let grace = pod.sandbox.pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
-        let deadline = Instant::now() + Duration::from_secs(grace);
         self.api.delete(&path(&pod.sandbox), None).expect("delete a pod");
-        endpoints::sync(server);
-        let ends = end(&mut pod, deadline);
+        endpoints::sync(server, &self.api);
+        let ends = end(&mut pod);
         self.api.delete(&path(&pod.sandbox), Some(0)).expect("delete a pod");
-        endpoints::sync(server);
+        endpoints::sync(server, &self.api);
         ends
+    }
+
+    /// Ends a Pod that somebody has deleted.
+    pub fn finish(&self, mut pod: Pod) {
+        end(&mut pod);
+        // With its namespace or its owner it may be gone already.
+        let _ = self.api.delete(&path(&pod.sandbox), Some(0));
     }
 
     /// Waits until the containers of a Pod have ended by themselves, then ends its sidecars, as for a Job. How each ended.
@@ -242,17 +279,27 @@ impl Kubelet {
     /// # Panics
     /// When they don't end.
     pub fn wait_complete(&self, server: &ApiServer, mut pod: Pod) -> Vec<(String, Exit)> {
-        wait::until("the containers' end", || pod.containers.iter_mut().all(|one| one.exit().is_some()));
-        let ends = end(&mut pod, Instant::now() + Duration::from_secs(30));
+        wait::until("the containers' end", || pod.is_complete());
+        self.complete(server, &mut pod)
+    }
+
+    /// Ends the sidecars of a Pod whose containers have ended, and tells how. How each container ended.
+    ///
+    /// # Panics
+    /// When the API server does not take it.
+    pub fn complete(&self, server: &ApiServer, pod: &mut Pod) -> Vec<(String, Exit)> {
+        let ends = end(pod);
         let phase = if ends.iter().all(|(_, exit)| *exit == Exit::Code(0)) { "Succeeded" } else { "Failed" };
         self.write_status(&pod.sandbox, phase, false);
-        endpoints::sync(server);
+        endpoints::sync(server, &self.api);
         ends
     }
 }
 
-/// Hooks and signals of a Pod's end. A hook that fails, which Kubernetes would only report, fails the test.
-fn end(pod: &mut Pod, deadline: Instant) -> Vec<(String, Exit)> {
+/// Hooks and signals of a Pod's end, within its grace period. A hook that fails, which Kubernetes would only report, fails the test.
+fn end(pod: &mut Pod) -> Vec<(String, Exit)> {
+    let grace = pod.sandbox.pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
+    let deadline = Instant::now() + Duration::from_secs(grace);
     let left = || deadline.saturating_duration_since(Instant::now());
     let Pod { sandbox, sidecars, containers } = pod;
     let sandbox = &*sandbox;
@@ -284,38 +331,15 @@ fn end(pod: &mut Pod, deadline: Instant) -> Vec<(String, Exit)> {
     })
 }
 
-fn path(sandbox: &Sandbox) -> String {
-    format!("/api/v1/namespaces/{}/pods/{}", sandbox.namespace(), sandbox.name())
+/// The containers of a list, all alike: those of our tests become ready together.
+fn statuses(sandbox: &Sandbox, field: &str, is_ready: bool) -> Vec<Value> {
+    let status = |container: &Value| {
+        json!({"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0,
+            "ready": is_ready, "started": is_ready})
+    };
+    list(&sandbox.pod["spec"][field]).iter().map(status).collect()
 }
 
-/// The Pod that the controller of a workload makes.
-fn pod_of(server: &ApiServer, workload: &Value) -> Value {
-    let metadata = &workload["metadata"];
-    let (namespace, name) = (metadata["namespace"].as_str().unwrap_or("default"), text(&metadata["name"]));
-    let template = &workload["spec"]["template"];
-    let (kind, plural, version, labels) = match text(&workload["kind"]) {
-        "Deployment" => ("ReplicaSet", "replicasets", "apps/v1", json!({"pod-template-hash": "5d4c9"})),
-        "Job" => ("Job", "jobs", "batch/v1", json!({"job-name": name})),
-        other => panic!("no controller here for {other}"),
-    };
-    let owner = if kind == "Job" { name.to_owned() } else { format!("{name}-5d4c9") };
-    let group = version.split('/').next().unwrap_or_default();
-    let stored = server.get(&Collection::new(group, plural), namespace, &owner).unwrap_or_else(|| {
-        let mut object = json!({"apiVersion": version, "kind": kind,
-            "metadata": {"namespace": namespace, "name": owner}, "spec": {"template": template}});
-        if kind == "ReplicaSet" {
-            object["spec"]["selector"] = workload["spec"]["selector"].clone();
-        }
-        server.put(object).unwrap_or_else(|error| panic!("{kind} {owner}: {error:?}"))
-    });
-    let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"]});
-    pod["metadata"]["namespace"] = namespace.into();
-    pod["metadata"]["generateName"] = format!("{owner}-").into();
-    for (label, value) in labels.as_object().into_iter().flatten() {
-        pod["metadata"]["labels"][label] = value.clone();
-    }
-    pod["metadata"]["ownerReferences"] = json!([{"apiVersion": version, "kind": kind, "name": owner,
-        "uid": stored["metadata"]["uid"], "controller": true, "blockOwnerDeletion": true}]);
-    pod["spec"]["nodeName"] = NODE.into();
-    pod
+fn path(sandbox: &Sandbox) -> String {
+    format!("/api/v1/namespaces/{}/pods/{}", sandbox.namespace(), sandbox.name())
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use outrigger_kube_api::{ApiServer, Collection, TokenSpec};
 use serde_json::Value;
@@ -28,6 +28,10 @@ pub struct Sandbox {
     pub host: IpAddr,
     /// Holds the volumes by name, and the logs.
     pub folder: PathBuf,
+    /// Where names are asked for; `None`: where this machine does.
+    pub(super) resolver: Option<IpAddr>,
+    /// Of every container.
+    pub(super) services: Vec<(String, String)>,
 }
 
 impl Sandbox {
@@ -62,12 +66,26 @@ impl Sandbox {
                 }
             } else if let Some(sources) = volume["projected"]["sources"].as_array() {
                 for source in sources {
-                    let token = &source["serviceAccountToken"];
-                    assert!(token.is_object(), "this kubelet projects tokens only: {source}");
-                    write(&folder.join(text(&token["path"])), &self.token(server, token));
+                    self.project(server, source, &folder);
                 }
             } else {
                 panic!("no volume of this kubelet: {volume}");
+            }
+        }
+    }
+
+    /// A source of a projected volume.
+    fn project(&self, server: &ApiServer, source: &Value, folder: &Path) {
+        let (token, downward) = (&source["serviceAccountToken"], &source["downwardAPI"]);
+        if token.is_object() {
+            write(&folder.join(text(&token["path"])), &self.token(server, token));
+        } else if source["configMap"]["name"] == "kube-root-ca.crt" {
+            // A controller keeps it in each namespace.
+            write(&folder.join("ca.crt"), server.authority());
+        } else {
+            assert!(downward.is_object(), "no projected source of this kubelet: {source}");
+            for item in list(&downward["items"]) {
+                write(&folder.join(text(&item["path"])), &self.field(text(&item["fieldRef"]["fieldPath"])));
             }
         }
     }
@@ -100,6 +118,15 @@ impl Sandbox {
         self.folder.join(self.name()).join(format!("{container}.log"))
     }
 
+    /// What all its containers have logged.
+    pub fn logs(&self) -> String {
+        let spec = &self.pod["spec"];
+        let containers = list(&spec["initContainers"]).iter().chain(list(&spec["containers"]));
+        let log = |name: &str| fs::read_to_string(self.log_file(name)).unwrap_or_default();
+        let of_container = |name: &str| format!("{} {name}:\n{}", self.name(), log(name));
+        containers.map(|container| of_container(text(&container["name"]))).collect()
+    }
+
     /// A command of a container, in its surroundings.
     pub fn command(&self, container: &Value, program: &[String]) -> Command {
         let image = binary("outrigger-proxy");
@@ -110,6 +137,13 @@ impl Sandbox {
              mkdir {IMAGE}\nmount --bind '{}' {IMAGE}\n",
             image.display()
         );
+        if let Some(resolver) = self.resolver {
+            let namespace = self.namespace();
+            script += &format!(
+                "printf 'nameserver {resolver}\\nsearch {namespace}.svc.cluster.local svc.cluster.local cluster.local\\n\
+                 options ndots:5\\n' >/run/resolv.conf\nmount --bind /run/resolv.conf /etc/resolv.conf\n"
+            );
+        }
         for mount in list(&container["volumeMounts"]) {
             let (source, target) = (self.volume(text(&mount["name"])), text(&mount["mountPath"]));
             script += &format!("mkdir -p '{target}'\nmount --bind '{}' '{target}'\n", source.display());
@@ -140,9 +174,20 @@ impl Sandbox {
         command
     }
 
+    /// Runs a command in a container, as `kubectl exec` does.
+    ///
+    /// # Errors
+    /// When there is no such container, or no such program.
+    pub fn run(&self, container: &str, command: &[String]) -> Result<Output, String> {
+        let spec = &self.pod["spec"];
+        let mut all = list(&spec["containers"]).iter().chain(list(&spec["initContainers"]));
+        let container = all.find(|one| one["name"] == container).ok_or("no such container")?;
+        self.command(container, command).stdin(Stdio::null()).output().map_err(|error| error.to_string())
+    }
+
     /// `env` with its references, in order.
     fn environment(&self, container: &Value) -> Vec<(String, String)> {
-        let mut environment = Vec::new();
+        let mut environment = self.services.clone();
         for variable in list(&container["env"]) {
             let from = &variable["valueFrom"];
             let value = if let Some(path) = from["fieldRef"]["fieldPath"].as_str() {
@@ -168,6 +213,25 @@ impl Sandbox {
             _ => panic!("no field of this kubelet's downward API: {path}"),
         }
     }
+}
+
+/// Where the API server and the Services of its namespace are, as every container of a Pod is told.
+pub(super) fn service_variables(server: &ApiServer, pod: &Value) -> Vec<(String, String)> {
+    let address = server.address();
+    let mut variables = vec![
+        ("KUBERNETES_SERVICE_HOST".to_owned(), address.ip().to_string()),
+        ("KUBERNETES_SERVICE_PORT".to_owned(), address.port().to_string()),
+    ];
+    for service in server.list(&Collection::new("", "services")) {
+        let is_ours = service["metadata"]["namespace"] == pod["metadata"]["namespace"];
+        if is_ours && pod["spec"]["enableServiceLinks"] != false {
+            let name = text(&service["metadata"]["name"]).to_ascii_uppercase().replace('-', "_");
+            let port = service["spec"]["ports"][0]["port"].to_string();
+            variables.push((format!("{name}_SERVICE_HOST"), text(&service["spec"]["clusterIP"]).to_owned()));
+            variables.push((format!("{name}_SERVICE_PORT"), port));
+        }
+    }
+    variables
 }
 
 /// `limits.cpu` in whole cores.

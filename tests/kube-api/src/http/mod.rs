@@ -7,3 +7,4 @@ mod protobuf;
 pub(crate) mod query;
 pub(crate) mod respond;
 pub(crate) mod server;
+pub(crate) mod websocket;

@@ -20,6 +20,11 @@ impl Query {
         self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str()).unwrap_or_default()
     }
 
+    /// Every value of a parameter.
+    pub(crate) fn all(&self, key: &str) -> Vec<String> {
+        self.0.iter().filter(|(name, _)| name == key).map(|(_, value)| value.clone()).collect()
+    }
+
     pub(crate) fn has(&self, key: &str) -> bool {
         self.0.iter().any(|(name, _)| name == key)
     }

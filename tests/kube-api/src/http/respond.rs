@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WARNING};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE, VARY, WARNING,
+};
 use http::{Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -33,6 +36,8 @@ pub(crate) enum Answer {
     Text { code: u16, text: String },
     /// A stream of events, already in their form.
     Watch(WatchBody),
+    /// The change to a WebSocket, with the value that the client's key asks for.
+    WebSocket { accept: String, protocol: &'static str },
 }
 
 /// The body of a watch.
@@ -77,6 +82,7 @@ pub(crate) fn respond(reply: Reply, accept: Accept) -> Response<Body> {
             set(&mut response, CACHE_CONTROL, "no-cache, private");
             return response;
         }
+        Answer::WebSocket { accept, protocol } => return switching(&accept, protocol),
     };
     let mut response = Response::new(full(value.to_string()));
     *response.status_mut() = StatusCode::from_u16(code).unwrap_or_default();
@@ -115,6 +121,18 @@ fn plain(code: u16, text: String) -> Response<Body> {
     set(&mut response, CONTENT_TYPE, "text/plain; charset=utf-8");
     set(&mut response, CACHE_CONTROL, "no-cache, private");
     response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn switching(accept: &str, protocol: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(""));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    set(&mut response, CONNECTION, "Upgrade");
+    set(&mut response, UPGRADE, "websocket");
+    set(&mut response, SEC_WEBSOCKET_PROTOCOL, protocol);
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
     response
 }
 

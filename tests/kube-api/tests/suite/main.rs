@@ -8,6 +8,7 @@ mod apply;
 mod client;
 mod custom;
 mod discovery;
+mod exec;
 mod faults;
 mod helm;
 mod kube_client;

@@ -17,12 +17,21 @@ pub fn skip(reason: &str) {
 
 /// The Python that has the Helm SDK.
 pub fn python() -> Option<PathBuf> {
+    installed("helm-python")
+}
+
+/// The real kubectl.
+pub fn kubectl() -> Option<PathBuf> {
+    installed("kubectl")
+}
+
+fn installed(program: &str) -> Option<PathBuf> {
     let tools = env::var_os("OUTRIGGER_TOOLS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools"), PathBuf::from);
-    let python = tools.join("bin/helm-python");
-    if python.is_file() {
-        return Some(python);
+    let found = tools.join("bin").join(program);
+    if found.is_file() {
+        return Some(found);
     }
-    skip("the Helm SDK is not installed; run scripts/install-tools.sh");
+    skip(&format!("{program} is not installed; run scripts/install-tools.sh"));
     None
 }
