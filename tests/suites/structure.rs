@@ -17,6 +17,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("capture", &[]),
     ("net", &[]),
     ("logging", &[]),
+    ("state", &[]),
     ("stream_info", &["cluster", "net", "transport_socket"]),
     ("stats", &["stream_info"]),
     ("access_log", &["net", "stats", "stream_info"]),
@@ -57,7 +58,7 @@ const NETWORK_FILTER: &[&str] = &[
 ];
 
 /// The only rooms that may name the wire contract.
-const WIRE: &[&str] = &["bootstrap", "config", "identity", "xds"];
+const WIRE: &[&str] = &["bootstrap", "config", "identity", "state", "xds"];
 
 /// Rooms that put the others together, or turn the wire form into the compiled one.
 const FREE: &[&str] =
