@@ -57,7 +57,7 @@ pub(super) async fn run(
     tracing::info!(target: "config", "connected to the control plane '{}'", options.cluster);
     while let Some(response) = responses.message().await.map_err(|s| status_text(&s))? {
         backoff.reset();
-        stream.take(&response, &stats);
+        stream.take(response, &stats);
     }
     Ok(())
 }
@@ -112,7 +112,7 @@ impl Stream<'_> {
     }
 
     /// Applies one response and answers it.
-    fn take(&mut self, response: &DeltaDiscoveryResponse, stats: &Stats) {
+    fn take(&mut self, response: DeltaDiscoveryResponse, stats: &Stats) {
         let Some(session) =
             self.sessions.iter_mut().find(|s| s.resource_type().type_url() == response.type_url)
         else {
@@ -121,38 +121,37 @@ impl Stream<'_> {
         };
         let resource_type = session.resource_type();
         count(stats, resource_type, Outcome::Attempt);
+        let nonce = response.nonce.clone();
         let received = match session.on_response(response) {
             Ok(received) => received,
             Err(malformed) => {
                 let message = malformed.to_string();
                 tracing::warn!(target: "config", "{resource_type}: {message}");
                 count(stats, resource_type, Outcome::Rejected);
-                send(&self.requests, session.nack_all(&response.nonce, &message));
+                send(&self.requests, session.nack_all(&nonce, &message));
                 return;
             }
         };
         let updates: Vec<Update<'_>> = received
             .updated
             .iter()
-            .filter_map(|r| {
-                Some(Update { name: &r.name, version: &r.version, resource: r.resource.as_ref()? })
-            })
+            .map(|u| Update { name: &u.name, version: &u.version, resource: &u.content })
             .collect();
-        let rejected = self
-            .configuration
-            .update(|c| c.apply(resource_type, &updates, &received.removed, Instant::now()));
+        let removed: Vec<&str> = received.removed.iter().map(String::as_str).collect();
+        let rejected =
+            self.configuration.update(|c| c.apply(resource_type, &updates, &removed, Instant::now()));
         tracing::info!(
             target: "config",
             "{resource_type}: {} updated, {} removed, {} rejected",
-            updates.len() - rejected.len(), received.removed.len(), rejected.len(),
+            updates.len() - rejected.len(), removed.len(), rejected.len(),
         );
         let answer = if rejected.is_empty() {
             count(stats, resource_type, Outcome::Success);
-            session.ack(&response.nonce)
+            session.ack(&nonce)
         } else {
             count(stats, resource_type, Outcome::Rejected);
             let names: Vec<&str> = rejected.iter().map(|invalid| invalid.name.as_str()).collect();
-            session.nack(&response.nonce, &names, &nack_message(&rejected))
+            session.nack(&nonce, &names, &nack_message(&rejected))
         };
         send(&self.requests, answer);
         self.subscribe();
