@@ -76,6 +76,13 @@ impl ResourceType {
     pub const fn has_implicit_wildcard(self) -> bool {
         matches!(self, ResourceType::Listener | ResourceType::Cluster)
     }
+
+    /// Whether a state-of-the-world response is complete: it has every resource that the client is subscribed to, and
+    /// what it does not have is removed (xDS protocol, "Grouping Resources into Responses": only listeners and
+    /// clusters). For other types absence says nothing.
+    pub const fn has_complete_responses(self) -> bool {
+        matches!(self, ResourceType::Listener | ResourceType::Cluster)
+    }
 }
 
 impl std::fmt::Display for ResourceType {

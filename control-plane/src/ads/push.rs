@@ -11,7 +11,7 @@
 //! * Nothing is compared while the sets are the same ones as before (two pointer comparisons a type).
 
 use outrigger_xds_api::ResourceType;
-use outrigger_xds_api::session::delta::{self, InvalidRequest, Outcome, Part};
+use outrigger_xds_api::session::{self, ClientFeatures, InvalidRequest, Outcome, Part, delta};
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 use crate::scope::ScopeKey;
@@ -48,10 +48,10 @@ impl Resources {
 
 struct View<'a>(&'a ResourceSet);
 
-impl delta::View for View<'_> {
-    fn get(&self, name: &str) -> Option<delta::Resource<'_>> {
+impl session::View for View<'_> {
+    fn get(&self, name: &str) -> Option<session::Resource<'_>> {
         let resource = self.0.get(name)?;
-        Some(delta::Resource { version: &resource.version, content: &resource.content })
+        Some(session::Resource { version: &resource.version, content: &resource.content, ttl: None })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -87,7 +87,7 @@ impl PushQueue {
     pub(crate) fn new() -> Self {
         Self {
             types: ResourceType::ALL.map(|of| TypeQueue {
-                session: delta::Server::new(of),
+                session: delta::Server::new(of, ClientFeatures::default()),
                 requested: false,
                 updates_from: None,
                 removals_from: None,

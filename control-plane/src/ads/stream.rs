@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use outrigger_xds_api::ResourceType;
-use outrigger_xds_api::session::delta::Verdict;
+use outrigger_xds_api::session::Verdict;
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};

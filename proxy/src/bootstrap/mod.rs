@@ -11,6 +11,7 @@ mod tests;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use outrigger_xds_api::session::ClientFeatures;
 use outrigger_xds_api::wire::bootstrap::v3 as wire;
 use outrigger_xds_api::wire::core::v3 as core;
 use outrigger_xds_api::wire::core::v3::api_config_source::ApiType;
@@ -196,6 +197,9 @@ fn static_resource_list(value: wire::bootstrap::StaticResources) -> Vec<StaticRe
         .collect()
 }
 
+/// What a control plane may rely on: times to live, and resources with a name and version of their own in either variant.
+const FEATURES: [&str; 2] = [ClientFeatures::RESOURCE_TTL, ClientFeatures::RESOURCE_IN_SOTW];
+
 #[allow(deprecated)]
 fn compile_node(cx: &mut CompileCx<'_>, node: core::Node, flags: &NodeFlags) -> core::Node {
     let core::Node {
@@ -228,7 +232,7 @@ fn compile_node(cx: &mut CompileCx<'_>, node: core::Node, flags: &NodeFlags) -> 
             env!("CARGO_PKG_VERSION").to_owned(),
         )),
         extensions,
-        client_features,
+        client_features: client_features.into_iter().chain(FEATURES.map(str::to_owned)).collect(),
         ..core::Node::default()
     }
 }

@@ -1,24 +1,24 @@
 //! One stream to a control plane, opened again whenever it ends, as long as something is wanted of it.
 //!
 //! A control plane that is gone, stalls or sends garbage changes nothing of what runs: the stream is closed and another one opened after
-//! a pause, which tells what is held already.
+//! a pause, which tells what is held already. What has a time to live goes when that is over, with a stream or without.
 
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
-use outrigger_xds_api::session::WILDCARD;
-use outrigger_xds_api::session::delta::Client;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep_until};
 
-use super::XdsOptions;
 use super::backoff::Backoff;
 use super::service::Service;
-use super::stream;
+use super::session::Session;
+use super::sessions::Sessions;
+use super::{XdsOptions, stream, update};
 use crate::config::configuration::Configuration;
 use crate::config::handle::ConfigurationHandle;
 use crate::config::restore::Versions;
 use crate::config::sources::{GrpcSource, SourceId};
-use crate::config::watch::{WatchChange, WatchKey};
+use crate::config::watch::WatchChange;
 
 /// Who is asked for what.
 #[derive(Debug)]
@@ -29,10 +29,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    fn types(&self) -> Vec<ResourceType> {
+    fn sessions(&self, options: &XdsOptions) -> Sessions {
+        let variant = self.grpc.variant;
         match self.service {
-            Service::Aggregated => ResourceType::ALL.to_vec(),
-            Service::Of(resource_type) => vec![resource_type],
+            Service::Aggregated => Sessions::new(variant, ResourceType::ALL, options.restored.clone()),
+            Service::Of(resource_type) => Sessions::new(variant, [resource_type], Versions::new()),
         }
     }
 }
@@ -44,10 +45,7 @@ pub(super) async fn keep(
     configuration: Arc<ConfigurationHandle>,
     mut changes: UnboundedReceiver<WatchChange>,
 ) {
-    let restored =
-        if asked.service == Service::Aggregated { options.restored.clone() } else { Versions::new() };
-    let sessions = asked.types().into_iter().map(Client::new).collect();
-    let mut sessions = Sessions { sessions, restored };
+    let mut sessions = asked.sessions(&options);
     let mut backoff = Backoff::new();
     let stats = configuration.read(|c| c.inputs().stats.clone());
     let cluster = &asked.grpc.cluster;
@@ -61,7 +59,7 @@ pub(super) async fn keep(
         if asked.service == Service::Aggregated {
             stats.server().control_plane_connected_state.set(0);
         }
-        sessions.iter_mut().for_each(Client::on_stream_closed);
+        sessions.iter_mut().for_each(Session::on_stream_closed);
         let pause = backoff.next();
         match outcome {
             Ok(()) => {
@@ -72,49 +70,19 @@ pub(super) async fn keep(
                 tracing::warn!(target: "config", "control plane '{cluster}': {error}; again in {pause:?}");
             }
         }
-        tokio::time::sleep(pause).await;
+        let again = Instant::now() + pause;
+        while let Some(at) = sessions.next_expiry().filter(|at| *at < again) {
+            sleep_until(at).await;
+            drop_expired(&asked, &configuration, &mut sessions);
+        }
+        sleep_until(again).await;
     }
 }
 
-/// One session a type, in the order in which they are asked for.
-#[derive(Debug)]
-pub(super) struct Sessions {
-    sessions: Vec<Client>,
-    /// Versions that the configuration has from before the start. A session hears of them with the subscription.
-    restored: Versions,
-}
-
-impl Sessions {
-    fn want_something(&self) -> bool {
-        self.sessions.iter().any(|session| session.wants_something())
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Client> {
-        self.sessions.iter_mut()
-    }
-
-    pub(super) fn of(&mut self, type_url: &str) -> Option<&mut Client> {
-        self.sessions.iter_mut().find(|session| session.resource_type().type_url() == type_url)
-    }
-
-    /// Wants a name, or no longer; what the configuration does not want it has forgotten already.
-    pub(super) fn take(&mut self, change: &WatchChange) {
-        let WatchKey { resource_type, name, .. } = &change.key;
-        let of_type = |session: &&mut Client| session.resource_type() == *resource_type;
-        let Some(session) = self.sessions.iter_mut().find(of_type) else { return };
-        if !change.is_wanted {
-            let _ = session.unsubscribe(name);
-            return;
-        }
-        session.subscribe(&**name);
-        let is_covered = |key: &(ResourceType, String)| {
-            key.0 == *resource_type && (key.1 == **name || **name == *WILDCARD)
-        };
-        let covered: Vec<_> = self.restored.keys().filter(|key| is_covered(key)).cloned().collect();
-        for key in covered {
-            if let Some(version) = self.restored.remove(&key) {
-                session.restore(key.1, version);
-            }
-        }
+/// Drops what has lived long enough, as if the control plane had removed it.
+pub(super) fn drop_expired(asked: &Asked, configuration: &ConfigurationHandle, sessions: &mut Sessions) {
+    for (resource_type, name) in sessions.expire(Instant::now()) {
+        tracing::warn!(target: "config", "{resource_type}: '{name}' has outlived its ttl");
+        update::apply(configuration, asked.source, resource_type, &[], &[&name]);
     }
 }

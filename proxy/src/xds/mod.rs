@@ -8,6 +8,8 @@ mod channel;
 mod file;
 mod grpc;
 mod service;
+mod session;
+mod sessions;
 mod stream;
 mod update;
 

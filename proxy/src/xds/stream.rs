@@ -1,22 +1,29 @@
 //! One stream, from opening it to its end.
 
 use http::uri::PathAndQuery;
-use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::session::Received;
+use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
+use prost::Message;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::backoff::Backoff;
-use super::grpc::{Asked, Sessions};
+use super::grpc::{Asked, drop_expired};
 use super::service::Service;
+use super::session::{Request, Response};
+use super::sessions::Sessions;
 use super::update::{self, Outcome, count};
 use super::{XdsOptions, channel};
 use crate::config::apply::Update;
 use crate::config::compile::Invalid;
 use crate::config::handle::ConfigurationHandle;
-use crate::config::sources::SourceId;
+use crate::config::sources::{SourceId, Variant};
 use crate::config::watch::WatchChange;
 use crate::state::Record;
 use crate::stats::Stats;
@@ -45,26 +52,24 @@ pub(super) async fn run(
         configuration.update(|c| c.relocate(name, server, &addresses));
     }
     let channel = channel::connect(cluster, named).await?;
+    let token = if is_ads { bearer_token(options)? } else { None };
     let (requests, outgoing) = unbounded_channel();
-    let mut request = Request::new(UnboundedReceiverStream::new(outgoing));
-    if is_ads && let Some(token) = bearer_token(options)? {
-        request.metadata_mut().insert("authorization", token);
-    }
     // The first requests go out with the stream: a server may wait for them before it answers anything.
-    let mut stream = Stream { asked, options, configuration, sessions, requests };
+    let mut stream = Exchange { asked, options, configuration, sessions, requests };
     stream.subscribe();
-    let mut responses = open(channel, asked.service.path(asked.grpc.variant), request).await?;
+    let mut responses = Responses::open(channel, asked, token, outgoing).await?;
     let stats = configuration.read(|c| c.inputs().stats.clone());
     if is_ads {
         stats.server().control_plane_connected_state.set(1);
     }
     tracing::info!(target: "config", "connected to the control plane '{name}'");
     loop {
+        let expiry = stream.sessions.next_expiry();
         tokio::select! {
-            response = responses.message() => match response.map_err(|s| status_text(&s))? {
+            response = responses.next() => match response? {
                 Some(response) => {
                     backoff.reset();
-                    stream.take(&response, &stats);
+                    stream.take(response, &stats);
                 }
                 None => return Ok(()),
             },
@@ -75,16 +80,71 @@ pub(super) async fn run(
                 }
                 stream.subscribe();
             }
+            () = sleep_until(expiry.unwrap_or_else(Instant::now)), if expiry.is_some() => {
+                drop_expired(asked, configuration, stream.sessions);
+            }
         }
     }
 }
 
+/// The answers on an open stream.
+enum Responses {
+    Delta(Streaming<DeltaDiscoveryResponse>),
+    Sotw(Streaming<DiscoveryResponse>),
+}
+
+impl Responses {
+    async fn open(
+        channel: Channel,
+        asked: &Asked,
+        token: Option<Token>,
+        outgoing: UnboundedReceiver<Request>,
+    ) -> Result<Self, String> {
+        let path = asked.service.path(asked.grpc.variant);
+        let outgoing = UnboundedReceiverStream::new(outgoing);
+        match asked.grpc.variant {
+            Variant::Delta => {
+                let delta = outgoing.filter_map(|request| match request {
+                    Request::Delta(request) => Some(request),
+                    Request::Sotw(_) => None,
+                });
+                open(channel, path, token, delta).await.map(Responses::Delta)
+            }
+            Variant::StateOfTheWorld => {
+                let sotw = outgoing.filter_map(|request| match request {
+                    Request::Sotw(request) => Some(request),
+                    Request::Delta(_) => None,
+                });
+                open(channel, path, token, sotw).await.map(Responses::Sotw)
+            }
+        }
+    }
+
+    /// `None`: the server has closed the stream.
+    async fn next(&mut self) -> Result<Option<Response>, String> {
+        let response = match self {
+            Responses::Delta(stream) => stream.message().await.map(|response| response.map(Response::Delta)),
+            Responses::Sotw(stream) => stream.message().await.map(|response| response.map(Response::Sotw)),
+        };
+        response.map_err(|status| status_text(&status))
+    }
+}
+
 /// Opens a stream of a discovery service.
-async fn open(
+async fn open<Q, R>(
     channel: Channel,
     path: &'static str,
-    request: Request<UnboundedReceiverStream<DeltaDiscoveryRequest>>,
-) -> Result<Streaming<DeltaDiscoveryResponse>, String> {
+    token: Option<Token>,
+    outgoing: impl Stream<Item = Q> + Send + 'static,
+) -> Result<Streaming<R>, String>
+where
+    Q: Message + 'static,
+    R: Message + Default + 'static,
+{
+    let mut request = tonic::Request::new(outgoing);
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", token);
+    }
     let mut client = tonic::client::Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE_BYTES);
     client.ready().await.map_err(|error| channel::text_of(&error))?;
     let codec = tonic_prost::ProstCodec::default();
@@ -92,8 +152,11 @@ async fn open(
     response.map(tonic::Response::into_inner).map_err(|status| status_text(&status))
 }
 
+/// The value of an `authorization` header.
+type Token = MetadataValue<tonic::metadata::Ascii>;
+
 /// `Bearer TOKEN` from the token file. Never part of an error.
-fn bearer_token(options: &XdsOptions) -> Result<Option<MetadataValue<tonic::metadata::Ascii>>, String> {
+fn bearer_token(options: &XdsOptions) -> Result<Option<Token>, String> {
     let Some(path) = &options.token_file else { return Ok(None) };
     let token = std::fs::read_to_string(path)
         .map_err(|e| format!("cannot read the token '{}': {e}", path.display()))?;
@@ -109,64 +172,83 @@ fn status_text(status: &Status) -> String {
 }
 
 /// An open stream.
-struct Stream<'a> {
+struct Exchange<'a> {
     asked: &'a Asked,
     options: &'a XdsOptions,
     configuration: &'a ConfigurationHandle,
     sessions: &'a mut Sessions,
-    requests: UnboundedSender<DeltaDiscoveryRequest>,
+    requests: UnboundedSender<Request>,
 }
 
-impl Stream<'_> {
+impl Exchange<'_> {
     /// Tells the server what is wanted now.
     fn subscribe(&mut self) {
         for session in self.sessions.iter_mut() {
             while let Some(request) = session.next_request(&self.options.node) {
-                send(&self.requests, Some(request));
+                send(&self.requests, self.asked, self.options, Some(request));
             }
         }
     }
 
     /// Applies one response and answers it.
-    fn take(&mut self, response: &DeltaDiscoveryResponse, stats: &Stats) {
-        let Some(session) = self.sessions.of(&response.type_url) else {
-            tracing::warn!(target: "config", "a response about a type that was not asked for: '{}'", response.type_url);
+    fn take(&mut self, response: Response, stats: &Stats) {
+        let resource_type = ResourceType::from_type_url(response.type_url());
+        let Some((resource_type, session)) =
+            resource_type.and_then(|resource_type| Some((resource_type, self.sessions.of(resource_type)?)))
+        else {
+            tracing::warn!(target: "config", "a response about a type that was not asked for: '{}'", response.type_url());
             return;
         };
-        let resource_type = session.resource_type();
         count(stats, resource_type, Outcome::Attempt);
+        let nonce = response.nonce().to_owned();
         let received = match session.on_response(response) {
             Ok(received) => received,
             Err(malformed) => {
                 let message = malformed.to_string();
                 tracing::warn!(target: "config", "{resource_type}: {message}");
                 count(stats, resource_type, Outcome::Rejected);
-                send(&self.requests, session.nack_all(&response.nonce, &message));
+                let answer = session.nack_all(&nonce, &message);
+                send(&self.requests, self.asked, self.options, answer);
                 return;
             }
         };
-        let updates: Vec<Update<'_>> = received
-            .updated
-            .iter()
-            .filter_map(|r| {
-                Some(Update { name: &r.name, version: &r.version, resource: r.resource.as_ref()? })
-            })
-            .collect();
-        let source = self.asked.source;
-        let rejected = update::apply(self.configuration, source, resource_type, &updates, &received.removed);
-        if let Some(recorder) = self.options.recorder.as_ref().filter(|_| source == SourceId::ADS) {
-            let accepted = received.updated.iter().filter(|r| !rejected.iter().any(|i| i.name == r.name));
-            accepted.for_each(|r| recorder.record(Record::Accepted(resource_type, (*r).clone())));
-            let gone = received.removed.iter().map(|name| Record::Gone(resource_type, (*name).to_owned()));
-            gone.for_each(|record| recorder.record(record));
-        }
+        let updates = received.updated.iter();
+        let updates: Vec<Update<'_>> =
+            updates.map(|u| Update { name: &u.name, version: &u.version, resource: &u.content }).collect();
+        let removed: Vec<&str> = received.removed.iter().map(String::as_str).collect();
+        let rejected =
+            update::apply(self.configuration, self.asked.source, resource_type, &updates, &removed);
+        self.record(resource_type, &received, &rejected);
+        self.sessions.note_lifetimes(resource_type, &received, Instant::now());
+        let Some(session) = self.sessions.of(resource_type) else { return };
         let answer = if rejected.is_empty() {
-            session.ack(&response.nonce)
+            session.ack(&nonce)
         } else {
             let names: Vec<&str> = rejected.iter().map(|invalid| invalid.name.as_str()).collect();
-            session.nack(&response.nonce, &names, &nack_message(&rejected))
+            session.nack(&nonce, &names, &nack_message(&rejected))
         };
-        send(&self.requests, answer);
+        send(&self.requests, self.asked, self.options, answer);
+    }
+
+    /// Writes down what was accepted for good, and what is gone.
+    fn record(&self, resource_type: ResourceType, received: &Received, rejected: &[Invalid]) {
+        let Some(recorder) = &self.options.recorder else { return };
+        if self.asked.source != SourceId::ADS {
+            return;
+        }
+        let is_good = |name: &str| !rejected.iter().any(|invalid| invalid.name == name);
+        for update in received.updated.iter().filter(|update| is_good(&update.name) && update.ttl.is_none()) {
+            let resource = Resource {
+                name: update.name.clone(),
+                version: update.version.clone(),
+                resource: Some(update.content.clone()),
+                ..Resource::default()
+            };
+            recorder.record(Record::Accepted(resource_type, resource));
+        }
+        for name in &received.removed {
+            recorder.record(Record::Gone(resource_type, name.clone()));
+        }
     }
 }
 
@@ -175,9 +257,13 @@ fn nack_message(rejected: &[Invalid]) -> String {
     rejected.iter().map(Invalid::to_string).collect::<Vec<_>>().join("\n")
 }
 
-fn send(requests: &UnboundedSender<DeltaDiscoveryRequest>, request: Option<DeltaDiscoveryRequest>) {
-    if let Some(request) = request {
-        // A stream that has ended is noticed where responses are read.
-        let _ = requests.send(request);
+fn send(requests: &UnboundedSender<Request>, asked: &Asked, options: &XdsOptions, request: Option<Request>) {
+    let Some(mut request) = request else { return };
+    if let Request::Sotw(request) = &mut request
+        && !asked.grpc.node_once
+    {
+        request.node.get_or_insert_with(|| options.node.clone());
     }
+    // A stream that has ended is noticed where responses are read.
+    let _ = requests.send(request);
 }

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ResourceType;
-use crate::session::WILDCARD;
+use crate::session::received::{self, MalformedResponse, Received};
+use crate::session::{WILDCARD, rejection};
 use crate::wire::core::v3::Node;
-use crate::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
-use crate::wire::rpc;
+use crate::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 /// The subscriptions and accepted versions of one resource type.
 ///
@@ -36,52 +36,6 @@ struct Unanswered {
     nonce: String,
     versions: BTreeMap<String, String>,
     removed: Vec<String>,
-}
-
-/// What a response brought. Answer it by its nonce once it is applied.
-#[derive(Debug, PartialEq)]
-pub struct Received<'a> {
-    /// New or changed resources. One that was unsubscribed from in the meantime is left out.
-    pub updated: Vec<&'a Resource>,
-    /// Names that do not exist, or no longer.
-    pub removed: Vec<&'a str>,
-    /// What the answer refers to.
-    pub nonce: &'a str,
-}
-
-/// A response that breaks the protocol. It is to be rejected with [`Client::nack_all`] and this as the message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MalformedResponse {
-    /// The response is about another type than this session.
-    #[error("response has type {actual:?}, expected {expected}")]
-    Type {
-        /// The type URL of this session.
-        expected: &'static str,
-        /// The type URL found.
-        actual: String,
-    },
-    /// A resource has no name.
-    #[error("resource {index} of the response has no name")]
-    Unnamed {
-        /// Its position in `resources`.
-        index: usize,
-    },
-    /// The same name occurs twice, among the resources or in both lists.
-    #[error("duplicate name {name:?} in the response")]
-    Duplicate {
-        /// The name.
-        name: String,
-    },
-    /// A resource's content has another type than the response.
-    #[error("resource {name:?} has type {actual:?}, expected {expected}")]
-    ResourceType {
-        /// The resource's name.
-        name: String,
-        /// The type URL of this session.
-        expected: &'static str,
-        /// The type URL found, empty when there is no content.
-        actual: String,
-    },
 }
 
 impl Client {
@@ -193,31 +147,34 @@ impl Client {
     }
 
     /// Takes in a response. It must be answered, also when it is malformed.
-    pub fn on_response<'a>(
-        &mut self,
-        response: &'a DeltaDiscoveryResponse,
-    ) -> Result<Received<'a>, MalformedResponse> {
+    pub fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Result<Received, MalformedResponse> {
+        let DeltaDiscoveryResponse { resources, removed_resources: removed, type_url, nonce, .. } = response;
         // A response that is delivered twice is answered twice; the server ignores the second answer.
-        self.unanswered.retain(|unanswered| unanswered.nonce != response.nonce);
+        self.unanswered.retain(|unanswered| unanswered.nonce != nonce);
         self.unanswered.push(Unanswered {
-            nonce: response.nonce.clone(),
+            nonce: nonce.clone(),
             versions: BTreeMap::new(),
             removed: Vec::new(),
         });
-        self.check(response)?;
-
-        let updated: Vec<&Resource> =
-            response.resources.iter().filter(|resource| self.takes(&resource.name)).collect();
-        if let Some(unanswered) = self.unanswered.last_mut() {
-            unanswered.versions =
-                updated.iter().map(|resource| (resource.name.clone(), resource.version.clone())).collect();
-            unanswered.removed = response.removed_resources.clone();
+        let expected = self.resource_type.type_url();
+        if type_url != expected {
+            return Err(MalformedResponse::Type { expected, actual: type_url });
         }
-        Ok(Received {
-            updated,
-            removed: response.removed_resources.iter().map(String::as_str).collect(),
-            nonce: &response.nonce,
-        })
+        let holds = |name: &str, version: &str| self.held_version(name) == Some(version);
+        let resources = received::check(resources, expected, holds)?;
+        let mut names: BTreeSet<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
+        if let Some(name) = removed.iter().find(|name| !names.insert(name.as_str())) {
+            return Err(MalformedResponse::Duplicate { name: name.clone() });
+        }
+
+        let received = Received::sort(resources, nonce, |name| self.takes(name), holds);
+        if let Some(unanswered) = self.unanswered.last_mut() {
+            let versions = received.updated.iter();
+            unanswered.versions =
+                versions.map(|update| (update.name.clone(), update.version.clone())).collect();
+            unanswered.removed = removed.clone();
+        }
+        Ok(Received { removed, ..received })
     }
 
     /// Accepts the response `nonce`: its versions are held from now on. `None` when there is no such response, which
@@ -241,6 +198,12 @@ impl Client {
     /// Rejects every resource of the response `nonce`.
     pub fn nack_all(&mut self, nonce: &str, message: &str) -> Option<DeltaDiscoveryRequest> {
         self.answer(nonce, |_| false, Some(message))
+    }
+
+    /// `name` is held no longer, because its time to live is over. It stays subscribed to: the next stream asks for it
+    /// again. Returns whether it was held.
+    pub fn expire(&mut self, name: &str) -> bool {
+        self.held.remove(name).is_some()
     }
 
     /// Forgets what belongs to the stream. What is wanted and what is held stay, so that the next stream resumes.
@@ -299,41 +262,9 @@ impl Client {
         }
         Some(DeltaDiscoveryRequest {
             response_nonce: unanswered.nonce,
-            error_detail: error.map(|message| rpc::Status {
-                code: rpc::Code::InvalidArgument as i32,
-                message: message.to_owned(),
-                details: Vec::new(),
-            }),
+            error_detail: error.map(rejection),
             ..self.request()
         })
-    }
-
-    fn check(&self, response: &DeltaDiscoveryResponse) -> Result<(), MalformedResponse> {
-        let expected = self.resource_type.type_url();
-        if response.type_url != expected {
-            return Err(MalformedResponse::Type { expected, actual: response.type_url.clone() });
-        }
-        let mut names = BTreeSet::new();
-        for (index, resource) in response.resources.iter().enumerate() {
-            if resource.name.is_empty() {
-                return Err(MalformedResponse::Unnamed { index });
-            }
-            if !names.insert(resource.name.as_str()) {
-                return Err(MalformedResponse::Duplicate { name: resource.name.clone() });
-            }
-            let actual = resource.resource.as_ref().map(|any| any.type_url.as_str()).unwrap_or_default();
-            if actual != expected {
-                return Err(MalformedResponse::ResourceType {
-                    name: resource.name.clone(),
-                    expected,
-                    actual: actual.to_owned(),
-                });
-            }
-        }
-        match response.removed_resources.iter().find(|name| !names.insert(name.as_str())) {
-            Some(name) => Err(MalformedResponse::Duplicate { name: name.clone() }),
-            None => Ok(()),
-        }
     }
 
     fn request(&self) -> DeltaDiscoveryRequest {
@@ -342,180 +273,5 @@ impl Client {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-    use super::*;
-    use crate::wire::protobuf::Any;
-
-    const TYPE: ResourceType = ResourceType::Cluster;
-
-    fn node() -> Node {
-        Node { id: "node".to_owned(), ..Default::default() }
-    }
-
-    fn response(nonce: &str, resources: &[(&str, &str)], removed: &[&str]) -> DeltaDiscoveryResponse {
-        let resources = resources.iter().map(|(name, version)| Resource {
-            name: (*name).to_owned(),
-            version: (*version).to_owned(),
-            resource: Some(Any { type_url: TYPE.type_url().to_owned(), value: Vec::new() }),
-            ..Default::default()
-        });
-        DeltaDiscoveryResponse {
-            nonce: nonce.to_owned(),
-            type_url: TYPE.type_url().to_owned(),
-            resources: resources.collect(),
-            removed_resources: removed.iter().map(|name| (*name).to_owned()).collect(),
-            ..Default::default()
-        }
-    }
-
-    fn subscribed(names: &[&str]) -> Client {
-        let mut client = Client::new(TYPE);
-        let _ = client.set_subscription(names.iter().map(|name| (*name).to_owned()));
-        client.next_request(&node());
-        client
-    }
-
-    #[test]
-    fn sends_nothing_until_something_is_wanted() {
-        let mut client = Client::new(TYPE);
-        assert_eq!(client.next_request(&node()), None);
-        client.subscribe("a");
-        let first = client.next_request(&node()).unwrap();
-        assert_eq!(first.node, Some(node()));
-        assert_eq!(first.type_url, TYPE.type_url());
-        assert_eq!(first.resource_names_subscribe, ["a"]);
-        assert!(first.initial_resource_versions.is_empty());
-        assert_eq!(client.next_request(&node()), None, "nothing new to say");
-    }
-
-    #[test]
-    fn later_requests_carry_the_difference_only() {
-        let mut client = subscribed(&["a", "b"]);
-        client.subscribe("c");
-        let _ = client.unsubscribe("a");
-        let request = client.next_request(&node()).unwrap();
-        assert_eq!(request.node, None);
-        assert_eq!(request.resource_names_subscribe, ["c"]);
-        assert_eq!(request.resource_names_unsubscribe, ["a"]);
-        let _ = client.unsubscribe("b");
-        let _ = client.unsubscribe("c");
-        assert_eq!(client.next_request(&node()).unwrap().resource_names_unsubscribe, ["b", "c"]);
-    }
-
-    #[test]
-    fn what_is_dropped_and_wanted_again_is_subscribed_afresh() {
-        let mut client = subscribed(&["a", "*"]);
-        for name in ["a", "*"] {
-            let _ = client.unsubscribe(name);
-            client.subscribe(name);
-            assert_eq!(client.next_request(&node()).unwrap().resource_names_unsubscribe, [name]);
-            assert_eq!(client.next_request(&node()).unwrap().resource_names_subscribe, [name]);
-            assert_eq!(client.next_request(&node()), None);
-        }
-    }
-
-    #[test]
-    fn ack_holds_the_versions_and_a_reconnect_reports_them() {
-        let mut client = subscribed(&["a", "b"]);
-        let response = response("1", &[("a", "v1")], &["b"]);
-        let received = client.on_response(&response).unwrap();
-        assert_eq!(received.updated.len(), 1);
-        assert_eq!(received.removed, ["b"]);
-        assert_eq!(client.held_version("a"), None, "not before it is accepted");
-        let ack = client.ack("1").unwrap();
-        assert_eq!((ack.response_nonce.as_str(), ack.error_detail), ("1", None));
-        assert_eq!(client.held_version("a"), Some("v1"));
-
-        client.on_stream_closed();
-        let first = client.next_request(&node()).unwrap();
-        assert_eq!(first.resource_names_subscribe, ["a", "b"]);
-        assert_eq!(first.initial_resource_versions, [("a".to_owned(), "v1".to_owned())].into());
-        assert_eq!(first.response_nonce, "");
-    }
-
-    #[test]
-    fn nack_keeps_the_old_version_of_the_rejected_only() {
-        let mut client = subscribed(&["*"]);
-        client.on_response(&response("1", &[("a", "v1"), ("b", "v1"), ("c", "v1")], &[])).unwrap();
-        client.ack("1").unwrap();
-        client.on_response(&response("2", &[("a", "v2"), ("b", "v2")], &["c"])).unwrap();
-        let nack = client.nack("2", &["a"], "a: bad").unwrap();
-        let status = nack.error_detail.unwrap();
-        assert_eq!((status.code, status.message.as_str()), (3, "a: bad"));
-        assert_eq!(nack.response_nonce, "2");
-        assert_eq!(client.held().collect::<Vec<_>>(), [("a", "v1"), ("b", "v2")]);
-        client.on_response(&response("3", &[("a", "v3"), ("b", "v3")], &[])).unwrap();
-        client.nack_all("3", "bad").unwrap();
-        assert_eq!(client.held().collect::<Vec<_>>(), [("a", "v1"), ("b", "v2")]);
-    }
-
-    #[test]
-    fn what_was_unsubscribed_from_in_the_meantime_is_ignored() {
-        let mut client = subscribed(&["a", "b"]);
-        let _ = client.unsubscribe("a");
-        let both = response("1", &[("a", "v1"), ("b", "v1")], &[]);
-        let received = client.on_response(&both).unwrap();
-        assert_eq!(received.updated.iter().map(|resource| resource.name.as_str()).collect::<Vec<_>>(), ["b"]);
-        let _ = client.unsubscribe("b");
-        assert!(client.ack("1").is_some(), "it is still answered");
-        assert_eq!(client.held().count(), 0);
-    }
-
-    #[test]
-    fn unsubscribing_tells_what_is_to_be_dropped() {
-        let mut client = subscribed(&["a", "*"]);
-        client.on_response(&response("1", &[("a", "v1"), ("b", "v1"), ("c", "v1")], &[])).unwrap();
-        client.ack("1").unwrap();
-        assert!(client.unsubscribe("never").is_empty());
-        assert_eq!(client.unsubscribe("*"), ["b", "c"]);
-        client.subscribe("*");
-        assert_eq!(
-            client.unsubscribe("a"),
-            ["a"],
-            "the server forgets it before it hears of the new wildcard"
-        );
-        assert_eq!(client.held().count(), 0);
-    }
-
-    #[test]
-    fn answers_to_a_closed_stream_are_dropped() {
-        let mut client = subscribed(&["a"]);
-        client.on_response(&response("1", &[("a", "v1")], &[])).unwrap();
-        client.on_stream_closed();
-        assert_eq!(client.ack("1"), None);
-        assert_eq!(client.held().count(), 0);
-    }
-
-    #[test]
-    fn restored_versions_are_reported() {
-        let mut client = Client::new(TYPE);
-        client.subscribe(WILDCARD);
-        client.restore("a", "v1");
-        let first = client.next_request(&node()).unwrap();
-        assert_eq!(first.initial_resource_versions["a"], "v1");
-    }
-
-    #[test]
-    fn malformed_responses_are_told_and_can_be_rejected() {
-        let mut wrong_type = response("1", &[], &[]);
-        wrong_type.type_url = ResourceType::Listener.type_url().to_owned();
-        let mut wrong_content = response("1", &[("a", "v1")], &[]);
-        wrong_content.resources[0].resource = None;
-        let cases = [
-            (wrong_type, "response has type"),
-            (wrong_content, "resource \"a\" has type \"\""),
-            (response("1", &[("", "v1")], &[]), "resource 0 of the response has no name"),
-            (response("1", &[("a", "v1"), ("a", "v2")], &[]), "duplicate name \"a\""),
-            (response("1", &[("a", "v1")], &["a"]), "duplicate name \"a\""),
-        ];
-        for (response, reason) in cases {
-            let mut client = subscribed(&["*"]);
-            let error = client.on_response(&response).unwrap_err().to_string();
-            assert!(error.starts_with(reason), "{error}");
-            let nack = client.nack_all("1", &error).unwrap();
-            assert_eq!(nack.error_detail.unwrap().message, error);
-            assert_eq!(client.held().count(), 0);
-        }
-    }
-}
+#[path = "client_tests.rs"]
+mod tests;

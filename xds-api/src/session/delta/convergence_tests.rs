@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Client, Part, Resource, Server, View};
+use super::{Client, Server};
 use crate::ResourceType;
-use crate::session::WILDCARD;
+use crate::session::{ClientFeatures, Part, Resource, View, WILDCARD};
 use crate::wire::core::v3::Node;
 use crate::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use crate::wire::protobuf::Any;
@@ -22,7 +22,7 @@ struct Store(BTreeMap<String, (String, Any)>);
 
 impl View for Store {
     fn get(&self, name: &str) -> Option<Resource<'_>> {
-        self.0.get(name).map(|(version, content)| Resource { version, content })
+        self.0.get(name).map(|(version, content)| Resource { version, content, ttl: None })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -54,7 +54,7 @@ impl World {
             next_version: 0,
             client: Client::new(TYPE),
             applied: BTreeMap::new(),
-            server: Server::new(TYPE),
+            server: Server::new(TYPE, ClientFeatures::default()),
             to_server: VecDeque::new(),
             to_client: VecDeque::new(),
         }
@@ -101,7 +101,7 @@ impl World {
         self.to_server.clear();
         self.to_client.clear();
         self.client.on_stream_closed();
-        self.server = Server::new(TYPE);
+        self.server = Server::new(TYPE, ClientFeatures::default());
     }
 
     fn push(&mut self) {
@@ -126,23 +126,23 @@ impl World {
     }
 
     fn receive(&mut self, response: &DeltaDiscoveryResponse) {
-        let received = self.client.on_response(response).unwrap();
+        let received = self.client.on_response(response.clone()).unwrap();
         let mut rejected = Vec::new();
         for resource in received.updated {
-            let content = resource.resource.clone().unwrap().value;
+            let content = resource.content.value;
             if is_bad(&content) {
-                rejected.push(resource.name.clone());
+                rejected.push(resource.name);
             } else {
-                self.applied.insert(resource.name.clone(), content);
+                self.applied.insert(resource.name, content);
             }
         }
         for name in received.removed {
-            self.applied.remove(name);
+            self.applied.remove(&name);
         }
         let answer = if rejected.is_empty() {
-            self.client.ack(received.nonce)
+            self.client.ack(&received.nonce)
         } else {
-            self.client.nack(received.nonce, &rejected, "bad")
+            self.client.nack(&received.nonce, &rejected, "bad")
         };
         self.to_server.push_back(answer.unwrap());
     }

@@ -12,5 +12,5 @@ mod client;
 mod convergence_tests;
 mod server;
 
-pub use client::{Client, MalformedResponse, Received};
-pub use server::{InvalidRequest, Outcome, Part, Resource, Server, Verdict, View};
+pub use client::Client;
+pub use server::Server;

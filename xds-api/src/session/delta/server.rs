@@ -6,98 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ResourceType;
-use crate::session::WILDCARD;
+use crate::session::{ClientFeatures, InvalidRequest, Outcome, Part, Resource, Verdict, View, WILDCARD, ttl};
 use crate::wire::discovery::v3::{self as discovery, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
-use crate::wire::protobuf::Any;
-
-/// What a client may see of one resource type, at one moment.
-pub trait View {
-    /// The resource `name`, also when only a subscription by name may see it.
-    fn get(&self, name: &str) -> Option<Resource<'_>>;
-    /// The names that a wildcard subscription gets.
-    fn names(&self) -> impl Iterator<Item = &str>;
-    /// Whether `name` is among them. To be overridden when [`View::get`] also knows resources that only a subscription
-    /// by name may see.
-    fn is_in_wildcard(&self, name: &str) -> bool {
-        self.get(name).is_some()
-    }
-}
-
-/// One resource of a [`View`].
-#[derive(Clone, Copy, Debug)]
-pub struct Resource<'a> {
-    /// Changes whenever the content does; best a hash of the content, so that it survives a restart.
-    pub version: &'a str,
-    /// The encoded resource. Copied only when it is sent.
-    pub content: &'a Any,
-}
-
-/// Which part of a difference to send: updates go out in the order of the types, removals in the reverse order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Updates and removals in one response.
-    All,
-    /// New and changed resources, and the news that a subscribed name does not exist.
-    Updates,
-    /// Only what the client holds and should no longer.
-    Removals,
-}
-
-/// What a request said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// What it said about a response.
-    pub verdict: Verdict,
-    /// Whether it subscribed or unsubscribed, so that there may be something new to send.
-    pub subscription_changed: bool,
-}
-
-/// A client's answer to a response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The request answers nothing.
-    None,
-    /// The outstanding response was accepted.
-    Ack,
-    /// The outstanding response was rejected, wholly or in part.
-    Nack {
-        /// The response's nonce.
-        nonce: String,
-        /// The client's reason.
-        message: String,
-        /// The names of the resources that were in the response.
-        names: Vec<String>,
-    },
-    /// The answer is not about the outstanding response and changes nothing.
-    Stale {
-        /// The nonce that it named.
-        nonce: String,
-    },
-}
-
-/// A request that this session cannot serve. The stream is to be closed with `INVALID_ARGUMENT`.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidRequest {
-    /// The request is about another type than this session.
-    #[error("request has type {actual:?}, expected {expected}")]
-    Type {
-        /// The type URL of this session.
-        expected: &'static str,
-        /// The type URL found.
-        actual: String,
-    },
-    /// Subscription by `ResourceLocator` is not supported.
-    #[error("{field}: subscription by resource locator is not supported")]
-    Locator {
-        /// The field that was set.
-        field: &'static str,
-    },
-}
 
 /// One stream's state for one resource type.
 #[derive(Debug)]
 pub struct Server {
     resource_type: ResourceType,
+    features: ClientFeatures,
     requested: bool,
     /// Names subscribed to one by one.
     named: BTreeSet<String>,
@@ -132,10 +48,11 @@ struct Outstanding {
 }
 
 impl Server {
-    /// The state of a stream on which nothing of this type was requested yet.
-    pub fn new(resource_type: ResourceType) -> Server {
+    /// The state of a stream, of a client with `features`, on which nothing of this type was requested yet.
+    pub fn new(resource_type: ResourceType, features: ClientFeatures) -> Server {
         Server {
             resource_type,
+            features,
             requested: false,
             named: BTreeSet::new(),
             wildcard: false,
@@ -230,16 +147,41 @@ impl Server {
         for name in sent.keys() {
             self.known.entry(name.clone()).or_default().resend = false;
         }
+        let removed_resources = removed.into_iter().collect();
+        Some(DeltaDiscoveryResponse { resources, removed_resources, ..self.response(sent) })
+    }
+
+    /// A sign of life for everything that the client holds with a TTL, or `None` when there is nothing like it, the
+    /// client does not keep TTLs, or a response is outstanding. The owner has the clock, and sends one well before the
+    /// shortest TTL of its view is over.
+    pub fn heartbeat(&mut self, view: &impl View) -> Option<DeltaDiscoveryResponse> {
+        if self.outstanding.is_some() || !self.features.resource_ttl {
+            return None;
+        }
+        let resources: Vec<discovery::Resource> = self
+            .known
+            .iter()
+            .filter_map(|(name, known)| {
+                let Resource { version, ttl, .. } = view.get(name)?;
+                let ttl = ttl.filter(|_| !known.needs(version)).map(ttl::encode)?;
+                let (name, version) = (name.clone(), version.to_owned());
+                Some(discovery::Resource { name, version, ttl: Some(ttl), ..Default::default() })
+            })
+            .collect();
+        (!resources.is_empty())
+            .then(|| DeltaDiscoveryResponse { resources, ..self.response(BTreeMap::new()) })
+    }
+
+    /// A response that waits for its answer from now on.
+    fn response(&mut self, sent: BTreeMap<String, Option<String>>) -> DeltaDiscoveryResponse {
         self.last_nonce += 1;
         let nonce = self.last_nonce.to_string();
         self.outstanding = Some(Outstanding { nonce: nonce.clone(), sent });
-        Some(DeltaDiscoveryResponse {
+        DeltaDiscoveryResponse {
             type_url: self.resource_type.type_url().to_owned(),
-            resources,
-            removed_resources: removed.into_iter().collect(),
             nonce,
             ..Default::default()
-        })
+        }
     }
 
     fn verdict(&mut self, request: &DeltaDiscoveryRequest) -> Verdict {
@@ -350,6 +292,7 @@ impl Server {
                         name: name.to_owned(),
                         version: resource.version.to_owned(),
                         resource: Some(resource.content.clone()),
+                        ttl: resource.ttl.filter(|_| self.features.resource_ttl).map(ttl::encode),
                         ..Default::default()
                     });
                 }

@@ -1,12 +1,15 @@
 //! Unit tests of the server's end, one rule of the protocol each.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::time::Duration;
+
 use super::*;
+use crate::wire::protobuf::Any;
 use crate::wire::rpc::Status;
 
 const TYPE: ResourceType = ResourceType::Cluster;
 
-/// A view over a list of (name, version).
+/// A view over a list of (name, version). Names that end in `!` have a TTL.
 #[derive(Default)]
 pub(super) struct Resources(BTreeMap<String, (String, Any)>);
 
@@ -24,7 +27,8 @@ impl Resources {
 
 impl View for Resources {
     fn get(&self, name: &str) -> Option<Resource<'_>> {
-        self.0.get(name).map(|(version, content)| Resource { version, content })
+        let ttl = name.ends_with('!').then_some(Duration::from_secs(5));
+        self.0.get(name).map(|(version, content)| Resource { version, content, ttl })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -85,7 +89,7 @@ fn sent(resources: &[(&str, &str)], removed: &[&str], nonce: &str) -> Option<Sen
 }
 
 fn server_with(request: DeltaDiscoveryRequest) -> Server {
-    let mut server = Server::new(TYPE);
+    let mut server = Server::new(TYPE, ClientFeatures::default());
     server.on_request(&request).unwrap();
     server
 }
@@ -122,7 +126,7 @@ fn wildcard_gets_everything_and_only_the_difference_afterwards() {
 
 #[test]
 fn an_empty_first_request_is_no_wildcard_for_types_without_one() {
-    let mut server = Server::new(ResourceType::ClusterLoadAssignment);
+    let mut server = Server::new(ResourceType::ClusterLoadAssignment, ClientFeatures::default());
     let outcome = server.on_request(&request_of(ResourceType::ClusterLoadAssignment)).unwrap();
     assert!(!server.is_wildcard());
     assert!(!outcome.subscription_changed);
@@ -280,7 +284,7 @@ fn updates_and_removals_can_be_sent_apart() {
 
 #[test]
 fn foreign_requests_are_refused() {
-    let mut server = Server::new(TYPE);
+    let mut server = Server::new(TYPE, ClientFeatures::default());
     let error = server.on_request(&request_of(ResourceType::Secret)).unwrap_err();
     assert!(matches!(error, InvalidRequest::Type { .. }));
     let mut request = subscribe(&[]);
@@ -290,4 +294,28 @@ fn foreign_requests_are_refused() {
         error.to_string(),
         "resource_locators_subscribe: subscription by resource locator is not supported"
     );
+}
+
+#[test]
+fn ttls_and_heartbeats_go_to_clients_that_keep_them() {
+    for resource_ttl in [true, false] {
+        let mut server = Server::new(TYPE, ClientFeatures { resource_ttl, ..ClientFeatures::default() });
+        server.on_request(&subscribe(&["*"])).unwrap();
+        let view = Resources::of(&[("a", "1"), ("b!", "1")]);
+        let response = server.next_response(&view, Part::All).unwrap();
+        let ttls: Vec<_> = response.resources.iter().map(|resource| resource.ttl.is_some()).collect();
+        assert_eq!(ttls, [false, resource_ttl]);
+        assert_eq!(server.heartbeat(&view), None, "an answer is outstanding");
+        server.on_request(&ack("1")).unwrap();
+        let Some(heartbeat) = server.heartbeat(&view) else {
+            assert!(!resource_ttl);
+            continue;
+        };
+        let [beat] = &heartbeat.resources[..] else { panic!("{heartbeat:?}") };
+        assert_eq!((beat.name.as_str(), beat.version.as_str(), &beat.resource), ("b!", "1", &None));
+        server.on_request(&ack(&heartbeat.nonce)).unwrap();
+        assert_eq!(server.held().collect::<Vec<_>>(), [("a", "1"), ("b!", "1")]);
+        assert_eq!(server.heartbeat(&Resources::of(&[("b!", "2")])), None, "the change goes first");
+        assert_eq!(send(&mut server, &view), None);
+    }
 }
