@@ -21,6 +21,8 @@ pub struct Client {
     desired: BTreeSet<String>,
     /// What the server was told on this stream; `None` until the stream's first request of this type.
     announced: Option<BTreeSet<String>>,
+    /// Names that were subscribed to since the last request, so that a request costs what changed.
+    unannounced: BTreeSet<String>,
     /// Announced names that were unsubscribed from since the last request. What was held of them is dropped, so the
     /// server has to hear of it also when they are wanted again in the meantime.
     withdrawn: BTreeSet<String>,
@@ -45,6 +47,7 @@ impl Client {
             resource_type,
             desired: BTreeSet::new(),
             announced: None,
+            unannounced: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
             held: BTreeMap::new(),
             unanswered: Vec::new(),
@@ -58,16 +61,24 @@ impl Client {
 
     /// Wants `name`; [`WILDCARD`] wants everything that the server has for this client. Returns whether that is new.
     pub fn subscribe(&mut self, name: impl Into<String>) -> bool {
-        self.desired.insert(name.into())
+        let name = name.into();
+        self.unannounced.insert(name.clone());
+        self.desired.insert(name)
     }
 
     /// No longer wants `name`. Returns what is no longer held by that; the owner drops it too.
     #[must_use = "what is no longer held has to be dropped"]
     pub fn unsubscribe(&mut self, name: &str) -> Vec<String> {
-        if self.desired.remove(name) {
-            self.withdraw(name);
+        if !self.desired.remove(name) {
+            return Vec::new();
         }
-        self.forget_uncovered()
+        self.withdraw(name);
+        if name == WILDCARD {
+            return self.forget_uncovered();
+        }
+        // Nothing else was held by that name.
+        let forgotten = if self.covers(WILDCARD) { None } else { self.held.remove_entry(name) };
+        forgotten.into_iter().map(|(name, _)| name).collect()
     }
 
     /// Wants exactly `names`. Returns what is no longer held by that; the owner drops it too.
@@ -79,6 +90,7 @@ impl Client {
                 self.withdraw(name);
             }
         }
+        self.unannounced = self.desired.clone();
         self.forget_uncovered()
     }
 
@@ -123,6 +135,7 @@ impl Client {
                 return None;
             }
             self.announced = Some(self.desired.clone());
+            self.unannounced.clear();
             return Some(DeltaDiscoveryRequest {
                 node: Some(node.clone()),
                 resource_names_subscribe: self.desired.iter().cloned().collect(),
@@ -131,14 +144,15 @@ impl Client {
             });
         };
         // What was withdrawn and is wanted again is unsubscribed here and subscribed by the next request.
-        let unsubscribe: Vec<String> =
-            announced.iter().filter(|name| withdrawn.contains(*name)).cloned().collect();
-        let subscribe: Vec<String> = self.desired.difference(announced).cloned().collect();
+        let subscribe: Vec<String> = self
+            .unannounced
+            .extract_if(.., |name| !withdrawn.contains(name))
+            .filter(|name| self.desired.contains(name) && announced.insert(name.clone()))
+            .collect();
+        let unsubscribe: Vec<String> = withdrawn.into_iter().filter(|name| announced.remove(name)).collect();
         if subscribe.is_empty() && unsubscribe.is_empty() {
             return None;
         }
-        announced.retain(|name| !withdrawn.contains(name));
-        announced.extend(subscribe.iter().cloned());
         Some(DeltaDiscoveryRequest {
             resource_names_subscribe: subscribe,
             resource_names_unsubscribe: unsubscribe,
@@ -209,6 +223,7 @@ impl Client {
     /// Forgets what belongs to the stream. What is wanted and what is held stay, so that the next stream resumes.
     pub fn on_stream_closed(&mut self) {
         self.announced = None;
+        self.unannounced.clear();
         self.withdrawn.clear();
         self.unanswered.clear();
     }
@@ -233,15 +248,18 @@ impl Client {
     /// Forgets what no subscription covers all the time until the server knows of the change: there the server forgets
     /// that it is held.
     fn forget_uncovered(&mut self) -> Vec<String> {
-        let covers = |name: &str| self.desired.contains(name) && !self.withdrawn.contains(name);
-        if covers(WILDCARD) {
+        if self.covers(WILDCARD) {
             return Vec::new();
         }
-        let forgotten: Vec<String> = self.held.keys().filter(|name| !covers(name)).cloned().collect();
+        let forgotten: Vec<String> = self.held.keys().filter(|name| !self.covers(name)).cloned().collect();
         for name in &forgotten {
             self.held.remove(name);
         }
         forgotten
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        self.desired.contains(name) && !self.withdrawn.contains(name)
     }
 
     fn answer(
