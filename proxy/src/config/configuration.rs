@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::compile::{Assignment, CompiledCluster, Inputs, References, Secret};
 use super::listeners::{Change, ListenerVersion};
 use super::publish::release;
+use super::refused::RefusedContent;
 use super::warming::Slots;
 use crate::route::RouteConfiguration;
 use crate::stats::RdsStats;
@@ -65,6 +66,7 @@ pub struct Configuration {
     pub(super) leaving: FxHashSet<Arc<str>>,
     /// Clusters or listeners changed since `take_subscriptions`.
     pub(super) references_changed: bool,
+    pub(super) refused: RefusedContent,
     /// Types of which the process waits for the first answer, and until when.
     pub(super) awaited: Vec<ResourceType>,
     pub(super) awaited_until: Option<Instant>,
@@ -107,6 +109,7 @@ impl Configuration {
             changes: Vec::new(),
             leaving: FxHashSet::default(),
             references_changed: true,
+            refused: RefusedContent::default(),
             awaited: Vec::new(),
             awaited_until: None,
         }
@@ -207,6 +210,7 @@ impl Configuration {
     /// Drops resources that are no longer wanted.
     pub fn forget(&mut self, resource_type: ResourceType, names: &[String]) {
         for name in names {
+            self.refused.forget(resource_type, name);
             match resource_type {
                 ResourceType::ClusterLoadAssignment => drop(self.assignments.remove(name.as_str())),
                 ResourceType::Secret => {

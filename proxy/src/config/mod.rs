@@ -15,6 +15,7 @@ pub mod handle;
 pub mod listeners;
 pub mod live;
 mod publish;
+mod refused;
 pub mod registry;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
-use outrigger_xds_api::session::WILDCARD;
 use outrigger_xds_api::session::delta::Client;
+use outrigger_xds_api::session::{WILDCARD, nack};
 use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -16,7 +16,7 @@ use tonic::{Request, Status};
 use super::backoff::Backoff;
 use super::{AdsOptions, channel};
 use crate::config::apply::Update;
-use crate::config::compile::Invalid;
+use crate::config::compile::{Invalid, Problem};
 use crate::config::configuration::{Configuration, Subscriptions};
 use crate::config::handle::ConfigurationHandle;
 use crate::stats::Stats;
@@ -152,7 +152,11 @@ impl Stream<'_> {
         } else {
             count(stats, resource_type, Outcome::Rejected);
             let names: Vec<&str> = rejected.iter().map(|invalid| invalid.name.as_str()).collect();
-            session.nack(&response.nonce, &names, &nack_message(&rejected))
+            let mut answer = session.nack(&response.nonce, &names, &nack_message(&rejected));
+            if let Some(status) = answer.as_mut().and_then(|request| request.error_detail.as_mut()) {
+                status.details = nack::details(resource_type, rejected.into_iter().map(refused));
+            }
+            answer
         };
         send(&self.requests, answer);
         self.subscribe();
@@ -175,6 +179,12 @@ fn nack_message(rejected: &[Invalid]) -> String {
         message.push_str(&text);
     }
     message
+}
+
+/// The same for machines.
+fn refused(Invalid { kind: _, name, problems }: Invalid) -> nack::Refused {
+    let problems = problems.into_iter().map(|Problem { path, reason }| nack::Problem { field: path, reason });
+    nack::Refused { name, problems: problems.collect() }
 }
 
 fn send(requests: &UnboundedSender<DeltaDiscoveryRequest>, request: Option<DeltaDiscoveryRequest>) {

@@ -4,6 +4,7 @@
 //! the protocol has its own module.
 
 pub mod delta;
+pub mod nack;
 
 /// The name that subscribes to every resource of a type (xDS protocol, "wildcard subscriptions").
 pub const WILDCARD: &str = "*";

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ResourceType;
-use crate::session::WILDCARD;
+use crate::session::{WILDCARD, nack};
 use crate::wire::discovery::v3::{self as discovery, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use crate::wire::protobuf::Any;
+use crate::wire::rpc;
 
 /// What a client may see of one resource type, at one moment.
 pub trait View {
@@ -65,7 +66,7 @@ pub enum Verdict {
         nonce: String,
         /// The client's reason.
         message: String,
-        /// The names of the resources that were in the response.
+        /// The names of the resources that it rejects: those that its details name, else all that were in the response.
         names: Vec<String>,
     },
     /// The answer is not about the outstanding response and changes nothing.
@@ -116,7 +117,7 @@ struct Known {
     /// The version that it accepted last.
     accepted: Option<String>,
     /// The version that it rejected last, if it accepted none since. It may hold that or the accepted one: a NACK
-    /// does not say which resources of a response were good.
+    /// without details does not say which resources of a response were good.
     rejected: Option<String>,
     /// It was told that the name does not exist.
     told_missing: bool,
@@ -250,13 +251,16 @@ impl Server {
         let Some(outstanding) = self.outstanding.take_if(is_current) else {
             return Verdict::Stale { nonce: request.response_nonce.clone() };
         };
-        let names = outstanding.sent.keys().cloned().collect();
-        let rejects = request.error_detail.is_some();
+        let rejected = match &request.error_detail {
+            Some(status) => self.rejected_by(status, &outstanding.sent),
+            None => BTreeSet::new(),
+        };
         for (name, version) in outstanding.sent {
             // Unsubscribed in the meantime: there is nothing to remember.
             if !self.is_subscribed(&name) {
                 continue;
             }
+            let rejects = rejected.contains(&name);
             let known = self.known.entry(name).or_default();
             match version {
                 None => {
@@ -279,9 +283,17 @@ impl Server {
             Some(status) => Verdict::Nack {
                 nonce: request.response_nonce.clone(),
                 message: status.message.clone(),
-                names,
+                names: rejected.into_iter().collect(),
             },
         }
+    }
+
+    /// The names of a response that a NACK is about: those in its details, or all when these name none of them.
+    fn rejected_by(&self, status: &rpc::Status, sent: &BTreeMap<String, Option<String>>) -> BTreeSet<String> {
+        let named =
+            nack::refused(self.resource_type, &status.details).into_iter().map(|refused| refused.name);
+        let named: BTreeSet<String> = named.filter(|name| sent.contains_key(name)).collect();
+        if named.is_empty() { sent.keys().cloned().collect() } else { named }
     }
 
     fn change_subscription(&mut self, request: &DeltaDiscoveryRequest) -> bool {
