@@ -15,7 +15,7 @@ use outrigger_xds_api::session::delta::{self, InvalidRequest, Outcome, Part};
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 use crate::scope::ScopeKey;
-use crate::snapshot::{ResourceSet, Snapshot};
+use crate::snapshot::{Resource, ResourceSet, Snapshot};
 
 /// Users before what they use.
 const REMOVAL_ORDER: [ResourceType; 5] = [
@@ -36,7 +36,8 @@ impl Resources {
         Self(ResourceType::ALL.map(|of| snapshot.resources(scope, of)))
     }
 
-    fn get(&self, of: ResourceType) -> &ResourceSet {
+    /// What it gets of one type.
+    pub(super) fn get(&self, of: ResourceType) -> &ResourceSet {
         &self.0[of as usize]
     }
 
@@ -135,6 +136,12 @@ impl PushQueue {
         (session.held().count(), session.rejected().map(|(name, _)| name.to_owned()).collect())
     }
 
+    /// Whether the proxy rejected this very version of a resource.
+    pub(crate) fn has_rejected(&self, of: ResourceType, resource: &Resource) -> bool {
+        let mut rejected = self.types[of as usize].session.rejected();
+        rejected.any(|(name, version)| *name == *resource.name && *version == *resource.version)
+    }
+
     fn next_updates(&mut self, resources: &Resources) -> Vec<DeltaDiscoveryResponse> {
         let mut responses = Vec::new();
         let mut clusters_are_late = false;
@@ -183,7 +190,6 @@ impl PushQueue {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::snapshot::Resource;
     use ResourceType::{Cluster, ClusterLoadAssignment as Endpoints, Listener, RouteConfiguration as Route};
     use outrigger_xds_api::wire::rpc::Status;
     use std::sync::Arc;

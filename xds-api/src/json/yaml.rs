@@ -133,9 +133,8 @@ fn is_printable(c: char) -> bool {
 /// Whether a text without quotes is this text for every reader.
 fn is_plain(text: &str) -> bool {
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_');
-    let inner = |c: char| {
-        c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | '=' | '+' | ' ')
-    };
+    // Of the signs that mean something only those that do so at the beginning, or in a list or map on one line.
+    let inner = |c: char| c.is_ascii_alphanumeric() || "_-./:@=+ [](),;~|*$".contains(c);
     begins
         && text.chars().all(inner)
         && !text.ends_with([' ', ':'])
@@ -235,6 +234,11 @@ mod tests {
             "? a",
             "-",
             ",a",
+            "a[0].b",
+            "outbound|80||a.b",
+            "sidecar~a, b; c (d) *.e$",
+            "a]",
+            "a,",
         ] {
             comes_back(&serde_json::json!({"a": text, "l": [text, [text]], text: {"b": text}}));
         }
