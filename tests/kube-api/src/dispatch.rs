@@ -107,6 +107,9 @@ async fn answer(cluster: Arc<Cluster>, request: Request<Incoming>) -> Result<(Re
         return Err(Status::storage_initializing());
     }
     let Some(resource) = resource else { return Ok((no_such_page().into(), plain)) };
+    if verbs::port_forward::is_asked(&target) {
+        return Ok((verbs::port_forward::start(&cluster, &user, &target, &query, parts)?, plain));
+    }
     let verb = verb.ok_or_else(Status::method_not_allowed)?;
     let accept = negotiate(&accept)?;
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| {

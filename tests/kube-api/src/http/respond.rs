@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, VARY, WARNING};
+use http::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_PROTOCOL, UPGRADE, VARY, WARNING,
+};
 use http::{Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
@@ -33,6 +36,8 @@ pub(crate) enum Answer {
     Text { code: u16, text: String },
     /// A stream of events, already in their form.
     Watch(WatchBody),
+    /// From here on the connection is a WebSocket.
+    WebSocket { accept: String, protocol: &'static str },
 }
 
 /// The body of a watch.
@@ -71,6 +76,7 @@ pub(crate) fn respond(reply: Reply, accept: Accept) -> Response<Body> {
         Answer::Json { code, value } => (code, value),
         Answer::Discovery(value) => return discovery(&value),
         Answer::Text { code, text } => return plain(code, text),
+        Answer::WebSocket { accept, protocol } => return websocket(&accept, protocol),
         Answer::Watch(body) => {
             let mut response = Response::new(body.0);
             set(&mut response, CONTENT_TYPE, "application/json");
@@ -107,6 +113,18 @@ pub(crate) fn failure(status: &Status) -> Response<Body> {
 /// `404 page not found`, as Go's HTTP server says it.
 pub(crate) fn no_such_page() -> Answer {
     Answer::Text { code: 404, text: "404 page not found\n".to_owned() }
+}
+
+fn websocket(accept: &str, protocol: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    set(&mut response, CONNECTION, "Upgrade");
+    set(&mut response, UPGRADE, "websocket");
+    set(&mut response, SEC_WEBSOCKET_PROTOCOL, protocol);
+    if let Ok(accept) = HeaderValue::from_str(accept) {
+        response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    response
 }
 
 fn plain(code: u16, text: String) -> Response<Body> {

@@ -45,6 +45,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, cluster: Arc<Cluster>) 
         hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .serve_connection(io, service)
+            .with_upgrades()
             .await
     };
 }

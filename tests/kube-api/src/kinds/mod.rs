@@ -113,6 +113,13 @@ impl Resource {
                 verbs: &["create"],
             });
             subresources.push(status("ephemeralcontainers"));
+            subresources.push(Subresource {
+                name: "portforward",
+                kind: "PodPortForwardOptions".into(),
+                group: own.0.into(),
+                version: own.1.into(),
+                verbs: &["create", "get"],
+            });
         }
         if self.status {
             subresources.push(status("status"));

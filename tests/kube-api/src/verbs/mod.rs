@@ -3,6 +3,7 @@
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod patch;
+pub(crate) mod port_forward;
 pub(crate) mod read;
 pub(crate) mod strategic;
 pub(crate) mod update;
