@@ -36,7 +36,7 @@ pub(crate) struct Options {
 
 /// How far a proxy is with one type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum State {
+enum State {
     /// It accepted everything.
     Synced,
     /// It has not answered yet.
@@ -48,12 +48,12 @@ pub(crate) enum State {
 }
 
 impl State {
-    /// By the control plane's word for it.
-    pub(crate) fn of(status: &Value) -> Self {
+    /// By the control plane's word for it; but what it refuses, it refuses also while something else is on its way.
+    fn of(status: &Value) -> Self {
         match text(status, "/state") {
+            _ if !list(status, "/rejected").is_empty() => Self::Refused,
             "synced" => Self::Synced,
             "stale" => Self::Stale,
-            "nacked" => Self::Refused,
             _ => Self::NotSent,
         }
     }

@@ -52,4 +52,7 @@ fn what_is_well() {
     assert!(is_well(&stale(json!(30_000)), 30_000) && !is_well(&stale(json!(30_001)), 30_000));
     assert!(is_well(&stale(json!(null)), 0), "nothing was sent yet");
     assert!(!is_well(&proxy(refused()), u64::MAX));
+    let mut and_stale = refused();
+    and_stale["lds"]["state"] = json!("stale");
+    assert!(!is_well(&proxy(and_stale), u64::MAX));
 }

@@ -7,7 +7,7 @@ mod config_dump;
 mod pages;
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,7 +109,7 @@ impl Admin {
     /// The whole configuration of a proxy. It shows how the mesh is laid out, so it is for who may enter the control plane's
     /// Pod, by port-forward for instance, and not for every Pod that reaches the port (as in Istio).
     async fn config_dump(&self, query: &str, peer: SocketAddr) -> Response<Full<Bytes>> {
-        if !peer.ip().to_canonical().is_loopback() {
+        if !is_local(peer.ip()) {
             return text(StatusCode::FORBIDDEN, "only from the same host or Pod; use kubectl port-forward\n");
         }
         let proxy = match config_dump::ProxyName::of_query(query) {
@@ -123,6 +123,11 @@ impl Admin {
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
         }
     }
+}
+
+/// Whether a caller is on this host, or in this Pod.
+fn is_local(caller: IpAddr) -> bool {
+    caller.to_canonical().is_loopback()
 }
 
 fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
@@ -140,4 +145,25 @@ fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Res
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn local_callers() {
+        for (caller, expected) in [
+            ("127.0.0.1", true),
+            ("127.1.0.3", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("::ffff:10.0.0.1", false),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(is_local(caller.parse().unwrap()), expected, "{caller}");
+        }
+    }
 }

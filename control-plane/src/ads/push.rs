@@ -176,7 +176,11 @@ impl PushQueue {
         for of in REMOVAL_ORDER {
             let (queue, set) = (&mut self.types[of as usize], resources.get(of));
             let is_ready = queue.has_updates_from(set) && !queue.session.is_waiting();
-            if queue.has_removals_from(set) || !is_ready || !(users_are_current || users.contains(&of)) {
+            if queue.has_removals_from(set) || !is_ready {
+                continue;
+            }
+            let may_remove = users_are_current || users.contains(&of);
+            if !may_remove && queue.session.has_removals(&View(set)) {
                 continue;
             }
             responses.extend(queue.session.next_response(&View(set), Part::Removals));
@@ -318,12 +322,28 @@ mod tests {
         answer(&mut queue, &removals[0], None);
         assert!(shown(&queue.next(&new)).is_empty(), "cluster b is still in use");
         assert_eq!(queue.counts(Route), (1, vec!["r".to_owned()]));
+        assert!(!queue.is_settled(Cluster, &new), "what has to go is not gone yet");
         let mut fixed = new.clone();
         fixed.set(Route, set(&[("r", "to c, well")]));
         let update = queue.next(&fixed);
         assert_eq!(shown(&update), ["rds +r"]);
         answer(&mut queue, &update[0], None);
         assert_eq!(shown(&queue.next(&fixed)), ["cds -b", "eds -b"]);
+    }
+
+    #[test]
+    fn a_rejected_route_holds_nobody_up_who_loses_nothing() {
+        let old = resources(OLD);
+        let mut queue = settled(&old, &["a", "b"], &["r"]);
+        let mut new = old.clone();
+        new.set(Cluster, set(&[("a", "2"), ("b", "1")]));
+        new.set(Route, set(&[("r", "broken")]));
+        for response in queue.next(&new) {
+            let error = (response.type_url == Route.type_url()).then_some("no");
+            answer(&mut queue, &response, error);
+        }
+        assert!(shown(&queue.next(&new)).is_empty());
+        assert!(queue.is_all_settled(&new));
     }
 
     #[test]

@@ -194,6 +194,23 @@ mod tests {
     }
 
     #[test]
+    fn what_the_control_plane_itself_writes_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, own) = (folder.path(), folder.path().join(".status"));
+        let watch = Watch::start(root, Some(&own));
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("a.part"), "1").unwrap();
+        fs::rename(own.join("a.part"), own.join("a.yaml")).unwrap();
+        assert!(!watch.wait(), "only the time passed");
+        fs::write(root.join("a.yaml"), "1").unwrap();
+        assert!(watch.wait());
+        // How a mounted ConfigMap changes: only hidden names are touched.
+        fs::create_dir(root.join("..new")).unwrap();
+        fs::rename(root.join("..new"), root.join("..data")).unwrap();
+        assert!(watch.wait());
+    }
+
+    #[test]
     fn a_directory_that_is_not_there_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let (sender, _events) = mpsc::channel(8);

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use outrigger_xds_api::json;
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::objects::{FileStatus, STATE};
+use super::timestamp;
 use crate::source::ObjectKey;
 
 /// The first field of every file, and its value.
@@ -116,7 +116,7 @@ fn with_time(shown: &Map<String, Value>, at: OffsetDateTime) -> Value {
     for (name, value) in shown {
         timed.insert(name.clone(), value.clone());
         if name == STATE {
-            timed.insert("since".to_owned(), at.format(&Rfc3339).unwrap_or_default().into());
+            timed.insert("since".to_owned(), timestamp(at).into());
         }
     }
     timed.into()

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
 use crate::ads::proxies::Proxies;
@@ -25,6 +27,11 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// The name of the folder of statuses, in the directory of objects.
 pub const FOLDER: &str = ".status";
+
+/// A time for people, to the second.
+fn timestamp(at: OffsetDateTime) -> String {
+    at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
+}
 
 /// Keeps the files in `folder` equal to what became of the objects in `source`, until the source is gone.
 pub async fn keep_files(

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use time::format_description::well_known::Rfc3339;
 
 use super::by_proxies::{RefusedByProxies, refused_by_proxies};
+use super::timestamp;
 use crate::ads::proxies::Proxy;
 use crate::model::Finding;
 use crate::snapshot::Snapshot;
@@ -135,7 +135,7 @@ fn refused(refused: &RefusedByProxies) -> Value {
         "name": refused.resource,
         "field": refused.resource_field,
     });
-    shown["since"] = refused.since.format(&Rfc3339).unwrap_or_default().into();
+    shown["since"] = timestamp(refused.since).into();
     shown["proxies"] = refused.proxies.iter().take(PROXIES_MAX).cloned().collect();
     if refused.proxies.len() > PROXIES_MAX {
         shown["more_proxies"] = (refused.proxies.len() - PROXIES_MAX).into();

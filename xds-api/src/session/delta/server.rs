@@ -186,6 +186,13 @@ impl Server {
         self.outstanding.is_some()
     }
 
+    /// Whether the client holds something that it should no longer.
+    pub fn has_removals(&self, view: &impl View) -> bool {
+        let mut removed = BTreeSet::new();
+        self.collect_removals(view, &mut removed);
+        !removed.is_empty()
+    }
+
     /// Takes in a request. Ask for [`Server::next_response`] afterwards.
     pub fn on_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<Outcome, InvalidRequest> {
         let expected = self.resource_type.type_url();
