@@ -8,12 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use bytes::Bytes;
 use clap::Args;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::handshake;
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use http_body_util::Full;
+use hyper::Request;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -22,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
+
+use crate::http::exchange;
 
 /// Between two attempts.
 const RETRY: Duration = Duration::from_secs(1);
@@ -124,7 +123,7 @@ async fn ask(question: Question, options: &Options, tls: &TlsConnector) -> anyho
     match question {
         Question::Ready => {
             let request = Request::get("/ready").header("host", &options.name).body(Full::default())?;
-            exchange(socket, request).await?;
+            exchange(socket, request, ANSWER_LIMIT).await?;
         }
         Question::Xds => {
             encrypt(socket, options, tls).await?;
@@ -135,7 +134,7 @@ async fn ask(question: Question, options: &Options, tls: &TlsConnector) -> anyho
                 .header("host", &options.name)
                 .header("content-type", "application/json")
                 .body(Full::from(review(&uid).to_string()))?;
-            let answer = exchange(encrypt(socket, options, tls).await?, request).await?;
+            let answer = exchange(encrypt(socket, options, tls).await?, request, ANSWER_LIMIT).await?;
             let answer: Value = serde_json::from_slice(&answer).context("the answer is no JSON")?;
             let response = &answer["response"];
             ensure!(
@@ -155,22 +154,6 @@ async fn encrypt(
 ) -> anyhow::Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>> {
     let name = ServerName::try_from(options.name.clone()).context("--name is no DNS name")?;
     tls.connect(name, socket).await.context("TLS")
-}
-
-/// One HTTP/1 exchange; the body of a 200.
-async fn exchange(
-    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> anyhow::Result<Bytes> {
-    let (mut sender, connection) = handshake(TokioIo::new(socket)).await?;
-    let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
-    connection.abort();
-    let body = body.map_err(|error| anyhow::anyhow!("the answer cannot be read: {error}"))?.to_bytes();
-    ensure!(status == StatusCode::OK, "answers {status}: {}", String::from_utf8_lossy(&body).trim());
-    Ok(body)
 }
 
 /// TLS that trusts the certificates in this file alone.

@@ -1,8 +1,15 @@
 //! `outrigger`: what a person types.
 
+mod analyze;
 mod check;
+mod config;
 mod demo;
+mod diff;
+mod http;
 mod inject;
+mod output;
+mod reach;
+mod status;
 
 use std::process::ExitCode;
 
@@ -17,6 +24,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show how far every connected proxy is: synced, stale or refused, and why
+    Status(status::Options),
+    /// Show the configuration that one proxy runs
+    Config(config::Options),
+    /// Compare what the control plane has for a proxy with what the proxy runs
+    Diff(diff::Options),
+    /// Judge objects before they are applied, or those of a cluster, as the control plane does
+    Analyze(analyze::Options),
     /// Run a whole mesh on this machine and show what it does: no root, no cluster, no network
     Demo(demo::Options),
     /// Ask a control plane whether it serves: readiness, certificate, injection webhook
@@ -25,16 +40,26 @@ enum Command {
     Inject(inject::Options),
 }
 
+/// Of commands whose answer may be "no": that is 1, so that no answer is something else. (Wrong flags are 2 as well.)
+const NO_ANSWER: u8 = 2;
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Demo(options) => run(demo::run(options)),
-        Command::Check(options) => run(check::run(options)),
-        Command::Inject(options) => inject::run(&options).map(|()| true),
+    let (outcome, failure) = match Cli::parse().command {
+        Command::Status(options) => (run(status::run(options)), NO_ANSWER),
+        Command::Config(options) => (run(config::run(options)), NO_ANSWER),
+        Command::Diff(options) => (run(diff::run(options)), NO_ANSWER),
+        Command::Analyze(options) => (run(analyze::run(options)), NO_ANSWER),
+        Command::Demo(options) => (run(demo::run(options)), 1),
+        Command::Check(options) => (run(check::run(options)), 1),
+        Command::Inject(options) => (inject::run(&options).map(|()| true), 1),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => failed(&error),
+        Err(error) => {
+            tell(&error);
+            failure.into()
+        }
     }
 }
 
@@ -44,7 +69,6 @@ fn run(command: impl Future<Output = anyhow::Result<bool>>) -> anyhow::Result<bo
 }
 
 #[allow(clippy::print_stderr, reason = "a command-line tool says on stderr why it failed")]
-fn failed(error: &anyhow::Error) -> ExitCode {
+fn tell(error: &anyhow::Error) {
     eprintln!("outrigger: {error:#}");
-    ExitCode::FAILURE
 }

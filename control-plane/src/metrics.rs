@@ -29,6 +29,8 @@ pub struct Metrics {
     pub pushes: IntCounterVec,
     /// NACKs received, by type.
     pub nacks: IntCounterVec,
+    /// By type and name of the resource: how many proxies refuse it now. Counted when it is asked for.
+    pub refused_resources: IntGaugeVec,
     /// Proxies connected now.
     pub connected_proxies: IntGauge,
     /// Streams and calls that were refused, by reason.
@@ -77,6 +79,12 @@ impl Metrics {
         registry.register(Box::new(build.clone()))?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
 
+        let refused_resources = IntGaugeVec::new(
+            Opts::new("outrigger_xds_refused_resources", "Connected proxies that refuse the resource now."),
+            &["type", "resource"],
+        )?;
+        registry.register(Box::new(refused_resources.clone()))?;
+
         let metrics = Self {
             convergence: histogram(
                 "pilot_proxy_convergence_time",
@@ -88,6 +96,7 @@ impl Metrics {
             )?,
             pushes: counters("outrigger_xds_pushes_total", "xDS responses sent, by resource type.", "type")?,
             nacks: counters("outrigger_xds_nacks_total", "xDS responses that a proxy rejected.", "type")?,
+            refused_resources,
             connected_proxies: gauge("outrigger_connected_proxies", "Proxies with an open xDS stream.")?,
             refused_proxies: counters(
                 "outrigger_xds_refused_total",

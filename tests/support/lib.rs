@@ -12,6 +12,7 @@ pub mod addr;
 pub mod ads;
 pub mod bootstrap;
 pub mod certs;
+pub mod cli;
 pub mod client;
 pub mod cluster;
 pub mod differential;

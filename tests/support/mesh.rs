@@ -175,9 +175,7 @@ impl Mesh {
             }
         }
         let control_plane = start_control_plane(folder.path(), cluster.is_some());
-        let addresses = eventually("addresses.json", || {
-            serde_json::from_slice(&fs::read(folder.path().join("data/addresses.json")).ok()?).ok()
-        });
+        let addresses = read_addresses(folder.path());
         let sidecar_env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut mesh = Mesh { folder, cluster, control_plane, addresses, sidecar_env, workloads };
         for number in 0..mesh.workloads.len() {
@@ -239,10 +237,28 @@ impl Mesh {
         let _ = self.control_plane.wait();
     }
 
-    /// Starts the control plane again on the same data and other ports.
+    /// Starts the control plane again on the same data and other ports, which the sidecars do not know.
     pub fn restart_control_plane(&mut self) {
         self.kill_control_plane();
+        let addresses = self.folder.path().join("data/addresses.json");
+        fs::remove_file(&addresses).expect("the addresses of the one before");
         self.control_plane = start_control_plane(self.folder.path(), self.cluster.is_some());
+        self.addresses = read_addresses(self.folder.path());
+    }
+
+    /// The control plane's admin listener.
+    pub fn admin(&self) -> SocketAddr {
+        self.address("admin")
+    }
+
+    /// What the control plane has logged.
+    pub fn control_plane_log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("control-plane.stderr")).unwrap_or_default()
+    }
+
+    /// The way to the API server of a mesh that has one.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join(KUBECONFIG)
     }
 
     /// Where its files are: `data`, `objects`, `state`.
@@ -318,6 +334,12 @@ fn is_ready(ip: Ipv4Addr) -> bool {
     let response =
         RawClient::connect((ip, 15021).into()).and_then(|mut client| client.get("kubelet", "/healthz/ready"));
     response.is_ok_and(|response| response.status == 200)
+}
+
+fn read_addresses(folder: &Path) -> Value {
+    eventually("addresses.json", || {
+        serde_json::from_slice(&fs::read(folder.join("data/addresses.json")).ok()?).ok()
+    })
 }
 
 fn start_control_plane(folder: &Path, on_cluster: bool) -> Child {

@@ -128,15 +128,11 @@ impl Mesh {
             "  curl -x http://{web}:15001 http://reviews:{}/            # as web would",
             objects::APP_PORT
         );
-        println!(
-            "  curl http://{web}:15000/clusters                          # web's sidecar: clusters and hosts"
-        );
-        println!("  curl http://{web}:15000/config_dump                       # what it runs");
+        println!("  outrigger status --control-plane {}          # how far every sidecar is", self.admin);
+        println!("  outrigger config routes --proxy-admin {web}:15000        # what web's sidecar runs");
         println!("  curl http://{web}:15090/stats/prometheus | grep istio_    # its mesh metrics");
-        println!(
-            "  curl http://{}/proxies                                    # the control plane's view",
-            self.admin
-        );
+        let objects = self.dir.path().join("objects");
+        println!("  cat {}/.status/*    # what became of the objects", objects.display());
         println!(
             "  $EDITOR {}                                                # change the split",
             route.display()

@@ -5,7 +5,6 @@
 //! fields, their order and the comments above it, but loses the comments inside. If anything is wrong nothing is written.
 
 mod documents;
-mod yaml;
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -155,7 +154,7 @@ fn write(document: &Document<'_>, object: &Value, out: &mut String) {
     if document.is_json() {
         out.push_str(&format!("{object:#}\n"));
     } else {
-        yaml::write(object, out);
+        json::write_yaml(object, out);
     }
 }
 

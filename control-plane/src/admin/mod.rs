@@ -1,10 +1,13 @@
 //! The admin pages: HTTP/1 on the admin address, read-only.
 //!
-//! `/ready`, `/metrics`, `/proxies`, `/rejections`, `/version`. Nothing here shows a secret. Runs on the main runtime.
+//! `/ready`, `/metrics`, `/proxies`, `/rejections`, `/config_dump`, `/version`. Nothing here shows a secret. Runs on the main
+//! runtime; a dump, which may be large, is made on its blocking pool.
 
+mod config_dump;
 mod pages;
 
 use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,8 +47,8 @@ pub struct Admin {
 /// Serves the pages until the task is dropped.
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "admin: accept failed");
                 tokio::time::sleep(ACCEPT_RETRY).await;
@@ -56,7 +59,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.answer(&request)) }
+                async move { Ok::<_, Infallible>(admin.answer(&request, peer).await) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -70,29 +73,61 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: &Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             refused.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
             return refused;
         }
         match request.uri().path() {
-            "/" => text(StatusCode::OK, "/ready\n/metrics\n/proxies\n/rejections\n/version\n"),
+            "/" => text(
+                StatusCode::OK,
+                "/ready\n/metrics\n/proxies\n/rejections\n/config_dump?proxy=ID\n/version\n",
+            ),
             "/ready" if self.lifecycle.is_serving() => text(StatusCode::OK, "ready\n"),
             "/ready" if self.lifecycle.is_stopping() => {
                 text(StatusCode::SERVICE_UNAVAILABLE, "the process is stopping\n")
             }
             "/ready" => text(StatusCode::SERVICE_UNAVAILABLE, &format!("{}\n", *self.progress.borrow())),
-            "/metrics" => match self.metrics.encode() {
-                Ok(encoded) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, encoded),
-                Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
-            },
-            "/proxies" => json(&pages::proxies(&self.proxies.list())),
-            "/rejections" => json(&pages::rejections(&self.snapshots.borrow())),
+            "/metrics" => self.metrics(),
+            "/proxies" => json(&pages::proxies(&self.proxies.list(), &self.snapshots.borrow())),
+            "/rejections" => json(&pages::rejections(&self.snapshots.borrow(), &self.proxies.list())),
+            "/config_dump" => self.config_dump(request.uri().query().unwrap_or_default(), peer).await,
             "/version" => json(&pages::version()),
             _ => text(StatusCode::NOT_FOUND, "no such page; see /\n"),
         }
     }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        self.proxies.count_refusals();
+        match self.metrics.encode() {
+            Ok(encoded) => respond(StatusCode::OK, prometheus::TEXT_FORMAT, encoded),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+        }
+    }
+
+    /// The whole configuration of a proxy. It shows how the mesh is laid out, so it is for who may enter the control plane's
+    /// Pod, by port-forward for instance, and not for every Pod that reaches the port (as in Istio).
+    async fn config_dump(&self, query: &str, peer: SocketAddr) -> Response<Full<Bytes>> {
+        if !is_local(peer.ip()) {
+            return text(StatusCode::FORBIDDEN, "only from the same host or Pod; use kubectl port-forward\n");
+        }
+        let proxy = match config_dump::ProxyName::of_query(query) {
+            Ok(proxy) => proxy,
+            Err(reason) => return text(StatusCode::BAD_REQUEST, &format!("{reason}\n")),
+        };
+        let snapshot = Arc::clone(&self.snapshots.borrow());
+        match tokio::task::spawn_blocking(move || config_dump::dump(&snapshot, &proxy)).await {
+            Ok(Some(dump)) => json(&dump),
+            Ok(None) => text(StatusCode::NOT_FOUND, "there is no such Pod with a sidecar in the mesh\n"),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
+        }
+    }
+}
+
+/// Whether a caller is on this host, or in this Pod.
+fn is_local(caller: IpAddr) -> bool {
+    caller.to_canonical().is_loopback()
 }
 
 fn json(value: &serde_json::Value) -> Response<Full<Bytes>> {
@@ -110,4 +145,25 @@ fn respond(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Res
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn local_callers() {
+        for (caller, expected) in [
+            ("127.0.0.1", true),
+            ("127.1.0.3", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("::ffff:10.0.0.1", false),
+            ("fd00::1", false),
+        ] {
+            assert_eq!(is_local(caller.parse().unwrap()), expected, "{caller}");
+        }
+    }
 }

@@ -2,11 +2,12 @@
 //! variant of the protocol.
 //!
 //! [`stream`] is the life of one stream, [`push`] decides what is sent when, [`proxies`] remembers how far each
-//! proxy is. Invariants: no stream is served before every source is synced; a proxy gets the
+//! proxy is, [`refusals`] what each refuses and why. Invariants: no stream is served before every source is synced; a proxy gets the
 //! configuration of the identity that it proved and of no other. Runs on the main runtime.
 
 pub mod proxies;
 mod push;
+pub mod refusals;
 mod stream;
 
 #[cfg(test)]

@@ -9,10 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::core::v3::Node;
+use outrigger_xds_api::wire::core::v3::node::UserAgentVersionType;
 use serde::Serialize;
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
+use super::refusals::Refusal;
 use crate::metrics::Metrics;
+
+/// So many resources that proxies refuse are counted by name; the names come from the mesh's objects.
+const REFUSED_SERIES_MAX: usize = 1000;
 
 /// How far a proxy is with one resource type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -46,12 +53,16 @@ pub struct TypeStatus {
     pub state: SyncState,
     /// The snapshot that the last response was made from.
     pub sent_generation: Option<u64>,
+    /// When the last response was sent.
+    pub sent: Option<OffsetDateTime>,
     /// The nonce of the last response.
     pub nonce: String,
     /// Resources that the proxy accepted.
     pub accepted: usize,
     /// The names of those that it rejected and that were not replaced since.
     pub rejected: Vec<String>,
+    /// Why, as far as the proxy told it.
+    pub refusals: Vec<Refusal>,
     /// When it last accepted a response.
     pub last_ack: Option<OffsetDateTime>,
     /// What it last rejected, kept after it recovered.
@@ -63,12 +74,27 @@ impl Default for TypeStatus {
         Self {
             state: SyncState::NeverSent,
             sent_generation: None,
+            sent: None,
             nonce: String::new(),
             accepted: 0,
             rejected: Vec::new(),
+            refusals: Vec::new(),
             last_ack: None,
             last_nack: None,
         }
+    }
+}
+
+impl TypeStatus {
+    /// Takes in what the proxy holds after an answer. Whether it refuses something else than before.
+    pub fn answered(&mut self, accepted: usize, rejected: Vec<String>, news: Vec<Refusal>) -> bool {
+        let before = self.refusals.clone();
+        self.refusals.retain(|old| {
+            rejected.contains(&old.resource) && !news.iter().any(|new| new.resource == old.resource)
+        });
+        self.refusals.extend(news);
+        (self.accepted, self.rejected) = (accepted, rejected);
+        self.refusals != before
     }
 }
 
@@ -77,6 +103,8 @@ impl Default for TypeStatus {
 pub struct Proxy {
     /// Its node id.
     pub node_id: String,
+    /// The program that it says to be, as `NAME/VERSION`; empty when it does not say.
+    pub agent: String,
     /// The SPIFFE id that it proved.
     pub identity: String,
     /// The address that it connected from.
@@ -88,9 +116,10 @@ pub struct Proxy {
 
 impl Proxy {
     /// A proxy whose stream begins now.
-    pub fn new(node_id: &str, identity: String, address: SocketAddr) -> Self {
+    pub fn new(node: &Node, identity: String, address: SocketAddr) -> Self {
         Self {
-            node_id: node_id.to_owned(),
+            node_id: node.id.clone(),
+            agent: agent(node),
             identity,
             address,
             since: OffsetDateTime::now_utc(),
@@ -109,17 +138,64 @@ impl Proxy {
     }
 }
 
+/// `NAME/VERSION` of a proxy's program.
+fn agent(node: &Node) -> String {
+    let version = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
+            let version = build.version.unwrap_or_default();
+            format!("{}.{}.{}", version.major_number, version.minor_number, version.patch)
+        }
+        None => return node.user_agent_name.clone(),
+    };
+    format!("{}/{version}", node.user_agent_name)
+}
+
 /// All connected proxies.
 pub struct Proxies {
     next_key: AtomicU64,
     connected: Mutex<BTreeMap<u64, Arc<Proxy>>>,
+    /// Told when what some proxy refuses changes.
+    refusals: watch::Sender<()>,
     metrics: Arc<Metrics>,
 }
 
 impl Proxies {
     /// None yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { next_key: AtomicU64::new(0), connected: Mutex::default(), metrics }
+        Self {
+            next_key: AtomicU64::new(0),
+            connected: Mutex::default(),
+            refusals: watch::Sender::new(()),
+            metrics,
+        }
+    }
+
+    /// Brings the gauge of refused resources up to date.
+    pub fn count_refusals(&self) {
+        let mut counts: BTreeMap<(ResourceType, String), i64> = BTreeMap::new();
+        for proxy in self.list() {
+            for (of, status) in proxy.types() {
+                for name in status.rejected {
+                    *counts.entry((of, name)).or_default() += 1;
+                }
+            }
+        }
+        let gauge = &self.metrics.refused_resources;
+        gauge.reset();
+        for ((of, name), count) in counts.into_iter().take(REFUSED_SERIES_MAX) {
+            gauge.with_label_values(&[of.short_name(), name.as_str()]).set(count);
+        }
+    }
+
+    /// Says that a proxy refuses something else than before.
+    pub fn refusals_changed(&self) {
+        self.refusals.send_replace(());
+    }
+
+    /// Follows [`Proxies::refusals_changed`].
+    pub fn follow_refusals(&self) -> watch::Receiver<()> {
+        self.refusals.subscribe()
     }
 
     /// Adds a proxy for as long as the returned value lives.
@@ -144,8 +220,11 @@ pub struct Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        lock(&self.proxies.connected).remove(&self.key);
+        let gone = lock(&self.proxies.connected).remove(&self.key);
         self.proxies.metrics.connected_proxies.dec();
+        if gone.is_some_and(|proxy| lock(&proxy.types).iter().any(|status| !status.refusals.is_empty())) {
+            self.proxies.refusals_changed();
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use outrigger_xds_api::session::{self, ClientFeatures, InvalidRequest, Outcome, 
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 
 use crate::scope::ScopeKey;
-use crate::snapshot::{ResourceSet, Snapshot};
+use crate::snapshot::{Resource, ResourceSet, Snapshot};
 
 /// Users before what they use.
 const REMOVAL_ORDER: [ResourceType; 5] = [
@@ -36,7 +36,8 @@ impl Resources {
         Self(ResourceType::ALL.map(|of| snapshot.resources(scope, of)))
     }
 
-    fn get(&self, of: ResourceType) -> &ResourceSet {
+    /// What it gets of one type.
+    pub(super) fn get(&self, of: ResourceType) -> &ResourceSet {
         &self.0[of as usize]
     }
 
@@ -135,6 +136,12 @@ impl PushQueue {
         (session.held().count(), session.rejected().map(|(name, _)| name.to_owned()).collect())
     }
 
+    /// Whether the proxy rejected this very version of a resource.
+    pub(crate) fn has_rejected(&self, of: ResourceType, resource: &Resource) -> bool {
+        let mut rejected = self.types[of as usize].session.rejected();
+        rejected.any(|(name, version)| *name == *resource.name && *version == *resource.version)
+    }
+
     fn next_updates(&mut self, resources: &Resources) -> Vec<DeltaDiscoveryResponse> {
         let mut responses = Vec::new();
         let mut clusters_are_late = false;
@@ -169,7 +176,11 @@ impl PushQueue {
         for of in REMOVAL_ORDER {
             let (queue, set) = (&mut self.types[of as usize], resources.get(of));
             let is_ready = queue.has_updates_from(set) && !queue.session.is_waiting();
-            if queue.has_removals_from(set) || !is_ready || !(users_are_current || users.contains(&of)) {
+            if queue.has_removals_from(set) || !is_ready {
+                continue;
+            }
+            let may_remove = users_are_current || users.contains(&of);
+            if !may_remove && queue.session.has_removals(&View(set)) {
                 continue;
             }
             responses.extend(queue.session.next_response(&View(set), Part::Removals));
@@ -183,7 +194,6 @@ impl PushQueue {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::snapshot::Resource;
     use ResourceType::{Cluster, ClusterLoadAssignment as Endpoints, Listener, RouteConfiguration as Route};
     use outrigger_xds_api::wire::rpc::Status;
     use std::sync::Arc;
@@ -312,12 +322,28 @@ mod tests {
         answer(&mut queue, &removals[0], None);
         assert!(shown(&queue.next(&new)).is_empty(), "cluster b is still in use");
         assert_eq!(queue.counts(Route), (1, vec!["r".to_owned()]));
+        assert!(!queue.is_settled(Cluster, &new), "what has to go is not gone yet");
         let mut fixed = new.clone();
         fixed.set(Route, set(&[("r", "to c, well")]));
         let update = queue.next(&fixed);
         assert_eq!(shown(&update), ["rds +r"]);
         answer(&mut queue, &update[0], None);
         assert_eq!(shown(&queue.next(&fixed)), ["cds -b", "eds -b"]);
+    }
+
+    #[test]
+    fn a_rejected_route_holds_nobody_up_who_loses_nothing() {
+        let old = resources(OLD);
+        let mut queue = settled(&old, &["a", "b"], &["r"]);
+        let mut new = old.clone();
+        new.set(Cluster, set(&[("a", "2"), ("b", "1")]));
+        new.set(Route, set(&[("r", "broken")]));
+        for response in queue.next(&new) {
+            let error = (response.type_url == Route.type_url()).then_some("no");
+            answer(&mut queue, &response, error);
+        }
+        assert!(shown(&queue.next(&new)).is_empty());
+        assert!(queue.is_all_settled(&new));
     }
 
     #[test]

@@ -12,20 +12,19 @@ use futures_util::FutureExt as _;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::session::Verdict;
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use outrigger_xds_api::wire::rpc;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::proxies::{LastNack, Proxy, SyncState};
 use super::push::{PushQueue, Resources};
+use super::refusals::{self, Refusal};
 use super::{Refused, Shared};
 use crate::auth::{NodeId, Peer, Proof};
 use crate::scope::{ProxyId, ScopeError};
 use crate::server::shutting_down;
 use crate::snapshot::Snapshot;
-
-/// A NACK's text is cut to this length before it is logged and kept: it comes from the other end.
-const NACK_MESSAGE_MAX_BYTES: usize = 4096;
 
 /// How many requests are taken in at most before something is sent.
 const BURST_MAX: usize = 2 * ResourceType::ALL.len();
@@ -117,7 +116,7 @@ impl<'a> Stream<'a> {
             let scope = snapshot.scope_of(&id)?;
             Ok(Self {
                 shared,
-                proxy: Arc::new(Proxy::new(&node.id, identity.to_string(), peer.address)),
+                proxy: Arc::new(Proxy::new(node, identity.to_string(), peer.address)),
                 id,
                 queue: PushQueue::new(),
                 generation: snapshot.generation(),
@@ -198,9 +197,13 @@ impl<'a> Stream<'a> {
             .queue
             .on_request(of, request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let mut refusals = Vec::new();
         match outcome.verdict {
             Verdict::None | Verdict::Ack => {}
-            Verdict::Nack { message, names, .. } => self.on_nack(of, message, names),
+            Verdict::Nack { message, names, .. } => {
+                refusals = self.refusals(of, request.error_detail.as_ref(), &names);
+                self.on_nack(of, message, names, &refusals);
+            }
             Verdict::Stale { nonce } => {
                 tracing::debug!(node = ?self.proxy.node_id, %of, nonce, "stale answer");
                 return Ok(());
@@ -209,25 +212,39 @@ impl<'a> Stream<'a> {
         if !request.response_nonce.is_empty() {
             let (accepted, rejected) = self.queue.counts(of);
             let acked = request.error_detail.is_none();
+            let mut is_changed = false;
             self.proxy.update(of, |status| {
-                status.accepted = accepted;
-                status.rejected = rejected;
+                is_changed = status.answered(accepted, rejected, refusals);
                 if acked {
                     status.last_ack = Some(OffsetDateTime::now_utc());
                 }
             });
+            if is_changed {
+                self.shared.proxies.refusals_changed();
+            }
         }
         Ok(())
     }
 
-    fn on_nack(&self, of: ResourceType, mut message: String, names: Vec<String>) {
-        let mut end = message.len().min(NACK_MESSAGE_MAX_BYTES);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        message.truncate(end);
+    /// What a NACK says, and which objects the refused resources were made of.
+    fn refusals(&self, of: ResourceType, status: Option<&rpc::Status>, names: &[String]) -> Vec<Refusal> {
+        let Some(status) = status else { return Vec::new() };
+        // What has changed in the meantime is not what was refused.
+        let find = |name: &str| {
+            self.resources.get(of).get(name).filter(|resource| self.queue.has_rejected(of, resource))
+        };
+        refusals::read(of, status, names, find)
+    }
+
+    fn on_nack(&self, of: ResourceType, mut message: String, names: Vec<String>, refusals: &[Refusal]) {
+        refusals::cut(&mut message);
         self.shared.metrics.nacks.with_label_values(&[of.short_name()]).inc();
-        tracing::warn!(node = ?self.proxy.node_id, r#type = %of, ?names, error = ?message, "NACK");
+        for Refusal { resource, field, reason, objects, .. } in refusals {
+            let objects = objects.iter().map(|(object, _)| object.to_string()).collect::<Vec<_>>().join(", ");
+            tracing::warn!(
+                node = ?self.proxy.node_id, r#type = %of, ?resource, ?field, objects, error = ?reason, "NACK"
+            );
+        }
         let nack = LastNack { at: OffsetDateTime::now_utc(), message, names };
         self.proxy.update(of, |status| status.last_nack = Some(nack));
     }
@@ -252,6 +269,7 @@ impl<'a> Stream<'a> {
             self.proxy.update(of, |status| {
                 status.nonce.clone_from(&response.nonce);
                 status.sent_generation = Some(self.generation);
+                status.sent = Some(OffsetDateTime::now_utc());
             });
             // There is room for every response that can be unanswered; a failure means that the proxy is gone.
             self.responses.try_send(Ok(response)).map_err(|_| Status::cancelled("the proxy is gone"))?;

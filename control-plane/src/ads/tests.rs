@@ -1,6 +1,8 @@
 //! The gRPC services in process, over real connections: hand-made snapshots in, what a client sees out.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod refusals;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;

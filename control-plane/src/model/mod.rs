@@ -6,6 +6,7 @@
 
 mod finding;
 mod node;
+mod origins;
 mod peer_authn;
 mod registry;
 mod resolve;
@@ -19,6 +20,7 @@ use std::fmt;
 
 pub use finding::{Finding, Findings};
 pub use node::{Locality, Node};
+pub use origins::Origins;
 pub use peer_authn::{MutualTlsMode, PeerAuthn};
 pub use registry::{ChangeSet, Input, Registry};
 pub use resolve::{Endpoint, InboundPort};

@@ -46,7 +46,7 @@ pub struct RouteRule {
 }
 
 /// One match: all conditions must hold.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct RequestMatch {
     /// The path, without the query.
     pub path: PathMatch,

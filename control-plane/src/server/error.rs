@@ -43,6 +43,9 @@ pub enum StartError {
         /// What is wrong.
         reason: String,
     },
+    /// The files of statuses would be taken for objects.
+    #[error("--status-dir {}: is in the directory of --source, so what is written there would be read as objects", .0.display())]
+    StatusDir(PathBuf),
     /// An address cannot be bound.
     #[error("{flag} {address}: {source}")]
     Bind {

@@ -40,6 +40,7 @@ use crate::ca::root::{Root, private_data_dir};
 use crate::ca::secret::RootSecret;
 use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
+use crate::status;
 use lifecycle::Switch;
 use pipeline::Pipeline;
 use trust_anchors::TrustAnchors;
@@ -93,7 +94,7 @@ impl ControlPlane {
     ) -> Result<Self, StartError> {
         use clap::Parser as _;
         let flags = ["x", "--source=file:x", "--xds-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"];
-        let mut options = Options::parse_from(flags.into_iter().chain(["--data-dir=x"]));
+        let mut options = Options::parse_from(flags.into_iter().chain(["--data-dir=x", "--no-status-files"]));
         options.data_dir = data_dir.to_owned();
         options.xds_tls_address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let (_, progress) = watch::channel(String::new());
@@ -179,6 +180,13 @@ async fn serve(
         proxies: Arc::clone(&proxies),
         metrics: Arc::clone(&metrics),
     };
+    if let (Source::File(source), Some(folder)) = (&options.source, options.status_folder()?) {
+        let keep = status::keep_files(source.clone(), folder, snapshots.clone(), Arc::clone(&proxies));
+        tasks.spawn(async move {
+            keep.await;
+            "the status of the objects"
+        });
+    }
     let injection = webhooks::injection_settings(&options)?;
     if let Some(client) = cluster {
         let anchors = TrustAnchors {

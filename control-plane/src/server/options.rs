@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use clap::Parser;
 
 use crate::ca::serving::DNS_NAMES;
 use crate::model::UnknownDestinations;
+use crate::server::StartError;
+use crate::status;
 use clap::builder::NonEmptyStringValueParser;
 use rustls_pki_types::DnsName;
 
@@ -50,7 +52,7 @@ pub struct Options {
     )]
     pub serving_names: Vec<String>,
 
-    /// Address of /ready, /metrics, /proxies, /rejections and /version (HTTP)
+    /// Address of /ready, /metrics, /proxies, /rejections, /config_dump and /version (HTTP)
     #[arg(long, env = "OUTRIGGER_ADMIN_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
     pub admin_address: SocketAddr,
 
@@ -73,6 +75,15 @@ pub struct Options {
     /// Directory of the CA's root, addresses.json and, for the source `file`, the tokens; made with mode 0700
     #[arg(long, env = "OUTRIGGER_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
+
+    /// Directory of the files that say what became of the objects, with the source `file:DIR`; default: DIR/.status. Inside of
+    /// DIR its path must have a name that begins with a dot
+    #[arg(long, env = "OUTRIGGER_STATUS_DIR", value_name = "DIR", conflicts_with = "no_status_files")]
+    pub status_dir: Option<PathBuf>,
+
+    /// Write no files that say what became of the objects
+    #[arg(long, env = "OUTRIGGER_NO_STATUS_FILES")]
+    pub no_status_files: bool,
 
     /// Trust domain of every workload's identity, spiffe://TRUST_DOMAIN/ns/NAMESPACE/sa/SERVICE_ACCOUNT
     #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
@@ -120,6 +131,30 @@ pub struct Options {
     /// Have the sidecars write an access log line for each request and connection
     #[arg(long, env = "OUTRIGGER_ACCESS_LOG")]
     pub access_log: bool,
+}
+
+impl Options {
+    /// Where the statuses of a directory's objects are written; `None` when they are not.
+    ///
+    /// # Errors
+    /// They would be read as objects.
+    pub(super) fn status_folder(&self) -> Result<Option<PathBuf>, StartError> {
+        let Source::File(source) = &self.source else { return Ok(None) };
+        if self.no_status_files {
+            return Ok(None);
+        }
+        let Some(folder) = &self.status_dir else { return Ok(Some(source.join(status::FOLDER))) };
+        // A folder that does not exist yet is taken as it is written.
+        let real = |path: &Path| std::fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+        let (Ok(real_folder), Ok(real_source)) = (real(folder), real(source)) else {
+            return Ok(Some(folder.clone()));
+        };
+        let is_hidden = |part: Component<'_>| part.as_os_str().to_string_lossy().starts_with('.');
+        match real_folder.strip_prefix(&real_source) {
+            Ok(below) if !below.components().any(is_hidden) => Err(StartError::StatusDir(folder.clone())),
+            _ => Ok(Some(folder.clone())),
+        }
+    }
 }
 
 /// Istio's `outboundTrafficPolicy.mode`.
@@ -225,6 +260,33 @@ mod tests {
         assert_eq!(options.serving_names, DNS_NAMES);
         let options = parse(&["--source", "kubernetes"]).unwrap();
         assert_eq!((options.source, options.token_audience.as_str()), (Source::Kubernetes, "istio-ca"));
+    }
+
+    #[test]
+    fn statuses_are_never_read_as_objects() {
+        let directory = tempfile::tempdir().unwrap();
+        let mesh = directory.path().join("mesh");
+        std::fs::create_dir(&mesh).unwrap();
+        let source = format!("--source=file:{}", mesh.display());
+        let folder = |flag: Option<&Path>| {
+            let flag = flag.map(|path| format!("--status-dir={}", path.display()));
+            let arguments: Vec<&str> = [source.as_str()].into_iter().chain(flag.as_deref()).collect();
+            parse(&arguments).unwrap().status_folder()
+        };
+        assert_eq!(folder(None).unwrap(), Some(mesh.join(".status")));
+        for good in
+            [directory.path().join("elsewhere"), mesh.join(".a/b"), directory.path().join("mesh-status")]
+        {
+            assert_eq!(folder(Some(&good)).unwrap(), Some(good));
+        }
+        for bad in [mesh.clone(), mesh.join("status"), directory.path().join("mesh/./x")] {
+            let error = folder(Some(&bad)).unwrap_err().to_string();
+            assert!(error.contains("would be read as objects"), "{error}");
+        }
+        let none = parse(&[&source, "--no-status-files"]).unwrap();
+        assert_eq!(none.status_folder().unwrap(), None);
+        assert_eq!(parse(&["--source=kubernetes"]).unwrap().status_folder().unwrap(), None);
+        assert!(parse(&[&source, "--no-status-files", "--status-dir=x"]).is_err());
     }
 
     #[test]

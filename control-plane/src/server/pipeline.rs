@@ -39,7 +39,7 @@ pub(super) async fn start(
     let (tell, progress) = watch::channel("the source is not read yet".to_owned());
     let cluster = match &options.source {
         Source::File(directory) => {
-            source::file::watch(directory.clone(), events)
+            source::file::watch(directory.clone(), options.status_folder()?, events)
                 .map_err(|source| StartError::Source { location: options.source.clone(), source })?;
             None
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
 
-use crate::model::{ChangeSet, Finding, Findings, Input, MeshSettings, Name, Registry, Workload};
+use crate::model::{ChangeSet, Finding, Findings, Input, MeshSettings, Name, Origins, Registry, Workload};
 use crate::scope::ScopeKey;
 use crate::snapshot::{ProxyScope, Resource, ResourceMap, Snapshot};
 use crate::source::Event;
@@ -36,6 +36,8 @@ enum Node {
     RouteCheck(Name),
     /// What is wrong with a traffic policy.
     PolicyCheck(Name),
+    /// What is wrong with the PeerAuthentications of a namespace.
+    PeerAuthnCheck(String),
 }
 
 /// What a node read and made.
@@ -62,6 +64,8 @@ pub struct Engine {
     nodes: BTreeMap<Node, Computed>,
     readers: HashMap<Input, BTreeSet<Node>>,
     changes: ChangeSet,
+    /// Of the next snapshot.
+    origins: Arc<Origins>,
     snapshot: Snapshot,
 }
 
@@ -77,6 +81,7 @@ impl Engine {
             nodes: BTreeMap::new(),
             readers: HashMap::new(),
             changes: ChangeSet::default(),
+            origins: Arc::default(),
             snapshot,
         }
     }
@@ -84,6 +89,7 @@ impl Engine {
     /// Takes events in. Nothing is computed before [`Engine::publish`].
     pub fn apply(&mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
+            self.note_origin(&event);
             self.changes.merge(self.registry.apply(event));
         }
     }
@@ -111,17 +117,35 @@ impl Engine {
         if recomputed || changes.rejections {
             self.collect_findings();
         }
+        self.snapshot.origins = self.origins.clone();
         let same = Arc::ptr_eq(&before.clusters, &self.snapshot.clusters)
             && Arc::ptr_eq(&before.endpoints, &self.snapshot.endpoints)
             && Arc::ptr_eq(&before.routes, &self.snapshot.routes)
             && Arc::ptr_eq(&before.proxies, &self.snapshot.proxies)
             && Arc::ptr_eq(&before.captured_listeners.both, &self.snapshot.captured_listeners.both)
-            && before.findings == self.snapshot.findings;
+            && before.findings == self.snapshot.findings
+            && Arc::ptr_eq(&before.origins, &self.snapshot.origins);
         if same && before.generation > 0 {
             return None;
         }
         self.snapshot.generation += 1;
         Some(Arc::new(self.snapshot.clone()))
+    }
+
+    /// Keeps the list of origins in step with the source.
+    fn note_origin(&mut self, event: &Event) {
+        match event {
+            Event::Upsert(object)
+                if Origins::has_kind_of(object.key())
+                    && self.origins.get(object.key()) != Some(&object.origin) =>
+            {
+                Arc::make_mut(&mut self.origins).insert(object.origin.clone());
+            }
+            Event::Delete(key) if self.origins.get(key).is_some() => {
+                Arc::make_mut(&mut self.origins).remove(key);
+            }
+            _ => {}
+        }
     }
 
     /// Nodes that exist because of an object. They also hear of its changes through what they read; this is how they come
@@ -142,6 +166,7 @@ impl Engine {
             ],
             Input::Route(name) => vec![Node::RouteCheck(name.clone())],
             Input::Policy(name) => vec![Node::PolicyCheck(name.clone())],
+            Input::PeerAuthn(namespace) => vec![Node::PeerAuthnCheck(namespace.clone())],
             _ => Vec::new(),
         }
     }
@@ -163,6 +188,7 @@ impl Engine {
             }
             Node::RouteCheck(name) => self.registry.route(name).is_some(),
             Node::PolicyCheck(name) => self.registry.policy(name).is_some(),
+            Node::PeerAuthnCheck(namespace) => !self.registry.peer_authn_in(namespace).is_empty(),
         }
     }
 
@@ -285,7 +311,7 @@ impl Engine {
                     Arc::make_mut(&mut snapshot.proxies).insert(key, Arc::new(after));
                 }
             }
-            Node::RouteCheck(_) | Node::PolicyCheck(_) => {}
+            Node::RouteCheck(_) | Node::PolicyCheck(_) | Node::PeerAuthnCheck(_) => {}
         }
     }
 
@@ -312,6 +338,7 @@ fn translate(view: &InputView<'_>, node: &Node) -> Output {
         Node::InboundClusters(workload) => translate::inbound_clusters(view, workload),
         Node::RouteCheck(route) => translate::check_route(view, route),
         Node::PolicyCheck(policy) => translate::check_policy(view, policy),
+        Node::PeerAuthnCheck(namespace) => translate::check_peer_authentications(view, namespace),
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use outrigger_xds_api::ResourceType;
 
 pub use crate::model::MeshSettings;
-use crate::model::{Finding, Findings};
+use crate::model::{Finding, Findings, Origins};
 use crate::scope::{ProxyId, ScopeError, ScopeKey};
 pub use engine::Engine;
 pub use publish::run;
@@ -36,6 +36,7 @@ pub struct Snapshot {
     proxies: Arc<BTreeMap<ScopeKey, Arc<ProxyScope>>>,
     captured_listeners: CapturedListeners,
     findings: Arc<Findings>,
+    origins: Arc<Origins>,
 }
 
 /// Outbound listeners of every proxy whose workload's connections are captured. Most Pods have no IPv6 address, and may
@@ -85,6 +86,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether the workload of `scope` is in the mesh.
+    pub fn has_scope(&self, scope: &ScopeKey) -> bool {
+        self.proxies.contains_key(scope)
+    }
+
     /// What the proxy of `scope` gets of type `of`. Empty when the workload is gone, and for secrets, which the workload's
     /// own sidecar serves.
     pub fn resources(&self, scope: &ScopeKey, of: ResourceType) -> ResourceSet {
@@ -127,5 +133,10 @@ impl Snapshot {
     /// Objects that are in force without their whole effect, for example a route to a Service that does not exist; sorted.
     pub fn problems(&self) -> &[Finding] {
         &self.findings.problems
+    }
+
+    /// Where the objects that people write stand.
+    pub fn origins(&self) -> &Origins {
+        &self.origins
     }
 }

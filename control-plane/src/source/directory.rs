@@ -44,11 +44,16 @@ impl Directory {
 
     /// Reads the directory and says what changed. Every file is read, only those with new content are parsed.
     pub(super) fn rescan(&mut self) -> Vec<Event> {
+        let listing = list(&self.root);
+        self.look(listing)
+    }
+
+    fn look(&mut self, listing: io::Result<Listing>) -> Vec<Event> {
         let mut unreadable = BTreeMap::new();
         let mut report = |found: Unreadable| {
             unreadable.entry(found.file.clone()).or_insert(found);
         };
-        match list(&self.root) {
+        match listing {
             Ok(listing) => {
                 // What is below a directory that cannot be read may still be there.
                 let hidden = |path: &Path| listing.failures.iter().any(|(below, _)| path.starts_with(below));
@@ -170,6 +175,25 @@ impl Directory {
         self.unreadable = unreadable;
         events
     }
+}
+
+/// What files and directories hold now. A directory is read as if it were watched.
+pub(super) fn read_once(paths: &[PathBuf]) -> Vec<Event> {
+    let mut all = Listing::default();
+    for path in paths {
+        if !path.is_dir() {
+            all.files.insert(path.clone());
+            continue;
+        }
+        match list(path) {
+            Ok(listing) => {
+                all.files.extend(listing.files);
+                all.failures.extend(listing.failures);
+            }
+            Err(error) => all.failures.push((path.clone(), error)),
+        }
+    }
+    Directory::new(PathBuf::new()).look(Ok(all))
 }
 
 impl File {

@@ -23,25 +23,31 @@ const SETTLE_AT_MOST: Duration = Duration::from_millis(500);
 /// How often the directory itself is checked for having been replaced: a watch does not tell.
 const CHECK_ROOT_EVERY: Duration = Duration::from_secs(1);
 
-/// Starts watching `directory`. The first batch ends with [`Event::Synced`]; each later one is what one burst of writes
+/// Starts watching `directory`; what happens below `ignored`, where the control plane itself writes, is no change. The first batch ends with [`Event::Synced`]; each later one is what one burst of writes
 /// changed. The thread ends when the receiver of `events` is dropped.
 ///
 /// # Errors
 /// When the directory does not exist at the start (a typing mistake is better told than waited for), or the thread cannot
 /// be started.
-pub fn watch(directory: PathBuf, events: mpsc::Sender<Vec<Event>>) -> std::io::Result<()> {
+pub fn watch(
+    directory: PathBuf,
+    ignored: Option<PathBuf>,
+    events: mpsc::Sender<Vec<Event>>,
+) -> std::io::Result<()> {
     let metadata = std::fs::metadata(&directory)?;
     if !metadata.is_dir() {
         return Err(std::io::Error::other(format!("{} is not a directory", directory.display())));
     }
-    std::thread::Builder::new().name("source-file".into()).spawn(move || run(&directory, &events))?;
+    std::thread::Builder::new().name("source-file".into()).spawn(move || {
+        run(&directory, ignored.as_deref(), &events);
+    })?;
     Ok(())
 }
 
-fn run(root: &Path, events: &mpsc::Sender<Vec<Event>>) {
+fn run(root: &Path, ignored: Option<&Path>, events: &mpsc::Sender<Vec<Event>>) {
     let mut directory = Directory::new(root.to_owned());
     // The watch comes first, so that no change can fall between the first look and the watch.
-    let mut watch = Watch::start(root);
+    let mut watch = Watch::start(root, ignored);
     let mut batch = directory.rescan();
     batch.push(Event::Synced);
     loop {
@@ -54,7 +60,7 @@ fn run(root: &Path, events: &mpsc::Sender<Vec<Event>>) {
         }
         if watch.is_stale(root) {
             debug!(directory = %root.display(), "watching again");
-            watch = Watch::start(root);
+            watch = Watch::start(root, ignored);
         } else if !changed {
             continue;
         }
@@ -72,11 +78,18 @@ struct Watch {
 }
 
 impl Watch {
-    fn start(root: &Path) -> Self {
+    fn start(root: &Path, ignored: Option<&Path>) -> Self {
         let (tell, changes) = thread_channel::channel();
+        let ignored = ignored.map(Path::to_owned);
+        let is_ignored =
+            move |path: &PathBuf| ignored.as_ref().is_some_and(|ignored| path.starts_with(ignored));
         let watcher = notify::recommended_watcher(move |change: notify::Result<notify::Event>| {
-            // Our own reading is no change. An error (for example a queue overflow) asks for a look.
-            let relevant = change.map_or(true, |event| !event.kind.is_access());
+            // Our own reading is no change. An error (for example a queue overflow) asks for a look, and so does an event
+            // that names no path.
+            let relevant = change.map_or(true, |event| {
+                let is_own = !event.paths.is_empty() && event.paths.iter().all(&is_ignored);
+                !event.kind.is_access() && !is_own
+            });
             if relevant {
                 // The receiver is gone when the watch was replaced.
                 let _ = tell.send(());
@@ -159,7 +172,7 @@ mod tests {
         fs::create_dir(&root).unwrap();
         write(&root.join("a.yaml"), "first");
         let (sender, mut events) = mpsc::channel(8);
-        watch(root.clone(), sender).unwrap();
+        watch(root.clone(), None, sender).unwrap();
         let first = events.blocking_recv().unwrap();
         assert!(matches!(first.as_slice(), [Event::Upsert(_), Event::Synced]), "{first:?}");
 
@@ -181,11 +194,28 @@ mod tests {
     }
 
     #[test]
+    fn what_the_control_plane_itself_writes_is_no_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, own) = (folder.path(), folder.path().join(".status"));
+        let watch = Watch::start(root, Some(&own));
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("a.part"), "1").unwrap();
+        fs::rename(own.join("a.part"), own.join("a.yaml")).unwrap();
+        assert!(!watch.wait(), "only the time passed");
+        fs::write(root.join("a.yaml"), "1").unwrap();
+        assert!(watch.wait());
+        // How a mounted ConfigMap changes: only hidden names are touched.
+        fs::create_dir(root.join("..new")).unwrap();
+        fs::rename(root.join("..new"), root.join("..data")).unwrap();
+        assert!(watch.wait());
+    }
+
+    #[test]
     fn a_directory_that_is_not_there_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let (sender, _events) = mpsc::channel(8);
-        assert!(watch(folder.path().join("missing"), sender.clone()).is_err());
+        assert!(watch(folder.path().join("missing"), None, sender.clone()).is_err());
         fs::write(folder.path().join("file"), "").unwrap();
-        assert!(watch(folder.path().join("file"), sender).is_err());
+        assert!(watch(folder.path().join("file"), None, sender).is_err());
     }
 }

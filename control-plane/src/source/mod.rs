@@ -13,6 +13,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+/// What these files and directories of YAML say now: what the source `file` says of a directory at its start, without
+/// [`Event::Synced`].
+pub fn read_files(paths: &[std::path::PathBuf]) -> Vec<Event> {
+    directory::read_once(paths)
+}
+
 /// What a source says.
 #[derive(Debug, Clone)]
 pub enum Event {

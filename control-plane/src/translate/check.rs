@@ -1,6 +1,9 @@
-//! Objects that are valid in themselves but point at something that is not there. They make no resources.
+//! Objects that are valid in themselves but point at something that is not there, or that others leave without effect. They
+//! make no resources.
 
-use crate::model::{Finding, Name, RouteAction};
+use std::collections::BTreeSet;
+
+use crate::model::{Finding, HttpRoute, Name, Parent, RouteAction};
 use crate::translate::{InputView, Output};
 
 /// Parents and backends of a route.
@@ -59,6 +62,59 @@ pub(crate) fn check_route(view: &InputView<'_>, name: &Name) -> Output {
                 Some(_) => {}
             }
         }
+    }
+    output.problems.extend(shadowed(view, route));
+    output
+}
+
+/// Matches of a route that never see a request, because an earlier rule for the same requests has the very same match. Only
+/// routes of one namespace are tried together (see [`super::route`]).
+fn shadowed(view: &InputView<'_>, route: &HttpRoute) -> Vec<Finding> {
+    let mut found = BTreeSet::new();
+    for parent in &route.parents {
+        // Oldest first, up to this one.
+        let mut rivals = view.routes_of(&parent.service);
+        rivals.retain(|rival| {
+            rival.name.namespace == route.name.namespace
+                && (&rival.created, &rival.name) <= (&route.created, &route.name)
+                && rival.parents.iter().any(|other| covers(other, parent))
+        });
+        for (number, rule) in route.rules.iter().enumerate() {
+            for (index, request) in rule.matches.iter().enumerate() {
+                let first = rivals.iter().find_map(|rival| {
+                    let before = if rival.name == route.name { number } else { rival.rules.len() };
+                    let first = rival.rules[..before].iter().find(|rule| rule.matches.contains(request))?;
+                    Some(match rival.name == route.name {
+                        true => first.field.clone(),
+                        false => format!("{} of HTTPRoute {}", first.field, rival.name),
+                    })
+                });
+                let field = format!("{}.matches[{index}]", rule.field);
+                found
+                    .extend(first.map(|first| (field, format!("has no effect: {first} has the same match"))));
+            }
+        }
+    }
+    found.into_iter().map(|(field, reason)| Finding::at(&route.origin, field, reason)).collect()
+}
+
+/// Whether all requests to `parent` are also requests to `other`.
+fn covers(other: &Parent, parent: &Parent) -> bool {
+    other.service == parent.service && (other.port.is_none() || other.port == parent.port)
+}
+
+/// Whether the policies of a namespace are in force.
+pub(crate) fn check_peer_authentications(view: &InputView<'_>, namespace: &str) -> Output {
+    let mut output = Output::default();
+    let policies = view.peer_authentications_in(namespace);
+    for (number, policy) in policies.iter().enumerate() {
+        // Oldest first: of equally specific ones the first decides alone.
+        let Some(first) = policies[..number].iter().find(|first| first.selector == policy.selector) else {
+            continue;
+        };
+        let field = if policy.selector.is_empty() { "spec" } else { "spec.selector" };
+        let reason = format!("has no effect: PeerAuthentication {} is for the same workloads", first.name);
+        output.problems.push(Finding::at(&policy.origin, field, reason));
     }
     output
 }

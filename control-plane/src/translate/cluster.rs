@@ -23,6 +23,7 @@ use outrigger_xds_api::wire::r#type::v3::Percent;
 use prost::Message;
 
 use crate::model::{ConnectionPool, LoadBalancing, Name, OutlierDetection, Protocol};
+use crate::source::Origin;
 use crate::translate::http::http2_options;
 use crate::translate::metadata::OrderedMetadata;
 use crate::translate::wire::{ads, any, duration, number};
@@ -41,6 +42,7 @@ pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
     let domain = &view.settings().cluster_domain;
     let policies = view.policies_of(name);
     let policy = policies.first();
+    let made_by = policy.map(|policy| &*policy.origin);
     let pool = policy.map(|policy| policy.connection_pool.clone()).unwrap_or_default();
     let outlier = policy.and_then(|policy| policy.outlier_detection.as_ref());
     for port in &service.ports {
@@ -81,7 +83,7 @@ pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
             transport_socket: transport_socket(alpn),
             ..Cluster::default()
         };
-        output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], domain));
+        output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, domain));
         if port.protocol == Protocol::Detect {
             let eds_config = Some(ads());
             let tcp = Cluster {
@@ -92,7 +94,7 @@ pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
                 transport_socket: transport_socket(&[]),
                 ..wire
             };
-            output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], domain));
+            output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, domain));
         }
     }
     output
@@ -124,14 +126,16 @@ pub(super) fn original_destination(name: &str, transport_socket: Option<Transpor
     }
 }
 
-/// Encodes a cluster with the metadata of the Services that it belongs to.
+/// Encodes a cluster with the metadata of the Services that it belongs to, and of the policy that shaped it.
 pub(super) fn encode<'a>(
     wire: &Cluster,
     services: impl IntoIterator<Item = &'a Name>,
+    policy: Option<&Origin>,
     domain: &str,
 ) -> Vec<u8> {
     let mut encoded = wire.encode_to_vec();
-    OrderedMetadata::services(services, domain).append_to(CLUSTER_METADATA, &mut encoded);
+    let metadata = OrderedMetadata::services(services, domain).with_config(policy);
+    metadata.append_to(CLUSTER_METADATA, &mut encoded);
     encoded
 }
 

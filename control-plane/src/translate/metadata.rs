@@ -11,6 +11,7 @@ use outrigger_xds_api::wire::protobuf;
 use prost::Message;
 
 use crate::model::Name;
+use crate::source::{ObjectKey, Origin};
 use crate::translate::names;
 
 /// `envoy.config.core.v3.Metadata`
@@ -69,10 +70,74 @@ impl OrderedMetadata {
         Self { filter_metadata: [("istio".to_owned(), istio)].into() }
     }
 
+    /// Adds Istio's `istio.config`: the object that shaped the resource.
+    pub(super) fn with_config(mut self, origin: Option<&Origin>) -> Self {
+        if let (Some(origin), Some(istio)) = (origin, self.filter_metadata.get_mut("istio")) {
+            let kind = Some(Kind::String(config(&origin.object, "")));
+            istio.fields.insert("config".to_owned(), OrderedValue { kind });
+        }
+        self
+    }
+
     /// Appends this as field `tag` of the message that `encoded` holds.
     pub(super) fn append_to(&self, tag: u32, encoded: &mut Vec<u8>) {
         prost::encoding::message::encode(tag, self, encoded);
     }
+}
+
+/// Kinds of rules and how Istio spells them in a path.
+const KINDS: [(&str, &str); 2] = [("DestinationRule", "destination-rule"), ("HTTPRoute", "http-route")];
+
+/// Istio's path of an object, `/apis/GROUP/v1/namespaces/NAMESPACE/KIND/NAME`, with the field that is meant as its fragment.
+fn config(object: &ObjectKey, field: &str) -> String {
+    let ObjectKey { group, kind, namespace, name } = object;
+    let kind = KINDS.iter().find(|(known, _)| known == kind).map_or(kind.as_str(), |(_, spelled)| spelled);
+    let fragment = if field.is_empty() { "" } else { "#" };
+    format!("/apis/{group}/v1/namespaces/{namespace}/{kind}/{name}{fragment}{field}")
+}
+
+/// The object and the field in [`config`].
+fn parse_config(path: &str) -> Option<(ObjectKey, String)> {
+    let (path, field) = path.split_once('#').unwrap_or((path, ""));
+    let parts: Vec<&str> = path.split('/').collect();
+    let ["", "apis", group, _, "namespaces", namespace, kind, name] = parts.as_slice() else { return None };
+    let kind = KINDS.iter().find(|(_, spelled)| spelled == kind).map_or(*kind, |(known, _)| known);
+    let [group, kind, namespace, name] = [*group, kind, *namespace, *name].map(str::to_owned);
+    Some((ObjectKey { group, kind, namespace, name }, field.to_owned()))
+}
+
+/// The metadata of what a rule at `field` of an object made: `istio.config`.
+pub(super) fn made_by(origin: &Origin, field: &str) -> core::Metadata {
+    one("istio", "config", &config(&origin.object, field))
+}
+
+/// The object, and the field of it, that made what has this metadata.
+pub(super) fn maker(metadata: Option<&core::Metadata>) -> Option<(ObjectKey, String)> {
+    match istio(metadata?, "config")? {
+        protobuf::value::Kind::StringValue(path) => parse_config(path),
+        _ => None,
+    }
+}
+
+/// The Services in the metadata of a cluster.
+pub(super) fn services(metadata: Option<&core::Metadata>) -> Vec<Name> {
+    use protobuf::value::Kind::{ListValue, StringValue, StructValue};
+    let Some(ListValue(list)) = metadata.and_then(|metadata| istio(metadata, "services")) else {
+        return Vec::new();
+    };
+    let service = |value: &protobuf::Value| {
+        let StructValue(fields) = value.kind.as_ref()? else { return None };
+        let text = |key: &str| match fields.fields.get(key)?.kind.as_ref()? {
+            StringValue(text) => Some(text.clone()),
+            _ => None,
+        };
+        Some(Name::new(text("namespace")?, text("name")?))
+    };
+    list.values.iter().filter_map(service).collect()
+}
+
+fn istio<'a>(metadata: &'a core::Metadata, key: &str) -> Option<&'a protobuf::value::Kind> {
+    metadata.filter_metadata.get("istio")?.fields.get(key)?.kind.as_ref()
 }
 
 /// Metadata with one string: `filter_metadata[namespace] = {key: value}`. One key in each map, so its bytes are always the
@@ -90,6 +155,7 @@ pub(super) fn one(namespace: &str, key: &str, value: &str) -> core::Metadata {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::source::test_objects;
 
     #[test]
     fn mirror_types_encode_what_the_real_ones_read() {
@@ -106,5 +172,25 @@ mod tests {
         };
         let host = protobuf::value::Kind::StringValue("reviews-v1.default.svc.cluster.local".to_owned());
         assert_eq!(second.fields["host"].kind, Some(host));
+        assert_eq!(super::services(Some(&real)), services);
+    }
+
+    #[test]
+    fn what_made_a_resource_is_found_again() {
+        let origin = test_objects(
+            "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: a.b, namespace: shop}}",
+        );
+        let origin = &origin[0].origin;
+        let metadata = made_by(origin, "spec.rules[1]");
+        assert_eq!(maker(Some(&metadata)), Some((origin.object.clone(), "spec.rules[1]".to_owned())));
+        assert_eq!(
+            config(&origin.object, "spec.rules[1]"),
+            "/apis/gateway.networking.k8s.io/v1/namespaces/shop/http-route/a.b#spec.rules[1]"
+        );
+        let ordered = OrderedMetadata::services([&Name::new("n", "s")], "cluster.local");
+        let encoded = ordered.with_config(Some(origin)).encode_to_vec();
+        let real = core::Metadata::decode(encoded.as_slice()).unwrap();
+        assert_eq!(maker(Some(&real)), Some((origin.object.clone(), String::new())));
+        assert_eq!(maker(Some(&one("istio", "config", "/apis/x"))), None);
     }
 }

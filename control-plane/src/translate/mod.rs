@@ -31,6 +31,7 @@
 
 mod access_log;
 mod captured;
+mod causes;
 mod check;
 mod cluster;
 mod detect;
@@ -55,7 +56,8 @@ use crate::model::Finding;
 use crate::snapshot::Resource;
 
 pub(crate) use captured::{Family, outbound_virtual, service_listeners};
-pub(crate) use check::{check_policy, check_route};
+pub(crate) use causes::{Cause, causes};
+pub(crate) use check::{check_peer_authentications, check_policy, check_route};
 pub(crate) use cluster::{black_hole, outbound_clusters};
 pub(crate) use endpoints::load_assignments;
 pub(crate) use inbound::inbound_clusters;

@@ -67,3 +67,41 @@ pub(super) fn inbound_cluster(target: u16) -> String {
 pub(super) fn sni(service: &Name, port: u16, domain: &str) -> String {
     format!("outbound_.{port}_._.{}", fqdn(service, domain))
 }
+
+/// The Service in a name that was made here: of a cluster, a server name, a route configuration or a virtual host.
+pub(super) fn service_in(name: &str) -> Option<Name> {
+    let fqdn = if name.starts_with("outbound|") {
+        name.rsplit('|').next()?
+    } else if name.starts_with("outbound_.") {
+        // `outbound_.PORT_.SUBSET_.FQDN`, and what may follow it begins with `-`, which no domain ends in.
+        name.splitn(4, "_.").nth(3)?
+    } else {
+        name.rsplit_once(':')?.0
+    };
+    let (service, rest) = fqdn.split_once('.')?;
+    let (namespace, rest) = rest.split_once('.')?;
+    (rest == "svc" || rest.starts_with("svc.")).then(|| Name::new(namespace, service))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_in_a_name() {
+        let service = Name::new("shop", "reviews");
+        for name in [
+            outbound_cluster(&service, 80, "cluster.local"),
+            format!("outbound|80|tcp|{}", fqdn(&service, "mesh")),
+            sni(&service, 80, "cluster.local"),
+            format!("{}-http", sni(&service, 80, "cluster.local")),
+            service_routes(&service, 80, "cluster.local"),
+        ] {
+            assert_eq!(service_in(&name), Some(service.clone()), "{name}");
+        }
+        for name in ["", "15001", BLACK_HOLE, PASSTHROUGH, "inbound|80||", "outbound|80||example.com", "a:80"]
+        {
+            assert_eq!(service_in(name), None, "{name}");
+        }
+    }
+}

@@ -31,7 +31,7 @@ use crate::model::{
 };
 use crate::translate::names::{BLACK_HOLE, OUTBOUND_PORT};
 use crate::translate::wire::{duration, number};
-use crate::translate::{InputView, Output, names};
+use crate::translate::{InputView, Output, metadata, names};
 
 /// The route configurations of the clients in one namespace: one by host name for those in explicit mode, one for each port
 /// of each Service that has an address for those whose connections are captured. There the address says what is
@@ -106,15 +106,16 @@ fn routes(view: &InputView<'_>, service: &Service, port: u16, namespace: &str) -
         for (index, rule) in route.rules.iter().enumerate() {
             let rule_name = if rule.name.is_empty() { index.to_string() } else { rule.name.clone() };
             let name = format!("{}.{}.{rule_name}", route.name.namespace, route.name.name);
+            let metadata = metadata::made_by(&route.origin, &rule.field);
             for request in &rule.matches {
-                entries.push((request, name.clone(), &rule.action));
+                entries.push((request, name.clone(), metadata.clone(), &rule.action));
             }
         }
     }
     // Stable, so what is equally specific stays in the order of age and writing.
     entries.sort_by_key(|(request, ..)| precedence(request));
     let mut routes = Vec::new();
-    for (request, name, action) in entries {
+    for (request, name, metadata, action) in entries {
         for (path_specifier, action) in actions(view, request, action) {
             routes.push(Route {
                 name: name.clone(),
@@ -124,6 +125,7 @@ fn routes(view: &InputView<'_>, service: &Service, port: u16, namespace: &str) -
                     ..RouteMatch::default()
                 }),
                 action: Some(action),
+                metadata: Some(metadata.clone()),
                 ..Route::default()
             });
         }

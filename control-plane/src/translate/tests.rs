@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod captured;
+mod causes;
+mod checks;
 mod detect;
 mod inbound;
 mod locality;

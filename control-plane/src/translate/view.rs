@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    Endpoint, HttpRoute, InboundPort, Input, MeshSettings, MutualTlsMode, Name, Registry, Service,
+    Endpoint, HttpRoute, InboundPort, Input, MeshSettings, MutualTlsMode, Name, PeerAuthn, Registry, Service,
     ServicePort, TrafficPolicy, Workload,
 };
 
@@ -117,6 +117,12 @@ impl<'a> InputView<'a> {
     pub fn captured(&self) -> impl Iterator<Item = &'a Arc<Workload>> + use<'a> {
         self.note(Input::Captured);
         self.registry.captured()
+    }
+
+    /// The PeerAuthentications of a namespace, oldest first.
+    pub fn peer_authentications_in(&self, namespace: &str) -> Vec<Arc<PeerAuthn>> {
+        self.note(Input::PeerAuthn(namespace.to_owned()));
+        self.registry.peer_authn_in(namespace)
     }
 
     /// The ports of a workload that PeerAuthentication says something of by number. The workload itself must have been read

@@ -149,7 +149,7 @@ impl Reader {
         let directory: &Path = folder.path();
         let directory = directory.to_owned();
         let (reader, events, _) = Self::new(folder);
-        file::watch(directory, events).unwrap();
+        file::watch(directory, None, events).unwrap();
         reader
     }
 

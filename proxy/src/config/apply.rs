@@ -152,12 +152,15 @@ impl Configuration {
         if self.clusters.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
+        self.refused.check(ResourceType::Cluster, update.name, offer.hash)?;
         let message = decode(ResourceType::Cluster, update, |m: &cluster_wire::Cluster| &m.name)?;
         let previous = self.clusters.get(update.name).and_then(Slot::newest).map(|v| &v.compiled);
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_cluster(&message, previous, &mut cx);
-        let (compiled, references) = cx.finish(kind(ResourceType::Cluster), update.name, compiled)?;
+        let outcome = cx.finish(kind(ResourceType::Cluster), update.name, compiled);
+        let outcome = self.refused.keep(ResourceType::Cluster, update.name, offer.hash, outcome);
+        let (compiled, references) = outcome?;
         let stats = self.inputs.stats.server();
         let is_new = self.clusters.get(update.name).is_none();
         if is_new {
@@ -203,6 +206,7 @@ impl Configuration {
         if previous.is_some_and(|a| a.hash == offer.hash) {
             return Ok(EndpointUpdate::Unchanged);
         }
+        self.refused.check(ResourceType::ClusterLoadAssignment, update.name, offer.hash)?;
         let previous = previous.map(|a| a.value.clone());
         let message = decode(
             ResourceType::ClusterLoadAssignment,
@@ -212,7 +216,10 @@ impl Configuration {
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_endpoints(&message, &mut cx);
-        let (assignment, _) = cx.finish(kind(ResourceType::ClusterLoadAssignment), update.name, compiled)?;
+        let outcome = cx.finish(kind(ResourceType::ClusterLoadAssignment), update.name, compiled);
+        let outcome =
+            self.refused.keep(ResourceType::ClusterLoadAssignment, update.name, offer.hash, outcome);
+        let (assignment, _) = outcome?;
         let unchanged = previous.is_some_and(|previous| *previous == assignment);
         let name = assignment.name.clone();
         let leaf =
@@ -240,14 +247,16 @@ impl Configuration {
         if all.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
+        self.refused.check(ResourceType::RouteConfiguration, update.name, offer.hash)?;
         let message =
             decode(ResourceType::RouteConfiguration, update, |m: &route_wire::RouteConfiguration| &m.name)?;
         let previous = all.get(update.name).and_then(Slot::newest).map(|v| &*v.routes);
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_route_configuration(&message, update.version, previous, false, &mut cx);
-        let (routes, references) =
-            cx.finish(kind(ResourceType::RouteConfiguration), update.name, compiled)?;
+        let outcome = cx.finish(kind(ResourceType::RouteConfiguration), update.name, compiled);
+        let outcome = self.refused.keep(ResourceType::RouteConfiguration, update.name, offer.hash, outcome);
+        let (routes, references) = outcome?;
         let name = routes.name.clone();
         all.offer(&name, RouteVersion { routes: Arc::new(routes), references }, offer);
         Ok(())
@@ -262,12 +271,15 @@ impl Configuration {
         if self.listeners.is_unchanged(update.name, offer.hash) {
             return Ok(());
         }
+        self.refused.check(ResourceType::Listener, update.name, offer.hash)?;
         let message = decode(ResourceType::Listener, update, |m: &listener_wire::Listener| &m.name)?;
         let previous = self.listeners.get(update.name).and_then(Slot::newest);
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_listener(&message, previous.map(|p| &p.compiled), &mut cx);
-        let (compiled, references) = cx.finish(kind(ResourceType::Listener), update.name, compiled)?;
+        let outcome = cx.finish(kind(ResourceType::Listener), update.name, compiled);
+        let outcome = self.refused.keep(ResourceType::Listener, update.name, offer.hash, outcome);
+        let (compiled, references) = outcome?;
         let name = compiled.listener.name.clone();
         let refused = |reason| Invalid::one(kind(ResourceType::Listener), &name, "address", reason);
         bound_elsewhere(&self.address_users, &self.leaving, &compiled).map_err(refused)?;
@@ -292,11 +304,13 @@ impl Configuration {
         if self.secrets.of_mut(source).get(update.name).is_some_and(|s| s.hash == offer.hash) {
             return Ok(());
         }
+        self.refused.check(ResourceType::Secret, update.name, offer.hash)?;
         let message = decode(ResourceType::Secret, update, |m: &tls_wire::Secret| &m.name)?;
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
         let compiled = compile_secret(&message, &mut cx);
-        let (secret, _) = cx.finish(kind(ResourceType::Secret), update.name, compiled)?;
+        let outcome = cx.finish(kind(ResourceType::Secret), update.name, compiled);
+        let (secret, _) = self.refused.keep(ResourceType::Secret, update.name, offer.hash, outcome)?;
         let registry = &mut self.inputs.registry;
         match &secret {
             Secret::Certificate(certificate) => {
@@ -315,6 +329,7 @@ impl Configuration {
         if self.is_static(resource_type, name) {
             return;
         }
+        self.refused.forget(resource_type, name);
         match resource_type {
             ResourceType::Cluster => {
                 if let Some(dropped) = self.clusters.remove(name) {

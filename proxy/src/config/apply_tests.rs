@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use outrigger_xds_api::ResourceType::{
@@ -324,6 +325,38 @@ fn an_invalid_resource_keeps_its_last_good_version_and_valid_siblings_apply() {
     );
     assert_eq!(super::testing::published_version(&configuration, "r").as_deref(), Some("1"));
     assert_eq!(super::testing::published_version(&configuration, "s").as_deref(), Some("2"));
+}
+
+#[test]
+fn what_was_refused_is_not_tried_again_until_it_changes() {
+    let reads = Arc::new(AtomicUsize::new(0));
+    let mut inputs = super::testing::inputs();
+    let counter = reads.clone();
+    inputs.read_file = Box::new(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Err(std::io::ErrorKind::NotFound.into())
+    });
+    let mut configuration = Configuration::new(inputs, 0);
+    let cluster = |file: &str| {
+        CLUSTER.replace(
+            "validation_context_sds_secret_config: {name: roots, sds_config: {ads: {}}}",
+            &format!("validation_context: {{trusted_ca: {{filename: {file}}}}}"),
+        )
+    };
+    let mut offer = |file: &str| {
+        let before = reads.load(Ordering::Relaxed);
+        let rejected = apply(&mut configuration, Cluster, "c", &cluster(file), Instant::now());
+        (rejected, reads.load(Ordering::Relaxed) > before)
+    };
+    let (first, tried) = offer("a.pem");
+    assert!(tried && first.len() == 1, "{first:?}");
+    assert_eq!(offer("a.pem"), (first.clone(), false), "the same answer without work");
+    assert!(offer("b.pem").1, "it changed");
+    assert!(offer("a.pem").1, "only the last one is kept");
+    remove(&mut configuration, Cluster, "c", Instant::now());
+    let before = reads.load(Ordering::Relaxed);
+    assert_eq!(apply(&mut configuration, Cluster, "c", &cluster("a.pem"), Instant::now()), first);
+    assert!(reads.load(Ordering::Relaxed) > before, "it was gone in between");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::compile::{Assignment, CompiledCluster, Discovery, Fetch, Inputs, References, Secret};
 use super::listeners::{AddressUsers, Change, ListenerVersion};
 use super::publish::release;
+use super::refused::RefusedContent;
 use super::sources::BySource;
 use super::warming::{Deadline, Slots};
 use super::watch::{Watch, WatchChange, WatchKey};
@@ -70,6 +71,7 @@ pub struct Configuration {
     pub(super) leaving: FxHashSet<Arc<str>>,
     /// Which listeners have an address.
     pub(super) address_users: AddressUsers,
+    pub(super) refused: RefusedContent,
     /// Types of which the process waits for the first answer, and how long.
     pub(super) awaited: Vec<(ResourceType, Deadline)>,
 }
@@ -92,6 +94,7 @@ impl Configuration {
             changes: Vec::new(),
             leaving: FxHashSet::default(),
             address_users: AddressUsers::default(),
+            refused: RefusedContent::default(),
             awaited: Vec::new(),
         }
     }
@@ -170,6 +173,7 @@ impl Configuration {
     /// Nothing refers to it any more.
     fn forget(&mut self, key: &WatchKey) {
         let WatchKey { source, resource_type, name } = key;
+        self.refused.forget(*resource_type, name);
         let registry = &mut self.inputs.registry;
         match resource_type {
             ResourceType::ClusterLoadAssignment => drop(self.assignments.of_mut(*source).remove(name)),

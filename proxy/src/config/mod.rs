@@ -17,6 +17,7 @@ pub mod handle;
 pub mod listeners;
 pub mod live;
 mod publish;
+mod refused;
 pub mod registry;
 pub mod restore;
 pub mod sources;

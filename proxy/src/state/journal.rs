@@ -31,7 +31,7 @@ pub type Saved = BTreeMap<(ResourceType, String), Resource>;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Record {
     /// A resource was accepted.
-    Accepted(ResourceType, Resource),
+    Accepted(ResourceType, Box<Resource>),
     /// A resource is no longer there, or no longer wanted.
     Gone(ResourceType, String),
 }
@@ -85,7 +85,7 @@ impl Journal {
         frame(format!("{MAGIC}{owner}").as_bytes(), &mut bytes);
         let mut sizes = BTreeMap::new();
         for ((resource_type, name), resource) in saved {
-            let record = Record::Accepted(*resource_type, resource.clone());
+            let record = Record::Accepted(*resource_type, Box::new(resource.clone()));
             sizes.insert((*resource_type, name.clone()), encode(&record, &mut bytes));
         }
         let file = private::replace(&path, &bytes)?;
@@ -108,7 +108,9 @@ impl Journal {
 /// Appends a record; its size.
 fn encode(record: &Record, bytes: &mut Vec<u8>) -> u64 {
     let (resource_type, resources, removed_resources) = match record {
-        Record::Accepted(resource_type, resource) => (resource_type, vec![resource.clone()], Vec::new()),
+        Record::Accepted(resource_type, resource) => {
+            (resource_type, vec![Resource::clone(resource)], Vec::new())
+        }
         Record::Gone(resource_type, name) => (resource_type, Vec::new(), vec![name.clone()]),
     };
     let message = DeltaDiscoveryResponse {
@@ -182,7 +184,7 @@ mod tests {
     }
 
     fn accepted(name: &str, size: usize) -> Record {
-        Record::Accepted(ResourceType::Cluster, resource(name, size))
+        Record::Accepted(ResourceType::Cluster, Box::new(resource(name, size)))
     }
 
     fn gone(name: &str) -> Record {

@@ -6,6 +6,7 @@ use outrigger_xds_api::wire::core::v3::Node;
 use outrigger_xds_api::wire::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
+use outrigger_xds_api::wire::protobuf::Any;
 
 use crate::config::sources::Variant;
 
@@ -111,11 +112,26 @@ impl Session {
         }
     }
 
-    pub(super) fn nack(&mut self, nonce: &str, rejected: &[&str], message: &str) -> Option<Request> {
-        match self {
+    /// `details` say the same as the message, for machines.
+    pub(super) fn nack(
+        &mut self,
+        nonce: &str,
+        rejected: &[&str],
+        message: &str,
+        details: Vec<Any>,
+    ) -> Option<Request> {
+        let mut request = match self {
             Session::Delta(client) => client.nack(nonce, rejected, message).map(Request::Delta),
             Session::Sotw(client) => client.nack(nonce, rejected, message).map(Request::Sotw),
+        }?;
+        let error = match &mut request {
+            Request::Delta(request) => &mut request.error_detail,
+            Request::Sotw(request) => &mut request.error_detail,
+        };
+        if let Some(status) = error {
+            status.details = details;
         }
+        Some(request)
     }
 
     pub(super) fn nack_all(&mut self, nonce: &str, message: &str) -> Option<Request> {

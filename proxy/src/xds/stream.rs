@@ -2,7 +2,7 @@
 
 use http::uri::PathAndQuery;
 use outrigger_xds_api::ResourceType;
-use outrigger_xds_api::session::Received;
+use outrigger_xds_api::session::{Received, nack};
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
 use prost::Message;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -21,7 +21,7 @@ use super::sessions::Sessions;
 use super::update::{self, Outcome, count};
 use super::{XdsOptions, channel};
 use crate::config::apply::Update;
-use crate::config::compile::Invalid;
+use crate::config::compile::{Invalid, Problem};
 use crate::config::handle::ConfigurationHandle;
 use crate::config::sources::{SourceId, Variant};
 use crate::config::watch::WatchChange;
@@ -225,7 +225,9 @@ impl Exchange<'_> {
             session.ack(&nonce)
         } else {
             let names: Vec<&str> = rejected.iter().map(|invalid| invalid.name.as_str()).collect();
-            session.nack(&nonce, &names, &nack_message(&rejected))
+            let message = nack_message(&rejected);
+            let details = nack::details(resource_type, rejected.iter().map(refused));
+            session.nack(&nonce, &names, &message, details)
         };
         send(&self.requests, self.asked, self.options, answer);
     }
@@ -244,7 +246,7 @@ impl Exchange<'_> {
                 resource: Some(update.content.clone()),
                 ..Resource::default()
             };
-            recorder.record(Record::Accepted(resource_type, resource));
+            recorder.record(Record::Accepted(resource_type, Box::new(resource)));
         }
         for name in &received.removed {
             recorder.record(Record::Gone(resource_type, name.clone()));
@@ -255,6 +257,13 @@ impl Exchange<'_> {
 /// Every resource with everything that is wrong with it.
 fn nack_message(rejected: &[Invalid]) -> String {
     rejected.iter().map(Invalid::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// The same for machines.
+fn refused(invalid: &Invalid) -> nack::Refused {
+    let problem =
+        |problem: &Problem| nack::Problem { field: problem.path.clone(), reason: problem.reason.clone() };
+    nack::Refused { name: invalid.name.clone(), problems: invalid.problems.iter().map(problem).collect() }
 }
 
 fn send(requests: &UnboundedSender<Request>, asked: &Asked, options: &XdsOptions, request: Option<Request>) {

@@ -108,8 +108,10 @@ async fn answer(cluster: Arc<Cluster>, mut request: Request<Incoming>) -> Result
         return Err(Status::storage_initializing());
     }
     let Some(resource) = resource else { return Ok((no_such_page().into(), plain)) };
-    if resource.is("", "pods") && target.subresource.as_deref() == Some("exec") {
-        let answer = verbs::exec::start(&cluster, &user, &target, &query, &parts.headers, upgrade)?;
+    if resource.is("", "pods")
+        && let Some(start) = verbs::upgrade(target.subresource.as_deref())
+    {
+        let answer = start(&cluster, &user, &target, &query, &parts.headers, upgrade)?;
         return Ok((answer.into(), plain));
     }
     let verb = verb.ok_or_else(Status::method_not_allowed)?;

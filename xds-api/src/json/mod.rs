@@ -17,11 +17,13 @@ mod parse;
 mod print;
 mod scalar;
 mod tree;
+mod yaml;
 
 pub use encode::encode;
 pub use parse::{MAX_DEPTH, MAX_NODES, parse, parse_one};
 pub use print::to_json;
 pub use tree::{Entry, Float, Map, Node, Value};
+pub use yaml::write_yaml;
 
 use prost::{Message, Name};
 

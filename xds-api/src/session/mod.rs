@@ -6,6 +6,7 @@
 
 pub mod delta;
 mod features;
+pub mod nack;
 mod outcome;
 mod received;
 pub mod sotw;

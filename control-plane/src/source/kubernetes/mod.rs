@@ -20,6 +20,7 @@ mod prune;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::stream::BoxStream;
@@ -63,6 +64,34 @@ pub async fn run(
         if !batch.is_empty() && events.send(batch).await.is_err() {
             return;
         }
+    }
+}
+
+/// What the API server holds now, ended by [`Event::Synced`].
+///
+/// # Errors
+/// What was not read within `limit`, and why.
+pub async fn read_once(client: Client, limit: Duration, metrics: Arc<Metrics>) -> Result<Vec<Event>, String> {
+    let (sender, mut batches) = mpsc::channel(1);
+    let (tell, progress) = watch::channel("the API server does not answer".to_owned());
+    let read = async {
+        let mut events = Vec::new();
+        while !matches!(events.last(), Some(Event::Synced)) {
+            let Some(batch) = batches.recv().await else { break };
+            events.extend(batch);
+        }
+        events
+    };
+    let following = run(client, sender, tell, metrics);
+    let read = async {
+        tokio::select! {
+            events = read => Some(events),
+            () = following => None,
+        }
+    };
+    match tokio::time::timeout(limit, read).await {
+        Ok(Some(events)) => Ok(events),
+        _ => Err(progress.borrow().clone()),
     }
 }
 

@@ -49,13 +49,15 @@ pub struct Invalid {
     pub name: String,
     /// At least one.
     pub problems: Vec<Problem>,
+    /// The same content will be refused again: nothing but it was looked at.
+    pub is_final: bool,
 }
 
 impl Invalid {
     /// A resource with one problem.
     pub fn one(kind: &'static str, name: &str, path: &str, reason: impl Into<String>) -> Self {
         let problem = Problem { path: path.to_owned(), reason: reason.into() };
-        Self { kind, name: name.to_owned(), problems: vec![problem] }
+        Self { kind, name: name.to_owned(), problems: vec![problem], is_final: true }
     }
 }
 
@@ -208,6 +210,8 @@ pub struct CompileCx<'a> {
     path: String,
     problems: Vec<Problem>,
     ignored: Vec<String>,
+    /// What the content says depends on files, which may be others the next time.
+    read_files: bool,
 }
 
 impl<'a> CompileCx<'a> {
@@ -220,7 +224,17 @@ impl<'a> CompileCx<'a> {
             path: String::new(),
             problems: Vec::new(),
             ignored: Vec::new(),
+            read_files: false,
         }
+    }
+
+    /// Reads a file that the resource names.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn read_file(&mut self, path: &str) -> io::Result<Vec<u8>> {
+        self.read_files = true;
+        (self.inputs.read_file)(path)
     }
 
     /// Notes that the resource refers to this name of a source, and how long it waits for it.
@@ -302,7 +316,10 @@ impl<'a> CompileCx<'a> {
                 self.references.deduplicate();
                 Ok((value, self.references))
             }
-            _ => Err(Invalid { kind, name: name.to_owned(), problems: self.problems }),
+            _ => {
+                let name = name.to_owned();
+                Err(Invalid { kind, name, problems: self.problems, is_final: !self.read_files })
+            }
         }
     }
 

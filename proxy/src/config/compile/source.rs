@@ -97,7 +97,7 @@ fn compile_file_source(cx: &mut CompileCx<'_>, file: &wire::PathConfigSource) ->
     if path.is_empty() {
         return Err(cx.refuse("path", "value length must be at least 1 characters"));
     }
-    if matches!((cx.inputs.read_file)(path), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
+    if matches!(cx.read_file(path), Err(error) if error.kind() == std::io::ErrorKind::NotFound) {
         let reason = format!("paths must refer to an existing path in the system: '{path}' does not exist");
         return Err(cx.refuse("path", reason));
     }

@@ -148,8 +148,9 @@ pub(crate) fn data(cx: &mut CompileCx<'_>, source: &wire::DataSource) -> Compile
     let wire::DataSource { watched_directory, specifier } = source;
     unsupported!(cx; watched_directory);
     match specifier {
-        Some(Specifier::Filename(path)) => (cx.inputs.read_file)(path)
-            .map_err(|e| cx.refuse("filename", format!("cannot read '{path}': {e}"))),
+        Some(Specifier::Filename(path)) => {
+            cx.read_file(path).map_err(|e| cx.refuse("filename", format!("cannot read '{path}': {e}")))
+        }
         Some(Specifier::InlineBytes(bytes)) => Ok(bytes.clone()),
         Some(Specifier::InlineString(text)) => Ok(text.clone().into_bytes()),
         Some(Specifier::EnvironmentVariable(name)) => {

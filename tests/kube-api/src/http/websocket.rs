@@ -1,60 +1,31 @@
-//! WebSocket, the server's side (RFC 6455), as far as `exec` needs it: the handshake, and binary frames to the client.
+//! The change of a request to a WebSocket (RFC 6455), with one of Kubernetes' subprotocols.
 
-use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// Section 1.3: what both sides add to the client's key.
-const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+use super::respond::Answer;
+use crate::status::{Result, Status};
 
-/// Section 5.2: the whole message in one frame.
-const FIN: u8 = 0x80;
-const BINARY: u8 = 0x2;
-const CLOSE: u8 = 0x8;
+/// An open WebSocket.
+pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// The value of `sec-websocket-accept` for a client's `sec-websocket-key`.
-pub(crate) fn accept(key: &str) -> String {
-    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes()))
-}
-
-/// A binary message.
-pub(crate) fn binary(payload: &[u8]) -> Vec<u8> {
-    frame(BINARY, payload)
-}
-
-/// The end of a connection on which all went well.
-pub(crate) fn close() -> Vec<u8> {
-    frame(CLOSE, &1000_u16.to_be_bytes())
-}
-
-/// A server's frames are not masked.
-fn frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![FIN | opcode];
-    match payload.len() {
-        short @ 0..126 => frame.push(short as u8),
-        middle @ 126..65_536 => {
-            frame.push(126);
-            frame.extend((middle as u16).to_be_bytes());
-        }
-        long => {
-            frame.push(127);
-            frame.extend((long as u64).to_be_bytes());
-        }
+/// The answer to a request that asks for a WebSocket with this subprotocol.
+pub(crate) fn accept(headers: &HeaderMap, protocol: &'static str) -> Result<Answer> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let offers = text(header::SEC_WEBSOCKET_PROTOCOL).split(',').any(|offered| offered.trim() == protocol);
+    if !text(header::UPGRADE).eq_ignore_ascii_case("websocket") || !offers {
+        return Err(Status::bad_request(format!("only a WebSocket with {protocol} is served")));
     }
-    frame.extend(payload);
-    frame
+    let key = text(header::SEC_WEBSOCKET_KEY);
+    Ok(Answer::WebSocket { accept: derive_accept_key(key.as_bytes()), protocol })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_examples_of_the_rfc() {
-        assert_eq!(accept("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(binary(b"Hello")[..2], [0x82, 5]);
-        assert_eq!(binary(&[0; 256])[..4], [0x82, 0x7e, 1, 0]);
-        assert_eq!(binary(&[0; 65_536])[..10], [0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]);
-        assert_eq!(close(), [0x88, 2, 0x03, 0xe8]);
-    }
+/// The WebSocket, once the answer has been written; `None`: the client is gone.
+pub(crate) async fn open(upgrade: OnUpgrade) -> Option<Socket> {
+    let upgraded = upgrade.await.ok()?;
+    Some(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await)
 }

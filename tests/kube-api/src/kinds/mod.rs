@@ -120,6 +120,13 @@ impl Resource {
                 version: own.1.into(),
                 verbs: &["create", "get"],
             });
+            subresources.push(Subresource {
+                name: "portforward",
+                kind: "PodPortForwardOptions".into(),
+                group: own.0.into(),
+                version: own.1.into(),
+                verbs: &["create", "get"],
+            });
         }
         if self.status {
             subresources.push(status("status"));

@@ -7,19 +7,20 @@ use std::process::{ExitStatus, Output};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::{SinkExt, StreamExt};
 use http::HeaderMap;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Error;
+use tokio_tungstenite::tungstenite::protocol::Message;
 
 use crate::access::{User, rbac};
 use crate::cluster::{Cluster, lock};
 use crate::http::path::{Target, Verb};
 use crate::http::query::Query;
 use crate::http::respond::Answer;
-use crate::http::websocket;
+use crate::http::websocket::{self, Socket};
 use crate::kinds::Collection;
 use crate::status::{Result, Status};
 
@@ -78,12 +79,7 @@ pub(crate) fn start(
 ) -> Result<Answer> {
     // Whatever the method is: it is no reading.
     rbac::check(cluster, user, Verb::Create, target)?;
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let offers =
-        |protocol: &str| header("sec-websocket-protocol").split(',').any(|one| one.trim() == protocol);
-    if !header("upgrade").eq_ignore_ascii_case("websocket") || !offers(PROTOCOL) {
-        return Err(Status::bad_request(format!("here exec speaks {PROTOCOL} over a WebSocket only")));
-    }
+    let answer = websocket::accept(headers, PROTOCOL)?;
     if query.flag("stdin") || query.flag("tty") {
         return Err(Status::bad_request("here exec has no standard input and no terminal"));
     }
@@ -93,11 +89,11 @@ pub(crate) fn start(
     tokio::spawn(async move {
         let ran = tokio::task::spawn_blocking(move || run(&exec)).await;
         // Otherwise the client is gone, or a panic has been printed.
-        if let (Ok(upgraded), Ok(ran)) = (upgrade.await, ran) {
-            let _ = send(TokioIo::new(upgraded), &ran).await;
+        if let (Some(socket), Ok(ran)) = (websocket::open(upgrade).await, ran) {
+            let _ = send(socket, &ran).await;
         }
     });
-    Ok(Answer::WebSocket { accept: websocket::accept(header("sec-websocket-key")), protocol: PROTOCOL })
+    Ok(answer)
 }
 
 /// What a request asks for; its container must be one of the Pod's.
@@ -118,12 +114,12 @@ fn read(cluster: &Cluster, target: &Target, query: &Query) -> Result<Exec> {
 }
 
 /// What the command wrote, how it ended, and the end of the connection.
-async fn send(mut stream: TokioIo<Upgraded>, ran: &Ran) -> std::io::Result<()> {
+async fn send(mut socket: Socket, ran: &Ran) -> std::result::Result<(), Error> {
     let status = match ran {
         Ok(output) => {
             for (channel, text) in [(STANDARD_OUTPUT, &output.stdout), (STANDARD_ERROR, &output.stderr)] {
                 if !text.is_empty() {
-                    stream.write_all(&message(channel, text)).await?;
+                    socket.send(message(channel, text)).await?;
                 }
             }
             ended(output.status)
@@ -132,16 +128,15 @@ async fn send(mut stream: TokioIo<Upgraded>, ran: &Ran) -> std::io::Result<()> {
             json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": why, "code": 500})
         }
     };
-    stream.write_all(&message(ERROR, status.to_string().as_bytes())).await?;
-    stream.write_all(&websocket::close()).await?;
-    stream.shutdown().await?;
-    // Closing before the client has would reset the connection, and with it what is still under way.
-    let _ = timeout(PATIENCE, tokio::io::copy(&mut stream, &mut tokio::io::sink())).await;
+    socket.send(message(ERROR, status.to_string().as_bytes())).await?;
+    socket.close(None).await?;
+    // Leaving before the client has would reset the connection, and with it what is still under way.
+    let _ = timeout(PATIENCE, async { while socket.next().await.is_some_and(|next| next.is_ok()) {} }).await;
     Ok(())
 }
 
-fn message(channel: u8, text: &[u8]) -> Vec<u8> {
-    websocket::binary(&[&[channel], text].concat())
+fn message(channel: u8, text: &[u8]) -> Message {
+    Message::binary([&[channel], text].concat())
 }
 
 /// The end of a command, as the kubelet tells it.

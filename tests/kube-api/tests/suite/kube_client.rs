@@ -1,7 +1,7 @@
 //! The `kube` crate, as the control plane uses it.
 
 use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -9,6 +9,7 @@ use kube::runtime::{WatchStreamExt, reflector, watcher};
 use kube::{Client, Config, ResourceExt};
 use outrigger_kube_api::{ApiServer, Cut};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{PATIENCE, config_map, eventually, service};
 
@@ -63,6 +64,40 @@ async fn discovery_finds_what_is_served() {
     assert!(group.recommended_kind("EndpointSlice").is_some());
     let discovery = kube::Discovery::new(client).run().await.unwrap();
     assert!(discovery.groups().any(|group| group.name() == "coordination.k8s.io"));
+}
+
+#[tokio::test]
+async fn a_port_of_a_pod_is_forwarded() {
+    let server = ApiServer::start();
+    let echo = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = echo.local_addr().unwrap().port();
+    let echoing = tokio::spawn(async move {
+        let (mut stream, _) = echo.accept().await.unwrap();
+        let (mut read, mut write) = stream.split();
+        tokio::io::copy(&mut read, &mut write).await.unwrap();
+    });
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}, "status": {"podIP": "127.0.0.1"}});
+    server.put(pod).unwrap();
+    let pods: Api<Pod> = Api::default_namespaced(connect(&server).await);
+    let mut forwarder = pods.portforward("p", &[port]).await.unwrap();
+    let mut stream = forwarder.take_stream(port).unwrap();
+    let sent: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+    let mut received = vec![0; sent.len()];
+    let (mut read, mut write) = tokio::io::split(&mut stream);
+    let (wrote, got) = tokio::join!(write.write_all(&sent), read.read_exact(&mut received));
+    wrote.unwrap();
+    got.unwrap();
+    assert!(sent == received);
+    drop(stream);
+    forwarder.join().await.unwrap();
+    echoing.await.unwrap();
+
+    // Nobody listens there any more.
+    let mut forwarder = pods.portforward("p", &[port]).await.unwrap();
+    let reason = forwarder.take_error(port).unwrap().await.unwrap();
+    assert!(reason.contains("inside the pod"), "{reason}");
+    assert!(pods.portforward("gone", &[port]).await.is_err());
 }
 
 #[tokio::test]

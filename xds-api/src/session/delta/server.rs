@@ -6,8 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ResourceType;
-use crate::session::{ClientFeatures, InvalidRequest, Outcome, Part, Resource, Verdict, View, WILDCARD, ttl};
+use crate::session::{
+    ClientFeatures, InvalidRequest, Outcome, Part, Resource, Verdict, View, WILDCARD, nack, ttl,
+};
 use crate::wire::discovery::v3::{self as discovery, DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use crate::wire::rpc;
 
 /// One stream's state for one resource type.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ struct Known {
     /// The version that it accepted last.
     accepted: Option<String>,
     /// The version that it rejected last, if it accepted none since. It may hold that or the accepted one: a NACK
-    /// does not say which resources of a response were good.
+    /// without details does not say which resources of a response were good.
     rejected: Option<String>,
     /// It was told that the name does not exist.
     told_missing: bool,
@@ -100,6 +103,13 @@ impl Server {
     /// Whether a response waits for its ACK or NACK; until then nothing else is sent.
     pub fn is_waiting(&self) -> bool {
         self.outstanding.is_some()
+    }
+
+    /// Whether the client holds something that it should no longer.
+    pub fn has_removals(&self, view: &impl View) -> bool {
+        let mut removed = BTreeSet::new();
+        self.collect_removals(view, &mut removed);
+        !removed.is_empty()
     }
 
     /// Takes in a request. Ask for [`Server::next_response`] afterwards.
@@ -192,13 +202,16 @@ impl Server {
         let Some(outstanding) = self.outstanding.take_if(is_current) else {
             return Verdict::Stale { nonce: request.response_nonce.clone() };
         };
-        let names = outstanding.sent.keys().cloned().collect();
-        let rejects = request.error_detail.is_some();
+        let rejected = match &request.error_detail {
+            Some(status) => self.rejected_by(status, &outstanding.sent),
+            None => BTreeSet::new(),
+        };
         for (name, version) in outstanding.sent {
             // Unsubscribed in the meantime: there is nothing to remember.
             if !self.is_subscribed(&name) {
                 continue;
             }
+            let rejects = rejected.contains(&name);
             let known = self.known.entry(name).or_default();
             match version {
                 None => {
@@ -221,9 +234,17 @@ impl Server {
             Some(status) => Verdict::Nack {
                 nonce: request.response_nonce.clone(),
                 message: status.message.clone(),
-                names,
+                names: rejected.into_iter().collect(),
             },
         }
+    }
+
+    /// The names of a response that a NACK is about: those in its details, or all when these name none of them.
+    fn rejected_by(&self, status: &rpc::Status, sent: &BTreeMap<String, Option<String>>) -> BTreeSet<String> {
+        let named =
+            nack::refused(self.resource_type, &status.details).into_iter().map(|refused| refused.name);
+        let named: BTreeSet<String> = named.filter(|name| sent.contains_key(name)).collect();
+        if named.is_empty() { sent.keys().cloned().collect() } else { named }
     }
 
     fn change_subscription(&mut self, request: &DeltaDiscoveryRequest) -> bool {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::session::nack::{self, Refused};
 use crate::wire::protobuf::Any;
 use crate::wire::rpc::Status;
 
@@ -167,6 +168,28 @@ fn a_rejected_version_is_not_sent_again_until_it_changes() {
     assert_eq!(send(&mut server, &Resources::of(&[("a", "1")])), sent(&[("a", "1")], &[], "3"));
     server.on_request(&ack("3")).unwrap();
     assert_eq!(server.rejected().count(), 0);
+}
+
+#[test]
+fn details_of_a_nack_say_which_resources_were_good() {
+    let mut server = server_with(subscribe(&["*"]));
+    let all = Resources::of(&[("a", "1"), ("b", "1")]);
+    send(&mut server, &all);
+    let refusing = |nonce: &str, name: &str| {
+        let mut request = nack(nonce, "bad");
+        let refused = Refused { name: name.to_owned(), ..Refused::default() };
+        request.error_detail.as_mut().unwrap().details = nack::details(TYPE, [refused]);
+        request
+    };
+    let outcome = server.on_request(&refusing("1", "b")).unwrap();
+    assert!(matches!(outcome.verdict, Verdict::Nack { names, .. } if names == ["b"]));
+    assert_eq!(server.held().collect::<Vec<_>>(), [("a", "1")]);
+    assert_eq!(server.rejected().collect::<Vec<_>>(), [("b", "1")]);
+    assert_eq!(send(&mut server, &all), None);
+    // Details about something else name nobody, so all may be meant.
+    send(&mut server, &Resources::of(&[("a", "2"), ("b", "2")]));
+    server.on_request(&refusing("2", "x")).unwrap();
+    assert_eq!(server.rejected().collect::<Vec<_>>(), [("a", "2"), ("b", "2")]);
 }
 
 #[test]

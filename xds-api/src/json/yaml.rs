@@ -3,11 +3,12 @@
 //! A text stands without quotes only when every reader takes it for the same text; else it is quoted, or a block when it
 //! has lines.
 
-use outrigger_xds_api::json;
 use serde_json::Value;
 
-/// Writes a document, with its last line break.
-pub(super) fn write(value: &Value, out: &mut String) {
+use super::parse_one;
+
+/// Writes a JSON value as a YAML document, with its last line break.
+pub fn write_yaml(value: &Value, out: &mut String) {
     match value {
         Value::Object(map) if !map.is_empty() => members(map, 0, out),
         Value::Array(list) if !list.is_empty() => elements(list, 0, out),
@@ -132,14 +133,13 @@ fn is_printable(c: char) -> bool {
 /// Whether a text without quotes is this text for every reader.
 fn is_plain(text: &str) -> bool {
     let begins = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/' || c == '_');
-    let inner = |c: char| {
-        c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '@' | '=' | '+' | ' ')
-    };
+    // Of the signs that mean something only those that do so at the beginning, or in a list or map on one line.
+    let inner = |c: char| c.is_ascii_alphanumeric() || "_-./:@=+ [](),;~|*$".contains(c);
     begins
         && text.chars().all(inner)
         && !text.ends_with([' ', ':'])
         && !text.contains(": ")
-        && json::parse_one(text).is_ok_and(|node| node.as_str() == Some(text))
+        && parse_one(text).is_ok_and(|node| node.as_str() == Some(text))
 }
 
 #[cfg(test)]
@@ -149,14 +149,14 @@ mod tests {
 
     fn written(value: &Value) -> String {
         let mut text = String::new();
-        write(value, &mut text);
+        write_yaml(value, &mut text);
         text
     }
 
     #[track_caller]
     fn comes_back(value: &Value) {
         let text = written(value);
-        let read = json::parse_one(&text).unwrap_or_else(|error| panic!("{error}:\n{text}")).to_json();
+        let read = parse_one(&text).unwrap_or_else(|error| panic!("{error}:\n{text}")).to_json();
         assert_eq!(read, *value, "{text}");
     }
 
@@ -234,6 +234,11 @@ mod tests {
             "? a",
             "-",
             ",a",
+            "a[0].b",
+            "outbound|80||a.b",
+            "sidecar~a, b; c (d) *.e$",
+            "a]",
+            "a,",
         ] {
             comes_back(&serde_json::json!({"a": text, "l": [text, [text]], text: {"b": text}}));
         }

@@ -1,0 +1,65 @@
+//! Which object made what.
+
+use super::*;
+use crate::translate::causes;
+
+const POLICY: &str = "
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: limits}
+spec: {host: reviews, trafficPolicy: {connectionPool: {tcp: {maxConnections: 5}}}}
+";
+
+/// `OBJECT FIELD` of each cause.
+fn shown(snapshot: &Snapshot, of: ResourceType, name: &str, field: &str) -> Vec<String> {
+    let set = snapshot.resources(&web(snapshot), of);
+    let resource = set.get(name).unwrap();
+    let causes = causes(of, &resource.content, field).into_iter();
+    causes.map(|(object, field)| format!("{object} {field}")).collect()
+}
+
+#[test]
+fn the_way_back_of_translation() {
+    use ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
+
+    let snapshot = snapshot_of(&[MESH, POLICY, &split()]);
+    let reviews = "outbound|9080||reviews.default.svc.cluster.local";
+    let (service, policy) = ("Service default/reviews ", "DestinationRule default/limits ");
+    for (field, expected) in [
+        (
+            "circuit_breakers.thresholds[0].max_connections",
+            vec!["DestinationRule default/limits spec.trafficPolicy"],
+        ),
+        ("transport_socket.typed_config", vec![service]),
+        ("", vec![service, policy]),
+    ] {
+        assert_eq!(shown(&snapshot, Cluster, reviews, field), expected, "{field}");
+    }
+    assert_eq!(shown(&snapshot, ClusterLoadAssignment, reviews, "endpoints[0]"), [service]);
+    assert_eq!(shown(&snapshot, Cluster, "BlackHoleCluster", ""), [""; 0]);
+
+    let routes: super::RouteConfiguration = get(&snapshot, &web(&snapshot), RouteConfiguration, "15001");
+    let at = |host: &str| routes.virtual_hosts.iter().position(|found| found.name == host).unwrap();
+    let (ruled, plain) =
+        (at("reviews.default.svc.cluster.local:9080"), at("reviews-v1.default.svc.cluster.local:9080"));
+    for (field, expected) in [
+        (format!("virtual_hosts[{ruled}].routes[0].match"), "HTTPRoute default/split spec.rules[0]"),
+        (format!("virtual_hosts[{ruled}].domains[0]"), service),
+        (format!("virtual_hosts[{plain}].routes[0].match"), "Service default/reviews-v1 "),
+        ("virtual_hosts".to_owned(), "HTTPRoute default/split spec.rules[0]"),
+    ] {
+        assert_eq!(shown(&snapshot, RouteConfiguration, "15001", &field), [expected], "{field}");
+    }
+
+    // A TCP port is a listener of its own; a name in the chain says whose.
+    assert_eq!(shown(&snapshot, Listener, "127.1.0.1_6379", "address"), ["Service data/cache "]);
+    assert_eq!(shown(&snapshot, Listener, "127.1.0.1_15001", "address"), [""; 0]);
+    let captured = "{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: web}, annotations: \
+                    {sidecar.istio.io/interceptionMode: REDIRECT}}, spec: {serviceAccountName: web}, status: {podIP: 127.1.0.1}}";
+    let own = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{name: http, port: 80}]}}";
+    let snapshot = snapshot_of(&[captured, own]);
+    assert_eq!(
+        shown(&snapshot, Listener, "virtualInbound", "filter_chains[0].filters"),
+        ["Service default/web "]
+    );
+}
