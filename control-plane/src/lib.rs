@@ -22,4 +22,4 @@ pub mod source;
 pub mod translate;
 pub mod webhook;
 
-pub use server::{Addresses, ControlPlane, Options, Source, StartError, run};
+pub use server::{Addresses, ControlPlane, Options, Source, StartError, XdsAddress, run};

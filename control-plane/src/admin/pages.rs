@@ -10,7 +10,7 @@ use crate::ads::proxies::{Proxy, TypeStatus};
 use crate::model::Finding;
 use crate::snapshot::Snapshot;
 
-/// The connected proxies with the state of each resource type.
+/// The streams of the connected proxies with the state of each resource type.
 pub(super) fn proxies(proxies: &[Arc<Proxy>]) -> Value {
     let now = OffsetDateTime::now_utc();
     let rows: Vec<Value> = proxies
@@ -25,6 +25,8 @@ pub(super) fn proxies(proxies: &[Arc<Proxy>]) -> Value {
                 "id": proxy.node_id,
                 "identity": proxy.identity,
                 "address": proxy.address.to_string(),
+                "service": proxy.service,
+                "variant": proxy.variant,
                 "since": timestamp(proxy.since),
                 "types": types,
             })
