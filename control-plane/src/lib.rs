@@ -25,4 +25,4 @@ pub mod status;
 pub mod translate;
 pub mod webhook;
 
-pub use server::{Addresses, ControlPlane, Options, Source, StartError, run};
+pub use server::{Addresses, ControlPlane, Options, Source, StartError, XdsAddress, run};

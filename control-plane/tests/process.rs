@@ -3,7 +3,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 struct Process {
     child: Child,
-    dir: tempfile::TempDir,
+    data: PathBuf,
 }
 
 impl Drop for Process {
@@ -62,17 +62,24 @@ fn fails(dir: &Path, source: &str, flags: &[&str]) -> String {
 }
 
 impl Process {
-    fn start() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let child = command(dir.path(), "mesh", FREE_PORTS).spawn().unwrap();
-        Self { child, dir }
+    fn start(dir: &Path, flags: &[&str]) -> Self {
+        Self { child: command(dir, "mesh", flags).spawn().unwrap(), data: dir.join("data") }
+    }
+
+    /// Sends the signal, waits for the end and returns whether that was a good one.
+    fn end(&mut self, signal: &str) -> bool {
+        let pid = self.child.id();
+        assert!(
+            Command::new("sh").arg("-c").arg(format!("kill -{signal} {pid}")).status().unwrap().success()
+        );
+        self.child.wait().unwrap().success()
     }
 
     fn addresses(&mut self) -> Addresses {
         let started = Instant::now();
         loop {
             assert!(started.elapsed() < DEADLINE, "no addresses.json");
-            if let Ok(text) = std::fs::read(self.dir.path().join("data/addresses.json")) {
+            if let Ok(text) = std::fs::read(self.data.join("addresses.json")) {
                 return serde_json::from_slice(&text).unwrap();
             }
             assert!(self.child.try_wait().unwrap().is_none(), "it ended");
@@ -91,25 +98,44 @@ fn get(address: SocketAddr, path: &str) -> String {
 
 #[test]
 fn it_becomes_ready_and_ends_well_on_sigterm() {
-    let mut process = Process::start();
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = Process::start(dir.path(), FREE_PORTS);
     let addresses = process.addresses();
     let started = Instant::now();
     while !get(addresses.admin, "/ready").starts_with("HTTP/1.1 200 ") {
         assert!(started.elapsed() < DEADLINE, "not ready");
         std::thread::yield_now();
     }
-    let token = std::fs::read_to_string(process.dir.path().join("data/tokens/shop/web-0")).unwrap();
+    let token = std::fs::read_to_string(process.data.join("tokens/shop/web-0")).unwrap();
     assert_eq!(token.len(), 43);
     assert!(get(addresses.admin, "/version").contains(env!("CARGO_PKG_VERSION")));
     assert!(get(addresses.admin, "/nothing").starts_with("HTTP/1.1 404 "));
 
-    let pid = process.child.id();
-    assert!(Command::new("sh").arg("-c").arg(format!("kill -TERM {pid}")).status().unwrap().success());
-    assert!(process.child.wait().unwrap().success());
+    assert!(process.end("TERM"));
     let mut log = String::new();
     process.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert!(log.contains("control plane started"), "{log}");
     assert!(!log.contains(&token), "a token leaked into the log");
+}
+
+#[test]
+fn a_socket_that_was_left_behind_is_taken_over_and_one_in_use_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("xds.sock");
+    let flag = format!("--xds-address=unix:{}", socket.display());
+    let flags = [&flag, "--admin-address=127.0.0.1:0"];
+    let mut killed = Process::start(dir.path(), &flags);
+    assert_eq!(killed.addresses().xds.to_string(), format!("unix:{}", socket.display()));
+    assert!(!killed.end("KILL") && socket.exists());
+
+    std::fs::remove_file(killed.data.join("addresses.json")).unwrap();
+    let mut second = Process::start(dir.path(), &flags);
+    second.addresses();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let refused = fails(elsewhere.path(), "mesh", &flags);
+    assert!(refused.contains(&flag.replace('=', " ")), "{refused}");
+    assert!(refused.contains("another process listens there"), "{refused}");
+    assert!(second.end("TERM") && !socket.exists());
 }
 
 #[test]

@@ -87,12 +87,34 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
             && options.name.as_ref().is_none_or(|wanted| pod.contains(wanted.as_str()))
     });
     proxies.sort_by(|a, b| text(a, "/name").cmp(text(b, "/name")));
+    let proxies = joined(proxies);
     let is_well = proxies.iter().all(|proxy| is_well(proxy, options.stale_after * 1000));
     put(&match options.output.format {
         Format::Table => table::text_of(&proxies, targets.len() > 1),
         format => value_text(&json!({ "well": is_well, "proxies": proxies }), format),
     })?;
     Ok(is_well)
+}
+
+/// A proxy that has a stream for each type is one proxy.
+fn joined(streams: Vec<Value>) -> Vec<Value> {
+    let mut proxies: Vec<Value> = Vec::new();
+    for stream in streams {
+        let is_same = |proxy: &&mut Value| {
+            proxy["id"] == stream["id"] && proxy["control_plane"] == stream["control_plane"]
+        };
+        // A proxy that comes again may have two aggregated streams for a moment: both are shown.
+        let is_part = text(&stream, "/service") != "ads";
+        match proxies.iter_mut().find(is_same).filter(|_| is_part) {
+            Some(proxy) => {
+                for (of, status) in types(&stream).filter(|(_, status)| State::of(status) != State::NotSent) {
+                    proxy["types"][of] = status.clone();
+                }
+            }
+            None => proxies.push(stream),
+        }
+    }
+    proxies
 }
 
 /// `POD.NAMESPACE` of a node id.

@@ -56,3 +56,24 @@ fn what_is_well() {
     and_stale["lds"]["state"] = json!("stale");
     assert!(!is_well(&proxy(and_stale), u64::MAX));
 }
+
+#[test]
+fn streams_of_single_types_are_one_proxy() {
+    let stream = |id: &str, service: &str, types: Value| {
+        let mut stream = proxy(types);
+        stream["id"] = id.into();
+        stream["service"] = service.into();
+        stream
+    };
+    let never = || json!({"state": "never_sent"});
+    let streams = vec![
+        stream("a", "cds", json!({"cds": {"state": "synced"}, "lds": never()})),
+        stream("a", "lds", json!({"cds": never(), "lds": {"state": "stale"}})),
+        stream("b", "ads", json!({"cds": {"state": "synced"}})),
+        stream("b", "ads", json!({"cds": {"state": "stale"}})),
+    ];
+    let proxies = joined(streams);
+    assert_eq!(proxies.len(), 3);
+    let states: Vec<State> = types(&proxies[0]).map(|(_, status)| State::of(status)).collect();
+    assert_eq!(states, [State::Synced, State::Stale]);
+}

@@ -11,7 +11,7 @@ use crate::model::Finding;
 use crate::snapshot::Snapshot;
 use crate::status::by_proxies::{self as status, RefusedByProxies};
 
-/// The connected proxies with the state of each resource type.
+/// The streams of the connected proxies with the state of each resource type.
 pub(super) fn proxies(proxies: &[Arc<Proxy>], snapshot: &Snapshot) -> Value {
     let now = OffsetDateTime::now_utc();
     let rows: Vec<Value> = proxies
@@ -27,6 +27,8 @@ pub(super) fn proxies(proxies: &[Arc<Proxy>], snapshot: &Snapshot) -> Value {
                 "agent": proxy.agent,
                 "identity": proxy.identity,
                 "address": proxy.address.to_string(),
+                "service": proxy.service,
+                "variant": proxy.variant,
                 "since": timestamp(proxy.since),
                 "types": types,
             })

@@ -1,34 +1,34 @@
-//! The Aggregated Discovery Service: configuration to proxies over one gRPC stream each, in the incremental ("delta")
-//! variant of the protocol.
+//! The discovery services: configuration to proxies over gRPC streams, aggregated (ADS) or one for each type, in both
+//! variants of the protocol, incremental ("delta") and state of the world ("sotw").
 //!
-//! [`stream`] is the life of one stream, [`push`] decides what is sent when, [`proxies`] remembers how far each
-//! proxy is, [`refusals`] what each refuses and why. Invariants: no stream is served before every source is synced; a proxy gets the
-//! configuration of the identity that it proved and of no other. Runs on the main runtime.
+//! [`services`] are the gRPC services, [`stream`] is the life of one stream, [`push`] decides what is sent when,
+//! [`variant`] is what the two variants have in common there, [`proxies`] remembers how far each proxy is, [`refusals`] what
+//! each refuses and why. Invariants: no stream is served before every source is synced; a proxy gets the configuration of the
+//! identity that it proved and of no other. The order across types is kept within a stream; across separate streams the
+//! protocol has none. Runs on the main runtime.
 
 pub mod proxies;
 mod push;
 pub mod refusals;
+mod services;
 mod stream;
+mod variant;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use outrigger_xds_api::wire::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tokio::sync::watch;
+use tonic::Status;
 
-use crate::auth::{Authenticator, InvalidNodeId, Peer, Refusal};
+use crate::auth::{Authenticator, InvalidNodeId, Refusal};
 use crate::metrics::Metrics;
 use crate::scope::ScopeError;
 use crate::server::Lifecycle;
 use crate::snapshot::Snapshot;
 use proxies::Proxies;
+pub(crate) use services::add_to;
 
 /// What all streams share.
 pub struct Shared {
@@ -44,18 +44,6 @@ pub struct Shared {
     pub proxies: Arc<Proxies>,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
-}
-
-/// The gRPC service.
-pub struct DiscoveryService {
-    shared: Arc<Shared>,
-}
-
-impl DiscoveryService {
-    /// Serves what `shared` publishes.
-    pub fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared) }
-    }
 }
 
 /// Why a proxy gets no configuration.
@@ -83,39 +71,5 @@ impl Refused {
                 ("node_mismatch", Status::permission_denied(text))
             }
         }
-    }
-}
-
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for DiscoveryService {
-    type StreamAggregatedResourcesStream = tokio_stream::Empty<Result<DiscoveryResponse, Status>>;
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        _: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented(
-            "the state-of-the-world variant is not served; use DeltaAggregatedResources (api_type: DELTA_GRPC)",
-        ))
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let shared = Arc::clone(&self.shared);
-        shared.lifecycle.serving().await?;
-        let peer = Peer::of(request.extensions())?.clone();
-        // The request itself cannot be held while the token is checked: its stream is not shareable.
-        let metadata = request.metadata().clone();
-        let proof = shared.authenticator.authenticate(&peer, &metadata).await.map_err(|refusal| {
-            shared.metrics.refused_proxies.with_label_values(&[refusal.reason()]).inc();
-            tracing::warn!(address = %peer.address, error = %refusal, "proxy refused");
-            Status::from(refusal)
-        })?;
-        let (sender, receiver) = mpsc::channel(stream::RESPONSES_MAX);
-        tokio::spawn(stream::serve(shared, peer, proof, request.into_inner(), sender));
-        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

@@ -1,10 +1,10 @@
-//! The proxies that are connected, and how far each has got: what the admin page shows.
+//! The proxies that are connected, and how far each has got: what the admin page shows. A proxy that takes each type from
+//! a stream of its own is there once for each stream.
 //!
 //! Written by each stream, read by the admin page; everything runs on the main runtime, so the locks are never
 //! contended.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -16,6 +16,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::refusals::Refusal;
+use crate::auth::PeerAddress;
 use crate::metrics::Metrics;
 
 /// So many resources that proxies refuse are counted by name; the names come from the mesh's objects.
@@ -98,7 +99,7 @@ impl TypeStatus {
     }
 }
 
-/// One connected proxy.
+/// One stream of a connected proxy.
 #[derive(Debug)]
 pub struct Proxy {
     /// Its node id.
@@ -108,20 +109,32 @@ pub struct Proxy {
     /// The SPIFFE id that it proved.
     pub identity: String,
     /// The address that it connected from.
-    pub address: SocketAddr,
+    pub address: PeerAddress,
+    /// The service that it called: `ads`, or `cds` and the like for a stream of one type.
+    pub service: &'static str,
+    /// The variant of the protocol: `delta` or `sotw`.
+    pub variant: &'static str,
     /// When the stream began.
     pub since: OffsetDateTime,
     types: Mutex<[TypeStatus; ResourceType::ALL.len()]>,
 }
 
 impl Proxy {
-    /// A proxy whose stream begins now.
-    pub fn new(node: &Node, identity: String, address: SocketAddr) -> Self {
+    /// A proxy whose stream of `service` in `variant` begins now.
+    pub fn new(
+        node: &Node,
+        identity: String,
+        address: PeerAddress,
+        service: &'static str,
+        variant: &'static str,
+    ) -> Self {
         Self {
             node_id: node.id.clone(),
             agent: agent(node),
             identity,
             address,
+            service,
+            variant,
             since: OffsetDateTime::now_utc(),
             types: Mutex::default(),
         }
@@ -154,21 +167,24 @@ fn agent(node: &Node) -> String {
 /// All connected proxies.
 pub struct Proxies {
     next_key: AtomicU64,
-    connected: Mutex<BTreeMap<u64, Arc<Proxy>>>,
+    streams: Mutex<Streams>,
     /// Told when what some proxy refuses changes.
     refusals: watch::Sender<()>,
     metrics: Arc<Metrics>,
 }
 
+#[derive(Default)]
+struct Streams {
+    by_key: BTreeMap<u64, Arc<Proxy>>,
+    /// How many there are of each node id.
+    counts: HashMap<String, usize>,
+}
+
 impl Proxies {
     /// None yet.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            next_key: AtomicU64::new(0),
-            connected: Mutex::default(),
-            refusals: watch::Sender::new(()),
-            metrics,
-        }
+        let refusals = watch::Sender::new(());
+        Self { next_key: AtomicU64::new(0), streams: Mutex::default(), refusals, metrics }
     }
 
     /// Brings the gauge of refused resources up to date.
@@ -198,21 +214,42 @@ impl Proxies {
         self.refusals.subscribe()
     }
 
-    /// Adds a proxy for as long as the returned value lives.
+    /// Adds a stream for as long as the returned value lives.
     pub fn connect(self: &Arc<Self>, proxy: Arc<Proxy>) -> Connected {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        lock(&self.connected).insert(key, proxy);
-        self.metrics.connected_proxies.inc();
+        let mut streams = lock(&self.streams);
+        *streams.counts.entry(proxy.node_id.clone()).or_default() += 1;
+        streams.by_key.insert(key, proxy);
+        self.count(&streams);
         Connected { proxies: Arc::clone(self), key }
     }
 
-    /// The connected proxies, the longest connected first.
+    /// The streams of the connected proxies, the longest connected first.
     pub fn list(&self) -> Vec<Arc<Proxy>> {
-        lock(&self.connected).values().cloned().collect()
+        lock(&self.streams).by_key.values().cloned().collect()
+    }
+
+    fn disconnect(&self, key: u64) {
+        let mut streams = lock(&self.streams);
+        let Some(proxy) = streams.by_key.remove(&key) else { return };
+        if lock(&proxy.types).iter().any(|status| !status.refusals.is_empty()) {
+            self.refusals_changed();
+        }
+        if let Some(count) = streams.counts.get_mut(&proxy.node_id) {
+            *count -= 1;
+            if *count == 0 {
+                streams.counts.remove(&proxy.node_id);
+            }
+        }
+        self.count(&streams);
+    }
+
+    fn count(&self, streams: &Streams) {
+        self.metrics.connected_proxies.set(i64::try_from(streams.counts.len()).unwrap_or(i64::MAX));
     }
 }
 
-/// Keeps a proxy in the list.
+/// Keeps a stream in the list.
 pub struct Connected {
     proxies: Arc<Proxies>,
     key: u64,
@@ -220,11 +257,7 @@ pub struct Connected {
 
 impl Drop for Connected {
     fn drop(&mut self) {
-        let gone = lock(&self.proxies.connected).remove(&self.key);
-        self.proxies.metrics.connected_proxies.dec();
-        if gone.is_some_and(|proxy| lock(&proxy.types).iter().any(|status| !status.refusals.is_empty())) {
-            self.proxies.refusals_changed();
-        }
+        self.proxies.disconnect(self.key);
     }
 }
 

@@ -10,8 +10,7 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use outrigger_xds_api::ResourceType;
-use outrigger_xds_api::session::Verdict;
-use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use outrigger_xds_api::session::{ClientFeatures, Verdict};
 use outrigger_xds_api::wire::rpc;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
@@ -20,6 +19,8 @@ use tonic::{Status, Streaming};
 use super::proxies::{LastNack, Proxy, SyncState};
 use super::push::{PushQueue, Resources};
 use super::refusals::{self, Refusal};
+use super::services::Service;
+use super::variant::{Summary, Variant};
 use super::{Refused, Shared};
 use crate::auth::{NodeId, Peer, Proof};
 use crate::scope::{ProxyId, ScopeError};
@@ -30,18 +31,19 @@ use crate::snapshot::Snapshot;
 const BURST_MAX: usize = 2 * ResourceType::ALL.len();
 
 /// Where responses go.
-pub(super) type Responses = mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>;
+pub(super) type Responses<V> = mpsc::Sender<Result<<V as Variant>::Response, Status>>;
 
 /// How many responses can be unanswered, and the status that ends the stream.
 pub(super) const RESPONSES_MAX: usize = ResourceType::ALL.len() + 1;
 
 /// Serves one stream to its end. An error is the reason that the proxy is told.
-pub(super) async fn serve(
+pub(super) async fn serve<V: Variant>(
     shared: Arc<Shared>,
+    service: Service,
     peer: Peer,
     proof: Proof,
-    mut requests: Streaming<DeltaDiscoveryRequest>,
-    responses: Responses,
+    mut requests: Streaming<V::Request>,
+    responses: Responses<V>,
 ) {
     let result = async {
         let first = tokio::select! {
@@ -49,15 +51,16 @@ pub(super) async fn serve(
             () = shared.lifecycle.stopping() => return Err(shutting_down()),
         };
         let Some(first) = first else { return Ok(()) };
-        let mut stream = Stream::open(&shared, &peer, &proof, &first, responses.clone())?;
+        let mut stream = Stream::<V>::open(&shared, service, &peer, &proof, &first, responses.clone())?;
         let _connected = shared.proxies.connect(Arc::clone(&stream.proxy));
         tracing::info!(
             node = ?stream.proxy.node_id, identity = stream.proxy.identity, address = %peer.address,
-            "proxy connected"
+            service = stream.proxy.service, variant = V::NAME, "proxy connected"
         );
         let result = stream.run(first, requests).await;
         let reason = result.as_ref().err().map(|status: &Status| status.message());
-        tracing::info!(node = ?stream.proxy.node_id, reason, "proxy disconnected");
+        let (node, service) = (&stream.proxy.node_id, stream.proxy.service);
+        tracing::info!(?node, service, reason, "proxy disconnected");
         result
     }
     .await;
@@ -67,16 +70,19 @@ pub(super) async fn serve(
     }
 }
 
-struct Stream<'a> {
+struct Stream<'a, V: Variant> {
     shared: &'a Shared,
+    service: Service,
     proxy: Arc<Proxy>,
     id: ProxyId,
-    queue: PushQueue,
+    queue: PushQueue<V>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     generation: u64,
     resources: Resources,
     changed: Option<Change>,
-    responses: Responses,
+    /// Whether a type was requested something about since the last push.
+    heard: [bool; ResourceType::ALL.len()],
+    responses: Responses<V>,
 }
 
 /// A change that the proxy does not have yet.
@@ -85,24 +91,25 @@ struct Change {
     was_sent: bool,
 }
 
-impl<'a> Stream<'a> {
+impl<'a, V: Variant> Stream<'a, V> {
     fn open(
         shared: &'a Shared,
+        service: Service,
         peer: &Peer,
         proof: &Proof,
-        first: &DeltaDiscoveryRequest,
-        responses: Responses,
+        first: &V::Request,
+        responses: Responses<V>,
     ) -> Result<Self, Status> {
         let refuse = |refused: Refused| {
             let (reason, status) = refused.into_parts();
             shared.metrics.refused_proxies.with_label_values(&[reason]).inc();
-            let claimed = first.node.as_ref().map_or("", |node| node.id.as_str());
+            let claimed = V::node(first).map_or("", |node| node.id.as_str());
             let proven = proof.describe();
             tracing::warn!(node = ?claimed, proven, address = %peer.address, error = status.message(), "proxy refused");
             status
         };
         let open = || {
-            let node = first.node.as_ref().ok_or(Refused::NoNode)?;
+            let node = V::node(first).ok_or(Refused::NoNode)?;
             let claimed = NodeId::parse(&node.id)?;
             let identity = proof.check(&claimed, &shared.trust_domain)?;
             let id = ProxyId {
@@ -116,24 +123,28 @@ impl<'a> Stream<'a> {
             let scope = snapshot.scope_of(&id)?;
             Ok(Self {
                 shared,
-                proxy: Arc::new(Proxy::new(node, identity.to_string(), peer.address)),
+                service,
+                proxy: Arc::new(Proxy::new(
+                    node,
+                    identity.to_string(),
+                    peer.address,
+                    service.short_name(),
+                    V::NAME,
+                )),
                 id,
-                queue: PushQueue::new(),
+                queue: PushQueue::new(ClientFeatures::of(node)),
                 generation: snapshot.generation(),
                 resources: Resources::of(&snapshot, &scope),
                 snapshots,
                 changed: None,
+                heard: Default::default(),
                 responses,
             })
         };
         open().map_err(refuse)
     }
 
-    async fn run(
-        &mut self,
-        first: DeltaDiscoveryRequest,
-        mut requests: Streaming<DeltaDiscoveryRequest>,
-    ) -> Result<(), Status> {
+    async fn run(&mut self, first: V::Request, mut requests: Streaming<V::Request>) -> Result<(), Status> {
         let mut next = Some(first);
         // One future for the whole loop: it is polled anew for every event.
         let shared = self.shared;
@@ -143,7 +154,7 @@ impl<'a> Stream<'a> {
             // sent, so that the order of types holds across them.
             for _ in 0..BURST_MAX {
                 let Some(request) = next.take() else { break };
-                self.on_request(&request)?;
+                self.on_request(request)?;
                 if let Some(request) = requests.message().now_or_never() {
                     let Some(request) = request? else { return Ok(()) };
                     next = Some(request);
@@ -182,48 +193,60 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    fn on_request(&mut self, request: &DeltaDiscoveryRequest) -> Result<(), Status> {
-        if let Some(node) = &request.node
+    fn on_request(&mut self, mut request: V::Request) -> Result<(), Status> {
+        if let Some(node) = V::node(&request)
             && !node.id.is_empty()
             && node.id != self.proxy.node_id
         {
             return Err(Status::invalid_argument("node.id: must not change during a stream"));
         }
-        let Some(of) = ResourceType::from_type_url(&request.type_url) else {
-            let text = format!("type_url: `{}` is not served", request.type_url);
-            return Err(Status::invalid_argument(text));
-        };
+        let of = self.type_of(&mut request)?;
         let outcome = self
             .queue
-            .on_request(of, request)
+            .on_request(of, &request)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let mut refusals = Vec::new();
+        self.heard[of as usize] = true;
         match outcome.verdict {
-            Verdict::None | Verdict::Ack => {}
+            Verdict::None => {}
+            Verdict::Ack => {
+                self.answered(of, Vec::new());
+                self.proxy.update(of, |status| status.last_ack = Some(OffsetDateTime::now_utc()));
+            }
             Verdict::Nack { message, names, .. } => {
-                refusals = self.refusals(of, request.error_detail.as_ref(), &names);
+                let refusals = self.refusals(of, V::error(&request), &names);
                 self.on_nack(of, message, names, &refusals);
+                self.answered(of, refusals);
             }
             Verdict::Stale { nonce } => {
                 tracing::debug!(node = ?self.proxy.node_id, %of, nonce, "stale answer");
-                return Ok(());
-            }
-        }
-        if !request.response_nonce.is_empty() {
-            let (accepted, rejected) = self.queue.counts(of);
-            let acked = request.error_detail.is_none();
-            let mut is_changed = false;
-            self.proxy.update(of, |status| {
-                is_changed = status.answered(accepted, rejected, refusals);
-                if acked {
-                    status.last_ack = Some(OffsetDateTime::now_utc());
-                }
-            });
-            if is_changed {
-                self.shared.proxies.refusals_changed();
             }
         }
         Ok(())
+    }
+
+    /// The type that a request is about. A service of one type may leave it out.
+    fn type_of(&self, request: &mut V::Request) -> Result<ResourceType, Status> {
+        let type_url = V::type_url(request);
+        if let Service::Of(of) = self.service
+            && type_url.is_empty()
+        {
+            of.type_url().clone_into(type_url);
+        }
+        match (ResourceType::from_type_url(type_url), self.service) {
+            (Some(of), Service::Aggregated) => Ok(of),
+            (Some(of), Service::Of(own)) if of == own => Ok(of),
+            _ => Err(Status::invalid_argument(format!("type_url: `{type_url}` is not served"))),
+        }
+    }
+
+    /// Notes what the proxy holds now, and what it refuses anew.
+    fn answered(&self, of: ResourceType, news: Vec<Refusal>) {
+        let (accepted, rejected) = self.queue.counts(of);
+        let mut is_changed = false;
+        self.proxy.update(of, |status| is_changed = status.answered(accepted, rejected, news));
+        if is_changed {
+            self.shared.proxies.refusals_changed();
+        }
     }
 
     /// What a NACK says, and which objects the refused resources were made of.
@@ -258,16 +281,13 @@ impl<'a> Stream<'a> {
             change.was_sent = true;
             self.shared.metrics.queue_time.observe(change.at.elapsed().as_secs_f64());
         }
-        for mut response in responses {
-            let Some(of) = ResourceType::from_type_url(&response.type_url) else { continue };
-            response.system_version_info = self.generation.to_string();
+        for (of, mut response) in responses {
+            V::set_generation(&mut response, self.generation);
             self.shared.metrics.pushes.with_label_values(&[of.short_name()]).inc();
-            tracing::debug!(
-                node = ?self.proxy.node_id, r#type = %of, nonce = response.nonce,
-                updated = response.resources.len(), removed = response.removed_resources.len(), "push"
-            );
+            let Summary { nonce, updated, removed } = V::summary(&response);
+            tracing::debug!(node = ?self.proxy.node_id, r#type = %of, nonce, updated, removed, "push");
             self.proxy.update(of, |status| {
-                status.nonce.clone_from(&response.nonce);
+                nonce.clone_into(&mut status.nonce);
                 status.sent_generation = Some(self.generation);
                 status.sent = Some(OffsetDateTime::now_utc());
             });
@@ -275,10 +295,15 @@ impl<'a> Stream<'a> {
             self.responses.try_send(Ok(response)).map_err(|_| Status::cancelled("the proxy is gone"))?;
         }
         for of in ResourceType::ALL {
+            let is_requested = self.queue.is_requested(of);
             let is_settled = self.queue.is_settled(of, &self.resources);
+            // A request may have said what the proxy holds from before.
+            if std::mem::take(&mut self.heard[of as usize]) {
+                self.answered(of, Vec::new());
+            }
             self.proxy.update(of, |status| {
-                status.state = match (status.sent_generation, is_settled, status.rejected.is_empty()) {
-                    (None, ..) => SyncState::NeverSent,
+                status.state = match (is_requested, is_settled, status.rejected.is_empty()) {
+                    (false, ..) => SyncState::NeverSent,
                     (_, false, _) => SyncState::Stale,
                     (_, true, false) => SyncState::Nacked,
                     (_, true, true) => SyncState::Synced,

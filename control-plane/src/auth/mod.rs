@@ -2,42 +2,25 @@
 //!
 //! Two proofs exist: a workload certificate that our CA signed (the TLS handshake checked the chain and the
 //! possession of the key), and a bearer token. A peer may bring both, then both must agree. Nothing is given to a
-//! peer without a proof, not even on loopback.
+//! peer without a proof, not even on loopback or on a Unix socket: who may connect there is a user, not a pod.
 //!
 //! Invariant: a credential never reaches an error, a log line or a metric. Runs on the main runtime.
 
 mod identity;
 mod node;
+mod peer;
 mod token_review;
 mod tokens;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tonic::metadata::MetadataMap;
 
 pub use identity::{Identity, InvalidIdentity};
 pub use node::{InvalidNodeId, NodeId};
+pub use peer::{Peer, PeerAddress};
 pub use token_review::{ReviewFailure, TokenReviews};
 pub use tokens::{FileTokens, PodIdentity, TokenError};
-
-/// The other end of an accepted connection.
-#[derive(Clone, Debug)]
-pub struct Peer {
-    /// Its address.
-    pub address: SocketAddr,
-    /// The identity in the client certificate, checked against our CA in the handshake; `None` on a plaintext
-    /// connection and for a client without a certificate.
-    pub certificate: Option<Identity>,
-}
-
-impl Peer {
-    /// The peer of a call. Every connection that the server accepts carries one, so an error is a mistake in the
-    /// server's wiring; the call is refused then.
-    pub fn of(extensions: &tonic::Extensions) -> Result<&Self, tonic::Status> {
-        extensions.get().ok_or_else(|| tonic::Status::internal("the connection's peer is not known"))
-    }
-}
 
 /// What a peer has proved. At least one of the two is there.
 #[derive(Clone, Debug)]
@@ -260,7 +243,7 @@ mod tests {
     }
 
     fn peer(certificate: Option<&str>) -> Peer {
-        Peer { address: ([127, 0, 0, 1], 1).into(), certificate: certificate.map(identity) }
+        Peer { address: PeerAddress::Ip(([127, 0, 0, 1], 1).into()), certificate: certificate.map(identity) }
     }
 
     fn metadata(authorization: &[&str]) -> MetadataMap {

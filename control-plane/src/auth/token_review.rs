@@ -65,7 +65,8 @@ type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 #[derive(Default)]
 struct Remembered {
     good: HashMap<Digest, Good>,
-    refusals: HashMap<IpAddr, Refusals>,
+    /// By address; `None` is the Unix socket.
+    refusals: HashMap<Option<IpAddr>, Refusals>,
 }
 
 struct Good {
@@ -104,11 +105,11 @@ impl TokenReviews {
         }
     }
 
-    /// The Pod that `token`, presented from `address`, belongs to.
+    /// The Pod that `token`, presented from `address` or by the Unix socket, belongs to.
     ///
     /// # Errors
     /// The token is not good, or that cannot be found out.
-    pub async fn verify(&self, token: &str, address: IpAddr) -> Result<Arc<PodIdentity>, Refusal> {
+    pub async fn verify(&self, token: &str, address: Option<IpAddr>) -> Result<Arc<PodIdentity>, Refusal> {
         let now = OffsetDateTime::now_utc();
         let expires = self.check_claims(token, now)?;
         let digest = hash(token);
@@ -156,7 +157,7 @@ impl TokenReviews {
     fn remembered(
         &self,
         digest: &Digest,
-        address: IpAddr,
+        address: Option<IpAddr>,
         now: OffsetDateTime,
     ) -> Result<Option<Arc<PodIdentity>>, Refusal> {
         let remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +183,7 @@ impl TokenReviews {
         }
     }
 
-    fn count_refusal(&self, address: IpAddr, now: OffsetDateTime) {
+    fn count_refusal(&self, address: Option<IpAddr>, now: OffsetDateTime) {
         let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.refusals.len() >= ADDRESSES_MAX {
             remembered.refusals.retain(|_, refusals| refusals.is_current(now));
@@ -292,7 +293,7 @@ mod tests {
 
     use super::*;
 
-    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 7));
+    const ADDRESS: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 1, 0, 7)));
 
     /// Reviews by an API server that gives the same `answer` to all, and how often it was asked.
     fn reviews(status: u16, answer: Value) -> (TokenReviews, Arc<AtomicUsize>) {
@@ -432,11 +433,13 @@ mod tests {
         }
         assert_eq!(refusal(&reviews, &wrong).await, Refusal::TooManyRefusals);
         assert_eq!(asked.load(Ordering::Relaxed), REFUSALS_MAX as usize);
-        let another = IpAddr::from([10, 1, 0, 8]);
-        assert_eq!(reviews.verify(&wrong, another).await.unwrap_err(), Refusal::InvalidToken);
+        // Those of another address, and of the Unix socket, are counted apart.
+        for another in [Some(IpAddr::from([10, 1, 0, 8])), None] {
+            assert_eq!(reviews.verify(&wrong, another).await.unwrap_err(), Refusal::InvalidToken);
+        }
         // The window passes.
         reviews.remembered.lock().unwrap().refusals.get_mut(&ADDRESS).unwrap().since -= REFUSALS_WINDOW;
         assert_eq!(refusal(&reviews, &wrong).await, Refusal::InvalidToken);
-        assert_eq!(asked.load(Ordering::Relaxed), REFUSALS_MAX as usize + 2);
+        assert_eq!(asked.load(Ordering::Relaxed), REFUSALS_MAX as usize + 3);
     }
 }

@@ -7,14 +7,16 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::XdsAddress;
+
 /// The file's name in the data directory.
 pub const ADDRESSES_FILE: &str = "addresses.json";
 
 /// Where the control plane listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Addresses {
-    /// Plaintext gRPC: xDS and the certificate service.
-    pub xds: SocketAddr,
+    /// Plaintext gRPC: xDS and the certificate service. A Unix socket is `unix:PATH`.
+    pub xds: XdsAddress,
     /// The same over TLS.
     pub xds_tls: Option<SocketAddr>,
     /// HTTP: the admin pages.

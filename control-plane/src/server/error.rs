@@ -52,8 +52,8 @@ pub enum StartError {
         /// The flag that named it.
         flag: &'static str,
         /// The address.
-        address: SocketAddr,
-        /// What the system said.
+        address: String,
+        /// What is wrong, or what the system said.
         source: io::Error,
     },
     /// The source cannot be read.

@@ -1,11 +1,10 @@
-//! The gRPC server: xDS and the certificate service, on the plaintext and on the TLS listener.
+//! The gRPC server: xDS and the certificate service, on the plaintext listener (TCP or Unix) and on the TLS listener.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_xds_api::istio_ca::IstioCertificateServiceServer;
-use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -14,8 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use super::StartError;
-use super::listener::{self, Incoming};
-use crate::ads::{self, DiscoveryService};
+use super::listener::{self, Incoming, Listener};
+use crate::ads;
 use crate::ca::CertificateAuthority;
 use crate::ca::service::CertificateService;
 use crate::ca::serving::ServingCertificate;
@@ -27,7 +26,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Serves until the process stops and every stream has ended; the accept tasks go to `tasks`. The TLS listener comes with the
 /// DNS names that its certificate is good for.
 pub(super) fn serve(
-    plaintext: TcpListener,
+    plaintext: Listener,
     tls: Option<(TcpListener, Vec<String>)>,
     authority: Arc<CertificateAuthority>,
     shared: ads::Shared,
@@ -38,7 +37,7 @@ pub(super) fn serve(
         accept_tls(listener, dns_names, Arc::clone(&authority), accepted.clone(), tasks)?;
     }
     tasks.spawn(async move {
-        listener::accept(plaintext, None, accepted).await;
+        listener::accept(plaintext, accepted).await;
         "the plaintext listener"
     });
 
@@ -53,8 +52,8 @@ pub(super) fn serve(
     let router = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .add_service(AggregatedDiscoveryServiceServer::new(DiscoveryService::new(shared)))
         .add_service(IstioCertificateServiceServer::new(certificates));
+    let router = ads::add_to(router, shared);
     Ok(tokio::spawn(async move {
         let stop = async move { lifecycle.stopping().await };
         if let Err(error) = router.serve_with_incoming_shutdown(ReceiverStream::new(incoming), stop).await {
@@ -79,7 +78,7 @@ fn accept_tls(
     tasks.spawn(async move {
         tokio::select! {
             () = serving.keep_fresh(not_after) => {}
-            () = listener::accept(listener, Some(acceptor), accepted) => {}
+            () = listener::accept_tls(listener, acceptor, accepted) => {}
         }
         "the TLS listener"
     });

@@ -12,7 +12,9 @@ mod listener;
 mod options;
 mod pipeline;
 mod trust_anchors;
+mod unix_socket;
 mod webhooks;
+mod xds_address;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ pub use error::StartError;
 pub use lifecycle::Lifecycle;
 pub(crate) use lifecycle::shutting_down;
 pub use options::{Options, Source};
+pub use xds_address::XdsAddress;
 
 use crate::admin::{self, Admin};
 use crate::ads;
@@ -42,6 +45,7 @@ use crate::metrics::Metrics;
 use crate::snapshot::Snapshot;
 use crate::status;
 use lifecycle::Switch;
+use listener::Listener;
 use pipeline::Pipeline;
 use trust_anchors::TrustAnchors;
 
@@ -77,8 +81,10 @@ impl ControlPlane {
     /// Starts a control plane on the current runtime; returns once its listeners are bound. It serves as soon as its
     /// source is read: see [`ControlPlane::ready`].
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        if !options.xds_address.ip().is_loopback() {
-            return Err(StartError::NotLoopback(options.xds_address));
+        if let XdsAddress::Tcp(address) = options.xds_address
+            && !address.ip().is_loopback()
+        {
+            return Err(StartError::NotLoopback(address));
         }
         let metrics = Arc::new(Metrics::new()?);
         let mut tasks = JoinSet::new();
@@ -86,15 +92,18 @@ impl ControlPlane {
         serve(options, pipeline, metrics, tasks).await
     }
 
-    /// Starts on free ports with what a test publishes.
+    /// Starts with what a test publishes, on free ports apart from `xds_address`.
     #[cfg(test)]
     pub(crate) async fn start_with(
         data_dir: &std::path::Path,
+        xds_address: XdsAddress,
         snapshots: watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Self, StartError> {
         use clap::Parser as _;
-        let flags = ["x", "--source=file:x", "--xds-address=127.0.0.1:0", "--admin-address=127.0.0.1:0"];
-        let mut options = Options::parse_from(flags.into_iter().chain(["--data-dir=x", "--no-status-files"]));
+        let flags =
+            ["x", "--source=file:x", "--admin-address=127.0.0.1:0", "--data-dir=x", "--no-status-files"];
+        let mut options = Options::parse_from(flags);
+        options.xds_address = xds_address;
         options.data_dir = data_dir.to_owned();
         options.xds_tls_address = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         let (_, progress) = watch::channel(String::new());
@@ -152,7 +161,10 @@ async fn serve(
     }));
     Addresses::forget(&options.data_dir).map_err(StartError::Addresses)?;
 
-    let xds = bind("--xds-address", options.xds_address).await?;
+    let xds = Listener::bind(&options.xds_address).await.map_err(|source| {
+        let address = options.xds_address.to_string();
+        StartError::Bind { flag: "--xds-address", address, source }
+    })?;
     let xds_tls = match options.xds_tls_address {
         Some(address) => Some(bind("--xds-tls-address", address).await?),
         None => None,
@@ -164,7 +176,7 @@ async fn serve(
     };
     let local = |listener: &TcpListener| listener.local_addr().map_err(StartError::Addresses);
     let addresses = Addresses {
-        xds: local(&xds)?,
+        xds: xds.address().map_err(StartError::Addresses)?,
         xds_tls: xds_tls.as_ref().map(local).transpose()?,
         admin: local(&admin)?,
         webhook: webhook.as_ref().map(local).transpose()?,
@@ -289,5 +301,6 @@ async fn open_authority(
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Bind { flag, address, source })
+    let refused = |source| StartError::Bind { flag, address: address.to_string(), source };
+    TcpListener::bind(address).await.map_err(refused)
 }

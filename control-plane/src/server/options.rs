@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use super::XdsAddress;
 use crate::ca::serving::DNS_NAMES;
 use crate::model::UnknownDestinations;
 use crate::server::StartError;
@@ -36,9 +37,15 @@ pub struct Options {
     )]
     pub token_audience: String,
 
-    /// Plaintext address of xDS and the certificate service; loopback only. Port 0 picks a free port
-    #[arg(long, env = "OUTRIGGER_XDS_ADDRESS", value_name = "IP:PORT", default_value = "127.0.0.1:15010")]
-    pub xds_address: SocketAddr,
+    /// Plaintext address of xDS and the certificate service: IP:PORT on loopback (port 0 picks a free port), or unix:PATH,
+    /// a socket for this process's user only. Sidecars present their bearer token on either
+    #[arg(
+        long,
+        env = "OUTRIGGER_XDS_ADDRESS",
+        value_name = "IP:PORT|unix:PATH",
+        default_value = "127.0.0.1:15010"
+    )]
+    pub xds_address: XdsAddress,
 
     /// TLS address of xDS and the certificate service, with a certificate of the mesh's own CA
     #[arg(long, env = "OUTRIGGER_XDS_TLS_ADDRESS", value_name = "IP:PORT")]
@@ -308,7 +315,8 @@ mod tests {
             (&["--source", "file:x", "--workload-cert-ttl", "0s"], "between 1s"),
             (&["--source", "file:x", "--trust-domain", "a/b"], "trust domain"),
             (&["--source", "file:x", "--ca-cert", "c.pem"], "--ca-key"),
-            (&["--source", "file:x", "--xds-address", "localhost"], "--xds-address"),
+            (&["--source", "file:x", "--xds-address", "localhost"], "write IP:PORT or unix:PATH"),
+            (&["--source", "file:x", "--xds-address", "unix:"], "needs a path"),
             (&["--source", "file:x", "--serving-name", "10.0.0.1"], "not a DNS name"),
             (&["--source", "file:x", "--serving-name", "a b"], "--serving-name"),
         ] {

@@ -13,6 +13,7 @@ use super::files::StatusFiles;
 use super::objects::statuses;
 use crate::ads::proxies::Proxy;
 use crate::ads::refusals::Refusal;
+use crate::auth::PeerAddress;
 use crate::model::MeshSettings;
 use crate::snapshot::{Engine, Snapshot};
 use crate::source::{Event, ObjectKey, file, read_files};
@@ -77,7 +78,7 @@ impl World {
 fn refusing(field: &str) -> Arc<Proxy> {
     let node =
         Node { id: "sidecar~127.0.0.1~web.default~default.svc.cluster.local".into(), ..Node::default() };
-    let proxy = Proxy::new(&node, String::new(), ([127, 0, 0, 1], 1).into());
+    let proxy = Proxy::new(&node, String::new(), PeerAddress::Unix(None), "ads", "delta");
     let route = ObjectKey {
         group: "gateway.networking.k8s.io".into(),
         kind: "HTTPRoute".into(),

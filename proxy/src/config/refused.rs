@@ -55,3 +55,39 @@ impl RefusedContent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TYPE: ResourceType = ResourceType::Cluster;
+
+    #[test]
+    fn the_same_content_has_the_same_answer_until_it_changes() {
+        let mut refused = RefusedContent::default();
+        let invalid = Invalid::one("cluster", "c", "name", "no");
+        let outcome: Result<(), Invalid> = Err(invalid.clone());
+        assert_eq!(refused.check(TYPE, "c", 1), Ok(()));
+        assert_eq!(refused.keep(TYPE, "c", 1, outcome.clone()), outcome);
+        assert_eq!(refused.check(TYPE, "c", 1), outcome);
+        for (resource_type, name, hash) in [(TYPE, "c", 2), (TYPE, "d", 1), (ResourceType::Secret, "c", 1)] {
+            assert_eq!(refused.check(resource_type, name, hash), Ok(()));
+        }
+        // Only the last one is kept.
+        let _ = refused.keep(TYPE, "c", 2, outcome.clone());
+        assert_eq!(refused.check(TYPE, "c", 1), Ok(()));
+        assert_eq!(refused.keep(TYPE, "c", 3, Ok(())), Ok(()));
+        assert_eq!(refused.check(TYPE, "c", 2), Ok(()));
+    }
+
+    #[test]
+    fn what_depends_on_more_than_the_content_is_not_kept() {
+        let mut refused = RefusedContent::default();
+        let invalid = Invalid { is_final: false, ..Invalid::one("cluster", "c", "name", "no file") };
+        let _ = refused.keep::<()>(TYPE, "c", 1, Err(invalid));
+        assert_eq!(refused.check(TYPE, "c", 1), Ok(()));
+        let _ = refused.keep::<()>(TYPE, "c", 1, Err(Invalid::one("cluster", "c", "name", "no")));
+        refused.forget(TYPE, "c");
+        assert_eq!(refused.check(TYPE, "c", 1), Ok(()));
+    }
+}

@@ -17,7 +17,7 @@ pub trait View {
     }
     /// Resources that have left the view and that the client is to keep until its removals are sent
     /// ([`Part::Removals`]). Only the state of the world needs them: an update there repeats everything that is to
-    /// stay.
+    /// stay. What is in the view again is taken from there.
     fn leaving(&self) -> impl Iterator<Item = (&str, Resource<'_>)> {
         std::iter::empty()
     }

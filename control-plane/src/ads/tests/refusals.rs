@@ -23,34 +23,35 @@ fn engine() -> Engine {
     engine
 }
 
-/// A NACK of one resource with one problem.
-fn refusing(
-    response: &DeltaDiscoveryResponse,
+/// A NACK of one resource with one problem, by a client that is subscribed to `names`.
+fn refusing<V: Dialect>(
+    response: &V::Response,
+    names: &[&str],
     name: &str,
     field: &str,
     reason: &str,
-) -> DeltaDiscoveryRequest {
-    let of = ResourceType::from_type_url(&response.type_url).unwrap();
+) -> V::Request {
+    let mut answer = V::answer(response, names, Some(&format!("{name}: {field}: {reason}")));
     let problems = vec![Problem { field: field.to_owned(), reason: reason.to_owned() }];
-    let details = nack::details(of, [Refused { name: name.to_owned(), problems }]);
-    let message = format!("{name}: {field}: {reason}");
-    DeltaDiscoveryRequest {
-        type_url: response.type_url.clone(),
-        response_nonce: response.nonce.clone(),
-        error_detail: Some(rpc::Status { code: 3, message, details }),
-        ..Default::default()
-    }
+    let refused = [Refused { name: name.to_owned(), problems }];
+    V::error_mut(&mut answer).as_mut().unwrap().details = nack::details(V::type_of(response), refused);
+    answer
 }
 
 #[tokio::test]
 async fn a_refusal_reaches_pages_and_metric_with_field_and_object() {
+    reaches_pages_and_metric::<Delta>().await;
+    reaches_pages_and_metric::<Sotw>().await;
+}
+
+async fn reaches_pages_and_metric<V: Dialect>() {
     let mut engine = engine();
     let mesh = Mesh::start(engine.publish().unwrap()).await;
-    let mut client = mesh.connect(WEB, "web-0").await;
+    let mut client = mesh.open::<V>(Service::Aggregated).await;
     client.subscribe(Route, &["15001"]).await;
     let response = client.next().await;
     let field = "virtual_hosts[0].routes[0].match.prefix";
-    client.send(refusing(&response, "15001", field, "no")).await;
+    client.send(refusing::<V>(&response, &["15001"], "15001", field, "no")).await;
     let proxies = mesh.proxies(|proxies| proxies[0]["types"]["rds"]["state"] == "nacked").await;
     let rds = &proxies[0]["types"]["rds"];
     let refusal = &rds["refusals"][0];
@@ -76,7 +77,8 @@ async fn a_refusal_reaches_pages_and_metric_with_field_and_object() {
     // The next version is accepted: nothing of it is left, but for the time when it was.
     engine.apply(test_objects(&OBJECTS.replace("port: 80", "port: 81")).into_iter().map(Event::Upsert));
     mesh.publish(engine.publish().unwrap());
-    client.accept().await;
+    let response = client.next().await;
+    client.answer(&response, None).await;
     let proxies = mesh.proxies(|proxies| proxies[0]["types"]["rds"]["state"] == "synced").await;
     assert_eq!(proxies[0]["types"]["rds"]["refusals"], serde_json::json!([]));
     assert!(mesh.page("/rejections").await.1.contains("\"refused_by_proxies\": []"));
@@ -86,17 +88,27 @@ async fn a_refusal_reaches_pages_and_metric_with_field_and_object() {
 #[tokio::test]
 async fn the_siblings_of_a_refused_resource_count_as_accepted() {
     let mesh = Mesh::start(snapshot(1, FIRST)).await;
-    let mut client = mesh.connect(WEB, "web-0").await;
+    let mut sotw = mesh.open::<Sotw>(Service::Aggregated).await;
+    sotw.subscribe(Cluster, &[]).await;
+    let response = sotw.next().await;
+    sotw.send(refusing::<Sotw>(&response, &[], "b", "type", "unknown")).await;
+    let proxies = mesh.proxies(|proxies| proxies[0]["types"]["cds"]["state"] == "nacked").await;
+    let cds = &proxies[0]["types"]["cds"];
+    assert_eq!((&cds["accepted"], &cds["rejected"]), (&1.into(), &serde_json::json!(["b"])));
+    drop(sotw);
+    mesh.proxies(|proxies| proxies.as_array().is_some_and(Vec::is_empty)).await;
+
+    let mut client = mesh.open::<Delta>(Service::Aggregated).await;
     client.subscribe(Cluster, &[]).await;
     let response = client.next().await;
-    client.send(refusing(&response, "b", "type", "unknown")).await;
+    client.send(refusing::<Delta>(&response, &[], "b", "type", "unknown")).await;
     let proxies = mesh.proxies(|proxies| proxies[0]["types"]["cds"]["state"] == "nacked").await;
     let cds = &proxies[0]["types"]["cds"];
     assert_eq!((&cds["accepted"], &cds["rejected"]), (&1.into(), &serde_json::json!(["b"])));
     // On a new stream the proxy says what it holds: the good one is not sent again.
     let held = response.resources.iter().find(|resource| resource.name == "a").unwrap();
-    let mut client = mesh.connect(WEB, "web-0").await;
-    let mut request = subscription(Cluster, &[]);
+    let mut client = mesh.open::<Delta>(Service::Aggregated).await;
+    let mut request = Delta::subscription(Cluster, &[]);
     request.initial_resource_versions = [(held.name.clone(), held.version.clone())].into();
     client.send(request).await;
     assert_eq!(client.accept().await, "cds +b=1");

@@ -13,7 +13,8 @@ use hyper::upgrade::OnUpgrade;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Error;
-use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 use crate::access::{User, rbac};
 use crate::cluster::{Cluster, lock};
@@ -129,7 +130,8 @@ async fn send(mut socket: Socket, ran: &Ran) -> std::result::Result<(), Error> {
         }
     };
     socket.send(message(ERROR, status.to_string().as_bytes())).await?;
-    socket.close(None).await?;
+    let all_went_well = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    socket.close(Some(all_went_well)).await?;
     // Leaving before the client has would reset the connection, and with it what is still under way.
     let _ = timeout(PATIENCE, async { while socket.next().await.is_some_and(|next| next.is_ok()) {} }).await;
     Ok(())

@@ -1,15 +1,16 @@
 //! What a client has of one type, as far as the server knows: what it accepted and rejected, what it waits for, and
 //! the response that it has not answered yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::subscription::{Change, Subscription, Target};
 use super::version::VersionOf;
 use crate::ResourceType;
 use crate::resource::pack;
-use crate::session::{ClientFeatures, Resource, Verdict, ttl};
+use crate::session::{ClientFeatures, Resource, Verdict, nack, ttl};
 use crate::wire::discovery::v3::{self as discovery, DiscoveryRequest, DiscoveryResponse};
 use crate::wire::protobuf::Any;
+use crate::wire::rpc;
 
 #[derive(Debug)]
 pub(super) struct Holdings {
@@ -106,15 +107,18 @@ impl Holdings {
                 }
             }
         }
-        let new = outstanding.sent.iter().filter(|(_, sent)| sent.is_new);
-        let names = new.map(|(name, _)| name.clone()).collect();
+        let rejected = match &request.error_detail {
+            Some(status) => self.rejected_by(status, &outstanding.sent),
+            None => BTreeSet::new(),
+        };
         for (name, Sent { version, is_new }) in outstanding.sent {
+            let is_rejected = rejected.contains(&name);
             let known = self.known.entry(name).or_default();
-            if request.error_detail.is_none() {
+            if is_rejected {
+                known.rejected = Some(version);
+            } else if request.error_detail.is_none() || is_new {
                 known.accepted = Some(version);
                 known.rejected = None;
-            } else if is_new {
-                known.rejected = Some(version);
             }
         }
         self.known.retain(|_, known| known.resend || known.may_be_held());
@@ -123,8 +127,23 @@ impl Holdings {
                 self.accepted_version = outstanding.version;
                 Verdict::Ack
             }
-            Some(status) => Verdict::Nack { nonce: nonce.clone(), message: status.message.clone(), names },
+            Some(status) => Verdict::Nack {
+                nonce: nonce.clone(),
+                message: status.message.clone(),
+                names: rejected.into_iter().collect(),
+            },
         }
+    }
+
+    /// The names of a response that a NACK is about: those in its details, or all that were new when these name none of them.
+    fn rejected_by(&self, status: &rpc::Status, sent: &BTreeMap<String, Sent>) -> BTreeSet<String> {
+        let named =
+            nack::refused(self.resource_type, &status.details).into_iter().map(|refused| refused.name);
+        let named: BTreeSet<String> = named.filter(|name| sent.contains_key(name)).collect();
+        if !named.is_empty() {
+            return named;
+        }
+        sent.iter().filter(|(_, sent)| sent.is_new).map(|(name, _)| name.clone()).collect()
     }
 
     /// Takes in what a request that `is_answer` or not says about the subscription, which is `subscription` now. Returns

@@ -62,6 +62,11 @@ impl Server {
         self.holdings.is_waiting()
     }
 
+    /// Whether the client may hold something that it should no longer, and can be told so.
+    pub fn has_removals(&self, view: &impl View) -> bool {
+        self.holdings.has_more_than(&self.subscription.target(view))
+    }
+
     /// Takes in a request. Ask for [`Server::next_response`] afterwards.
     ///
     /// The subscription in it counts also when the nonce is stale: no later request of the client can be older.
