@@ -11,6 +11,7 @@ use crate::admin::{AdminView, CertificateEntry, ClusterEntry, Drain, ListenerEnt
 use crate::config::compile::Secret;
 use crate::config::dump;
 use crate::config::handle::ConfigurationHandle;
+use crate::identity::IdentityHandle;
 use crate::worker::Shared;
 
 /// See the module.
@@ -21,8 +22,18 @@ pub(super) struct View {
     events: UnboundedSender<Event>,
     state: AtomicU8,
     healthy: AtomicBool,
-    command_line: Value,
-    node: Value,
+    facts: Facts,
+}
+
+/// What is known from the start.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// What `/server_info` shows as the command line.
+    pub(super) command_line: Value,
+    /// The node as JSON.
+    pub(super) node: Value,
+    /// The workload's identity, for a sidecar.
+    pub(super) identity: Option<Arc<IdentityHandle>>,
 }
 
 impl View {
@@ -30,11 +41,10 @@ impl View {
         configuration: Arc<ConfigurationHandle>,
         shared: Arc<Shared>,
         events: UnboundedSender<Event>,
-        command_line: Value,
-        node: Value,
+        facts: Facts,
     ) -> Self {
         let state = AtomicU8::new(ServerState::PreInitializing as u8);
-        Self { configuration, shared, events, state, healthy: AtomicBool::new(true), command_line, node }
+        Self { configuration, shared, events, state, healthy: AtomicBool::new(true), facts }
     }
 
     pub(super) fn configuration(&self) -> &Arc<ConfigurationHandle> {
@@ -114,6 +124,10 @@ impl AdminView for View {
             n if n == ServerState::Initializing as u8 => ServerState::Initializing,
             _ => ServerState::PreInitializing,
         }
+    }
+
+    fn unready_reason(&self) -> Option<String> {
+        self.facts.identity.as_ref()?.nears_its_end()
     }
 
     fn clusters(&self) -> Vec<ClusterEntry> {
@@ -196,11 +210,11 @@ impl AdminView for View {
     }
 
     fn command_line_options(&self) -> Value {
-        self.command_line.clone()
+        self.facts.command_line.clone()
     }
 
     fn node(&self) -> Value {
-        self.node.clone()
+        self.facts.node.clone()
     }
 
     fn set_healthy(&self, healthy: bool) {

@@ -58,6 +58,9 @@ pub struct SidecarFlags {
     /// identity, the private key with it. In a pod it is to be in memory
     #[arg(long, env = "OUTRIGGER_STATE_DIR", value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
+    /// Not ready with less time left until the certificate expires; default: a twentieth of its lifetime
+    #[arg(long, env = "OUTRIGGER_MINIMUM_CERTIFICATE_LIFE_S", value_name = "SECONDS")]
+    pub minimum_certificate_life_s: Option<u64>,
     /// Node id; default: sidecar~IP~POD.NAMESPACE~NAMESPACE.svc.DOMAIN
     #[arg(long, env = "OUTRIGGER_NODE_ID")]
     pub node_id: Option<String>,
@@ -179,6 +182,7 @@ impl SidecarFlags {
             principal: principal.clone(),
             lifetime: CERTIFICATE_LIFETIME,
             state_dir: self.state_dir.clone(),
+            minimum_life: self.minimum_certificate_life_s.map(Duration::from_secs),
         };
         let labels = labels(&sidecar, &principal);
         let command_line = serde_json::json!({

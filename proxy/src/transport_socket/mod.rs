@@ -14,6 +14,7 @@ mod validation;
 mod verify;
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 
@@ -42,8 +43,18 @@ pub struct TlsInfo {
     /// Which workload the verified peer certificate says that it is for:
     /// `name;namespace;canonical-name;canonical-revision;cluster`.
     pub peer_workload: Option<Arc<str>>,
+    /// Until when the peer's certificate proves that; `None`: nothing is proved, or for ever.
+    pub peer_expires: Option<SystemTime>,
     /// Our own certificate's first URI SAN.
     pub local_principal: Option<Arc<str>>,
+}
+
+impl TlsInfo {
+    /// When the peer's certificate expires, as time from now; zero when it has.
+    pub fn peer_expires_in(&self) -> Option<Duration> {
+        let expires = self.peer_expires?;
+        Some(expires.duration_since(SystemTime::now()).unwrap_or_default())
+    }
 }
 
 /// How a filter chain's connections are secured.

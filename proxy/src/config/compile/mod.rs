@@ -18,6 +18,7 @@ mod listener;
 mod listener_filter;
 mod original_dst;
 mod outlier;
+mod own_metadata;
 mod route;
 mod route_action;
 mod route_match;
