@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::{Http2ProtocolOptions, TrafficDirection};
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::{
     CodecType, RouteSpecifier, UpgradeConfig,
@@ -14,6 +15,7 @@ use outrigger_xds_api::wire::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifi
 use prost::Message as _;
 
 use crate::model::MeshSettings;
+use crate::translate::Output;
 use crate::translate::access_log::access_log;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
 use crate::translate::wire::{address, any};
@@ -86,13 +88,13 @@ pub(super) fn listener(
     }
 }
 
-/// Encodes a listener with the metadata that switches our own proxy's mesh metrics on, as the reporter `source` (outbound) or
+/// Adds a listener, with the metadata that switches our own proxy's mesh metrics on, as the reporter `source` (outbound) or
 /// `destination` (inbound).
-pub(super) fn encode_listener(wire: &Listener) -> Vec<u8> {
+pub(super) fn add_listener(output: &mut Output, wire: &Listener) {
     let inbound = wire.traffic_direction == TrafficDirection::Inbound as i32;
     let (reporter, grace) =
         if inbound { ("destination", Some(PEER_CERTIFICATE_GRACE)) } else { ("source", None) };
     let mut encoded = wire.encode_to_vec();
     OrderedMetadata::default().with_own(Some(reporter), grace).append_to(LISTENER_METADATA, &mut encoded);
-    encoded
+    output.add(ResourceType::Listener, &wire.name, encoded);
 }
