@@ -28,6 +28,7 @@ use crate::access_log::LogFiles;
 use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
 use crate::bootstrap::{Bootstrap, Document, Located, NodeFlags, compile_bootstrap};
 use crate::cluster::{OriginalDestinations, original_dst, outlier};
+use crate::config::certificate_files::{self, Folders};
 use crate::config::compile::{CompileCx, Inputs, Invalid};
 use crate::config::configuration::Configuration;
 use crate::config::handle::ConfigurationHandle;
@@ -137,6 +138,7 @@ struct Prepared {
     bootstrap: Bootstrap,
     ejections: UnboundedReceiver<outlier::Ejection>,
     inhabited: UnboundedReceiver<Arc<OriginalDestinations>>,
+    folders: UnboundedReceiver<PathBuf>,
     identity: Option<IdentityHandle>,
 }
 
@@ -150,6 +152,7 @@ fn prepare(
 ) -> Result<Prepared, StartError> {
     let (events, ejections) = outlier::channel();
     let (inhabited, inhabited_clusters) = original_dst::channel();
+    let (folders, wanted_folders) = Folders::channel();
     let mut registry = Registry::default();
     if let Some(identity) = &identity {
         registry.identity_certificate = identity.certificate.clone();
@@ -167,7 +170,9 @@ fn prepare(
         source_address: None,
         static_clusters: Default::default(),
         known_clusters: Default::default(),
-        fixed: Default::default(),
+        inline_certificates: Default::default(),
+        inline_validations: Default::default(),
+        folders,
         told: Default::default(),
         has_ads: false,
         has_cds: false,
@@ -195,7 +200,14 @@ fn prepare(
     if !problems.is_empty() {
         return Err(StartError::Invalid(problems));
     }
-    Ok(Prepared { configuration, bootstrap, ejections, inhabited: inhabited_clusters, identity })
+    Ok(Prepared {
+        configuration,
+        bootstrap,
+        ejections,
+        inhabited: inhabited_clusters,
+        folders: wanted_folders,
+        identity,
+    })
 }
 
 /// `--mode validate`: everything but running.
@@ -237,7 +249,7 @@ impl Server {
         let stats = Stats::new();
         let identity = options.identity.map(|identity| identity::start(identity, stats.clone()));
         let identity = identity.transpose().map_err(StartError::Failed)?;
-        let Prepared { configuration, bootstrap, ejections, inhabited, identity } =
+        let Prepared { configuration, bootstrap, ejections, inhabited, folders, identity } =
             prepare(document, &options.node, stats.clone(), identity, options.concurrency)?;
         let identity = identity.map(Arc::new);
         let log_files = configuration.inputs().log_files.clone();
@@ -309,7 +321,10 @@ impl Server {
         }
 
         let deadlines = configuration.clone();
-        let mut sources = vec![tokio::spawn(async move { deadlines.keep_deadlines().await })];
+        let mut sources = vec![
+            tokio::spawn(async move { deadlines.keep_deadlines().await }),
+            tokio::spawn(certificate_files::follow(configuration.clone(), folders)),
+        ];
         if let Some(identity) = identity {
             let configuration = configuration.clone();
             sources.push(tokio::spawn(async move {

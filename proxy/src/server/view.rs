@@ -192,19 +192,23 @@ impl AdminView for View {
                     chain: Vec::new(),
                 },
             }));
-            let chains = c.inputs().fixed.certificates().map(|(source, certificate)| CertificateEntry {
-                ca_path: String::new(),
-                ca: Vec::new(),
-                chain_path: source.to_owned(),
-                chain: certificate.chain().to_vec(),
-            });
-            let roots = c.inputs().fixed.roots().map(|(source, context)| CertificateEntry {
-                ca_path: source.to_owned(),
+            let chains =
+                c.inputs().inline_certificates.iter().map(|(source, certificate)| CertificateEntry {
+                    ca_path: String::new(),
+                    ca: Vec::new(),
+                    chain_path: source.to_string(),
+                    chain: certificate.chain().to_vec(),
+                });
+            let roots = c.inputs().inline_validations.iter().map(|(source, context)| CertificateEntry {
+                ca_path: source.to_string(),
                 ca: context.roots().cloned().collect(),
                 chain_path: String::new(),
                 chain: Vec::new(),
             });
-            entries.extend(chains.chain(roots));
+            let roots = roots.filter(|entry| !entry.ca.is_empty());
+            let mut inline: Vec<_> = chains.chain(roots).collect();
+            inline.sort_by(|a, b| (&a.chain_path, &a.ca_path).cmp(&(&b.chain_path, &b.ca_path)));
+            entries.extend(inline);
             entries
         })
     }

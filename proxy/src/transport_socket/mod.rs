@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use rustls::crypto::CryptoProvider;
 
 pub use certificate::{CertificateDetails, San, TlsCertificate};
-pub use context::{CertificateSource, TlsParams, TlsVersion, ValidationSource};
+pub use context::{TlsParams, TlsVersion, ValidationSource};
 pub use downstream::{DownstreamTls, DownstreamTlsOptions};
 pub use error::{TransportError, TransportErrorKind, failure_reason, is_name_mismatch};
 pub use upstream::{UpstreamTls, UpstreamTlsOptions};
