@@ -1,0 +1,63 @@
+//! Load by clients whose connections must not end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crate::client::RawClient;
+use crate::wait;
+
+/// Keep-alive clients that send one request after the other until they are stopped.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: Vec<JoinHandle<Result<(), String>>>,
+}
+
+impl Load {
+    /// Starts clients that ask `addr` for `host`. Each goes on by the same connection; whatever is no 200, and whatever ends the
+    /// connection, ends the client.
+    pub fn start(addr: SocketAddr, host: &str, clients: usize) -> Self {
+        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let clients = (0..clients).map(|_| {
+            let (stop, answered, host) = (stop.clone(), answered.clone(), host.to_owned());
+            thread::spawn(move || {
+                let mut client = RawClient::connect(addr).map_err(|error| format!("connect: {error}"))?;
+                while !stop.load(Ordering::Acquire) {
+                    let number = answered.fetch_add(1, Ordering::AcqRel);
+                    let response = client
+                        .get(&host, "/")
+                        .map_err(|error| format!("request {number}, connection: {error}"))?;
+                    if response.status != 200 || response.headers.lists("connection", "close") {
+                        return Err(format!("request {number}: {response:?}, {}", response.text()));
+                    }
+                }
+                Ok(())
+            })
+        });
+        Load { clients: clients.collect(), stop, answered }
+    }
+
+    /// Waits until so many more requests were sent.
+    pub fn more(&self, requests: usize) {
+        let goal = self.answered.load(Ordering::Acquire) + requests;
+        wait::until("the load goes on", || {
+            self.answered.load(Ordering::Acquire) >= goal || self.clients.iter().any(JoinHandle::is_finished)
+        });
+    }
+
+    /// Stops the clients and fails with what they met.
+    ///
+    /// # Panics
+    /// When a client has ended before.
+    #[track_caller]
+    pub fn finish(self) -> usize {
+        self.stop.store(true, Ordering::Release);
+        let results = self.clients.into_iter().map(|client| client.join().unwrap());
+        let failures: Vec<String> = results.filter_map(Result::err).collect();
+        assert!(failures.is_empty(), "{failures:#?}");
+        self.answered.load(Ordering::Acquire)
+    }
+}
