@@ -17,13 +17,8 @@ use outrigger_tests::bootstrap::{
 use outrigger_tests::certs::{Authority, Leaf, Pki};
 use outrigger_tests::load::Load;
 use outrigger_tests::mesh::{APP_PORT, Mesh, Workload};
-use outrigger_tests::resources::ads_bootstrap;
+use outrigger_tests::resources::{ads_bootstrap, tls_secret};
 use outrigger_tests::{Bootstrap, Proxy, RawClient, Tls, Upstream, addr, bootstrap, wait};
-use outrigger_xds_api::resource::pack;
-use outrigger_xds_api::wire::core::v3::DataSource;
-use outrigger_xds_api::wire::core::v3::data_source::Specifier;
-use outrigger_xds_api::wire::protobuf::Any;
-use outrigger_xds_api::wire::tls::v3::{Secret, TlsCertificate, secret};
 use serde_json::{Value, json};
 
 const PODS: [(&str, &str, &str); 2] = [("web-0", "web", "v1"), ("reviews-0", "reviews", "v1")];
@@ -152,19 +147,6 @@ fn roots(sidecar: &Proxy) -> Vec<String> {
     roots
 }
 
-fn secret(name: &str, leaf: &Leaf) -> Any {
-    let inline = |path: &Path| DataSource {
-        specifier: Some(Specifier::InlineBytes(fs::read(path).unwrap())),
-        ..DataSource::default()
-    };
-    let certificate = TlsCertificate {
-        certificate_chain: Some(inline(&leaf.chain)),
-        private_key: Some(inline(&leaf.key)),
-        ..TlsCertificate::default()
-    };
-    pack(&Secret { name: name.into(), r#type: Some(secret::Type::TlsCertificate(certificate)) })
-}
-
 fn downstream_tls(common: Value, more: Value) -> Value {
     let mut context = json!({
         "@type": type_url("extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
@@ -187,7 +169,7 @@ fn grace(seconds: u32) -> Value {
 fn secrets_are_replaced_under_load() {
     let (pki, upstream, at) = (Pki::new(), Upstream::start(), addr::free_addr());
     let ads = FakeAds::start();
-    ads.set("pair", secret("pair", &pki.trusted.leaf("first")));
+    ads.set("pair", tls_secret("pair", &pki.trusted.leaf("first")));
     let mut bootstrap = ads_bootstrap(ads.addr());
     let sds = json!({"tls_certificate_sds_secret_configs": [{"name": "pair", "sds_config": {"ads": {}, "resource_api_version": "V3"}}]});
     let mut listener = bootstrap::listener("l", at, http_connection_manager(any_host(to("u")), json!({})));
@@ -205,7 +187,7 @@ fn secrets_are_replaced_under_load() {
     let mut client = RawClient::connect_tls(at, &tls(&pki.trusted, "first")).unwrap();
     for round in 0..50 {
         let name = format!("round-{round}");
-        ads.set("pair", secret("pair", &pki.foreign.leaf(&name)));
+        ads.set("pair", tls_secret("pair", &pki.foreign.leaf(&name)));
         assert_eq!(client.get("h", "/").unwrap().status, 200, "an old connection goes on");
         wait::until("the new one", || {
             let fresh = RawClient::connect_tls(at, &tls(&pki.foreign, &name));
@@ -214,7 +196,7 @@ fn secrets_are_replaced_under_load() {
     }
     // One that is no good leaves the last one.
     ads.clear_verdicts();
-    ads.set("pair", secret("pair", &pki.foreign.mismatched("broken")));
+    ads.set("pair", tls_secret("pair", &pki.foreign.mismatched("broken")));
     ads.wait_nack(&type_url("extensions.transport_sockets.tls.v3.Secret"));
     assert!(RawClient::connect_tls(at, &tls(&pki.foreign, "round-49")).is_ok());
     assert_eq!(client.get("h", "/").unwrap().status, 200);

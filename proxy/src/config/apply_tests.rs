@@ -346,6 +346,24 @@ fn what_was_refused_for_a_file_is_tried_again() {
 }
 
 #[test]
+fn a_removed_cluster_stays_for_a_request_under_way() {
+    let (mut configuration, now) = complete();
+    let pinned = published_routes(&configuration, "r");
+    let elsewhere = ROUTES.replace("route: {cluster: c}", "direct_response: {status: 200}");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &elsewhere, now), []);
+    remove(&mut configuration, Cluster, "c", now);
+    let is_there =
+        |configuration: &Configuration| configuration.inputs().registry.clusters.get("c").is_some();
+    configuration.settle(now);
+    assert!(is_there(&configuration));
+    let later = configuration.next_deadline().unwrap();
+    drop(pinned);
+    configuration.settle(later);
+    assert!(!is_there(&configuration));
+    assert_eq!(configuration.next_deadline(), None);
+}
+
+#[test]
 fn a_removed_listener_goes_with_its_sockets() {
     let (mut configuration, now) = complete();
     remove(&mut configuration, Listener, "l", now);
