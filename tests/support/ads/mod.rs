@@ -130,6 +130,20 @@ impl FakeAds {
         self.rename(name, name, resource);
     }
 
+    /// Sets many resources at once.
+    pub fn set_all(&self, resources: &[(String, Any)]) {
+        {
+            let mut state = self.lock();
+            state.next_version += 1;
+            let version = state.next_version.to_string();
+            for (name, resource) in resources {
+                let of_type = state.resources.entry(resource.type_url.clone()).or_default();
+                of_type.insert(name.clone(), (version.clone(), resource.clone()));
+            }
+        }
+        self.tell();
+    }
+
     /// Replaces the resource `old` by `new`, in one response.
     pub fn rename(&self, old: &str, new: &str, resource: Any) {
         {
