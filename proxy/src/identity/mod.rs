@@ -5,6 +5,7 @@
 //! `ROOTCA` (trusted roots), which TLS contexts read. When the service fails the last certificate stays in use, and asking goes on with
 //! growing pauses.
 
+mod flags;
 mod request;
 mod saved;
 
@@ -15,6 +16,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+
+pub use self::flags::IdentityFlags;
+pub use self::request::PrivateKey;
 
 use self::request::Answer;
 use crate::config::live::Live;
@@ -52,6 +56,19 @@ pub struct IdentityOptions {
     pub state_dir: Option<PathBuf>,
 }
 
+/// What was issued last, as PEM, for whoever serves it on.
+#[derive(Debug)]
+pub struct Issued {
+    /// How many certificates there have been so far, this one included.
+    pub count: u64,
+    /// The workload's certificate, then its issuers.
+    pub certificate_chain: String,
+    /// Its key.
+    pub private_key: PrivateKey,
+    /// The trusted roots.
+    pub roots: String,
+}
+
 /// A running certificate client; dropped, it stops (what is published stays).
 #[derive(Debug)]
 pub struct IdentityHandle {
@@ -61,7 +78,7 @@ pub struct IdentityHandle {
     pub roots: Arc<Live<ValidationContext>>,
     /// The identity that is asked for; a certificate for another one is refused.
     pub principal: Arc<str>,
-    issued: watch::Receiver<u64>,
+    issued: watch::Receiver<Option<Arc<Issued>>>,
     task: JoinHandle<()>,
 }
 
@@ -69,12 +86,12 @@ impl IdentityHandle {
     /// Ends when the first certificate is there.
     pub async fn ready(&self) {
         // The task, which holds the sender, ends only with this handle.
-        let _ = self.issued.clone().wait_for(|issued| *issued > 0).await;
+        let _ = self.issued.clone().wait_for(Option::is_some).await;
     }
 
-    /// How many certificates have been issued so far.
-    pub fn issued(&self) -> u64 {
-        *self.issued.borrow()
+    /// What was issued last, now and from now on; `None` until the first certificate is there.
+    pub fn issued(&self) -> watch::Receiver<Option<Arc<Issued>>> {
+        self.issued.clone()
     }
 }
 
@@ -93,7 +110,7 @@ pub fn start(options: IdentityOptions) -> Result<IdentityHandle, String> {
     request::check(&options)?;
     let certificate = Live::empty(CERTIFICATE_SECRET);
     let roots = Live::empty(ROOTS_SECRET);
-    let (sender, issued) = watch::channel(0);
+    let (sender, issued) = watch::channel(None);
     let principal = options.principal.as_str().into();
     let task = tokio::spawn(keep(options, certificate.clone(), roots.clone(), sender));
     Ok(IdentityHandle { certificate, roots, principal, issued, task })
@@ -103,14 +120,19 @@ async fn keep(
     options: IdentityOptions,
     certificate: Arc<Live<TlsCertificate>>,
     roots: Arc<Live<ValidationContext>>,
-    issued: watch::Sender<u64>,
+    issued: watch::Sender<Option<Arc<Issued>>>,
 ) {
     let publish = |answer: Answer| {
         let renew_at = renewal_time(answer.certificate.leaf(), fastrand::f64());
         // The roots first: whoever sees the certificate can verify a peer of the same authority.
         roots.publish(Arc::new(answer.roots));
         certificate.publish(Arc::new(answer.certificate));
-        issued.send_modify(|n| *n += 1);
+        let (certificate_chain, roots) = request::split(&answer.chain);
+        issued.send_modify(|last| {
+            let count = last.as_ref().map_or(0, |last| last.count) + 1;
+            let private_key = answer.private_key;
+            *last = Some(Arc::new(Issued { count, certificate_chain, private_key, roots }));
+        });
         renew_at
     };
     let saved = options.state_dir.as_deref().and_then(|directory| saved::load(directory, &options.principal));
