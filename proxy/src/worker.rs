@@ -257,6 +257,7 @@ impl Connections {
             limits: OnceCell::new(),
             client_ended: Cell::new(false),
             stalled_since: Cell::new(None),
+            peer_expiry: OnceCell::new(),
             waker: RefCell::new(None),
             active: self.active.clone(),
         });
@@ -289,6 +290,14 @@ impl Connections {
     fn sweep(&self, now: Instant) {
         self.each(|c| {
             let idle = (c.streams.get() == 0).then(|| now.saturating_duration_since(c.idle_since.get()));
+            if let Some(PeerExpiry { expires, closes, stats }) = c.peer_expiry.get() {
+                if now >= *expires && c.advance(State::Draining) {
+                    stats.server().peer_certificate_expired_total.inc();
+                }
+                if now >= *closes {
+                    c.advance(State::Killed);
+                }
+            }
             let drained = c.is_draining() && idle.is_some_and(|t| t >= DRAIN_IDLE);
             if drained {
                 c.advance(State::Closing);
@@ -323,6 +332,17 @@ pub struct ConnectionLimits {
     pub stats: Arc<HttpStats>,
 }
 
+/// When a connection has to end because its peer's certificate has expired, and where that is counted.
+#[derive(Debug)]
+pub struct PeerExpiry {
+    /// No further request from then on.
+    pub expires: Instant,
+    /// What is left then is closed.
+    pub closes: Instant,
+    /// `outrigger_connections_closed_peer_certificate_expired_total`.
+    pub stats: Arc<Stats>,
+}
+
 /// One downstream connection as main's commands and the tick see it.
 #[derive(Debug)]
 pub struct ConnectionHandle {
@@ -335,6 +355,7 @@ pub struct ConnectionHandle {
     client_ended: Cell<bool>,
     /// Since when the client takes nothing of what is ready for it.
     stalled_since: Cell<Option<Instant>>,
+    peer_expiry: OnceCell<PeerExpiry>,
     waker: RefCell<Option<Waker>>,
     active: Arc<AtomicUsize>,
 }
@@ -354,6 +375,11 @@ impl ConnectionHandle {
     /// Sets the limits that the worker's tick enforces, once.
     pub fn limit(&self, limits: ConnectionLimits) {
         let _ = self.limits.set(limits);
+    }
+
+    /// Sets when the peer's certificate expires, once.
+    pub fn expire(&self, expiry: PeerExpiry) {
+        let _ = self.peer_expiry.set(expiry);
     }
 
     /// Bytes for the client could not be written now (or could again).
@@ -577,6 +603,26 @@ mod tests {
         assert!(!busy.is_closing());
         connections.sweep(later + DRAIN_IDLE);
         assert!(busy.is_closing() && !busy.is_killed() && !other.is_draining());
+    }
+
+    #[test]
+    fn a_connection_ends_soon_after_its_peers_certificate() {
+        let stats = Stats::new();
+        let connections = Connections { list: RefCell::default(), active: Arc::default() };
+        let (busy, other) = (connections.register(1), connections.register(1));
+        busy.stream_started();
+        let now = Instant::now();
+        let at = |seconds| now + Duration::from_secs(seconds);
+        busy.expire(PeerExpiry { expires: at(10), closes: at(20), stats: stats.clone() });
+        let counted = || stats.server().peer_certificate_expired_total.get();
+        connections.sweep(at(9));
+        assert!(!busy.is_draining() && counted() == 0);
+        for after in [10, 19] {
+            connections.sweep(at(after));
+            assert!(busy.is_draining() && !busy.is_closing() && counted() == 1);
+        }
+        connections.sweep(at(20));
+        assert!(busy.is_killed() && !other.is_draining() && counted() == 1);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! certificate fresh, [`service`] is the gRPC front. Everything here is synchronous and takes the time as an
 //! argument, except [`serving`] and [`service`], which run on the main runtime.
 
+pub mod bundle;
 pub mod csr;
 pub mod root;
 pub mod secret;
@@ -16,6 +17,7 @@ pub mod service;
 pub mod serving;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
@@ -28,14 +30,16 @@ use rustls_pki_types::CertificateDer;
 use time::OffsetDateTime;
 
 use crate::auth::Identity;
+use bundle::TrustBundle;
 use root::Root;
 
 /// How far a certificate's `notBefore` lies in the past, for peers whose clock is behind (Istio: 2 minutes).
 const CLOCK_SKEW: time::Duration = time::Duration::minutes(2);
 
-/// A certificate authority: its root and the rules for what it signs.
+/// A certificate authority: its root, what is trusted beside it, and the rules for what it signs.
 pub struct CertificateAuthority {
     root: Root,
+    bundle: TrustBundle,
     trust_domain: String,
     workload_cert_ttl: Duration,
 }
@@ -76,8 +80,17 @@ pub enum SignError {
 
 impl CertificateAuthority {
     /// A CA that signs with `root` for `trust_domain`; no workload certificate outlives `workload_cert_ttl`.
-    pub fn new(root: Root, trust_domain: &str, workload_cert_ttl: Duration) -> Self {
-        Self { root, trust_domain: trust_domain.to_owned(), workload_cert_ttl }
+    ///
+    /// # Errors
+    /// What is wrong with the file of more trusted roots.
+    pub fn new(
+        root: Root,
+        trusted_roots: Option<PathBuf>,
+        trust_domain: &str,
+        workload_cert_ttl: Duration,
+    ) -> Result<Self, String> {
+        let bundle = TrustBundle::new(root.root_certificate().clone(), trusted_roots)?;
+        Ok(Self { root, bundle, trust_domain: trust_domain.to_owned(), workload_cert_ttl })
     }
 
     /// The trust domain of every identity that is signed.
@@ -85,9 +98,14 @@ impl CertificateAuthority {
         &self.trust_domain
     }
 
-    /// The root certificate, the one to trust.
+    /// The root certificate, which what is signed leads to.
     pub fn root_certificate(&self) -> &CertificateDer<'static> {
         self.root.root_certificate()
+    }
+
+    /// What workloads are to trust.
+    pub fn bundle(&self) -> &TrustBundle {
+        &self.bundle
     }
 
     /// When the first certificate of the CA's own chain expires.
@@ -215,7 +233,7 @@ mod tests {
 
     fn authority(dir: &tempfile::TempDir) -> CertificateAuthority {
         let root = Root::open_or_create(dir.path(), "cluster.local", now()).unwrap();
-        CertificateAuthority::new(root, "cluster.local", TTL)
+        CertificateAuthority::new(root, None, "cluster.local", TTL).unwrap()
     }
 
     fn web() -> Identity {

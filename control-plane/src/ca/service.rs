@@ -64,7 +64,9 @@ impl CertificateService {
         let issued =
             self.authority.sign_workload(&identity, description.as_deref(), &request.csr, requested, now)?;
         tracing::info!(%identity, pod = pod.pod, not_after = %issued.not_after, "certificate signed");
-        Ok(issued.chain.iter().map(to_pem).collect())
+        // The last element is what to trust, as in Istio; there may be several roots in it.
+        let issuers = issued.chain.split_last().map(|(_, issued)| issued).unwrap_or_default();
+        Ok(issuers.iter().map(to_pem).chain([self.authority.bundle().pem()]).collect())
     }
 }
 

@@ -122,7 +122,7 @@ mod tests {
         let now = OffsetDateTime::now_utc();
         let root = Root::open_or_create(dir.path(), "cluster.local", now).unwrap();
         let ttl = Duration::from_secs(3600);
-        let authority = Arc::new(CertificateAuthority::new(root, "cluster.local", ttl));
+        let authority = Arc::new(CertificateAuthority::new(root, None, "cluster.local", ttl).unwrap());
         let (names, addresses) = (vec!["control.mesh.svc".to_owned()], vec![[127, 0, 0, 1].into()]);
         let (serving, not_after) = ServingCertificate::issue(authority, names, addresses, now).unwrap();
         let before = serving.current.load_full();

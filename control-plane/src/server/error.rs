@@ -29,6 +29,9 @@ pub enum StartError {
     /// The token directory cannot be made.
     #[error("tokens: {0}")]
     Tokens(#[from] TokenError),
+    /// The file of roots that the mesh trusts cannot be used.
+    #[error("--trusted-roots {0}")]
+    TrustedRoots(String),
     /// The control plane's own certificate.
     #[error(transparent)]
     Serving(#[from] ServingError),

@@ -203,7 +203,7 @@ async fn serve(
     if let Some(client) = cluster {
         let anchors = TrustAnchors {
             client,
-            root: crate::webhook::ca_bundle(&authority),
+            authority: Arc::clone(&authority),
             config_map: injection.root_cert_config_map.clone(),
             webhooks: webhook.is_some().then(|| options.webhook_configuration.clone()),
         };
@@ -297,7 +297,9 @@ async fn open_authority(
     if root.not_after() - now < EXPIRY_WARNING {
         tracing::warn!(not_after = %root.not_after(), "the certificate authority's certificate expires soon");
     }
-    Ok(CertificateAuthority::new(root, &options.trust_domain, options.workload_cert_ttl))
+    let (roots, trust_domain) = (options.trusted_roots.clone(), &options.trust_domain);
+    CertificateAuthority::new(root, roots, trust_domain, options.workload_cert_ttl)
+        .map_err(StartError::TrustedRoots)
 }
 
 async fn bind(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -119,6 +119,10 @@ pub struct Options {
     #[arg(long, env = "OUTRIGGER_CA_KEY", value_name = "FILE", requires = "ca_cert")]
     pub ca_key: Option<PathBuf>,
 
+    /// PEM file with more roots that workloads trust, for the time in which the root is replaced; read again for each use
+    #[arg(long, env = "OUTRIGGER_TRUSTED_ROOTS", value_name = "FILE")]
+    pub trusted_roots: Option<PathBuf>,
+
     /// Secret in the control plane's namespace that keeps the CA's root, with the source `kubernetes`; without it the root
     /// is in --data-dir alone
     #[arg(long, env = "OUTRIGGER_CA_SECRET", value_name = "NAME", conflicts_with = "ca_cert")]

@@ -8,6 +8,7 @@
 //! again, and stops nothing else.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,6 +20,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::ca::CertificateAuthority;
 
 /// The key of the ConfigMap (Istio's).
 const KEY: &str = "root-cert.pem";
@@ -40,8 +43,8 @@ const WATCH_S: u32 = 60;
 pub(super) struct TrustAnchors {
     /// The API server.
     pub(super) client: Client,
-    /// The root, PEM.
-    pub(super) root: String,
+    /// Whose roots are trusted.
+    pub(super) authority: Arc<CertificateAuthority>,
     /// Name of the ConfigMap in each namespace.
     pub(super) config_map: String,
     /// Name of the webhook configurations, when there are webhooks here.
@@ -88,11 +91,12 @@ impl TrustAnchors {
         let write = async {
             let found = api.get_opt(name).await?;
             let data = found.and_then(|found| found.data).unwrap_or_default();
-            if data.get(KEY) == Some(&self.root) {
+            let roots = self.authority.bundle().pem();
+            if data.get(KEY) == Some(&roots) {
                 return Ok(false);
             }
             let wanted = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
-                "data": {KEY: self.root}});
+                "data": {KEY: roots}});
             let params = PatchParams::apply(FIELD_MANAGER).force();
             api.patch(name, &params, &Patch::Apply(wanted)).await.map(|_| true)
         };
@@ -112,7 +116,7 @@ impl TrustAnchors {
 
     async fn keep_webhooks(&self) {
         let Some(name) = &self.webhooks else { return };
-        let bundle = STANDARD.encode(&self.root);
+        let bundle = STANDARD.encode(crate::webhook::ca_bundle(&self.authority));
         loop {
             let mut pause = WEBHOOK_PERIOD;
             for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {

@@ -25,7 +25,7 @@ use prost::Message;
 use crate::model::{ConnectionPool, LoadBalancing, Name, OutlierDetection, Protocol};
 use crate::source::Origin;
 use crate::translate::http::http2_options;
-use crate::translate::metadata::OrderedMetadata;
+use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
 use crate::translate::wire::{ads, any, duration, number};
 use crate::translate::{InputView, Output, names, reach, tls};
 
@@ -134,7 +134,8 @@ pub(super) fn encode<'a>(
     domain: &str,
 ) -> Vec<u8> {
     let mut encoded = wire.encode_to_vec();
-    let metadata = OrderedMetadata::services(services, domain).with_config(policy);
+    let grace = wire.transport_socket.as_ref().map(|_| PEER_CERTIFICATE_GRACE);
+    let metadata = OrderedMetadata::services(services, domain).with_config(policy).with_own(None, grace);
     metadata.append_to(CLUSTER_METADATA, &mut encoded);
     encoded
 }

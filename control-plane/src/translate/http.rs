@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::{Http2ProtocolOptions, TrafficDirection};
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::{
     CodecType, RouteSpecifier, UpgradeConfig,
@@ -11,11 +12,16 @@ use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filte
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::router::v3::Router;
 use outrigger_xds_api::wire::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use prost::Message as _;
 
 use crate::model::MeshSettings;
+use crate::translate::Output;
 use crate::translate::access_log::access_log;
-use crate::translate::metadata;
+use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
 use crate::translate::wire::{address, any};
+
+/// Number of field `metadata` in `Listener`.
+const LISTENER_METADATA: u32 = 6;
 
 /// A connection manager with only the router, for HTTP/1.1 and HTTP/2 alike. WebSocket goes through: between sidecars as extended
 /// CONNECT.
@@ -65,8 +71,7 @@ fn network_filter(name: &str, config: Any) -> Filter {
     Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
 }
 
-/// A listener at one address. Its metadata switches our own proxy's mesh metrics on, as the reporter `source` (outbound) or
-/// `destination` (inbound); an Envoy ignores it.
+/// A listener at one address.
 pub(super) fn listener(
     name: String,
     ip: IpAddr,
@@ -74,13 +79,22 @@ pub(super) fn listener(
     direction: TrafficDirection,
     filter_chains: Vec<FilterChain>,
 ) -> Listener {
-    let reporter = if direction == TrafficDirection::Inbound { "destination" } else { "source" };
     Listener {
         name,
         address: Some(address(ip, port)),
         traffic_direction: direction as i32,
         filter_chains,
-        metadata: Some(metadata::one("outrigger.dev", "reporter", reporter)),
         ..Listener::default()
     }
+}
+
+/// Adds a listener, with the metadata that switches our own proxy's mesh metrics on, as the reporter `source` (outbound) or
+/// `destination` (inbound).
+pub(super) fn add_listener(output: &mut Output, wire: &Listener) {
+    let inbound = wire.traffic_direction == TrafficDirection::Inbound as i32;
+    let (reporter, grace) =
+        if inbound { ("destination", Some(PEER_CERTIFICATE_GRACE)) } else { ("source", None) };
+    let mut encoded = wire.encode_to_vec();
+    OrderedMetadata::default().with_own(Some(reporter), grace).append_to(LISTENER_METADATA, &mut encoded);
+    output.add(ResourceType::Listener, &wire.name, encoded);
 }

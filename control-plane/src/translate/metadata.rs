@@ -5,6 +5,7 @@
 //! parent: the encoding of a message is the concatenation of those of its fields.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use outrigger_xds_api::wire::core::v3 as core;
 use outrigger_xds_api::wire::protobuf;
@@ -13,6 +14,11 @@ use prost::Message;
 use crate::model::Name;
 use crate::source::{ObjectKey, Origin};
 use crate::translate::names;
+
+/// The namespace of what is ours alone.
+const OWN: &str = "outrigger.dev";
+/// How long a connection of the mesh may outlive its peer's certificate: time to finish what it is at.
+pub(super) const PEER_CERTIFICATE_GRACE: Duration = Duration::from_secs(60);
 
 /// `envoy.config.core.v3.Metadata`
 #[derive(Clone, PartialEq, Message)]
@@ -31,12 +37,14 @@ struct OrderedStruct {
 /// `google.protobuf.Value`, as far as it is used here.
 #[derive(Clone, PartialEq, Message)]
 struct OrderedValue {
-    #[prost(oneof = "Kind", tags = "3, 5, 6")]
+    #[prost(oneof = "Kind", tags = "2, 3, 5, 6")]
     kind: Option<Kind>,
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Kind {
+    #[prost(double, tag = "2")]
+    Number(f64),
     #[prost(string, tag = "3")]
     String(String),
     #[prost(message, tag = "5")]
@@ -75,6 +83,22 @@ impl OrderedMetadata {
         if let (Some(origin), Some(istio)) = (origin, self.filter_metadata.get_mut("istio")) {
             let kind = Some(Kind::String(config(&origin.object, "")));
             istio.fields.insert("config".to_owned(), OrderedValue { kind });
+        }
+        self
+    }
+
+    /// Adds what our own proxy alone reads and an Envoy ignores: which side a listener reports its mesh metrics as, and that a
+    /// connection ends so long after the expiry of its peer's certificate.
+    pub(super) fn with_own(mut self, reporter: Option<&str>, grace: Option<Duration>) -> Self {
+        let reporter = reporter.map(|side| ("reporter", Kind::String(side.to_owned())));
+        let grace = grace.map(|grace| ("peer_certificate_grace_seconds", Kind::Number(grace.as_secs_f64())));
+        let fields: BTreeMap<_, _> = [reporter, grace]
+            .into_iter()
+            .flatten()
+            .map(|(key, kind)| (key.to_owned(), OrderedValue { kind: Some(kind) }))
+            .collect();
+        if !fields.is_empty() {
+            self.filter_metadata.insert(OWN.to_owned(), OrderedStruct { fields });
         }
         self
     }
@@ -173,6 +197,22 @@ mod tests {
         let host = protobuf::value::Kind::StringValue("reviews-v1.default.svc.cluster.local".to_owned());
         assert_eq!(second.fields["host"].kind, Some(host));
         assert_eq!(super::services(Some(&real)), services);
+    }
+
+    #[test]
+    fn our_own_stands_beside_istios_only_when_there_is_some() {
+        let services = OrderedMetadata::services([&Name::new("n", "s")], "cluster.local");
+        let plain = services.clone().with_own(None, None).encode_to_vec();
+        let real = core::Metadata::decode(plain.as_slice()).unwrap();
+        assert_eq!(real.filter_metadata.keys().collect::<Vec<_>>(), ["istio"]);
+        let own = services.with_own(Some("source"), Some(PEER_CERTIFICATE_GRACE)).encode_to_vec();
+        let real = core::Metadata::decode(own.as_slice()).unwrap();
+        let fields = &real.filter_metadata[OWN].fields;
+        let source = protobuf::value::Kind::StringValue("source".to_owned());
+        assert_eq!(fields["reporter"].kind, Some(source));
+        let grace = protobuf::value::Kind::NumberValue(60.0);
+        assert_eq!(fields["peer_certificate_grace_seconds"].kind, Some(grace));
+        assert!(real.filter_metadata.contains_key("istio"));
     }
 
     #[test]

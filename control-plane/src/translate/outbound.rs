@@ -7,13 +7,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::TrafficDirection;
 use outrigger_xds_api::wire::http_connection_manager::v3::Rds;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use outrigger_xds_api::wire::listener::v3::filter_chain_match::ConnectionSourceType;
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
-use prost::Message;
 
 use crate::model::{Finding, InboundPort, Name, ServicePort, Workload};
 use crate::translate::names::{OUTBOUND_PORT, SIDECAR_PORTS};
@@ -28,7 +26,7 @@ pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
     let inbound_ports = view.inbound_ports(workload);
     if workload.is_captured() {
         for listener in captured::inbound_listeners(view, workload, &inbound_ports, &mut output.problems) {
-            output.add(ResourceType::Listener, &listener.name, listener.encode_to_vec());
+            http::add_listener(&mut output, &listener);
         }
         return output;
     }
@@ -36,7 +34,7 @@ pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
     listeners.extend(tcp_listeners(view, workload, ip, &inbound_ports, &mut output.problems));
     listeners.extend(inbound::listener(view, workload, ip, &inbound_ports, &mut output.problems));
     for listener in listeners {
-        output.add(ResourceType::Listener, &listener.name, listener.encode_to_vec());
+        http::add_listener(&mut output, &listener);
     }
     output
 }

@@ -34,7 +34,9 @@ impl Server {
         let dir = tempfile::tempdir().unwrap();
         let now = OffsetDateTime::now_utc();
         let root = Root::open_or_create(dir.path(), "cluster.local", now).unwrap();
-        let authority = Arc::new(CertificateAuthority::new(root, "cluster.local", Duration::from_secs(3600)));
+        let authority = Arc::new(
+            CertificateAuthority::new(root, None, "cluster.local", Duration::from_secs(3600)).unwrap(),
+        );
         let root = authority.root_certificate().clone();
         assert_eq!(ca_bundle(&authority), to_pem(&root));
         let addresses = vec![[127, 0, 0, 1].into()];

@@ -157,10 +157,13 @@ fn home() -> Reply {
     reply(StatusCode::OK, "text/html; charset=UTF-8", page)
 }
 
-fn ready(state: &AdminState) -> Reply {
-    let state = state.view.state();
-    let status = if state == ServerState::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    reply(status, TEXT, format!("{}\n", state.as_str()))
+/// The state of the process, or why it should get no traffic.
+pub(crate) fn ready(state: &AdminState) -> Reply {
+    match (state.view.state(), state.view.unready_reason()) {
+        (ServerState::Live, None) => reply(StatusCode::OK, TEXT, format!("{}\n", ServerState::Live.as_str())),
+        (ServerState::Live, Some(reason)) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, reason + "\n"),
+        (state, _) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", state.as_str())),
+    }
 }
 
 fn regex(query: &Query, name: &str) -> Result<Option<regex::Regex>, String> {

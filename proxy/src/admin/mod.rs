@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use certs::CertificateEntry;
+pub(crate) use endpoints::ready;
 pub use serve::{serve, serve_prometheus, serve_readiness};
 
 use crate::access_log::LogFiles;
@@ -88,6 +89,8 @@ pub struct Drain {
 pub trait AdminView: Send + Sync + 'static {
     /// Where the process is in its life.
     fn state(&self) -> ServerState;
+    /// Why a process that is live should get no traffic, if that is so.
+    fn unready_reason(&self) -> Option<String>;
     /// Active clusters, by name.
     fn clusters(&self) -> Vec<ClusterEntry>;
     /// Active listeners, by name.

@@ -25,11 +25,17 @@ struct Server {
     clusters: Vec<ClusterEntry>,
     state: Mutex<ServerState>,
     done: Mutex<Vec<String>>,
+    /// Why it should get no traffic.
+    reason: Mutex<Option<String>>,
 }
 
 impl AdminView for Server {
     fn state(&self) -> ServerState {
         *self.state.lock().unwrap()
+    }
+
+    fn unready_reason(&self) -> Option<String> {
+        self.reason.lock().unwrap().clone()
     }
 
     fn clusters(&self) -> Vec<ClusterEntry> {
@@ -103,6 +109,7 @@ fn admin() -> Admin {
         clusters: vec![ClusterEntry { cluster: cluster(&stats), added_via_api: true }],
         state: Mutex::new(ServerState::Initializing),
         done: Mutex::default(),
+        reason: Mutex::default(),
     });
     let state = AdminState {
         view: server.clone(),
@@ -147,6 +154,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
             initial_connection_window_bytes: 1 << 16,
             source_address: None,
             tcp_keepalive: None,
+            peer_certificate_grace: None,
         }),
         circuit_breakers: CircuitBreakers::new(cluster_stats.clone(), limits, limits),
         outlier: None,
@@ -190,6 +198,8 @@ fn ready_says_the_state() {
     assert_eq!(admin.get("/ready"), (503, "INITIALIZING\n".into()));
     assert_eq!(admin.post("/healthcheck/ok"), (200, "OK\n".into()));
     assert_eq!(admin.get("/ready"), (200, "LIVE\n".into()));
+    *admin.server.reason.lock().unwrap() = Some("too old".into());
+    assert_eq!(admin.get("/ready"), (503, "too old\n".into()));
     assert_eq!(admin.post("/healthcheck/fail"), (200, "OK\n".into()));
     assert_eq!(admin.get("/ready"), (503, "DRAINING\n".into()));
 }

@@ -69,6 +69,8 @@ pub struct ConnectionSettings {
     pub source_address: Option<IpAddr>,
     /// `upstream_connection_options.tcp_keepalive`: idle seconds, interval seconds, probes.
     pub tcp_keepalive: Option<(Duration, Duration, u32)>,
+    /// How long a connection may outlive its peer's certificate; `None`: as long as it lasts.
+    pub peer_certificate_grace: Option<Duration>,
 }
 
 /// Which HTTP version goes upstream.

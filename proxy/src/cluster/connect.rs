@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use super::circuit_breaker::Resource;
 use super::{Cluster, Host, Permit};
@@ -19,8 +20,27 @@ pub struct Connected {
     pub tls: Option<Arc<TlsInfo>>,
     /// Our end.
     pub local_address: Option<SocketAddr>,
+    /// When it has to end because the peer's certificate expires, if it has to.
+    pub expiry: Option<Expiry>,
     /// Keeps the connection counted until it is gone: hold it as long as the stream.
     pub guard: ConnectionGuard,
+}
+
+/// The end of a connection whose peer's certificate expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expiry {
+    /// Nothing new goes over it from then on.
+    pub expires: Instant,
+    /// What is left then is closed.
+    pub closes: Instant,
+}
+
+impl Expiry {
+    fn of(tls: &TlsInfo, grace: Duration) -> Option<Self> {
+        // Later than any clock reaches is never.
+        let expires = Instant::now().checked_add(tls.peer_expires_in()?)?;
+        Some(Self { expires, closes: expires.checked_add(grace)? })
+    }
 }
 
 /// Counts one upstream connection; dropped, the connection no longer counts.
@@ -104,7 +124,9 @@ pub async fn connect(
     match outcome {
         Ok((stream, tls, local_address)) => {
             stats.upstream_cx_connect_ms.observe(started.elapsed().as_secs_f64() * 1e3);
-            Ok(Connected { stream, tls, local_address, guard })
+            let grace = settings.peer_certificate_grace;
+            let expiry = tls.as_ref().zip(grace).and_then(|(tls, grace)| Expiry::of(tls, grace));
+            Ok(Connected { stream, tls, local_address, expiry, guard })
         }
         Err(error) => {
             host.connect_failures.fetch_add(1, Ordering::Relaxed);

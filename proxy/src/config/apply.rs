@@ -17,7 +17,7 @@ use prost::{Message, Name};
 use tokio::time::Instant;
 
 use super::compile::{
-    CompileCx, Discovery, Invalid, Secret, compile_cluster, compile_endpoints, compile_listener,
+    CompileCx, Discovery, Invalid, compile_cluster, compile_endpoints, compile_listener,
     compile_route_configuration, compile_secret,
 };
 use super::configuration::{ClusterVersion, Configuration, Leaf, RouteVersion};
@@ -308,18 +308,12 @@ impl Configuration {
         let message = decode(ResourceType::Secret, update, |m: &tls_wire::Secret| &m.name)?;
         let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
         validate(&mut cx, update.resource);
-        let compiled = compile_secret(&message, &mut cx);
+        let (compiled, files) = cx.reading(|cx| compile_secret(&message, cx));
         let outcome = cx.finish(kind(ResourceType::Secret), update.name, compiled);
         let (secret, _) = self.refused.keep(ResourceType::Secret, update.name, offer.hash, outcome)?;
-        let registry = &mut self.inputs.registry;
-        match &secret {
-            Secret::Certificate(certificate) => {
-                registry.certificates.of_mut(source).cell(update.name).publish(certificate.clone());
-            }
-            Secret::Validation(context) => {
-                registry.validations.of_mut(source).cell(update.name).publish(context.clone());
-            }
-        }
+        self.inputs.registry.publish_secret(source, update.name, &secret);
+        self.inputs.folders.follow(&files);
+        self.secret_files.keep(source, update.name, message, files);
         let leaf = Leaf { value: secret, version: offer.version, wire: offer.wire, hash: offer.hash };
         self.secrets.of_mut(source).insert(update.name.into(), leaf);
         Ok(())

@@ -7,6 +7,7 @@ use outrigger_xds_api::session::WILDCARD;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
+use super::certificate_files::SecretFiles;
 use super::compile::{Assignment, CompiledCluster, Discovery, Fetch, Inputs, References, Secret};
 use super::listeners::{AddressUsers, Change, ListenerVersion};
 use super::publish::release;
@@ -58,6 +59,7 @@ pub struct Configuration {
     pub(super) listeners: Slots<ListenerVersion>,
     pub(super) assignments: BySource<FxHashMap<Arc<str>, Leaf<Arc<Assignment>>>>,
     pub(super) secrets: BySource<FxHashMap<Arc<str>, Leaf<Secret>>>,
+    pub(super) secret_files: SecretFiles,
     /// Route configuration → its statistics, until it is forgotten.
     pub(super) rds_stats: FxHashMap<Arc<str>, Arc<RdsStats>>,
     /// Load assignment → the clusters that use it.
@@ -87,6 +89,7 @@ impl Configuration {
             listeners: Slots::default(),
             assignments: BySource::default(),
             secrets: BySource::default(),
+            secret_files: SecretFiles::default(),
             rds_stats: FxHashMap::default(),
             endpoint_users: BySource::default(),
             cluster_users: FxHashMap::default(),
@@ -179,6 +182,7 @@ impl Configuration {
             ResourceType::ClusterLoadAssignment => drop(self.assignments.of_mut(*source).remove(name)),
             ResourceType::Secret => {
                 self.secrets.of_mut(*source).remove(name);
+                self.secret_files.forget(*source, name);
                 registry.certificates.of_mut(*source).withdraw(name);
                 registry.validations.of_mut(*source).withdraw(name);
             }

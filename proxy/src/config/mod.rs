@@ -9,6 +9,7 @@
 //! * `configuration` holds it all.
 
 pub mod apply;
+pub mod certificate_files;
 pub mod compile;
 pub mod configuration;
 mod counts;

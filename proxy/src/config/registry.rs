@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::compile::Secret;
 use super::live::Live;
-use super::sources::BySource;
+use super::sources::{BySource, SourceId};
 use crate::cluster::{Cluster, EndpointSet};
 use crate::listener::Listener;
 use crate::route::RouteConfiguration;
@@ -46,6 +47,20 @@ impl Default for Registry {
             validations: BySource::default(),
             identity_certificate: Live::empty("default"),
             identity_validation: Live::empty("ROOTCA"),
+        }
+    }
+}
+
+impl Registry {
+    /// Publishes a secret under its name.
+    pub(super) fn publish_secret(&mut self, source: SourceId, name: &str, secret: &Secret) {
+        match secret {
+            Secret::Certificate(certificate) => {
+                self.certificates.of_mut(source).cell(name).publish(certificate.clone());
+            }
+            Secret::Validation(context) => {
+                self.validations.of_mut(source).cell(name).publish(context.clone());
+            }
         }
     }
 }

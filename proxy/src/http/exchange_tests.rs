@@ -115,6 +115,7 @@ pub(super) fn run_over(
         name: "only".into(),
         transport,
         handshake_timeout: None,
+        peer_certificate_grace: None,
         filter: NetworkFilter::Http(Arc::new(manager)),
         hash: 0,
     });

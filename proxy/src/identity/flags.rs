@@ -63,6 +63,7 @@ impl IdentityFlags {
             principal: self.principal(),
             lifetime: CERTIFICATE_LIFETIME,
             state_dir: self.state_dir.clone(),
+            minimum_life: None,
         }
     }
 

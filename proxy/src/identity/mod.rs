@@ -23,6 +23,7 @@ pub use self::request::PrivateKey;
 use self::request::Answer;
 use crate::config::live::Live;
 use crate::net::Target;
+use crate::stats::Stats;
 use crate::transport_socket::{CertificateDetails, TlsCertificate, ValidationContext};
 
 /// The secret name of the workload's certificate.
@@ -54,6 +55,8 @@ pub struct IdentityOptions {
     pub lifetime: Duration,
     /// Where the identity is kept for the next start, private key included.
     pub state_dir: Option<PathBuf>,
+    /// With less time left than this the workload is not ready; `None`: a twentieth of the certificate's lifetime.
+    pub minimum_life: Option<Duration>,
 }
 
 /// What was issued last, as PEM, for whoever serves it on.
@@ -78,6 +81,7 @@ pub struct IdentityHandle {
     pub roots: Arc<Live<ValidationContext>>,
     /// The identity that is asked for; a certificate for another one is refused.
     pub principal: Arc<str>,
+    minimum_life: Option<Duration>,
     issued: watch::Receiver<Option<Arc<Issued>>>,
     task: JoinHandle<()>,
 }
@@ -87,6 +91,18 @@ impl IdentityHandle {
     pub async fn ready(&self) {
         // The task, which holds the sender, ends only with this handle.
         let _ = self.issued.clone().wait_for(Option::is_some).await;
+    }
+
+    /// Why nobody should count on this workload much longer, if that is so.
+    pub fn nears_its_end(&self) -> Option<String> {
+        let certificate = self.certificate.get()?;
+        let leaf = certificate.leaf();
+        let lifetime = leaf.not_after.duration_since(leaf.not_before).unwrap_or_default();
+        let left = leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
+        (left < self.minimum_life.unwrap_or(lifetime / 20)).then(|| match left.as_secs() {
+            0 => "the certificate of the workload has expired".to_owned(),
+            seconds => format!("the certificate of the workload expires in {seconds} s and is not renewed"),
+        })
     }
 
     /// What was issued last, now and from now on; `None` until the first certificate is there.
@@ -106,24 +122,29 @@ impl Drop for IdentityHandle {
 /// # Errors
 /// The options cannot work: plaintext to another machine, an identity that is no SPIFFE URI. An unreadable
 /// file or an unreachable service is no error here: it may come later.
-pub fn start(options: IdentityOptions) -> Result<IdentityHandle, String> {
+pub fn start(options: IdentityOptions, stats: Arc<Stats>) -> Result<IdentityHandle, String> {
     request::check(&options)?;
+    let minimum_life = options.minimum_life;
     let certificate = Live::empty(CERTIFICATE_SECRET);
     let roots = Live::empty(ROOTS_SECRET);
     let (sender, issued) = watch::channel(None);
     let principal = options.principal.as_str().into();
-    let task = tokio::spawn(keep(options, certificate.clone(), roots.clone(), sender));
-    Ok(IdentityHandle { certificate, roots, principal, issued, task })
+    let task = tokio::spawn(keep(options, stats, certificate.clone(), roots.clone(), sender));
+    Ok(IdentityHandle { certificate, roots, principal, minimum_life, issued, task })
 }
 
 async fn keep(
     options: IdentityOptions,
+    stats: Arc<Stats>,
     certificate: Arc<Live<TlsCertificate>>,
     roots: Arc<Live<ValidationContext>>,
     issued: watch::Sender<Option<Arc<Issued>>>,
 ) {
     let publish = |answer: Answer| {
-        let renew_at = renewal_time(answer.certificate.leaf(), fastrand::f64());
+        let leaf = answer.certificate.leaf();
+        let renew_at = renewal_time(leaf, fastrand::f64());
+        let expiry = leaf.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        stats.server().identity_expiry_timestamp_seconds.set(expiry.as_secs().cast_signed());
         // The roots first: whoever sees the certificate can verify a peer of the same authority.
         roots.publish(Arc::new(answer.roots));
         certificate.publish(Arc::new(answer.certificate));
@@ -150,6 +171,7 @@ async fn keep(
         match request::certificate(&options).await {
             Ok(answer) => {
                 retry = FIRST_RETRY;
+                stats.server().identity_renewals_total.inc();
                 tracing::info!(
                     target: "identity",
                     "certificate for {} issued, serial {}",
@@ -162,6 +184,7 @@ async fn keep(
                 wait_until(publish(answer)).await;
             }
             Err(reason) => {
+                stats.server().identity_renewal_failures_total.inc();
                 tracing::warn!(target: "identity", "no certificate for {}: {reason}", options.principal);
                 sleep(retry.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
                 retry = (retry * 2).min(LAST_RETRY);

@@ -71,6 +71,10 @@ impl IstioCertificateService for Authority {
     }
 }
 
+fn begin(options: IdentityOptions) -> Result<IdentityHandle, String> {
+    start(options, Stats::new())
+}
+
 fn target(at: &str) -> Arc<Target> {
     Arc::new(Target::new(at.parse().unwrap(), DnsOptions::default()))
 }
@@ -114,6 +118,7 @@ impl Running {
             principal: WEB.to_owned(),
             lifetime: Duration::from_secs(86_400),
             state_dir: None,
+            minimum_life: None,
         }
     }
 }
@@ -122,7 +127,7 @@ impl Running {
 async fn a_certificate_is_issued_over_plaintext_loopback_and_tls() {
     for tls in [false, true] {
         let running = run(Behaviour::default(), tls).await;
-        let identity = start(running.options()).unwrap();
+        let identity = begin(running.options()).unwrap();
         identity.ready().await;
         let certificate = identity.certificate.get().unwrap();
         assert_eq!(certificate.leaf().principal().map(|p| &**p), Some(WEB));
@@ -144,7 +149,7 @@ async fn a_certificate_is_issued_over_plaintext_loopback_and_tls() {
 #[tokio::test]
 async fn a_refusal_is_not_the_end() {
     let running = run(Behaviour { refusals: 2, ..Behaviour::default() }, false).await;
-    let identity = start(running.options()).unwrap();
+    let identity = begin(running.options()).unwrap();
     assert!(identity.certificate.get().is_none());
     identity.ready().await;
     assert!(identity.certificate.get().is_some());
@@ -153,7 +158,7 @@ async fn a_refusal_is_not_the_end() {
 #[tokio::test]
 async fn a_certificate_past_its_half_is_renewed_with_a_new_key() {
     let running = run(Behaviour { validity: (-10, 5), ..Behaviour::default() }, false).await;
-    let identity = start(running.options()).unwrap();
+    let identity = begin(running.options()).unwrap();
     identity.ready().await;
     let first = identity.certificate.get().unwrap();
     let is_second = |issued: &Option<Arc<Issued>>| issued.as_ref().is_some_and(|issued| issued.count >= 2);
@@ -169,14 +174,14 @@ async fn an_identity_outlives_its_process_and_not_its_certificate() {
     let running = run(Behaviour { validity: (-1, 86_400), ..Behaviour::default() }, false).await;
     let state = running.folder.path().join("state");
     let options = IdentityOptions { state_dir: Some(state.clone()), ..running.options() };
-    let first = start(options.clone()).unwrap();
+    let first = begin(options.clone()).unwrap();
     first.ready().await;
     let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&state), mode(&state.join("identity"))), (0o700, 0o600));
 
     // The service is away from here on.
     let away = IdentityOptions { ca: target("127.0.0.1:1"), ..options.clone() };
-    let second = start(away.clone()).unwrap();
+    let second = begin(away.clone()).unwrap();
     second.ready().await;
     let serial = |identity: &IdentityHandle| identity.certificate.get().unwrap().leaf().serial.clone();
     assert_eq!(serial(&second), serial(&first));
@@ -186,7 +191,7 @@ async fn an_identity_outlives_its_process_and_not_its_certificate() {
     assert!(saved::load(&state, other).is_none(), "somebody else's");
     std::fs::remove_file(state.join("identity")).unwrap();
     let short = run(Behaviour { validity: (-10, 1), ..Behaviour::default() }, false).await;
-    let third = start(IdentityOptions { state_dir: Some(state.clone()), ..short.options() }).unwrap();
+    let third = begin(IdentityOptions { state_dir: Some(state.clone()), ..short.options() }).unwrap();
     third.ready().await;
     let expiry = third.certificate.get().unwrap().leaf().not_after;
     drop(third);
@@ -195,6 +200,32 @@ async fn an_identity_outlives_its_process_and_not_its_certificate() {
     assert!(saved::load(&state, WEB).is_none(), "expired");
     std::fs::write(state.join("identity"), "damaged").unwrap();
     assert!(saved::load(&state, WEB).is_none());
+}
+
+#[tokio::test]
+async fn a_certificate_that_nears_its_end_is_told_and_so_is_that_it_cannot_be_renewed() {
+    let running = run(Behaviour { validity: (-60, 40), ..Behaviour::default() }, false).await;
+    let stats = Stats::new();
+    let identity =
+        |minimum_life| start(IdentityOptions { minimum_life, ..running.options() }, stats.clone()).unwrap();
+    // A twentieth of 100 s is less than what is left.
+    let good = identity(None);
+    good.ready().await;
+    assert_eq!(good.nears_its_end(), None);
+    let bad = identity(Some(Duration::from_secs(41)));
+    assert_eq!(bad.nears_its_end(), None, "there is none yet");
+    bad.ready().await;
+    let reason = bad.nears_its_end().unwrap();
+    assert!(reason.starts_with("the certificate of the workload expires in 3"), "{reason}");
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs().cast_signed();
+    let expiry = stats.server().identity_expiry_timestamp_seconds.get();
+    assert!((30..=40).contains(&(expiry - now)), "{expiry} {now}");
+    assert_eq!(stats.server().identity_renewals_total.get(), 2);
+    let away = IdentityOptions { ca: target("127.0.0.1:1"), ..running.options() };
+    let _away = start(away, stats.clone()).unwrap();
+    while stats.server().identity_renewal_failures_total.get() == 0 {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
@@ -247,12 +278,13 @@ async fn options_that_cannot_work_are_refused() {
         principal: WEB.to_owned(),
         lifetime: Duration::from_secs(60),
         state_dir: None,
+        minimum_life: None,
     };
     for address in ["192.0.2.1:15012", "ca.example:15012"] {
-        let error = start(IdentityOptions { ca: target(address), ..good.clone() }).unwrap_err();
+        let error = begin(IdentityOptions { ca: target(address), ..good.clone() }).unwrap_err();
         assert!(error.contains("plaintext"), "{error}");
     }
-    let error = start(IdentityOptions { principal: "web".to_owned(), ..good.clone() }).unwrap_err();
+    let error = begin(IdentityOptions { principal: "web".to_owned(), ..good.clone() }).unwrap_err();
     assert!(error.contains("SPIFFE"), "{error}");
     for address in ["localhost:1", "[::1]:1", "127.1.0.9:1"] {
         request::check(&IdentityOptions { ca: target(address), ..good.clone() }).unwrap();

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -14,7 +15,7 @@ use crate::net::{Address, RawStream, Stream};
 use crate::stats::ListenerStats;
 use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo, details};
 use crate::transport_socket::{DownstreamTransport, TlsInfo};
-use crate::worker::{ConnectionHandle, Worker};
+use crate::worker::{ConnectionHandle, PeerExpiry, Worker};
 use crate::{http, tcp};
 
 /// A connection from accept until its end; dropped, it counts as destroyed, and as a fault of ours when a panic ended it.
@@ -75,6 +76,9 @@ impl Connection {
         // No pause since the chain was found: a chain that goes from now on finds this connection registered and drains it.
         let handle = self.worker.connections.register(chain.id);
         let Ok((stream, tls)) = self.transport(&chain, raw, &handle).await else { return };
+        if let (Some(grace), Some(tls)) = (chain.peer_certificate_grace, &tls) {
+            self.expire_with_peer(&handle, tls, grace);
+        }
         let info = Arc::new(self.info(inspected, peer, tls));
         let worker = self.worker.clone();
         match &chain.filter {
@@ -88,6 +92,16 @@ impl Connection {
                 let logs = &self.listener.access_logs;
                 tcp::serve(worker, proxy.clone(), stream, info, handle, logs).await;
             }
+        }
+    }
+
+    /// The connection ends with its peer's certificate.
+    fn expire_with_peer(&self, handle: &ConnectionHandle, tls: &TlsInfo, grace: Duration) {
+        let now = std::time::Instant::now();
+        // Later than any clock reaches is never.
+        let expires = tls.peer_expires_in().and_then(|left| now.checked_add(left));
+        if let Some((expires, closes)) = expires.and_then(|at| Some((at, at.checked_add(grace)?))) {
+            handle.expire(PeerExpiry { expires, closes, stats: self.worker.shared.stats.clone() });
         }
     }
 

@@ -19,6 +19,8 @@ pub struct FilterChain {
     pub transport: DownstreamTransport,
     /// `transport_socket_connect_timeout`, `None` = off.
     pub handshake_timeout: Option<Duration>,
+    /// How long a connection may outlive its peer's certificate; `None`: as long as it lasts.
+    pub peer_certificate_grace: Option<Duration>,
     /// The last network filter.
     pub filter: NetworkFilter,
     /// Hash of the wire form, so that an equal one is reused.

@@ -151,6 +151,7 @@ fn a_handshake_has_its_time() {
         name: only.name.clone(),
         transport: only.transport.clone(),
         handshake_timeout: Some(Duration::from_millis(20)),
+        peer_certificate_grace: None,
         filter: only.filter.clone(),
         hash: 0,
     });

@@ -22,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::flags::SdsFlags;
 use crate::identity;
+use crate::stats::Stats;
 
 /// Hands the secrets on until SIGTERM or SIGINT. Must be called on a tokio runtime.
 ///
@@ -44,7 +45,7 @@ pub async fn run(flags: &SdsFlags) -> Result<(), String> {
         ),
         None => None,
     };
-    let identity = identity::start(flags.identity.options(&flags.ca_address))?;
+    let identity = identity::start(flags.identity.options(&flags.ca_address), Stats::new())?;
     let (listener, _file) = socket.unzip();
     let served = async {
         match listener {

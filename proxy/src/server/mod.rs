@@ -28,6 +28,7 @@ use crate::access_log::LogFiles;
 use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
 use crate::bootstrap::{Bootstrap, Document, Located, NodeFlags, compile_bootstrap};
 use crate::cluster::{OriginalDestinations, original_dst, outlier};
+use crate::config::certificate_files::{self, Folders};
 use crate::config::compile::{CompileCx, Inputs, Invalid};
 use crate::config::configuration::Configuration;
 use crate::config::handle::ConfigurationHandle;
@@ -42,7 +43,7 @@ use crate::state::{Recorder, Saved};
 use crate::stats::{PeerLabels, Stats};
 use crate::worker::{self, Command, Shared, WorkerHandle};
 use crate::xds::{self, XdsOptions};
-use view::View;
+use view::{Facts, View};
 
 /// How the process runs; what it does is in the bootstrap.
 #[derive(Debug)]
@@ -137,6 +138,7 @@ struct Prepared {
     bootstrap: Bootstrap,
     ejections: UnboundedReceiver<outlier::Ejection>,
     inhabited: UnboundedReceiver<Arc<OriginalDestinations>>,
+    folders: UnboundedReceiver<PathBuf>,
     identity: Option<IdentityHandle>,
 }
 
@@ -144,12 +146,13 @@ struct Prepared {
 fn prepare(
     document: Document,
     node: &NodeFlags,
+    stats: Arc<Stats>,
     identity: Option<IdentityHandle>,
     workers: usize,
 ) -> Result<Prepared, StartError> {
-    let stats = Stats::new();
     let (events, ejections) = outlier::channel();
     let (inhabited, inhabited_clusters) = original_dst::channel();
+    let (folders, wanted_folders) = Folders::channel();
     let mut registry = Registry::default();
     if let Some(identity) = &identity {
         registry.identity_certificate = identity.certificate.clone();
@@ -167,7 +170,9 @@ fn prepare(
         source_address: None,
         static_clusters: Default::default(),
         known_clusters: Default::default(),
-        fixed: Default::default(),
+        inline_certificates: Default::default(),
+        inline_validations: Default::default(),
+        folders,
         told: Default::default(),
         has_ads: false,
         has_cds: false,
@@ -195,7 +200,14 @@ fn prepare(
     if !problems.is_empty() {
         return Err(StartError::Invalid(problems));
     }
-    Ok(Prepared { configuration, bootstrap, ejections, inhabited: inhabited_clusters, identity })
+    Ok(Prepared {
+        configuration,
+        bootstrap,
+        ejections,
+        inhabited: inhabited_clusters,
+        folders: wanted_folders,
+        identity,
+    })
 }
 
 /// `--mode validate`: everything but running.
@@ -203,7 +215,7 @@ fn prepare(
 /// # Errors
 /// As a start would have them, addresses in use apart: nothing is bound.
 pub fn validate(document: Document, node: &NodeFlags) -> Result<(), StartError> {
-    prepare(document, node, None, 0).map(drop)
+    prepare(document, node, Stats::new(), None, 0).map(drop)
 }
 
 /// A running proxy.
@@ -222,7 +234,6 @@ pub struct Server {
     tasks: Vec<JoinHandle<()>>,
     /// Change the configuration; end when draining begins.
     sources: Vec<JoinHandle<()>>,
-    _identity: Option<Arc<IdentityHandle>>,
 }
 
 /// The workers; empty once they have ended.
@@ -235,10 +246,12 @@ impl Server {
     /// The configuration is refused, an address is in use, threads cannot be made.
     pub async fn start(document: Document, options: Options) -> Result<Self, StartError> {
         let failed = |e: std::io::Error| StartError::Failed(e.to_string());
-        let identity = options.identity.map(identity::start).transpose().map_err(StartError::Failed)?;
-        let Prepared { configuration, bootstrap, ejections, inhabited, identity } =
-            prepare(document, &options.node, identity, options.concurrency)?;
-        let stats = configuration.inputs().stats.clone();
+        let stats = Stats::new();
+        let identity = options.identity.map(|identity| identity::start(identity, stats.clone()));
+        let identity = identity.transpose().map_err(StartError::Failed)?;
+        let Prepared { configuration, bootstrap, ejections, inhabited, folders, identity } =
+            prepare(document, &options.node, stats.clone(), identity, options.concurrency)?;
+        let identity = identity.map(Arc::new);
         let log_files = configuration.inputs().log_files.clone();
         if let Some(labels) = options.labels {
             stats.mesh().set_local(labels);
@@ -282,7 +295,8 @@ impl Server {
         }
         let (sender, events) = unbounded_channel();
         let node = crate::config::dump::node(&bootstrap.node);
-        let view = Arc::new(View::new(configuration.clone(), shared, sender, options.command_line, node));
+        let facts = Facts { command_line: options.command_line, node, identity: identity.clone() };
+        let view = Arc::new(View::new(configuration.clone(), shared, sender, facts));
         view.set_state(ServerState::Initializing);
 
         let mut tasks = vec![
@@ -307,9 +321,11 @@ impl Server {
         }
 
         let deadlines = configuration.clone();
-        let mut sources = vec![tokio::spawn(async move { deadlines.keep_deadlines().await })];
-        let identity = identity.map(Arc::new);
-        if let Some(identity) = identity.clone() {
+        let mut sources = vec![
+            tokio::spawn(async move { deadlines.keep_deadlines().await }),
+            tokio::spawn(certificate_files::follow(configuration.clone(), folders)),
+        ];
+        if let Some(identity) = identity {
             let configuration = configuration.clone();
             sources.push(tokio::spawn(async move {
                 identity.ready().await;
@@ -335,7 +351,6 @@ impl Server {
             agent_address,
             tasks,
             sources,
-            _identity: identity,
         })
     }
 

@@ -11,6 +11,7 @@ use crate::admin::{AdminView, CertificateEntry, ClusterEntry, Drain, ListenerEnt
 use crate::config::compile::Secret;
 use crate::config::dump;
 use crate::config::handle::ConfigurationHandle;
+use crate::identity::IdentityHandle;
 use crate::worker::Shared;
 
 /// See the module.
@@ -21,8 +22,18 @@ pub(super) struct View {
     events: UnboundedSender<Event>,
     state: AtomicU8,
     healthy: AtomicBool,
-    command_line: Value,
-    node: Value,
+    facts: Facts,
+}
+
+/// What is known from the start.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// What `/server_info` shows as the command line.
+    pub(super) command_line: Value,
+    /// The node as JSON.
+    pub(super) node: Value,
+    /// The workload's identity, for a sidecar.
+    pub(super) identity: Option<Arc<IdentityHandle>>,
 }
 
 impl View {
@@ -30,11 +41,10 @@ impl View {
         configuration: Arc<ConfigurationHandle>,
         shared: Arc<Shared>,
         events: UnboundedSender<Event>,
-        command_line: Value,
-        node: Value,
+        facts: Facts,
     ) -> Self {
         let state = AtomicU8::new(ServerState::PreInitializing as u8);
-        Self { configuration, shared, events, state, healthy: AtomicBool::new(true), command_line, node }
+        Self { configuration, shared, events, state, healthy: AtomicBool::new(true), facts }
     }
 
     pub(super) fn configuration(&self) -> &Arc<ConfigurationHandle> {
@@ -116,6 +126,10 @@ impl AdminView for View {
         }
     }
 
+    fn unready_reason(&self) -> Option<String> {
+        self.facts.identity.as_ref()?.nears_its_end()
+    }
+
     fn clusters(&self) -> Vec<ClusterEntry> {
         let mut entries: Vec<ClusterEntry> = self.configuration.read(|c| {
             let active = c.clusters().iter().filter_map(|(_, slot)| Some((slot, slot.active()?)));
@@ -178,29 +192,33 @@ impl AdminView for View {
                     chain: Vec::new(),
                 },
             }));
-            let chains = c.inputs().fixed.certificates().map(|(source, certificate)| CertificateEntry {
-                ca_path: String::new(),
-                ca: Vec::new(),
-                chain_path: source.to_owned(),
-                chain: certificate.chain().to_vec(),
-            });
-            let roots = c.inputs().fixed.roots().map(|(source, context)| CertificateEntry {
-                ca_path: source.to_owned(),
+            let chains =
+                c.inputs().inline_certificates.iter().map(|(source, certificate)| CertificateEntry {
+                    ca_path: String::new(),
+                    ca: Vec::new(),
+                    chain_path: source.to_string(),
+                    chain: certificate.chain().to_vec(),
+                });
+            let roots = c.inputs().inline_validations.iter().map(|(source, context)| CertificateEntry {
+                ca_path: source.to_string(),
                 ca: context.roots().cloned().collect(),
                 chain_path: String::new(),
                 chain: Vec::new(),
             });
-            entries.extend(chains.chain(roots));
+            let roots = roots.filter(|entry| !entry.ca.is_empty());
+            let mut inline: Vec<_> = chains.chain(roots).collect();
+            inline.sort_by(|a, b| (&a.chain_path, &a.ca_path).cmp(&(&b.chain_path, &b.ca_path)));
+            entries.extend(inline);
             entries
         })
     }
 
     fn command_line_options(&self) -> Value {
-        self.command_line.clone()
+        self.facts.command_line.clone()
     }
 
     fn node(&self) -> Value {
-        self.node.clone()
+        self.facts.node.clone()
     }
 
     fn set_healthy(&self, healthy: bool) {

@@ -20,7 +20,7 @@ use super::application::Application;
 use super::metrics::{self, ApplicationMetrics, Format};
 use super::probes::Probes;
 use super::probing;
-use crate::admin::{AdminState, ServerState};
+use crate::admin::{self, AdminState};
 use crate::server::ShutdownHandle;
 
 /// Between two attempts to accept when that fails (no file descriptor left).
@@ -89,7 +89,7 @@ impl Agent {
 
     async fn respond(&self, request: &Request<Incoming>, peer: IpAddr) -> Reply {
         match request.uri().path() {
-            "/healthz/ready" => self.ready(),
+            "/healthz/ready" => admin::ready(&self.state),
             // The second as in Istio.
             "/stats/prometheus" | "/metrics" => self.metrics(request).await,
             "/drain" => self.ordered(request, peer, ShutdownHandle::drain),
@@ -97,13 +97,6 @@ impl Agent {
             path if path.starts_with("/app-health/") => self.probe(request, path).await,
             _ => reply(StatusCode::NOT_FOUND, PLAIN, "no such page\n"),
         }
-    }
-
-    fn ready(&self) -> Reply {
-        let state = self.state.view.state();
-        let status =
-            if state == ServerState::Live { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        reply(status, PLAIN, format!("{}\n", state.as_str()))
     }
 
     /// What changes the pod's life comes from the pod, and not from a link.

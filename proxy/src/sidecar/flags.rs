@@ -13,7 +13,7 @@ use super::probes::Probes;
 use crate::bootstrap::Document;
 use crate::bootstrap::sidecar::{SidecarOptions, bootstrap};
 use crate::capture::rules::{TO_APPLICATION_V4, TO_APPLICATION_V6};
-use crate::identity::IdentityFlags;
+use crate::identity::{IdentityFlags, IdentityOptions};
 use crate::logging::Logging;
 use crate::net::HostPort;
 use crate::server::{Options, SidecarDrain};
@@ -36,6 +36,9 @@ pub struct SidecarFlags {
     /// The workload's identity, and how to prove it
     #[command(flatten)]
     pub identity: IdentityFlags,
+    /// Not ready with less time left until the certificate expires; default: a twentieth of its lifetime
+    #[arg(long, env = "OUTRIGGER_MINIMUM_CERTIFICATE_LIFE_S", value_name = "SECONDS")]
+    pub minimum_certificate_life_s: Option<u64>,
     /// Node id; default: sidecar~IP~POD.NAMESPACE~NAMESPACE.svc.DOMAIN
     #[arg(long, env = "OUTRIGGER_NODE_ID")]
     pub node_id: Option<String>,
@@ -155,7 +158,10 @@ impl SidecarFlags {
             command_line,
             token_file: Some(self.identity.token_file.clone()),
             state_dir: self.identity.state_dir.clone(),
-            identity: Some(self.identity.options(ca)),
+            identity: Some(IdentityOptions {
+                minimum_life: self.minimum_certificate_life_s.map(Duration::from_secs),
+                ..self.identity.options(ca)
+            }),
             needs_control_plane: true,
             named_control_plane: match &self.xds_address {
                 HostPort::Address(_) => None,

@@ -69,6 +69,14 @@ scope! {
             "Configuration fields that are set, harmless and not implemented.";
         Counter connections_refused_fd_total as "outrigger.connections_refused_fd_total"
             "Times that a connection had to wait to be accepted because there was no file descriptor left.";
+        Counter peer_certificate_expired_total as "outrigger.connections_closed_peer_certificate_expired_total"
+            "Downstream connections that ended because the certificate of their peer had expired.";
+        Counter identity_renewals_total as "outrigger.identity_renewals_total"
+            "Certificates that were issued for the workload.";
+        Counter identity_renewal_failures_total as "outrigger.identity_renewal_failures_total"
+            "Times that the certificate service issued no certificate.";
+        Gauge identity_expiry_timestamp_seconds as "outrigger.identity_expiry_timestamp_seconds"
+            "When the workload's certificate expires, in seconds since 1970; 0 without one.";
         Counter connection_panics_total as "outrigger.connection_panics_total"
             "Connections (of HTTP/2: streams) that ended because of a fault in the proxy.";
         Counter application_scrape_failures_total as "outrigger.application_scrape_failures_total"

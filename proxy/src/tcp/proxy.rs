@@ -43,6 +43,8 @@ async fn run(session: &mut Session<'_>, downstream: &mut Stream, deadline: Optio
         return;
     };
     session.opened(&connected);
+    let expiry = connected.expiry.map(|expiry| Instant::from_std(expiry.closes));
+    let deadline = deadline.into_iter().chain(expiry).min();
     let limits = CopyLimits { idle: session.proxy.idle_timeout, deadline };
     let report = || session.report();
     let end = copy_bidirectional(downstream, &mut connected.stream, &session.bytes, limits, report).await;

@@ -63,6 +63,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             initial_connection_window_bytes: 1 << 24,
             source_address: None,
             tcp_keepalive: None,
+            peer_certificate_grace: None,
         }),
         circuit_breakers: CircuitBreakers::new(scope.clone(), Thresholds::default(), Thresholds::default()),
         outlier: None,
@@ -78,6 +79,7 @@ pub(crate) fn chain(name: &str, transport: DownstreamTransport, proxy: TcpProxy)
         name: name.into(),
         transport,
         handshake_timeout: None,
+        peer_certificate_grace: None,
         filter: NetworkFilter::Tcp(Arc::new(proxy)),
         hash: 0,
     })

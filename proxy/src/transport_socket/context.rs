@@ -55,26 +55,15 @@ impl TlsParams {
     }
 }
 
-/// Where our own certificate comes from.
-#[derive(Debug, Clone)]
-pub enum CertificateSource {
-    /// `tls_certificates`: files or inline.
-    Fixed(Arc<TlsCertificate>),
-    /// `tls_certificate_sds_secret_configs`.
-    Secret(Arc<Live<TlsCertificate>>),
-}
-
-/// Where the rules for peer certificates come from.
+/// Where the rules for peer certificates come from: a secret, or what stands in the configuration.
 #[derive(Debug, Clone)]
 pub enum ValidationSource {
-    /// `validation_context`.
-    Fixed(Arc<ValidationContext>),
-    /// `validation_context_sds_secret_config`.
-    Secret(Arc<Live<ValidationContext>>),
+    /// `validation_context`, `validation_context_sds_secret_config`.
+    Whole(Arc<Live<ValidationContext>>),
     /// `combined_validation_context`.
     Combined {
         /// `default_validation_context`.
-        default: Arc<ValidationContext>,
+        default: Arc<Live<ValidationContext>>,
         /// `validation_context_sds_secret_config`.
         secret: Arc<Live<ValidationContext>>,
     },
@@ -83,7 +72,7 @@ pub enum ValidationSource {
 /// Both sources of one context.
 #[derive(Debug)]
 pub(super) struct Sources {
-    pub(super) certificate: Option<CertificateSource>,
+    pub(super) certificate: Option<Arc<Live<TlsCertificate>>>,
     pub(super) validation: Option<ValidationSource>,
 }
 
@@ -91,20 +80,22 @@ pub(super) struct Sources {
 #[derive(Debug)]
 pub(super) struct Inputs {
     pub(super) certificate: Option<Arc<TlsCertificate>>,
-    /// As published: for a combined context the dynamic part alone.
+    /// For a combined context the dynamic part.
     validation: Option<Arc<ValidationContext>>,
+    /// The other part of a combined context.
+    default_validation: Option<Arc<ValidationContext>>,
 }
 
 impl Sources {
     /// The secrets that nothing has been published under yet.
     pub(super) fn missing_secrets(&self) -> Vec<Arc<str>> {
         let mut missing = Vec::new();
-        if let Some(CertificateSource::Secret(secret)) = &self.certificate
-            && secret.peek().is_none()
+        if let Some(certificate) = &self.certificate
+            && certificate.peek().is_none()
         {
-            missing.push(secret.name().clone());
+            missing.push(certificate.name().clone());
         }
-        if let Some(ValidationSource::Secret(secret) | ValidationSource::Combined { secret, .. }) =
+        if let Some(ValidationSource::Whole(secret) | ValidationSource::Combined { secret, .. }) =
             &self.validation
             && secret.peek().is_none()
         {
@@ -114,30 +105,28 @@ impl Sources {
     }
 
     pub(super) fn load(&self) -> Result<Inputs, TransportError> {
-        let certificate = match &self.certificate {
-            None => None,
-            Some(CertificateSource::Fixed(fixed)) => Some(fixed.clone()),
-            Some(CertificateSource::Secret(secret)) => {
-                Some(secret.get().ok_or_else(|| TransportError::missing(secret.name()))?)
+        let certificate = self.certificate.as_deref().map(load).transpose()?;
+        let (validation, default_validation) = match &self.validation {
+            None => (None, None),
+            Some(ValidationSource::Whole(whole)) => (Some(load(whole)?), None),
+            Some(ValidationSource::Combined { default, secret }) => {
+                (Some(load(secret)?), Some(load(default)?))
             }
         };
-        let validation = match &self.validation {
-            None => None,
-            Some(ValidationSource::Fixed(fixed)) => Some(fixed.clone()),
-            Some(ValidationSource::Secret(secret) | ValidationSource::Combined { secret, .. }) => {
-                Some(secret.get().ok_or_else(|| TransportError::missing(secret.name()))?)
-            }
-        };
-        Ok(Inputs { certificate, validation })
+        Ok(Inputs { certificate, validation, default_validation })
     }
+}
 
-    /// The rules that hold for `inputs`.
-    pub(super) fn rules(&self, inputs: &Inputs) -> Result<Option<Arc<ValidationContext>>, String> {
-        let rules = match (&self.validation, &inputs.validation) {
-            (Some(ValidationSource::Combined { default, .. }), Some(dynamic)) => {
-                Some(Arc::new(ValidationContext::combine(default, dynamic)))
-            }
-            (_, published) => published.clone(),
+fn load<T>(cell: &Live<T>) -> Result<Arc<T>, TransportError> {
+    cell.get().ok_or_else(|| TransportError::missing(cell.name()))
+}
+
+impl Inputs {
+    /// The rules for peer certificates.
+    pub(super) fn rules(&self) -> Result<Option<Arc<ValidationContext>>, String> {
+        let rules = match (&self.default_validation, &self.validation) {
+            (Some(default), Some(dynamic)) => Some(Arc::new(ValidationContext::combine(default, dynamic))),
+            (_, whole) => whole.clone(),
         };
         if let Some(rules) = &rules {
             rules.check()?;
@@ -173,6 +162,7 @@ impl<C> Cache<C> {
         if let Some(built) = self.0.load_full()
             && same(&built.inputs.certificate, &inputs.certificate)
             && same(&built.inputs.validation, &inputs.validation)
+            && same(&built.inputs.default_validation, &inputs.default_validation)
         {
             return Ok(built);
         }

@@ -7,10 +7,12 @@ use rustls::server::{Acceptor, NoServerSessionStorage};
 use rustls::sign::SingleCertAndKey;
 use tokio_rustls::LazyConfigAcceptor;
 
-use super::context::{Cache, CertificateSource, Inputs, Sources, TlsParams, ValidationSource};
+use super::certificate::TlsCertificate;
+use super::context::{Cache, Inputs, Sources, TlsParams, ValidationSource};
 use super::error::TransportError;
 use super::verify::PeerVerifier;
 use super::{TlsInfo, crypto_provider, info};
+use crate::config::live::Live;
 use crate::net::{RawStream, ReadAhead, Stream};
 use crate::stats::SslStats;
 
@@ -22,7 +24,7 @@ pub struct DownstreamTlsOptions {
     /// `common_tls_context.alpn_protocols`, most wanted first.
     pub alpn: Vec<Vec<u8>>,
     /// The server's certificate.
-    pub certificate: CertificateSource,
+    pub certificate: Arc<Live<TlsCertificate>>,
     /// Rules for clients' certificates; `None`: none is asked for unless one is required.
     pub validation: Option<ValidationSource>,
     /// `require_client_certificate`.
@@ -89,7 +91,7 @@ impl DownstreamTls {
 
     fn build(&self, inputs: &Inputs) -> Result<Configs, String> {
         let certificate = inputs.certificate.as_ref().ok_or("no certificate")?;
-        let rules = self.sources.rules(inputs)?;
+        let rules = inputs.rules()?;
         let peer = info::PeerRules::of(rules.as_deref());
         let builder = ServerConfig::builder_with_provider(crypto_provider().clone())
             .with_protocol_versions(self.params.versions()?)

@@ -42,7 +42,7 @@ pub(super) fn read(
     if resumed {
         stats.session_reused.inc();
     }
-    let (mut peer_principal, mut peer_workload) = (None, None);
+    let (mut peer_principal, mut peer_workload, mut peer_expires) = (None, None, None);
     match connection.peer_certificates().and_then(|chain| chain.first()) {
         None => stats.no_certificate.inc(),
         Some(leaf) if rules.proves_identity => {
@@ -53,6 +53,7 @@ pub(super) fn read(
             }
             peer_principal = details.principal().cloned();
             peer_workload = details.description;
+            peer_expires = (!rules.allow_expired).then_some(details.not_after);
         }
         Some(_) => {}
     }
@@ -66,6 +67,7 @@ pub(super) fn read(
         cipher: connection.negotiated_cipher_suite().map_or("", |suite| cipher_name(suite.suite())),
         peer_principal,
         peer_workload,
+        peer_expires,
         local_principal: None,
     })
 }

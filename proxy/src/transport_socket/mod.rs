@@ -14,11 +14,12 @@ mod validation;
 mod verify;
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use rustls::crypto::CryptoProvider;
 
 pub use certificate::{CertificateDetails, San, TlsCertificate};
-pub use context::{CertificateSource, TlsParams, TlsVersion, ValidationSource};
+pub use context::{TlsParams, TlsVersion, ValidationSource};
 pub use downstream::{DownstreamTls, DownstreamTlsOptions};
 pub use error::{TransportError, TransportErrorKind, failure_reason, is_name_mismatch};
 pub use upstream::{UpstreamTls, UpstreamTlsOptions};
@@ -42,8 +43,18 @@ pub struct TlsInfo {
     /// Which workload the verified peer certificate says that it is for:
     /// `name;namespace;canonical-name;canonical-revision;cluster`.
     pub peer_workload: Option<Arc<str>>,
+    /// Until when the peer's certificate proves that; `None`: nothing is proved, or for ever.
+    pub peer_expires: Option<SystemTime>,
     /// Our own certificate's first URI SAN.
     pub local_principal: Option<Arc<str>>,
+}
+
+impl TlsInfo {
+    /// When the peer's certificate expires, as time from now; zero when it has.
+    pub fn peer_expires_in(&self) -> Option<Duration> {
+        let expires = self.peer_expires?;
+        Some(expires.duration_since(SystemTime::now()).unwrap_or_default())
+    }
 }
 
 /// How a filter chain's connections are secured.

@@ -11,9 +11,10 @@ use rcgen::{
 use time::{Duration, OffsetDateTime};
 
 use super::{
-    CertificateSource, DownstreamTls, DownstreamTlsOptions, SanMatcher, TlsCertificate, TlsParams,
-    UpstreamTls, UpstreamTlsOptions, ValidationContext, ValidationOptions, ValidationSource,
+    DownstreamTls, DownstreamTlsOptions, SanMatcher, TlsCertificate, TlsParams, UpstreamTls,
+    UpstreamTlsOptions, ValidationContext, ValidationOptions, ValidationSource,
 };
+use crate::config::live::Live;
 use crate::route::StringMatcher;
 
 /// A certificate authority.
@@ -79,12 +80,17 @@ impl Authority {
     }
 }
 
+/// A cell that never changes.
+pub(crate) fn fixed<T>(value: Arc<T>) -> Arc<Live<T>> {
+    Live::with("fixed", value)
+}
+
 /// A server context with the usual settings.
 pub(crate) fn server(certificate: Arc<TlsCertificate>) -> DownstreamTlsOptions {
     DownstreamTlsOptions {
         params: TlsParams::default(),
         alpn: Vec::new(),
-        certificate: CertificateSource::Fixed(certificate),
+        certificate: fixed(certificate),
         validation: None,
         require_client_certificate: false,
         session_tickets: true,
@@ -98,7 +104,7 @@ pub(crate) fn client(validation: Arc<ValidationContext>) -> UpstreamTlsOptions {
         alpn: Vec::new(),
         sni: Some("outbound_.8080_._.reviews.default.svc.cluster.local".to_owned()),
         certificate: None,
-        validation: Some(ValidationSource::Fixed(validation)),
+        validation: Some(ValidationSource::Whole(fixed(validation))),
         max_session_keys: 1,
     }
 }
@@ -108,12 +114,12 @@ pub(crate) fn mutual() -> (DownstreamTls, UpstreamTls) {
     let authority = Authority::new("mutual");
     let (web, reviews) = ("spiffe://test/ns/default/sa/web", "spiffe://test/ns/default/sa/reviews");
     let server = DownstreamTlsOptions {
-        validation: Some(ValidationSource::Fixed(authority.trust(&[web]))),
+        validation: Some(ValidationSource::Whole(fixed(authority.trust(&[web])))),
         require_client_certificate: true,
         ..server(authority.issue(reviews).load())
     };
     let client = UpstreamTlsOptions {
-        certificate: Some(CertificateSource::Fixed(authority.issue(web).load())),
+        certificate: Some(fixed(authority.issue(web).load())),
         ..client(authority.trust(&[reviews]))
     };
     (DownstreamTls::new(server).unwrap(), UpstreamTls::new(client).unwrap())

@@ -6,7 +6,7 @@ use time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::test_certificates::{Authority, Issued, client, mutual, server};
+use super::test_certificates::{Authority, Issued, client, fixed, mutual, server};
 use super::*;
 use crate::config::live::Live;
 use crate::net::{RawStream, Stream};
@@ -90,20 +90,14 @@ async fn a_server_with_another_name_is_refused() {
 async fn a_client_with_another_name_is_refused_and_learns_why() {
     let authority = Authority::new("root");
     let server = DownstreamTls::new(DownstreamTlsOptions {
-        validation: Some(ValidationSource::Fixed(authority.trust(&[WEB]))),
+        validation: Some(ValidationSource::Whole(fixed(authority.trust(&[WEB])))),
         require_client_certificate: true,
         ..server(authority.issue(REVIEWS).load())
     })
     .unwrap();
     for (certificate, kind) in [
-        (
-            Some(CertificateSource::Fixed(authority.issue("spiffe://test/stranger").load())),
-            TransportErrorKind::San,
-        ),
-        (
-            Some(CertificateSource::Fixed(Authority::new("other").issue(WEB).load())),
-            TransportErrorKind::Certificate,
-        ),
+        (Some(fixed(authority.issue("spiffe://test/stranger").load())), TransportErrorKind::San),
+        (Some(fixed(Authority::new("other").issue(WEB).load())), TransportErrorKind::Certificate),
         (None, TransportErrorKind::NoCertificate),
     ] {
         let client =
@@ -121,7 +115,7 @@ async fn a_client_with_another_name_is_refused_and_learns_why() {
 async fn a_certificate_is_asked_for_but_not_required() {
     let authority = Authority::new("root");
     let server = DownstreamTls::new(DownstreamTlsOptions {
-        validation: Some(ValidationSource::Fixed(authority.trust(&[]))),
+        validation: Some(ValidationSource::Whole(fixed(authority.trust(&[])))),
         ..server(authority.issue(REVIEWS).load())
     })
     .unwrap();
@@ -130,7 +124,7 @@ async fn a_certificate_is_asked_for_but_not_required() {
     assert_eq!(outcome.server.unwrap().1.peer_principal, None);
     assert_eq!(outcome.server_stats.no_certificate.get(), 1);
     let foreign = UpstreamTls::new(UpstreamTlsOptions {
-        certificate: Some(CertificateSource::Fixed(Authority::new("other").issue(WEB).load())),
+        certificate: Some(fixed(Authority::new("other").issue(WEB).load())),
         ..client(authority.trust(&[]))
     })
     .unwrap();
@@ -259,9 +253,9 @@ async fn a_rotated_secret_is_used_by_new_handshakes_and_old_connections_stay() {
     let certificate = Live::with("default", old.issue(REVIEWS).load());
     let roots = Live::with("ROOTCA", old.trust(&[]));
     let server = DownstreamTls::new(DownstreamTlsOptions {
-        certificate: CertificateSource::Secret(certificate.clone()),
+        certificate: certificate.clone(),
         validation: Some(ValidationSource::Combined {
-            default: Arc::new(ValidationContext::default()),
+            default: fixed(Arc::new(ValidationContext::default())),
             secret: roots.clone(),
         }),
         require_client_certificate: true,
@@ -269,7 +263,7 @@ async fn a_rotated_secret_is_used_by_new_handshakes_and_old_connections_stay() {
     })
     .unwrap();
     let client_of = |authority: &Authority| {
-        let certificate = Some(CertificateSource::Fixed(authority.issue(WEB).load()));
+        let certificate = Some(fixed(authority.issue(WEB).load()));
         UpstreamTls::new(UpstreamTlsOptions { certificate, ..client(authority.trust(&[REVIEWS])) }).unwrap()
     };
     let (old_client, new_client) = (client_of(&old), client_of(&new));
@@ -290,7 +284,7 @@ async fn a_secret_that_is_not_there_refuses_with_its_name() {
     let authority = Authority::new("root");
     let certificate = Live::empty("default");
     let server = DownstreamTls::new(DownstreamTlsOptions {
-        certificate: CertificateSource::Secret(certificate.clone()),
+        certificate: certificate.clone(),
         ..server(authority.issue(REVIEWS).load())
     })
     .unwrap();
@@ -332,7 +326,7 @@ async fn a_combined_context_matches_names_with_roots_from_the_secret() {
         ..ValidationOptions::default()
     };
     let source = ValidationSource::Combined {
-        default: Arc::new(ValidationContext::new(options).unwrap()),
+        default: fixed(Arc::new(ValidationContext::new(options).unwrap())),
         secret: Live::with("ROOTCA", authority.trust(&[])),
     };
     let options = UpstreamTlsOptions { validation: Some(source), ..client(authority.trust(&[])) };

@@ -9,10 +9,12 @@ use rustls::sign::SingleCertAndKey;
 use rustls_pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use super::context::{Cache, CertificateSource, Inputs, Sources, TlsParams, ValidationSource};
+use super::certificate::TlsCertificate;
+use super::context::{Cache, Inputs, Sources, TlsParams, ValidationSource};
 use super::error::TransportError;
 use super::verify::PeerVerifier;
 use super::{TlsInfo, crypto_provider, info};
+use crate::config::live::Live;
 use crate::net::{RawStream, ReadAhead, Stream};
 use crate::stats::SslStats;
 
@@ -26,7 +28,7 @@ pub struct UpstreamTlsOptions {
     /// `sni`; `None` sends none.
     pub sni: Option<String>,
     /// The client's certificate, if it has one.
-    pub certificate: Option<CertificateSource>,
+    pub certificate: Option<Arc<Live<TlsCertificate>>>,
     /// Rules for the server's certificate; `None` accepts any, as Envoy does.
     pub validation: Option<ValidationSource>,
     /// `max_session_keys`, default 1; 0 switches resumption off.
@@ -84,7 +86,7 @@ impl UpstreamTls {
     }
 
     fn build(&self, inputs: &Inputs) -> Result<Config, String> {
-        let rules = self.sources.rules(inputs)?;
+        let rules = inputs.rules()?;
         let peer = info::PeerRules::of(rules.as_deref());
         let builder = ClientConfig::builder_with_provider(crypto_provider().clone())
             .with_protocol_versions(self.params.versions()?)

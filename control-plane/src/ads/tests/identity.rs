@@ -83,7 +83,7 @@ async fn over_tls_a_workload_certificate_opens_the_stream() {
     let now = time::OffsetDateTime::now_utc();
     let other = crate::ca::root::Root::open_or_create(elsewhere.path(), "cluster.local", now).unwrap();
     let ttl = std::time::Duration::from_secs(60);
-    let other = crate::ca::CertificateAuthority::new(other, "cluster.local", ttl);
+    let other = crate::ca::CertificateAuthority::new(other, None, "cluster.local", ttl).unwrap();
     let (key, csr) = key_and_csr("web");
     let name = crate::auth::Identity::new("cluster.local", "shop", "web").unwrap();
     let issued = other.sign_workload(&name, None, &csr.csr, None, now).unwrap();

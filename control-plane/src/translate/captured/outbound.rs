@@ -41,7 +41,7 @@ pub(crate) fn service_listeners(view: &InputView<'_>, name: &Name, family: Famil
                 listener.listener_filters = vec![detect::http_inspector()];
                 detect::limit(&mut listener);
             }
-            output.add(ResourceType::Listener, &listener_name, listener.encode_to_vec());
+            http::add_listener(&mut output, &listener);
         }
     }
     output
@@ -122,7 +122,7 @@ pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
         )
     };
     listener.stat_prefix = name.clone();
-    output.add(ResourceType::Listener, &name, listener.encode_to_vec());
+    http::add_listener(&mut output, &listener);
     // The clusters serve both families.
     if family == Family::V4 {
         let passthrough = cluster::original_destination(names::PASSTHROUGH, None);

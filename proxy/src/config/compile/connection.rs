@@ -11,6 +11,7 @@ use prost::Message;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::http_options::{CommonHttpOptions, Side, compile_common, compile_http1, compile_http2};
+use super::own_metadata::{OwnMetadata, compile_own_metadata};
 use super::tls::compile_upstream_transport;
 use super::values;
 use crate::cluster::{ConnectionSettings, UpstreamProtocol};
@@ -36,7 +37,11 @@ pub(crate) fn compile_connection(
     value: &cluster::Cluster,
     previous: Option<&Connection>,
 ) -> Compiled<Connection> {
-    let hash = connection_hash(cx, value);
+    let OwnMetadata { reporter, peer_certificate_grace } = compile_own_metadata(cx, &value.metadata)?;
+    if reporter.is_some() {
+        cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].reporter", "belongs to a listener");
+    }
+    let hash = connection_hash(cx, value, peer_certificate_grace);
     let connect_timeout =
         values::duration(cx, "connect_timeout", &value.connect_timeout).unwrap_or(CONNECT_TIMEOUT);
     if connect_timeout.is_zero() {
@@ -63,11 +68,12 @@ pub(crate) fn compile_connection(
         initial_connection_window_bytes: options.http2.initial_connection_window_bytes,
         source_address,
         tcp_keepalive,
+        peer_certificate_grace,
     };
     Ok(Connection { settings: Arc::new(settings), hash })
 }
 
-fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster) -> u64 {
+fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster, grace: Option<Duration>) -> u64 {
     let part = cluster::Cluster {
         connect_timeout: value.connect_timeout,
         max_requests_per_connection: value.max_requests_per_connection,
@@ -81,8 +87,8 @@ fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster) -> u64 {
         upstream_connection_options: value.upstream_connection_options,
         ..Default::default()
     };
-    let source_address = cx.inputs.source_address.map(|a| a.to_string()).unwrap_or_default();
-    values::content_hash(&[&part.encode_to_vec(), source_address.as_bytes()])
+    let more = format!("{:?} {grace:?}", cx.inputs.source_address);
+    values::content_hash(&[&part.encode_to_vec(), more.as_bytes()])
 }
 
 /// Protocol, and the options of both HTTP versions.

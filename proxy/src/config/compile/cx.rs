@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_xds_api::ResourceType;
@@ -16,6 +16,7 @@ use super::source::Fetch;
 use crate::access_log::LogFiles;
 use crate::cluster::original_dst::Inhabited;
 use crate::cluster::outlier::Ejections;
+use crate::config::certificate_files::{Files, Folders, Inlined};
 use crate::config::registry::Registry;
 use crate::config::sources::{SourceId, Sources};
 use crate::config::watch::{Watch, Watches};
@@ -122,37 +123,6 @@ impl References {
     }
 }
 
-/// Certificates and roots of TLS contexts, as long as these are in use, each with the file that it came from.
-#[derive(Debug, Default)]
-pub struct FixedCertificates {
-    certificates: Vec<(String, Weak<TlsCertificate>)>,
-    roots: Vec<(String, Weak<ValidationContext>)>,
-}
-
-impl FixedCertificates {
-    /// Notes a certificate.
-    pub(crate) fn add_certificate(&mut self, source: String, certificate: &Arc<TlsCertificate>) {
-        self.certificates.retain(|(_, known)| known.strong_count() > 0);
-        self.certificates.push((source, Arc::downgrade(certificate)));
-    }
-
-    /// Notes roots.
-    pub(crate) fn add_roots(&mut self, source: String, roots: &Arc<ValidationContext>) {
-        self.roots.retain(|(_, known)| known.strong_count() > 0);
-        self.roots.push((source, Arc::downgrade(roots)));
-    }
-
-    /// Certificates in use.
-    pub fn certificates(&self) -> impl Iterator<Item = (&str, Arc<TlsCertificate>)> {
-        self.certificates.iter().filter_map(|(source, known)| Some((source.as_str(), known.upgrade()?)))
-    }
-
-    /// Roots in use.
-    pub fn roots(&self) -> impl Iterator<Item = (&str, Arc<ValidationContext>)> {
-        self.roots.iter().filter_map(|(source, known)| Some((source.as_str(), known.upgrade()?)))
-    }
-}
-
 /// Reads a file that the configuration names. The disk in the process, a map in tests and fuzzing.
 pub type ReadFile = dyn Fn(&str) -> io::Result<Vec<u8>> + Send + Sync;
 
@@ -180,8 +150,12 @@ pub struct Inputs {
     pub static_clusters: FxHashSet<Arc<str>>,
     /// Names of all clusters that are defined, published or not: what static routes may name.
     pub known_clusters: FxHashSet<Arc<str>>,
-    /// Certificates and roots that are no secrets but stand in the configuration, for `/certs`.
-    pub fixed: FixedCertificates,
+    /// Certificates that stand in TLS contexts.
+    pub inline_certificates: Inlined<TlsCertificate>,
+    /// Rules for peer certificates that stand in TLS contexts.
+    pub inline_validations: Inlined<ValidationContext>,
+    /// Where files are followed.
+    pub folders: Folders,
     /// Ignored fields that the log has told about.
     pub told: FxHashSet<String>,
     /// The bootstrap has `ads_config`, so `ads: {}` works.
@@ -210,8 +184,8 @@ pub struct CompileCx<'a> {
     path: String,
     problems: Vec<Problem>,
     ignored: Vec<String>,
-    /// What the content says depends on files, which may be others the next time.
-    read_files: bool,
+    /// What the content says depends on these files, which may be others the next time.
+    pub(crate) files: Files,
 }
 
 impl<'a> CompileCx<'a> {
@@ -224,7 +198,7 @@ impl<'a> CompileCx<'a> {
             path: String::new(),
             problems: Vec::new(),
             ignored: Vec::new(),
-            read_files: false,
+            files: Files::default(),
         }
     }
 
@@ -233,8 +207,16 @@ impl<'a> CompileCx<'a> {
     /// # Errors
     /// What the disk says.
     pub(crate) fn read_file(&mut self, path: &str) -> io::Result<Vec<u8>> {
-        self.read_files = true;
-        (self.inputs.read_file)(path)
+        self.files.read(path, &self.inputs.read_file)
+    }
+
+    /// Runs `f`, and tells which files it has read.
+    pub(crate) fn reading<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> (T, Files) {
+        let before = std::mem::take(&mut self.files);
+        let result = f(self);
+        let read = std::mem::replace(&mut self.files, before);
+        self.files.add(&read);
+        (result, read)
     }
 
     /// Notes that the resource refers to this name of a source, and how long it waits for it.
@@ -318,7 +300,7 @@ impl<'a> CompileCx<'a> {
             }
             _ => {
                 let name = name.to_owned();
-                Err(Invalid { kind, name, problems: self.problems, is_final: !self.read_files })
+                Err(Invalid { kind, name, problems: self.problems, is_final: self.files.is_empty() })
             }
         }
     }

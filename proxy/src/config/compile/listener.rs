@@ -6,13 +6,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 use outrigger_xds_api::wire::core::v3 as core;
 use outrigger_xds_api::wire::listener::v3 as wire;
-use outrigger_xds_api::wire::protobuf::value::Kind;
 use prost::Message;
 
 use super::access_log::compile_access_logs;
 use super::cx::{CompileCx, Compiled, References, ignored, informational, unsupported};
 use super::http_connection_manager::compile_http_connection_manager;
 use super::listener_filter::compile_listener_filter;
+use super::own_metadata::{OwnMetadata, compile_own_metadata};
 use super::tcp_proxy::compile_tcp_proxy;
 use super::tls::compile_downstream_transport;
 use super::values;
@@ -27,14 +27,14 @@ use crate::stats::Reporter;
 const LISTENER_FILTERS_TIMEOUT: Duration = Duration::from_secs(15);
 /// The system's limit (`net.core.somaxconn`) holds when nothing is said.
 const BACKLOG: u32 = i32::MAX as u32;
-/// Metadata that switches on what an Envoy does not have.
-const OWN_METADATA: &str = "outrigger.dev";
 
 /// What the filters of a listener's chains need to know about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ListenerCx {
     /// Which mesh metrics are reported, if any.
     pub(crate) reporter: Option<Reporter>,
+    /// How long a connection may outlive its peer's certificate; `None`: as long as it lasts.
+    pub(crate) peer_certificate_grace: Option<Duration>,
 }
 
 /// A compiled listener and what its next version needs to keep chains.
@@ -113,7 +113,8 @@ pub fn compile_listener(
         values::address(cx, "address", address)
     });
     let filters = cx.each("listener_filters", listener_filters, compile_listener_filter);
-    let listener_cx = ListenerCx { reporter: compile_reporter(cx, metadata)? };
+    let OwnMetadata { reporter, peer_certificate_grace } = compile_own_metadata(cx, metadata)?;
+    let listener_cx = ListenerCx { reporter, peer_certificate_grace };
     let mut chains = cx.each("filter_chains", filter_chains, |chain, cx| {
         let criteria = cx.field("filter_chain_match", |cx| compile_match(cx, &chain.filter_chain_match));
         let chain = compile_filter_chain(cx, chain, &listener_cx, previous)?;
@@ -179,29 +180,6 @@ fn stats_name(address: &Address) -> String {
     address.to_string()
 }
 
-/// `filter_metadata["outrigger.dev"].reporter`: `source` or `destination`.
-fn compile_reporter(cx: &mut CompileCx<'_>, metadata: &Option<core::Metadata>) -> Compiled<Option<Reporter>> {
-    let Some(own) = metadata.as_ref().and_then(|m| m.filter_metadata.get(OWN_METADATA)) else {
-        return Ok(None);
-    };
-    cx.field(&format!("metadata.filter_metadata[\"{OWN_METADATA}\"]"), |cx| {
-        let mut reporter = None;
-        for (key, value) in &own.fields {
-            match (key.as_str(), &value.kind) {
-                ("reporter", Some(Kind::StringValue(side))) if side == "source" => {
-                    reporter = Some(Reporter::Source)
-                }
-                ("reporter", Some(Kind::StringValue(side))) if side == "destination" => {
-                    reporter = Some(Reporter::Destination);
-                }
-                ("reporter", _) => return Err(cx.refuse("reporter", "must be \"source\" or \"destination\"")),
-                (other, _) => return Err(cx.refuse(other, "not supported")),
-            }
-        }
-        Ok(reporter)
-    })
-}
-
 fn compile_filter_chain(
     cx: &mut CompileCx<'_>,
     value: &wire::FilterChain,
@@ -243,6 +221,7 @@ fn compile_filter_chain(
         name: name.as_str().into(),
         transport: transport?,
         handshake_timeout,
+        peer_certificate_grace: listener.peer_certificate_grace,
         filter: filter?,
         hash,
     };
@@ -253,12 +232,8 @@ fn compile_filter_chain(
 /// a match that is gone has to come again.
 fn chain_hash(value: &wire::FilterChain, listener: &ListenerCx) -> u64 {
     let content = wire::FilterChain { metadata: None, ..value.clone() };
-    let reporter = [match listener.reporter {
-        None => 0_u8,
-        Some(Reporter::Source) => 1,
-        Some(Reporter::Destination) => 2,
-    }];
-    values::content_hash(&[&content.encode_to_vec(), &reporter])
+    let of_listener = format!("{listener:?}");
+    values::content_hash(&[&content.encode_to_vec(), of_listener.as_bytes()])
 }
 
 fn compile_network_filter(

@@ -18,6 +18,7 @@ mod listener;
 mod listener_filter;
 mod original_dst;
 mod outlier;
+mod own_metadata;
 mod route;
 mod route_action;
 mod route_match;
@@ -30,11 +31,11 @@ pub(crate) mod values;
 
 pub use cluster::{CompiledCluster, Discovery, compile_cluster};
 pub(crate) use connection::compile_bind_config;
-pub use cx::{
-    CompileCx, Compiled, FixedCertificates, Inputs, Invalid, Problem, ReadFile, References, Refused,
-};
+pub use cx::{CompileCx, Compiled, Inputs, Invalid, Problem, ReadFile, References, Refused};
 pub use endpoint::{Assignment, compile_endpoints};
 pub use listener::{CompiledListener, compile_listener};
 pub use route::compile_route_configuration;
 pub use secret::{Secret, compile_secret};
 pub(crate) use source::{Fetch, compile_api_source, compile_config_source};
+pub(crate) use tls::{compile_certificate, compile_validation_context, source_name};
+pub(crate) use values::content_hash;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::{
-    DataSource, TransportSocket, data_source, transport_socket::ConfigType,
+    DataSource, TransportSocket, WatchedDirectory, data_source, transport_socket::ConfigType,
 };
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::tls::v3 as wire;
@@ -15,12 +15,13 @@ use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::route_match::compile_string_matcher;
 use super::source::{Fetch, compile_config_source, is_identity};
 use super::values;
+use crate::config::certificate_files::compile_inline;
 use crate::config::live::Live;
 use crate::config::sources::SourceId;
 use crate::transport_socket::{
-    CertificateSource, DownstreamTls, DownstreamTlsOptions, DownstreamTransport, SanMatcher, SanType,
-    TlsCertificate, TlsParams, TlsVersion, UpstreamTls, UpstreamTlsOptions, UpstreamTransport,
-    ValidationContext, ValidationOptions, ValidationSource, parse_certificate_hash, parse_spki_hash,
+    DownstreamTls, DownstreamTlsOptions, DownstreamTransport, SanMatcher, SanType, TlsCertificate, TlsParams,
+    TlsVersion, UpstreamTls, UpstreamTlsOptions, UpstreamTransport, ValidationContext, ValidationOptions,
+    ValidationSource, parse_certificate_hash, parse_spki_hash,
 };
 
 const RAW_BUFFER: &str = "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer";
@@ -153,7 +154,7 @@ fn compile_upstream_tls(cx: &mut CompileCx<'_>, value: &wire::UpstreamTlsContext
 struct Common {
     params: TlsParams,
     alpn: Vec<Vec<u8>>,
-    certificate: Option<CertificateSource>,
+    certificate: Option<Arc<Live<TlsCertificate>>>,
     validation: Option<ValidationSource>,
 }
 
@@ -189,15 +190,11 @@ fn compile_common_inner(
         tls_certificate_certificate_provider, tls_certificate_certificate_provider_instance, custom_handshaker,
         key_log);
     let params = cx.field("tls_params", |cx| compile_params(cx, tls_params, default_max));
-    let certificates = cx.each("tls_certificates", tls_certificates, |certificate, cx| {
-        let compiled = Arc::new(compile_certificate(cx, certificate)?);
-        let source = source_name(&certificate.certificate_chain);
-        cx.inputs.fixed.add_certificate(source, &compiled);
-        Ok(CertificateSource::Fixed(compiled))
-    });
+    let certificates =
+        cx.each("tls_certificates", tls_certificates, |certificate, cx| compile_inline(cx, certificate));
     let secrets =
         cx.each("tls_certificate_sds_secret_configs", tls_certificate_sds_secret_configs, |config, cx| {
-            certificate_secret(cx, config).map(CertificateSource::Secret)
+            certificate_secret(cx, config)
         });
     let mut sources = certificates?;
     sources.extend(secrets?);
@@ -271,7 +268,8 @@ pub(crate) fn compile_certificate(
         signed_certificate_timestamp,
         tls_params,
     } = value;
-    unsupported!(cx; pkcs12, watched_directory, private_key_provider, password, ocsp_staple,
+    watch(cx, watched_directory);
+    unsupported!(cx; pkcs12, private_key_provider, password, ocsp_staple,
         signed_certificate_timestamp, tls_params);
     let chain = match certificate_chain {
         Some(source) => cx.field("certificate_chain", |cx| values::data(cx, source)),
@@ -284,6 +282,14 @@ pub(crate) fn compile_certificate(
     TlsCertificate::from_pem(&chain?, &key?).map_err(|e| cx.refuse("", e))
 }
 
+fn watch(cx: &mut CompileCx<'_>, folder: &Option<WatchedDirectory>) {
+    if let Some(WatchedDirectory { path, watch_modify }) = folder {
+        // A file that was written in place is always seen, once it is closed.
+        informational!(watch_modify);
+        cx.files.watch(path);
+    }
+}
+
 fn compile_validation_source(
     cx: &mut CompileCx<'_>,
     value: &Option<wire::common_tls_context::ValidationContextType>,
@@ -291,10 +297,10 @@ fn compile_validation_source(
     use wire::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType as Type};
     Ok(Some(match value {
         None => return Ok(None),
-        Some(Type::ValidationContext(context)) => ValidationSource::Fixed(
-            cx.field("validation_context", |cx| compile_fixed_validation(cx, context))?,
-        ),
-        Some(Type::ValidationContextSdsSecretConfig(config)) => ValidationSource::Secret(
+        Some(Type::ValidationContext(context)) => {
+            ValidationSource::Whole(cx.field("validation_context", |cx| compile_inline(cx, context))?)
+        }
+        Some(Type::ValidationContextSdsSecretConfig(config)) => ValidationSource::Whole(
             cx.field("validation_context_sds_secret_config", |cx| validation_secret(cx, config))?,
         ),
         Some(Type::CombinedValidationContext(combined)) => cx.field("combined_validation_context", |cx| {
@@ -306,7 +312,7 @@ fn compile_validation_source(
             } = combined;
             unsupported!(cx; validation_context_certificate_provider, validation_context_certificate_provider_instance);
             let default = cx.field("default_validation_context", |cx| {
-                compile_fixed_validation(cx, &default_validation_context.clone().unwrap_or_default())
+                compile_inline(cx, &default_validation_context.clone().unwrap_or_default())
             });
             let Some(config) = validation_context_sds_secret_config else {
                 return Err(cx.refuse("validation_context_sds_secret_config", "value is required"));
@@ -323,23 +329,11 @@ fn compile_validation_source(
     }))
 }
 
-/// A validation context that stands in the configuration; its roots are shown by `/certs`.
-fn compile_fixed_validation(
-    cx: &mut CompileCx<'_>,
-    value: &wire::CertificateValidationContext,
-) -> Compiled<Arc<ValidationContext>> {
-    let compiled = Arc::new(compile_validation_context(cx, value)?);
-    if value.trusted_ca.is_some() {
-        cx.inputs.fixed.add_roots(source_name(&value.trusted_ca), &compiled);
-    }
-    Ok(compiled)
-}
-
 /// What `/certs` calls the place that a certificate came from.
-fn source_name(source: &Option<DataSource>) -> String {
+pub(crate) fn source_name(source: &Option<DataSource>) -> &str {
     match source.as_ref().and_then(|source| source.specifier.as_ref()) {
-        Some(data_source::Specifier::Filename(path)) => path.clone(),
-        _ => "<inline>".to_owned(),
+        Some(data_source::Specifier::Filename(path)) => path,
+        _ => "<inline>",
     }
 }
 
@@ -366,8 +360,9 @@ pub(crate) fn compile_validation_context(
         max_verify_depth,
         suppress_client_ca_list,
     } = value;
-    unsupported!(cx; ca_certificate_provider_instance, system_root_certs, watched_directory, crl,
-        trust_chain_verification, custom_validator_config, max_verify_depth);
+    watch(cx, watched_directory);
+    unsupported!(cx; ca_certificate_provider_instance, system_root_certs, crl, trust_chain_verification,
+         custom_validator_config, max_verify_depth);
     values::unsupported_if_true(
         cx,
         "require_signed_certificate_timestamp",

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Instant;
 
 use http::{Request, Response, StatusCode};
 use hyper::client::conn::{http1, http2};
@@ -44,10 +45,11 @@ pub(crate) struct SendError {
     pub(crate) unsent: Option<Request<RequestBody>>,
 }
 
-/// Speaks HTTP/1 on a fresh connection. `guard` is held as long as the connection lives.
+/// Speaks HTTP/1 on a fresh connection, until `closes`. `guard` is held as long as the connection lives.
 pub(crate) async fn connect_http1(
     cluster: &Cluster,
     stream: Stream,
+    closes: Option<Instant>,
     guard: impl Sized + 'static,
 ) -> Result<Http1Sender, Failure> {
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
@@ -60,9 +62,9 @@ pub(crate) async fn connect_http1(
     let taker = sender.taker.clone();
     tokio::task::spawn_local(async move {
         // Requests in flight hear of the error themselves.
-        let ended = (&mut connection).await;
+        let ended = until(closes, &mut connection).await;
         let taker = taker.take();
-        if let (Ok(()), Some(taker)) = (ended, taker) {
+        if let (Some(Ok(())), Some(taker)) = (ended, taker) {
             let parts = connection.into_parts();
             let (read, io) = (parts.read_buf, parts.io.into_inner());
             // Who does not want it any more lets it go.
@@ -75,10 +77,11 @@ pub(crate) async fn connect_http1(
     Ok(sender)
 }
 
-/// Speaks HTTP/2 on a fresh connection. `guard` is held as long as the connection lives.
+/// Speaks HTTP/2 on a fresh connection, until `closes`. `guard` is held as long as the connection lives.
 pub(crate) async fn connect_http2(
     cluster: &Cluster,
     stream: Stream,
+    closes: Option<Instant>,
     guard: ConnectionGuard,
 ) -> Result<Http2Sender, Failure> {
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
@@ -93,15 +96,23 @@ pub(crate) async fn connect_http2(
     let seen = peer_max_streams.clone();
     tokio::task::spawn_local(async move {
         let mut connection = pin!(connection);
-        let _ = std::future::poll_fn(|cx| {
+        let ended = std::future::poll_fn(|cx| {
             let ended = connection.as_mut().poll(cx);
             seen.set(connection.current_max_send_streams());
             ended
-        })
-        .await;
+        });
+        let _ = until(closes, ended).await;
         drop(guard);
     });
     Ok(Http2Sender { requests: sender, peer_max_streams })
+}
+
+/// Runs a connection, but no longer than until `closes`.
+async fn until<T>(closes: Option<Instant>, connection: impl Future<Output = T>) -> Option<T> {
+    match closes {
+        Some(at) => tokio::time::timeout_at(at.into(), connection).await.ok(),
+        None => Some(connection.await),
+    }
 }
 
 /// Envoy's default `max_headers_count` for responses.

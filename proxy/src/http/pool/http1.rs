@@ -136,7 +136,7 @@ impl Pool {
     pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) -> u64 {
         let mut timed_out = 0;
         self.idle.borrow_mut().retain(|c| {
-            if c.sender.is_closed() {
+            if c.sender.is_closed() || c.about.has_expired(now) {
                 return false;
             }
             let idle = idle_timeout.is_some_and(|t| now.saturating_duration_since(c.idle_since) >= t);
@@ -201,13 +201,18 @@ async fn connect(
     cluster.stats.upstream_cx_http1_total.inc();
     // The place in the circuit breaker is given back first: whoever is woken then must find it.
     let guard = (connected.guard, counted);
-    let mut sender = codec::connect_http1(cluster, connected.stream, guard).await?;
+    let closes = connected.expiry.map(|expiry| expiry.closes);
+    let mut sender = codec::connect_http1(cluster, connected.stream, closes, guard).await?;
     if !sender.ready().await {
         return Err(Failure::ConnectionTermination.into());
     }
     Ok(Connection {
         sender,
-        about: UpstreamConnection { local_address: connected.local_address, tls: connected.tls },
+        about: UpstreamConnection {
+            local_address: connected.local_address,
+            tls: connected.tls,
+            expires: connected.expiry.map(|expiry| expiry.expires),
+        },
         requests: 0,
         idle_since: Instant::now(),
     })

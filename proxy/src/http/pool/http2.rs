@@ -109,7 +109,8 @@ impl Pool {
     pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) -> u64 {
         let mut timed_out = 0;
         self.connections.borrow_mut().retain(|c| {
-            if c.sender.is_closed() {
+            // Streams that are under way keep one that has expired, but nobody gets another one of it.
+            if c.sender.is_closed() || c.about.has_expired(now) {
                 return false;
             }
             let idle = c.streams.get() == 0
@@ -197,10 +198,15 @@ async fn connect(
 ) -> Result<Connection, StreamError> {
     let connected = cluster::connect(cluster, &pool.host, high_priority, beyond_limit).await?;
     cluster.stats.upstream_cx_http2_total.inc();
-    let sender = codec::connect_http2(cluster, connected.stream, connected.guard).await?;
+    let closes = connected.expiry.map(|expiry| expiry.closes);
+    let sender = codec::connect_http2(cluster, connected.stream, closes, connected.guard).await?;
     Ok(Connection {
         sender,
-        about: UpstreamConnection { local_address: connected.local_address, tls: connected.tls },
+        about: UpstreamConnection {
+            local_address: connected.local_address,
+            tls: connected.tls,
+            expires: connected.expiry.map(|expiry| expiry.expires),
+        },
         streams: Cell::new(0),
         requests: Cell::new(0),
         idle_since: Cell::new(Instant::now()),

@@ -50,6 +50,14 @@ struct HostPool {
 pub(crate) struct UpstreamConnection {
     pub(crate) local_address: Option<SocketAddr>,
     pub(crate) tls: Option<Arc<TlsInfo>>,
+    /// When its peer's certificate expires, if it has to end then.
+    expires: Option<Instant>,
+}
+
+impl UpstreamConnection {
+    fn has_expired(&self, now: Instant) -> bool {
+        self.expires.is_some_and(|at| now >= at)
+    }
 }
 
 /// A connection (or a stream of one) lent to one request.
