@@ -134,7 +134,15 @@ impl Mesh {
     pub fn start_with_env(pods: &[(&str, &str, &str)], objects: &str, env: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("objects")).expect("folder of objects");
-        Self::start_in(folder, None, pods, objects, env)
+        Self::start_in(folder, None, pods, objects, env, &[])
+    }
+
+    /// The same without a sidecar for the pods named in `foreign`: something else is to be started there.
+    #[track_caller]
+    pub fn start_around(pods: &[(&str, &str, &str)], objects: &str, foreign: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        fs::create_dir(folder.path().join("objects")).expect("folder of objects");
+        Self::start_in(folder, None, pods, objects, &[], foreign)
     }
 
     /// The same with the objects in an API server, and with its tokens.
@@ -143,7 +151,7 @@ impl Mesh {
         let folder = tempfile::tempdir().expect("temporary folder");
         let cluster = Cluster::start(&folder.path().join(KUBECONFIG));
         fs::create_dir(folder.path().join("tokens")).expect("folder of tokens");
-        Self::start_in(folder, Some(cluster), pods, objects, &[])
+        Self::start_in(folder, Some(cluster), pods, objects, &[], &[])
     }
 
     #[track_caller]
@@ -153,6 +161,7 @@ impl Mesh {
         pods: &[(&str, &str, &str)],
         objects: &str,
         env: &[(&str, &str)],
+        foreign: &[&str],
     ) -> Self {
         let workloads: Vec<Workload> =
             pods.iter().map(|(pod, app, version)| Workload::new(pod, app, version)).collect();
@@ -179,11 +188,15 @@ impl Mesh {
         let sidecar_env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut mesh = Mesh { folder, cluster, control_plane, addresses, sidecar_env, workloads };
         for number in 0..mesh.workloads.len() {
+            if foreign.contains(&mesh.workloads[number].pod.as_str()) {
+                continue;
+            }
             let sidecar = mesh.start_sidecar(&mesh.workloads[number], &mesh.workloads[number].pod);
             mesh.workloads[number].sidecar = Some(sidecar);
         }
         for workload in &mut mesh.workloads {
-            let (ip, sidecar) = (workload.ip, workload.sidecar.as_mut().expect("a started sidecar"));
+            let Some(sidecar) = workload.sidecar.as_mut() else { continue };
+            let ip = workload.ip;
             let ready =
                 wait::within(wait::PATIENCE, || (!sidecar.is_running() || is_ready(ip)).then_some(()));
             assert!(
@@ -287,7 +300,7 @@ impl Mesh {
     pub fn start_sidecar(&self, workload: &Workload, token_of: &str) -> Proxy {
         let token = self.token_file(token_of);
         wait::until("a token", || token.exists());
-        let xds = self.address("xds_tls").to_string();
+        let xds = self.xds_tls().to_string();
         let file = |kind: &str| self.folder.path().join(format!("{}-{token_of}.{kind}", workload.pod));
         let (stdout, stderr) = (file("stdout"), file("stderr"));
         let labels = serde_json::json!({"app": workload.app, "version": workload.version});
@@ -314,6 +327,11 @@ impl Mesh {
             .spawn()
             .expect("start outrigger-proxy");
         Proxy::adopt(child, (IpAddr::from(workload.ip), 15000).into(), stdout, stderr)
+    }
+
+    /// The control plane's address for xDS and certificates over TLS.
+    pub fn xds_tls(&self) -> SocketAddr {
+        self.address("xds_tls")
     }
 
     fn address(&self, name: &str) -> SocketAddr {
