@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::certificate_files::SecretFiles;
 use super::compile::{Assignment, CompiledCluster, Discovery, Fetch, Inputs, References, Secret};
 use super::listeners::{AddressUsers, Change, ListenerVersion};
-use super::publish::release;
+use super::publish::{UNUSED_GRACE, release};
 use super::refused::RefusedContent;
 use super::sources::BySource;
 use super::warming::{Deadline, Slots};
@@ -66,6 +66,8 @@ pub struct Configuration {
     pub(super) endpoint_users: BySource<FxHashMap<Arc<str>, Vec<Arc<str>>>>,
     /// Cluster → how many published route configurations and listeners name it.
     pub(super) cluster_users: FxHashMap<Arc<str>, usize>,
+    /// Removed clusters that nothing published names any more, and since when.
+    pub(super) unused_clusters: FxHashMap<Arc<str>, Instant>,
     /// Sockets for each listener; 0 binds nothing (a configuration is only looked at).
     pub(super) workers: usize,
     pub(super) changes: Vec<Change>,
@@ -93,6 +95,7 @@ impl Configuration {
             rds_stats: FxHashMap::default(),
             endpoint_users: BySource::default(),
             cluster_users: FxHashMap::default(),
+            unused_clusters: FxHashMap::default(),
             workers,
             changes: Vec::new(),
             leaving: FxHashSet::default(),
@@ -222,7 +225,8 @@ impl Configuration {
             Deadline::At(deadline) => Some(*deadline),
             Deadline::Never | Deadline::Passed => None,
         });
+        let unused = self.unused_clusters.values().map(|since| *since + UNUSED_GRACE);
         let others = [self.clusters.next_deadline(), self.listeners.next_deadline()].into_iter().flatten();
-        routes.chain(awaited).chain(others).min()
+        routes.chain(awaited).chain(unused).chain(others).min()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_xds_api::ResourceType;
 use rustc_hash::FxHashMap;
@@ -15,6 +16,10 @@ use super::warming::{AtDeadline, Deadline, Slots};
 use crate::cluster::{Cluster, EndpointSet, HostSpec};
 use crate::net::Address;
 
+/// How long a cluster stays that nothing published names any more. A worker may have pinned a route just before that was replaced,
+/// and look for the route's cluster only now.
+pub(super) const UNUSED_GRACE: Duration = Duration::from_secs(1);
+
 impl Configuration {
     /// Publishes everything that is ready, in the order in which it is needed, and withdraws what nothing needs any more. To be
     /// called after anything changed, at `next_deadline`, and when an identity arrived.
@@ -22,7 +27,7 @@ impl Configuration {
         self.activate_clusters(now);
         self.activate_routes(now);
         self.activate_listeners(now);
-        self.withdraw_clusters();
+        self.withdraw_clusters(now);
         self.awaited.retain(|(_, deadline)| !matches!(deadline, Deadline::At(deadline) if *deadline <= now));
         self.count();
     }
@@ -153,11 +158,18 @@ impl Configuration {
         }
     }
 
-    fn withdraw_clusters(&mut self) {
-        for name in self.clusters.removed() {
-            if self.cluster_users.contains_key(&name) {
-                continue;
-            }
+    /// Takes away the clusters that are removed and that nothing published has named for [`UNUSED_GRACE`].
+    fn withdraw_clusters(&mut self, now: Instant) {
+        let mut removed = self.clusters.removed();
+        removed.retain(|name| !self.cluster_users.contains_key(name));
+        let since = |name: Arc<str>| {
+            let since = self.unused_clusters.get(&name).copied().unwrap_or(now);
+            (name, since)
+        };
+        self.unused_clusters = removed.into_iter().map(since).collect();
+        let is_over = |_: &Arc<str>, since: &mut Instant| *since + UNUSED_GRACE <= now;
+        let gone: Vec<Arc<str>> = self.unused_clusters.extract_if(is_over).map(|(name, _)| name).collect();
+        for name in gone {
             self.inputs.registry.clusters.cell(&name).withdraw();
             if let Some(old) = self.clusters.withdraw(&name) {
                 withdraw_endpoints(&old.compiled.cluster);
