@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod differential;
 pub mod dns;
 pub mod envoy_sidecar;
+pub mod foreign_xds;
 pub mod helm;
 pub mod injected;
 pub mod kubelet;
