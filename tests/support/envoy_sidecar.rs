@@ -2,15 +2,13 @@
 //! `outrigger-proxy sds`, and it proves itself to the control plane with the workload's certificate.
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::bootstrap::Bootstrap;
 use crate::mesh::{Mesh, Workload};
-use crate::proxy::{Engine, Launch, Proxy, binary};
+use crate::proxy::{Engine, Launch, Proxy};
+use crate::secret_server::SecretServer;
 use crate::wait;
 
 /// What a user is told to write.
@@ -54,7 +52,8 @@ impl EnvoySidecar {
         let folder = tempfile::tempdir().expect("temporary folder");
         let socket = folder.path().join("sds.sock");
         let args = [OsStr::new("--uds"), socket.as_os_str()];
-        let secrets = SecretServer::start(mesh, workload, &args, &folder.path().join("sds.stderr"));
+        let secrets =
+            SecretServer::start(mesh, &workload.pod, &workload.app, &args, &folder.path().join("sds.stderr"));
         wait::until("a server of secrets", || socket.exists());
         let control_plane = mesh.xds_tls();
         let values = [
@@ -75,40 +74,5 @@ impl EnvoySidecar {
             sidecar.envoy.stat("listener_manager.total_listeners_active").is_some_and(|active| active > 0)
         });
         Some(sidecar)
-    }
-}
-
-/// `outrigger-proxy sds` for a workload; killed when dropped.
-#[derive(Debug)]
-pub struct SecretServer(Child);
-
-impl SecretServer {
-    /// Starts it with `args` that say what to do with the secrets, and what it writes going to `log`.
-    #[track_caller]
-    pub fn start(mesh: &Mesh, workload: &Workload, args: &[&OsStr], log: &Path) -> Self {
-        let token = mesh.token_file(&workload.pod);
-        wait::until("a token", || token.exists());
-        let child = Command::new(binary("outrigger-proxy"))
-            .arg("sds")
-            .args(args)
-            .args(["--ca-address", &mesh.xds_tls().to_string()])
-            .arg("--ca-root-cert")
-            .arg(mesh.root())
-            .arg("--token-file")
-            .arg(token)
-            .env("POD_NAMESPACE", "default")
-            .env("SERVICE_ACCOUNT", &workload.app)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(log).expect("log file"))
-            .spawn();
-        SecretServer(child.expect("start outrigger-proxy sds"))
-    }
-}
-
-impl Drop for SecretServer {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }

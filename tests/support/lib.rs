@@ -33,6 +33,7 @@ pub mod prometheus;
 pub mod prometheus_server;
 pub mod proxy;
 pub mod resources;
+pub mod secret_server;
 pub mod tcp_servers;
 pub mod tools;
 pub mod upstream;
