@@ -145,7 +145,15 @@ impl Mesh {
     ) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("objects")).expect("folder of objects");
-        Self::start_in(folder, None, pods, objects, sidecars, control_plane)
+        Self::start_in(folder, None, pods, objects, [sidecars, control_plane], &[])
+    }
+
+    /// The same without a sidecar for the pods named in `foreign`: something else is to be started there.
+    #[track_caller]
+    pub fn start_around(pods: &[(&str, &str, &str)], objects: &str, foreign: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        fs::create_dir(folder.path().join("objects")).expect("folder of objects");
+        Self::start_in(folder, None, pods, objects, [&[], &[]], foreign)
     }
 
     /// The same with the objects in an API server, and with its tokens.
@@ -154,7 +162,7 @@ impl Mesh {
         let folder = tempfile::tempdir().expect("temporary folder");
         let cluster = Cluster::start(&folder.path().join(KUBECONFIG));
         fs::create_dir(folder.path().join("tokens")).expect("folder of tokens");
-        Self::start_in(folder, Some(cluster), pods, objects, &[], &[])
+        Self::start_in(folder, Some(cluster), pods, objects, [&[], &[]], &[])
     }
 
     #[track_caller]
@@ -163,8 +171,8 @@ impl Mesh {
         cluster: Option<Cluster>,
         pods: &[(&str, &str, &str)],
         objects: &str,
-        sidecar_env: &[(&str, &str)],
-        control_plane_env: &[(&str, &str)],
+        [sidecar_env, control_plane_env]: [&[(&str, &str)]; 2],
+        foreign: &[&str],
     ) -> Self {
         let workloads: Vec<Workload> =
             pods.iter().map(|(pod, app, version)| Workload::new(pod, app, version)).collect();
@@ -196,10 +204,14 @@ impl Mesh {
         let control_plane = ControlPlane::start(folder.path(), source, environment);
         let mut mesh = Mesh { folder, cluster, control_plane, sidecar_env: owned(sidecar_env), workloads };
         for number in 0..mesh.workloads.len() {
-            mesh.restart_sidecar(number);
+            if !foreign.contains(&mesh.workloads[number].pod.as_str()) {
+                mesh.restart_sidecar(number);
+            }
         }
         for number in 0..mesh.workloads.len() {
-            mesh.wait_ready(number);
+            if !foreign.contains(&mesh.workloads[number].pod.as_str()) {
+                mesh.wait_ready(number);
+            }
         }
         mesh
     }

@@ -46,6 +46,8 @@ pub enum Input {
     ClusterIp(IpAddr),
     /// The workloads whose connections are captured: which there are, their addresses, labels and identities.
     Captured,
+    /// Whether a workload has gRPC clients that speak xDS themselves.
+    Proxyless,
 }
 
 /// The inputs that a batch of events changed.
@@ -126,6 +128,8 @@ pub struct Registry {
     services: BTreeMap<Name, Arc<Service>>,
     by_cluster_ip: BTreeMap<IpAddr, BTreeSet<Name>>,
     workloads: BTreeMap<Name, Arc<Workload>>,
+    /// How many of them have gRPC clients that speak xDS themselves.
+    proxyless: usize,
     slices: Attached<EndpointSlice>,
     nodes: BTreeMap<String, Node>,
     routes: Attached<HttpRoute>,
@@ -270,6 +274,13 @@ impl Registry {
         if captured(old.as_deref()) != captured(new.as_deref()) {
             changes.inputs.insert(Input::Captured);
         }
+        let count = |workload: &Option<Arc<Workload>>| {
+            usize::from(workload.as_ref().is_some_and(|workload| workload.proxyless))
+        };
+        if count(&old) != count(&new) {
+            self.proxyless = self.proxyless - count(&old) + count(&new);
+            changes.inputs.insert(Input::Proxyless);
+        }
         let either = [old, new];
         for service in in_namespace(&self.services, &name.namespace) {
             if either.iter().flatten().any(|workload| service.selects(&workload.labels)) {
@@ -407,6 +418,11 @@ impl Registry {
     /// All workloads whose connections are captured, in the order of names.
     pub fn captured(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.values().filter(|workload| workload.is_captured())
+    }
+
+    /// Whether a workload has gRPC clients that speak xDS themselves.
+    pub fn has_proxyless(&self) -> bool {
+        self.proxyless > 0
     }
 
     /// The Node of this name.

@@ -35,6 +35,7 @@ impl Snapshot {
                 description: "".into(),
                 ips: vec![*ip],
                 captured: false,
+                proxyless: false,
                 clusters: Arc::default(),
                 listeners: resources(Listener),
             };

@@ -59,6 +59,6 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
     output
 }
 
-fn wire_locality(Locality { region, zone, sub_zone }: Locality) -> wire_core::Locality {
+pub(super) fn wire_locality(Locality { region, zone, sub_zone }: Locality) -> wire_core::Locality {
     wire_core::Locality { region, zone, sub_zone }
 }

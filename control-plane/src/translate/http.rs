@@ -30,15 +30,10 @@ pub(super) fn connection_manager(
     stat_prefix: String,
     routes: RouteSpecifier,
 ) -> Filter {
-    let router = HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(any(&Router::default()))),
-        ..HttpFilter::default()
-    };
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix,
-        http_filters: vec![router],
+        http_filters: vec![router()],
         access_log: access_log(settings),
         route_specifier: Some(routes),
         http2_protocol_options: Some(http2_options()),
@@ -49,6 +44,15 @@ pub(super) fn connection_manager(
         ..HttpConnectionManager::default()
     };
     network_filter("envoy.filters.network.http_connection_manager", any(&manager))
+}
+
+/// The filter that ends every list of them.
+pub(super) fn router() -> HttpFilter {
+    HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any(&Router::default()))),
+        ..HttpFilter::default()
+    }
 }
 
 /// HTTP/2 of both sides of the sidecars: other protocols may be asked for on a stream (RFC 8441).

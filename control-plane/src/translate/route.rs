@@ -95,7 +95,7 @@ pub(super) fn everything_to(cluster: String) -> Route {
 }
 
 /// The routes of one port, in the order in which they are tried.
-fn routes(view: &InputView<'_>, service: &Service, port: u16, namespace: &str) -> Vec<Route> {
+pub(super) fn routes(view: &InputView<'_>, service: &Service, port: u16, namespace: &str) -> Vec<Route> {
     let applicable = applicable(&view.routes_of(&service.name), &service.name, port, namespace);
     if applicable.is_empty() {
         let cluster = names::outbound_cluster(&service.name, port, &view.settings().cluster_domain);

@@ -8,6 +8,7 @@ mod detect;
 mod inbound;
 mod locality;
 mod outbound;
+mod proxyless;
 mod routes;
 
 use std::sync::Arc;
@@ -392,7 +393,7 @@ kind: DestinationRule
 metadata: {name: r}
 spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}}}
 ";
-    let snapshot = with_settings(settings, &[MESH, &split(), rule]);
+    let snapshot = with_settings(settings, &[MESH, &split(), rule, proxyless::GRPC]);
     for scope in snapshot.scopes() {
         for of in ResourceType::ALL {
             for resource in snapshot.resources(scope, of).iter() {
