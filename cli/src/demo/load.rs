@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use hyper::StatusCode;
 use tokio::task::JoinHandle;
 
 use super::http::Connection;
@@ -26,6 +27,8 @@ struct Shared {
     running: AtomicBool,
     /// Callers beyond this number rest.
     active: AtomicUsize,
+    /// Callers that do not rest.
+    in_flight: AtomicUsize,
     counts: Mutex<Counts>,
     total: AtomicU64,
 }
@@ -48,6 +51,25 @@ impl Counts {
         self.failures.values().sum()
     }
 
+    /// Adds an answer.
+    pub(super) fn see(&mut self, status: StatusCode, body: &[u8]) {
+        self.requests += 1;
+        if status.is_success() {
+            let pod = PODS.iter().find(|p| body.starts_with(p.name.as_bytes())).map_or("?", |p| p.name);
+            *self.by_pod.entry(pod).or_default() += 1;
+        } else {
+            *self.failures.entry(status.as_u16()).or_default() += 1;
+        }
+    }
+
+    /// Adds what was seen afterwards.
+    pub(super) fn add(&mut self, later: Counts) {
+        self.requests += later.requests;
+        self.closed += later.closed;
+        later.failures.into_iter().for_each(|(status, n)| *self.failures.entry(status).or_default() += n);
+        later.by_pod.into_iter().for_each(|(pod, n)| *self.by_pod.entry(pod).or_default() += n);
+    }
+
     /// 200s by version of `reviews`.
     pub(super) fn version(&self, version: &str) -> u64 {
         PODS.iter().filter(|p| p.version == version).filter_map(|p| self.by_pod.get(p.name)).sum()
@@ -59,6 +81,7 @@ impl Load {
         let shared = Arc::new(Shared {
             running: AtomicBool::new(true),
             active: AtomicUsize::new(CALLERS),
+            in_flight: AtomicUsize::new(0),
             counts: Mutex::default(),
             total: AtomicU64::new(0),
         });
@@ -68,7 +91,15 @@ impl Load {
 
     /// Lets only this many callers run.
     pub(super) fn set_callers(&self, n: usize) {
-        self.shared.active.store(n, Ordering::Relaxed);
+        self.shared.active.store(n, Ordering::SeqCst);
+    }
+
+    /// Lets nobody run, and waits until no request is in flight.
+    pub(super) async fn rest(&self) {
+        self.set_callers(0);
+        while self.shared.in_flight.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// What was seen since the last call.
@@ -111,7 +142,11 @@ async fn call(index: usize, sidecar: SocketAddr, shared: Arc<Shared>) {
     let host = format!("reviews:{APP_PORT}");
     let mut connection: Option<Connection> = None;
     while shared.running.load(Ordering::Relaxed) {
-        if index >= shared.active.load(Ordering::Relaxed) {
+        // Counted before the look: whoever waits for nobody to be in flight then misses none.
+        shared.in_flight.fetch_add(1, Ordering::SeqCst);
+        if index >= shared.active.load(Ordering::SeqCst) {
+            shared.in_flight.fetch_sub(1, Ordering::SeqCst);
+            connection = None;
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         }
@@ -126,17 +161,14 @@ async fn call(index: usize, sidecar: SocketAddr, shared: Arc<Shared>) {
                 Err(error) => Err(error),
             },
         };
+        shared.in_flight.fetch_sub(1, Ordering::SeqCst);
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        counts.requests += 1;
         counts.closed += u64::from(closed);
         shared.total.fetch_add(1, Ordering::Relaxed);
         match answer {
-            Ok((status, body)) if status.is_success() => {
-                let pod = PODS.iter().find(|p| body.starts_with(p.name.as_bytes())).map_or("?", |p| p.name);
-                *counts.by_pod.entry(pod).or_default() += 1;
-            }
-            Ok((status, _)) => *counts.failures.entry(status.as_u16()).or_default() += 1,
+            Ok((status, body)) => counts.see(status, &body),
             Err(_) => {
+                counts.requests += 1;
                 *counts.failures.entry(0).or_default() += 1;
                 connection = None;
             }

@@ -13,16 +13,18 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::application::Application;
-use super::objects::{self, PODS, Pod, REVIEWS_V1_A, REVIEWS_V1_B, REVIEWS_V2, WEB};
+use super::envoy::Envoy;
+use super::objects::{self, ENVOY, PODS, Pod, REVIEWS_V1_A, REVIEWS_V1_B, REVIEWS_V2, WEB};
 
 /// The running mesh. Everything ends with it.
 #[derive(Debug)]
 pub(super) struct Mesh {
     dir: TempDir,
+    bin_dir: PathBuf,
     control_plane: Child,
+    addresses: Addresses,
     sidecars: Vec<Child>,
-    /// Address of the control plane's admin pages.
-    pub(super) admin: SocketAddr,
+    envoy: Option<Envoy>,
     /// The instance that will fail.
     pub(super) reviews_v1_b: Application,
     _others: [Application; 2],
@@ -45,49 +47,68 @@ impl Mesh {
             Application::start(REVIEWS_V2).await?,
         );
         println!("starting the control plane on a directory of {} files", fs::read_dir(&objects)?.count());
-        let data = dir.path().join("data");
-        let mut control_plane = Command::new(bin_dir.join("outrigger-control-plane"))
-            .arg("--source")
-            .arg(format!("file:{}", objects.display()))
-            .arg("--data-dir")
-            .arg(&data)
-            .args([
-                "--xds-address",
-                "127.0.0.1:0",
-                "--xds-tls-address",
-                "127.0.0.1:0",
-                "--admin-address",
-                "127.0.0.1:0",
-            ])
-            .arg("--access-log")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(dir.path().join("logs/control-plane.log"))?)
-            .kill_on_drop(true)
-            .spawn()
-            .context("cannot start outrigger-control-plane")?;
-        let addresses = addresses(&data, &mut control_plane, dir.path()).await?;
-        let address = |name: &str| addresses[name].as_str().and_then(|a| a.parse::<SocketAddr>().ok());
-        let (Some(admin), Some(xds)) = (address("admin"), address("xds_tls")) else {
-            bail!("addresses.json is incomplete: {addresses}");
-        };
+        let (control_plane, addresses) = control_plane(bin_dir, dir.path(), Addresses::any()).await?;
 
         println!("starting {} sidecars: {}", PODS.len(), PODS.map(|p| p.name).join(", "));
         let mut sidecars = Vec::new();
         for pod in PODS {
-            sidecars.push(sidecar(bin_dir, dir.path(), &data, xds, pod).await?);
+            sidecars.push(sidecar(bin_dir, dir.path(), addresses.xds, pod).await?);
         }
         for (pod, child) in PODS.iter().zip(&mut sidecars) {
             ready(*pod, child, dir.path()).await?;
         }
         Ok(Self {
             dir,
+            bin_dir: bin_dir.to_owned(),
             control_plane,
+            addresses,
             sidecars,
-            admin,
+            envoy: None,
             reviews_v1_b: applications.1,
             _others: [applications.0, applications.2],
         })
+    }
+
+    /// Kills the control plane.
+    pub(super) async fn kill_control_plane(&mut self) -> anyhow::Result<()> {
+        Ok(self.control_plane.kill().await?)
+    }
+
+    /// Starts the control plane again where it was.
+    pub(super) async fn restart_control_plane(&mut self) -> anyhow::Result<()> {
+        fs::remove_file(self.dir.path().join("data/addresses.json"))?;
+        (self.control_plane, self.addresses) =
+            control_plane(&self.bin_dir, self.dir.path(), self.addresses).await?;
+        Ok(())
+    }
+
+    /// Lets web's sidecar drain and end, and starts another one.
+    pub(super) async fn restart_web(&mut self) -> anyhow::Result<()> {
+        terminate(&mut self.sidecars[0]).await;
+        self.sidecars[0] = sidecar(&self.bin_dir, self.dir.path(), self.addresses.xds, WEB).await?;
+        ready(WEB, &mut self.sidecars[0], self.dir.path()).await
+    }
+
+    /// Lets a real Envoy join as one more workload.
+    pub(super) async fn join_envoy(&mut self, program: &Path) -> anyhow::Result<()> {
+        self.write("envoy.yaml", &objects::pod_object(ENVOY))?;
+        self.envoy = Some(Envoy::start(self, program).await?);
+        Ok(())
+    }
+
+    /// `outrigger-proxy` with what it needs to be certified as a pod.
+    pub(super) async fn proxy(&self, command: &str, pod: Pod) -> anyhow::Result<Command> {
+        proxy(&self.bin_dir, self.dir.path(), command, self.addresses.xds, pod).await
+    }
+
+    /// Where the control plane serves xDS and certificates.
+    pub(super) fn xds(&self) -> SocketAddr {
+        self.addresses.xds
+    }
+
+    /// Where the mesh keeps its files.
+    pub(super) fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Writes one of the objects, as an editor would.
@@ -100,7 +121,7 @@ impl Mesh {
 
     /// A JSON page of the control plane.
     pub(super) async fn control_plane(&self, path: &str) -> anyhow::Result<Value> {
-        Ok(serde_json::from_str(&super::http::get(self.admin, path).await?)?)
+        Ok(serde_json::from_str(&super::http::get(self.addresses.admin, path).await?)?)
     }
 
     pub(super) fn log_dir(&self) -> PathBuf {
@@ -128,7 +149,10 @@ impl Mesh {
             "  curl -x http://{web}:15001 http://reviews:{}/            # as web would",
             objects::APP_PORT
         );
-        println!("  outrigger status --control-plane {}          # how far every sidecar is", self.admin);
+        println!(
+            "  outrigger status --control-plane {}          # how far every sidecar is",
+            self.addresses.admin
+        );
         println!("  outrigger config routes --proxy-admin {web}:15000        # what web's sidecar runs");
         println!("  curl http://{web}:15090/stats/prometheus | grep istio_    # its mesh metrics");
         let objects = self.dir.path().join("objects");
@@ -142,7 +166,8 @@ impl Mesh {
 
     /// Asks every process to end, and waits.
     pub(super) async fn stop(mut self) {
-        for child in self.sidecars.iter_mut().chain([&mut self.control_plane]) {
+        let envoy = self.envoy.iter_mut().flat_map(|envoy| [&mut envoy.proxy, &mut envoy.secrets]);
+        for child in envoy.chain(self.sidecars.iter_mut()).chain([&mut self.control_plane]) {
             terminate(child).await;
         }
         let logs = self.log_dir();
@@ -160,21 +185,57 @@ async fn terminate(child: &mut Child) {
     }
 }
 
-async fn addresses(data: &Path, control_plane: &mut Child, dir: &Path) -> anyhow::Result<Value> {
-    let file = data.join("addresses.json");
-    wait_for("the control plane", control_plane, &dir.join("logs/control-plane.log"), async || {
-        fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
-    })
-    .await
+/// Where the control plane listens.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    /// xDS and the certificate service.
+    xds: SocketAddr,
+    admin: SocketAddr,
 }
 
-async fn sidecar(
+impl Addresses {
+    fn any() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self { xds: any, admin: any }
+    }
+}
+
+async fn control_plane(bin_dir: &Path, dir: &Path, at: Addresses) -> anyhow::Result<(Child, Addresses)> {
+    let (data, log) = (dir.join("data"), dir.join("logs/control-plane.log"));
+    let mut child = Command::new(bin_dir.join("outrigger-control-plane"))
+        .arg("--source")
+        .arg(format!("file:{}", dir.join("objects").display()))
+        .arg("--data-dir")
+        .arg(&data)
+        .args(["--xds-address", "127.0.0.1:0", "--xds-tls-address", &at.xds.to_string()])
+        .args(["--admin-address", &at.admin.to_string(), "--access-log"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::options().create(true).append(true).open(&log)?)
+        .kill_on_drop(true)
+        .spawn()
+        .context("cannot start outrigger-control-plane")?;
+    let file = data.join("addresses.json");
+    let addresses = wait_for("the control plane", &mut child, &log, async || {
+        fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+    });
+    let addresses = addresses.await?;
+    let address = |name: &str| addresses[name].as_str().and_then(|a| a.parse::<SocketAddr>().ok());
+    match (address("xds_tls"), address("admin")) {
+        (Some(xds), Some(admin)) => Ok((child, Addresses { xds, admin })),
+        _ => bail!("addresses.json is incomplete: {addresses}"),
+    }
+}
+
+/// `outrigger-proxy` with what it needs to be certified as `pod` by the control plane at `xds`.
+async fn proxy(
     bin_dir: &Path,
     dir: &Path,
-    data: &Path,
+    command: &str,
     xds: SocketAddr,
     pod: Pod,
-) -> anyhow::Result<Child> {
+) -> anyhow::Result<Command> {
+    let data = dir.join("data");
     let token = data.join("tokens/default").join(pod.name);
     let until = Instant::now() + Duration::from_secs(10);
     while !token.exists() {
@@ -183,25 +244,22 @@ async fn sidecar(
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let log = File::create(dir.join("logs").join(format!("{}.log", pod.name)))?;
-    let access_log = File::create(dir.join("logs").join(format!("{}.access.log", pod.name)))?;
-    Command::new(bin_dir.join("outrigger-proxy"))
-        .arg("sidecar")
-        .args([
-            "--xds-address",
-            &xds.to_string(),
-            "--ca-address",
-            &xds.to_string(),
-            "--interception-mode",
-            "NONE",
-        ])
-        .args(["--concurrency", "1"])
-        .arg("--ca-root-cert")
-        .arg(data.join("root-cert.pem"))
-        .arg("--token-file")
-        .arg(token)
+    let mut proxy = Command::new(bin_dir.join("outrigger-proxy"));
+    proxy.args([command, "--ca-address", &xds.to_string()]);
+    proxy.arg("--ca-root-cert").arg(data.join("root-cert.pem")).arg("--token-file").arg(token);
+    Ok(proxy)
+}
+
+async fn sidecar(bin_dir: &Path, dir: &Path, xds: SocketAddr, pod: Pod) -> anyhow::Result<Child> {
+    let log = |kind: &str| {
+        File::options().create(true).append(true).open(dir.join("logs").join(format!("{}.{kind}", pod.name)))
+    };
+    proxy(bin_dir, dir, "sidecar", xds, pod)
+        .await?
+        .args(["--xds-address", &xds.to_string(), "--interception-mode", "NONE", "--concurrency", "1"])
         .arg("--state-dir")
         .arg(dir.join("state").join(pod.name))
+        .env("SECRET_TTL", format!("{}s", pod.certificate_lifetime.as_secs()))
         .env("INSTANCE_IP", pod.address.to_string())
         .env("POD_NAME", pod.name)
         .env("POD_NAMESPACE", "default")
@@ -210,8 +268,8 @@ async fn sidecar(
         .env("ISTIO_META_WORKLOAD_NAME", format!("{}-{}", pod.app, pod.version))
         .env("ISTIO_METAJSON_LABELS", format!(r#"{{"app":"{}","version":"{}"}}"#, pod.app, pod.version))
         .stdin(Stdio::null())
-        .stdout(access_log)
-        .stderr(log)
+        .stdout(log("access.log")?)
+        .stderr(log("log")?)
         .kill_on_drop(true)
         .spawn()
         .context("cannot start outrigger-proxy")
@@ -228,7 +286,7 @@ async fn ready(pod: Pod, child: &mut Child, dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Polls until there is a value; fails with the end of the log when the process ends or 20 s have passed.
-async fn wait_for<T>(
+pub(super) async fn wait_for<T>(
     what: &str,
     child: &mut Child,
     log: &Path,

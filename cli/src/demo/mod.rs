@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "the demo talks to the person who started it")]
 
 mod application;
+mod envoy;
 mod http;
 mod load;
 mod mesh;
@@ -39,8 +40,8 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
         }
     };
     let mut report = report::Report::default();
-    let mesh = mesh::Mesh::start(&bin_dir).await?;
-    let outcome = steps::run(&mesh, &mut report).await;
+    let mut mesh = mesh::Mesh::start(&bin_dir).await?;
+    let outcome = steps::run(&mut mesh, &mut report).await;
     report.print();
     if let Err(error) = &outcome {
         println!("\nstopped early: {error:#}");

@@ -1,6 +1,7 @@
 //! The Kubernetes objects that the control plane reads: written, and edited, as a user would.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 /// Port of every application.
 pub(super) const APP_PORT: u16 = 9080;
@@ -14,20 +15,28 @@ pub(super) struct Pod {
     pub(super) app: &'static str,
     pub(super) version: &'static str,
     pub(super) address: Ipv4Addr,
+    /// How long its certificates live.
+    pub(super) certificate_lifetime: Duration,
 }
 
 const fn pod(name: &'static str, app: &'static str, version: &'static str, last: u8) -> Pod {
-    Pod { name, app, version, address: Ipv4Addr::new(127, 1, 0, last) }
+    let (address, certificate_lifetime) = (Ipv4Addr::new(127, 1, 0, last), Duration::from_secs(24 * 3600));
+    Pod { name, app, version, address, certificate_lifetime }
 }
 
-pub(super) const WEB: Pod = pod("web-0", "web", "v1", 1);
+/// Its certificates live so short that one is renewed while the demo runs.
+pub(super) const WEB: Pod =
+    Pod { certificate_lifetime: Duration::from_secs(40), ..pod("web-0", "web", "v1", 1) };
 pub(super) const REVIEWS_V1_A: Pod = pod("reviews-v1-a", "reviews", "v1", 2);
 pub(super) const REVIEWS_V1_B: Pod = pod("reviews-v1-b", "reviews", "v1", 3);
 pub(super) const REVIEWS_V2: Pod = pod("reviews-v2-a", "reviews", "v2", 4);
 /// Has no sidecar, no identity and no Pod object.
 pub(super) const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 1, 0, 5);
 
-/// The pods that have a sidecar.
+/// Has an Envoy as its sidecar, and joins at the end.
+pub(super) const ENVOY: Pod = pod("envoy-0", "envoy", "v1", 6);
+
+/// The pods that have a sidecar of ours.
 pub(super) const PODS: [Pod; 4] = [WEB, REVIEWS_V1_A, REVIEWS_V1_B, REVIEWS_V2];
 
 /// Services and pods.
@@ -38,15 +47,7 @@ pub(super) fn workloads() -> String {
              ports:\n  - {{name: http, port: {APP_PORT}, targetPort: {APP_PORT}}}\n---\n"
         )
     };
-    let pods = PODS.iter().map(|p| {
-        format!(
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\n  namespace: default\n  labels: {{app: {app}, version: {}}}\n\
-             spec:\n  serviceAccountName: {app}\n  containers:\n  - name: app\n    image: {app}\n    ports:\n    \
-             - containerPort: {APP_PORT}\nstatus:\n  phase: Running\n  podIP: {}\n  podIPs:\n  - ip: {}\n  conditions:\n  \
-             - {{type: Ready, status: \"True\"}}\n---\n",
-            p.name, p.version, p.address, p.address, app = p.app
-        )
-    });
+    let pods = PODS.map(pod_object);
     [
         service("web", "app: web"),
         service("reviews", "app: reviews"),
@@ -82,5 +83,16 @@ pub(super) fn broken_route() -> String {
     route(100, 0).replace(
         "  rules:\n  -",
         "  rules:\n  - matches:\n    - path: {type: RegularExpression, value: \"/reviews/([0-9]+\"}\n   ",
+    )
+}
+
+/// The Pod of a workload.
+pub(super) fn pod_object(pod: Pod) -> String {
+    let Pod { name, app, version, address, .. } = pod;
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\n  namespace: default\n  labels: {{app: {app}, version: {version}}}\n\
+         spec:\n  serviceAccountName: {app}\n  containers:\n  - name: app\n    image: {app}\n    ports:\n    \
+         - containerPort: {APP_PORT}\nstatus:\n  phase: Running\n  podIP: {address}\n  podIPs:\n  - ip: {address}\n  conditions:\n  \
+         - {{type: Ready, status: \"True\"}}\n---\n"
     )
 }

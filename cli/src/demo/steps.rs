@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
+use super::envoy;
 use super::http::Connection;
 use super::load::{CALLERS, Counts, Load};
 use super::mesh::Mesh;
 use super::objects::{
-    self, APP_PORT, CONSECUTIVE_ERRORS, REVIEWS_V1_A, REVIEWS_V1_B, STRANGER, WEB, broken_route, route,
+    self, APP_PORT, CONSECUTIVE_ERRORS, ENVOY, REVIEWS_V1_A, REVIEWS_V1_B, STRANGER, WEB, broken_route, route,
 };
 use super::prometheus::Scrape;
 use super::report::Report;
@@ -20,7 +21,7 @@ const SAMPLE: u64 = 3_000;
 /// 99.9 % of a normal distribution lies within so many standard deviations.
 const Z_999: f64 = 3.2905;
 
-pub(super) async fn run(mesh: &Mesh, report: &mut Report) -> anyhow::Result<()> {
+pub(super) async fn run(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<()> {
     let sidecar = SocketAddr::from((WEB.address, 15001));
     identities(sidecar, report).await?;
     stranger(report).await?;
@@ -30,14 +31,17 @@ pub(super) async fn run(mesh: &Mesh, report: &mut Report) -> anyhow::Result<()> 
     report.row("requests under load", load.total().to_string());
     load.stop().await;
     outcome?;
+    envoy_joins(mesh, report).await?;
     samples(report).await
 }
 
-async fn under_load(mesh: &Mesh, load: &Load, report: &mut Report) -> anyhow::Result<()> {
+async fn under_load(mesh: &mut Mesh, load: &Load, report: &mut Report) -> anyhow::Result<()> {
     let mut failures = split(load, report).await?;
     failures += swap(mesh, load, report).await?;
     let errors = ejection(mesh, load, report).await?;
     failures += refusal(mesh, load, report).await?;
+    failures += rotation(load, report).await?;
+    failures += without_control_plane(mesh, load, report).await?;
     report
         .row("failed requests", format!("{failures} (and the {errors} answers 500 of the broken instance)"));
     Ok(())
@@ -170,11 +174,7 @@ async fn swap(mesh: &Mesh, load: &Load, report: &mut Report) -> anyhow::Result<u
     let mut during = Counts::default();
     let arrived = loop {
         let counts = load.requests(200).await?;
-        during.requests += counts.requests;
-        during.closed += counts.closed;
-        for (status, n) in &counts.failures {
-            *during.failures.entry(*status).or_default() += n;
-        }
+        during.add(counts.clone());
         if counts.version("v2") * 100 >= counts.requests * 30 {
             break edited.elapsed();
         }
@@ -288,6 +288,147 @@ async fn refusal(mesh: &Mesh, load: &Load, report: &mut Report) -> anyhow::Resul
     );
     mesh.write("reviews-route.yaml", &objects::route(50, 50))?;
     Ok(counts.failed())
+}
+
+/// Serial number and expiry of the certificate that web's sidecar shows.
+async fn certificate() -> anyhow::Result<(String, String)> {
+    let page = super::http::get(SocketAddr::from((WEB.address, 15000)), "/certs").await?;
+    let page: serde_json::Value = serde_json::from_str(&page)?;
+    let all = page["certificates"].as_array().into_iter().flatten();
+    let leaf = all.flat_map(|entry| entry["cert_chain"].as_array().into_iter().flatten()).next();
+    let text = |name: &str| leaf.and_then(|leaf| leaf[name].as_str()).unwrap_or_default().to_owned();
+    Ok((text("serial_number"), text("expiration_time")))
+}
+
+async fn rotation(load: &Load, report: &mut Report) -> anyhow::Result<u64> {
+    let lifetime = WEB.certificate_lifetime.as_secs();
+    report.step(&format!("5. web's certificate, which lives {lifetime} s, is renewed"));
+    let renewals = |scrape: &Scrape| scrape.sum("outrigger_identity_renewals_total", &[]);
+    let (first, started) = (certificate().await?, Instant::now());
+    let mut counts = load.requests(300).await?;
+    // The first certificate counts as a renewal too. It may have been renewed before this step.
+    while renewals(&Scrape::of(WEB.address).await?) < 2.0 {
+        if started.elapsed() > WEB.certificate_lifetime {
+            anyhow::bail!("web's certificate was not renewed within its lifetime");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    counts.add(load.requests(300).await?);
+    let second = certificate().await?;
+    report.say(&format!("serial {} until {}", first.0, first.1));
+    report.say(&format!("serial {} until {}", second.0, second.1));
+    report.check(
+        format!(
+            "renewed: {} client connections closed, {} of {} requests failed",
+            counts.closed,
+            counts.failed(),
+            counts.requests
+        ),
+        counts.closed == 0 && counts.failed() == 0,
+    );
+    report.row("certificate renewals of web", format!("{}", renewals(&Scrape::of(WEB.address).await?) - 1.0));
+    Ok(counts.failed())
+}
+
+async fn without_control_plane(mesh: &mut Mesh, load: &Load, report: &mut Report) -> anyhow::Result<u64> {
+    report.step("6. The control plane is killed, and web's sidecar restarted meanwhile");
+    mesh.kill_control_plane().await?;
+    let mut counts = load.requests(500).await?;
+    report.check(
+        format!("without it {} of {} requests failed", counts.failed(), counts.requests),
+        counts.failed() == 0 && counts.closed == 0,
+    );
+    // Whoever restarts a sidecar stops its application first.
+    load.rest().await;
+    let (identity, started) = (certificate().await?, Instant::now());
+    mesh.restart_web().await?;
+    report.say(&format!(
+        "web's sidecar drained, ended and was ready again after {} ms",
+        started.elapsed().as_millis()
+    ));
+    report.check("it started from its disk as who it was", certificate().await? == identity);
+    load.set_callers(CALLERS);
+    counts.add(load.requests(SAMPLE).await?);
+    let (seen, .., ok) = within_bounds(&counts, 0.5);
+    report.check(
+        format!("it serves what it knew: {seen:.1} % v1, {} failed", counts.failed()),
+        ok && counts.failed() == 0,
+    );
+    mesh.write("reviews-route.yaml", &route(0, 100))?;
+    let returned = Instant::now();
+    mesh.restart_control_plane().await?;
+    loop {
+        let now = load.requests(100).await?;
+        counts.add(now.clone());
+        if now.version("v1") == 0 {
+            break;
+        }
+        if returned.elapsed() > Duration::from_secs(10) {
+            anyhow::bail!("web's sidecar did not follow the control plane within 10 s of its return");
+        }
+    }
+    report.check(
+        format!(
+            "the control plane is back: web's sidecar caught up after {} ms, {} of {} failed",
+            returned.elapsed().as_millis(),
+            counts.failed(),
+            counts.requests
+        ),
+        counts.failed() == 0,
+    );
+    report.row(
+        "without the control plane",
+        format!("{} requests, {} failed", counts.requests, counts.failed()),
+    );
+    Ok(counts.failed())
+}
+
+/// One more workload, whose sidecar is not ours.
+async fn envoy_joins(mesh: &mut Mesh, report: &mut Report) -> anyhow::Result<()> {
+    report.step("7. A real Envoy joins as one more workload");
+    let Some(program) = envoy::program() else {
+        report.say("skipped: there is no envoy on the PATH; scripts/install-tools.sh envoy installs it");
+        report.row("a real Envoy", "not installed");
+        return Ok(());
+    };
+    mesh.write("reviews-route.yaml", &route(90, 10))?;
+    let started = Instant::now();
+    mesh.join_envoy(&program).await?;
+    report.say(&format!("configured by our control plane after {} ms", started.elapsed().as_millis()));
+    let (mut connection, host) =
+        (Connection::open((ENVOY.address, 15001).into()).await?, format!("reviews:{APP_PORT}"));
+    // Until now all went to v2.
+    let written = Instant::now();
+    while !connection.get(&host, "/").await?.1.starts_with(b"reviews-v1") {
+        if written.elapsed() > Duration::from_secs(10) {
+            anyhow::bail!("the Envoy did not follow the edited route within 10 s");
+        }
+    }
+    let mut counts = Counts::default();
+    for _ in 0..2_000 {
+        let (status, body) = connection.get(&host, "/").await?;
+        counts.see(status, &body);
+    }
+    let (seen, low, high, ok) = within_bounds(&counts, 0.9);
+    report.check(
+        format!(
+            "{} requests through it, {} failed: {seen:.1} % went to v1 (99.9 % bounds: {low:.1} to {high:.1} %)",
+            counts.requests,
+            counts.failed()
+        ),
+        ok && counts.failed() == 0,
+    );
+    let callee = Scrape::of(REVIEWS_V1_A.address).await?;
+    let labels =
+        ["reporter=\"destination\"", "source_principal=\"spiffe://cluster.local/ns/default/sa/envoy\""];
+    let known = callee.sum("istio_requests_total", &labels);
+    report.check(
+        format!("reviews' sidecar saw {known} of them from spiffe://cluster.local/ns/default/sa/envoy"),
+        known > 0.0,
+    );
+    report
+        .row("a real Envoy", format!("{} : {} ({seen:.1} % v1)", counts.version("v1"), counts.version("v2")));
+    Ok(())
 }
 
 /// A few lines of both sidecars' Prometheus pages.
