@@ -112,7 +112,7 @@ impl Client {
         let secrets = SecretServer::start(mesh, "web-0", "web", &args, &folder.path().join("sds.stderr"));
         wait::until("certificate files", || certificates.join("root-cert.pem").exists());
         let values = [
-            ("control_plane", mesh.xds_tls().to_string()),
+            ("control_plane", mesh.control_plane.xds_tls().to_string()),
             ("certificates", certificates.display().to_string()),
             ("pod_ip", ip.to_string()),
             ("pod", "web-0".to_owned()),
@@ -216,15 +216,15 @@ fn a_client_follows_routes_and_endpoints() {
     wait::until("the old instance is gone", || !client.answers(50).contains_key("reviews-v1-a"));
     assert!(!client.answers(400).contains_key("reviews-v1-a"));
 
-    let page: Value = serde_json::from_str(&mesh.control_plane("/proxies").text()).unwrap();
+    let page: Value = serde_json::from_str(&mesh.control_plane.page("/proxies").text()).unwrap();
     let row = &page["proxies"][0];
     assert_eq!(row["variant"], "sotw", "{page}");
     for of in ["lds", "rds", "cds", "eds"] {
         assert_eq!(row["types"][of]["state"], "synced", "{of}: {page}");
     }
-    assert!(!mesh.control_plane_log().contains("NACK"), "{}", mesh.control_plane_log());
+    assert!(!mesh.control_plane.log().contains("NACK"), "{}", mesh.control_plane.log());
 
-    mesh.kill_control_plane();
+    mesh.control_plane.kill();
     client.answers(400);
 }
 

@@ -55,7 +55,7 @@ impl EnvoySidecar {
         let secrets =
             SecretServer::start(mesh, &workload.pod, &workload.app, &args, &folder.path().join("sds.stderr"));
         wait::until("a server of secrets", || socket.exists());
-        let control_plane = mesh.xds_tls();
+        let control_plane = mesh.control_plane.xds_tls();
         let values = [
             ("pod", workload.pod.clone()),
             ("namespace", "default".to_owned()),

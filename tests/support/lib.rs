@@ -15,6 +15,7 @@ pub mod certs;
 pub mod cli;
 pub mod client;
 pub mod cluster;
+pub mod control_plane;
 pub mod differential;
 pub mod dns;
 pub mod envoy_sidecar;

@@ -22,7 +22,7 @@ impl SecretServer {
         let child = Command::new(binary("outrigger-proxy"))
             .arg("sds")
             .args(args)
-            .args(["--ca-address", &mesh.xds_tls().to_string()])
+            .args(["--ca-address", &mesh.control_plane.xds_tls().to_string()])
             .arg("--ca-root-cert")
             .arg(mesh.root())
             .arg("--token-file")

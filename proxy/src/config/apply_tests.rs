@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use super::configuration::Configuration;
 use super::listeners::Change;
-use super::publish::UNUSED_GRACE;
 use super::sources::SourceId;
 use super::testing::{apply, configuration, published_routes, remove};
 use super::warming::WARMING_TIMEOUT;
@@ -227,32 +226,8 @@ fn a_route_to_a_new_cluster_waits_for_it_and_the_old_one_serves_on() {
     let cluster = "{name: d, type: STATIC, load_assignment: {cluster_name: d}}";
     assert_eq!(apply(&mut configuration, Cluster, "d", cluster, now), []);
     assert_eq!(published(&configuration), [Arc::<str>::from("d")]);
-    // A worker may have pinned the old routes and not yet looked for their cluster.
-    assert_eq!(configuration.next_deadline(), Some(now + UNUSED_GRACE));
-    configuration.settle(now + UNUSED_GRACE / 2);
-    let old = configuration.inputs().registry.clusters.get("c").expect("the old routes' cluster");
-    assert!(old.endpoints.peek().is_some());
-    configuration.settle(now + UNUSED_GRACE);
     assert!(configuration.clusters().get("c").is_none(), "nothing names it any more");
     assert!(configuration.inputs().registry.clusters.get("c").is_none());
-    assert_eq!(configuration.next_deadline(), None);
-}
-
-#[test]
-fn a_removed_cluster_that_comes_back_or_is_named_again_stays() {
-    let (mut configuration, now) = complete();
-    let (half, all) = (now + UNUSED_GRACE / 2, now + UNUSED_GRACE);
-    let elsewhere = ROUTES.replace("route: {cluster: c}", "redirect: {path_redirect: /}");
-    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &elsewhere, now), []);
-    remove(&mut configuration, Cluster, "c", now);
-    // Its time begins anew.
-    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", ROUTES, half), []);
-    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &elsewhere, half), []);
-    configuration.settle(all);
-    assert!(configuration.inputs().registry.clusters.get("c").is_some());
-    assert_eq!(apply(&mut configuration, Cluster, "c", CLUSTER, all), []);
-    configuration.settle(now + 10 * UNUSED_GRACE);
-    assert!(configuration.inputs().registry.clusters.get("c").is_some());
 }
 
 #[test]
@@ -368,6 +343,24 @@ fn what_was_refused_for_a_file_is_tried_again() {
         assert_eq!(apply(&mut configuration, Cluster, "c", &cluster, Instant::now()).len(), 1);
         assert_eq!(reads.load(Ordering::Relaxed), round);
     }
+}
+
+#[test]
+fn a_removed_cluster_stays_for_a_request_under_way() {
+    let (mut configuration, now) = complete();
+    let pinned = published_routes(&configuration, "r");
+    let elsewhere = ROUTES.replace("route: {cluster: c}", "direct_response: {status: 200}");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &elsewhere, now), []);
+    remove(&mut configuration, Cluster, "c", now);
+    let is_there =
+        |configuration: &Configuration| configuration.inputs().registry.clusters.get("c").is_some();
+    configuration.settle(now);
+    assert!(is_there(&configuration));
+    let later = configuration.next_deadline().unwrap();
+    drop(pinned);
+    configuration.settle(later);
+    assert!(!is_there(&configuration));
+    assert_eq!(configuration.next_deadline(), None);
 }
 
 #[test]

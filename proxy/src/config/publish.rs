@@ -16,9 +16,8 @@ use super::warming::{AtDeadline, Deadline, Slots};
 use crate::cluster::{Cluster, EndpointSet, HostSpec};
 use crate::net::Address;
 
-/// How long a cluster stays that nothing published names any more. A worker may have pinned a route just before that was replaced,
-/// and look for the route's cluster only now.
-pub(super) const UNUSED_GRACE: Duration = Duration::from_secs(1);
+/// How often it is looked whether something still names a removed cluster.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Configuration {
     /// Publishes everything that is ready, in the order in which it is needed, and withdraws what nothing needs any more. To be
@@ -121,14 +120,10 @@ impl Configuration {
             });
             for one in activated {
                 let Some(version) = routes.active(&one.name) else { continue };
-                retain(&mut self.cluster_users, &version.references);
                 let cell = self.inputs.registry.routes.of_mut(source).cell(&one.name);
                 cell.publish(version.routes.clone());
                 if let Some(stats) = self.rds_stats.get(&one.name) {
                     stats.config_reload.inc();
-                }
-                if let Some(old) = one.replaced {
-                    release(&mut self.cluster_users, &old.references);
                 }
             }
         }
@@ -146,31 +141,26 @@ impl Configuration {
         });
         for one in activated {
             let Some(version) = self.listeners.active(&one.name) else { continue };
-            retain(&mut self.cluster_users, &version.references);
             let cell = self.inputs.registry.listeners.cell(&one.name);
             cell.publish(version.compiled.listener.clone());
             let (replaced, stats) = (one.replaced.as_ref(), self.inputs.stats.server());
             self.changes.extend(version.changes(&cell, replaced, self.workers, stats));
             if let Some(old) = one.replaced {
-                release(&mut self.cluster_users, &old.references);
                 self.address_users.remove(&old.compiled, self.listeners.get(&one.name));
             }
         }
     }
 
-    /// Takes away the clusters that are removed and that nothing published has named for [`UNUSED_GRACE`].
+    /// Lets removed clusters go that nothing names any more: also not a filter chain that drains, nor a request under way.
     fn withdraw_clusters(&mut self, now: Instant) {
-        let mut removed = self.clusters.removed();
-        removed.retain(|name| !self.cluster_users.contains_key(name));
-        let since = |name: Arc<str>| {
-            let since = self.unused_clusters.get(&name).copied().unwrap_or(now);
-            (name, since)
-        };
-        self.unused_clusters = removed.into_iter().map(since).collect();
-        let is_over = |_: &Arc<str>, since: &mut Instant| *since + UNUSED_GRACE <= now;
-        let gone: Vec<Arc<str>> = self.unused_clusters.extract_if(is_over).map(|(name, _)| name).collect();
-        for name in gone {
-            self.inputs.registry.clusters.cell(&name).withdraw();
+        self.next_look = None;
+        for name in self.clusters.removed() {
+            if self.inputs.registry.clusters.is_held(&name) {
+                // Nobody tells when the last one lets go of it.
+                self.next_look = Some(now + LOOK_AGAIN);
+                continue;
+            }
+            self.inputs.registry.clusters.forget(&name);
             if let Some(old) = self.clusters.withdraw(&name) {
                 withdraw_endpoints(&old.compiled.cluster);
                 release_destinations(&old.compiled.discovery, None);
@@ -215,23 +205,4 @@ fn misses_secret(
                 || (*name == *registry.identity_validation.name()
                     && registry.identity_validation.peek().is_none())
         })
-}
-
-/// Counts the clusters that something published names.
-fn retain(users: &mut FxHashMap<Arc<str>, usize>, references: &References) {
-    for name in &references.clusters {
-        *users.entry(name.clone()).or_default() += 1;
-    }
-}
-
-/// Undoes `retain`.
-pub(super) fn release(users: &mut FxHashMap<Arc<str>, usize>, references: &References) {
-    for name in &references.clusters {
-        if let Some(count) = users.get_mut(name) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(name);
-            }
-        }
-    }
 }

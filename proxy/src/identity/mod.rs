@@ -140,9 +140,9 @@ async fn keep(
     roots: Arc<Live<ValidationContext>>,
     issued: watch::Sender<Option<Arc<Issued>>>,
 ) {
-    let publish = |answer: Answer| {
+    let publish = |answer: Answer, since: SystemTime| {
         let leaf = answer.certificate.leaf();
-        let renew_at = renewal_time(leaf, fastrand::f64());
+        let renew_at = renewal_time(leaf, since, fastrand::f64());
         let expiry = leaf.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         stats.server().identity_expiry_timestamp_seconds.set(expiry.as_secs().cast_signed());
         // The roots first: whoever sees the certificate can verify a peer of the same authority.
@@ -164,7 +164,8 @@ async fn keep(
             options.principal,
             answer.certificate.leaf().serial
         );
-        wait_until(publish(answer)).await;
+        let issued = answer.certificate.leaf().not_before;
+        wait_until(publish(answer, issued)).await;
     }
     let mut retry = FIRST_RETRY;
     loop {
@@ -181,7 +182,8 @@ async fn keep(
                 if let Some(directory) = &options.state_dir {
                     saved::save(directory, &options.principal, &answer);
                 }
-                wait_until(publish(answer)).await;
+                // Its lifetime begins earlier, for the sake of clocks that are behind.
+                wait_until(publish(answer, SystemTime::now())).await;
             }
             Err(reason) => {
                 stats.server().identity_renewal_failures_total.inc();
@@ -193,11 +195,11 @@ async fn keep(
     }
 }
 
-/// Half of the lifetime, give or take 1 % of it so that workloads that started together do not renew together. `random` is uniform
-/// in 0..1.
-fn renewal_time(leaf: &CertificateDetails, random: f64) -> SystemTime {
-    let lifetime = leaf.not_after.duration_since(leaf.not_before).unwrap_or_default();
-    leaf.not_before + lifetime.mul_f64(0.49 + 0.02 * random)
+/// The half of what is left at `from`, give or take 1 % so that workloads that started together do not renew together. `random` is
+/// uniform in 0..1.
+fn renewal_time(leaf: &CertificateDetails, from: SystemTime, random: f64) -> SystemTime {
+    let left = leaf.not_after.duration_since(from).unwrap_or_default();
+    from + left.mul_f64(0.49 + 0.02 * random)
 }
 
 async fn wait_until(moment: SystemTime) {

@@ -292,15 +292,15 @@ async fn options_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn renewal_is_around_the_half_of_the_lifetime() {
+fn renewal_is_around_the_half_of_what_is_left() {
     let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let leaf = CertificateDetails {
         description: None,
         serial: String::new(),
         sans: Vec::new(),
-        not_before: begin,
+        not_before: begin - Duration::from_secs(120),
         not_after: begin + Duration::from_secs(1000),
     };
-    let after = |random| renewal_time(&leaf, random).duration_since(begin).unwrap().as_secs();
+    let after = |random| renewal_time(&leaf, begin, random).duration_since(begin).unwrap().as_secs();
     assert_eq!((after(0.0), after(0.5), after(0.999_999)), (490, 500, 509));
 }
