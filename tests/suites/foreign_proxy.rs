@@ -2,7 +2,7 @@
 //! and ejected as with ours, and each end knows the other by its identity.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use outrigger_tests::certs::spiffe;
 use outrigger_tests::envoy_sidecar::{EnvoySidecar, Variant};
@@ -105,7 +105,7 @@ fn check_own_metadata(envoy: &EnvoySidecar) {
 }
 
 fn envoy_calls(variant: Variant) {
-    let mesh = Mesh::start_around(&[WEB, V1_A, V1_B, V2], POLICIES, &["web-0"]);
+    let mesh = Mesh::start_around(&[WEB, V1_A, V1_B, V2], POLICIES, &["web-0"], &[]);
     mesh.write("route.yaml", &route(90, 10));
     let web = mesh.workload("web-0");
     let Some(envoy) = EnvoySidecar::start(&mesh, web, variant) else { return };
@@ -152,7 +152,7 @@ fn envoy_calls(variant: Variant) {
 }
 
 fn envoy_is_called(variant: Variant) {
-    let mesh = Mesh::start_around(&[WEB, V1_A, V1_B, V2], POLICIES, &["reviews-v1-a", "reviews-v2-a"]);
+    let mesh = Mesh::start_around(&[WEB, V1_A, V1_B, V2], POLICIES, &["reviews-v1-a", "reviews-v2-a"], &[]);
     mesh.write("route.yaml", &route(90, 10));
     let (web, callee) = (mesh.workload("web-0"), mesh.workload("reviews-v1-a"));
     let Some(v1) = EnvoySidecar::start(&mesh, callee, variant) else { return };
@@ -191,6 +191,32 @@ fn envoy_is_called(variant: Variant) {
     assert!(stranger.get(&host(), "/").is_err(), "a stranger was answered");
     assert!(callee.upstream.take_requests().is_empty());
     check_synced(&mesh, variant);
+}
+
+/// Serial numbers of the workload's certificate in each of Envoy's contexts.
+fn serials(envoy: &EnvoySidecar) -> BTreeSet<String> {
+    let page: Value = serde_json::from_str(&envoy.envoy.admin("/certs").text()).unwrap();
+    let contexts = page["certificates"].as_array().unwrap().iter();
+    let leaves = contexts.filter_map(|context| context["cert_chain"][0]["serial_number"].as_str());
+    leaves.map(str::to_owned).collect()
+}
+
+#[test]
+fn an_envoy_takes_renewed_secrets_under_load() {
+    let short = [("OUTRIGGER_WORKLOAD_CERT_TTL", "8s")];
+    let mesh = Mesh::start_around(&[WEB, V1_A], POLICIES, &["web-0"], &short);
+    let web = mesh.workload("web-0");
+    let Some(envoy) = EnvoySidecar::start(&mesh, web, Variant::Delta) else { return };
+    wait_for_reviews(web, || envoy.envoy.stderr());
+    let load = Load::start(web.outbound(), &host(), 1);
+    for _ in 0..2 {
+        let before = serials(&envoy);
+        assert!(!before.is_empty());
+        wait::until("another certificate in every context", || serials(&envoy).is_disjoint(&before));
+        load.more(50);
+    }
+    load.finish();
+    check_synced(&mesh, Variant::Delta);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Requests that go on while something else happens.
+//! Load by clients whose connections must not end.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -10,8 +10,7 @@ use std::thread::{self, JoinHandle};
 use crate::client::RawClient;
 use crate::wait;
 
-/// Keep-alive clients that send one request after the other until they are stopped. Anything but an answer 200 on a connection
-/// that stays open ends the client that met it.
+/// Keep-alive clients that send one request after the other until they are stopped.
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -21,13 +20,14 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `clients` that ask `addr` for `/` of `host`.
+    /// Starts clients that ask `addr` for `host`. Each goes on by the same connection; whatever is no 200, and whatever ends the
+    /// connection, ends the client.
     pub fn start(addr: SocketAddr, host: &str, clients: usize) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let bodies = Arc::<Mutex<BTreeMap<String, usize>>>::default();
         let clients = (0..clients).map(|_| {
-            let (stop, answered, bodies) = (stop.clone(), answered.clone(), bodies.clone());
-            let host = host.to_owned();
+            let (stop, answered, host) = (stop.clone(), answered.clone(), host.to_owned());
+            let bodies = bodies.clone();
             thread::spawn(move || {
                 let mut client = RawClient::connect(addr).map_err(|error| format!("connect: {error}"))?;
                 while !stop.load(Ordering::Acquire) {
@@ -47,7 +47,6 @@ impl Load {
     }
 
     /// Waits until so many more requests were sent.
-    #[track_caller]
     pub fn more(&self, requests: usize) {
         let goal = self.answered.load(Ordering::Acquire) + requests;
         wait::until("the load goes on", || {
@@ -63,7 +62,7 @@ impl Load {
     /// Stops the clients and fails with what they met.
     ///
     /// # Panics
-    /// When a request failed or a connection was closed.
+    /// When a client has ended before.
     #[track_caller]
     pub fn finish(self) -> usize {
         self.stop.store(true, Ordering::Release);

@@ -145,15 +145,20 @@ impl Mesh {
     ) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("objects")).expect("folder of objects");
-        Self::start_in(folder, None, pods, objects, [sidecars, control_plane], &[])
+        Self::start_in(folder, None, pods, objects, sidecars, control_plane).with_sidecars(&[])
     }
 
     /// The same without a sidecar for the pods named in `foreign`: something else is to be started there.
     #[track_caller]
-    pub fn start_around(pods: &[(&str, &str, &str)], objects: &str, foreign: &[&str]) -> Self {
+    pub fn start_around(
+        pods: &[(&str, &str, &str)],
+        objects: &str,
+        foreign: &[&str],
+        control_plane: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("objects")).expect("folder of objects");
-        Self::start_in(folder, None, pods, objects, [&[], &[]], foreign)
+        Self::start_in(folder, None, pods, objects, &[], control_plane).with_sidecars(foreign)
     }
 
     /// The same with the objects in an API server, and with its tokens.
@@ -162,17 +167,18 @@ impl Mesh {
         let folder = tempfile::tempdir().expect("temporary folder");
         let cluster = Cluster::start(&folder.path().join(KUBECONFIG));
         fs::create_dir(folder.path().join("tokens")).expect("folder of tokens");
-        Self::start_in(folder, Some(cluster), pods, objects, [&[], &[]], &[])
+        Self::start_in(folder, Some(cluster), pods, objects, &[], &[]).with_sidecars(&[])
     }
 
+    /// Everything but the sidecars.
     #[track_caller]
     fn start_in(
         folder: TempDir,
         cluster: Option<Cluster>,
         pods: &[(&str, &str, &str)],
         objects: &str,
-        [sidecar_env, control_plane_env]: [&[(&str, &str)]; 2],
-        foreign: &[&str],
+        sidecar_env: &[(&str, &str)],
+        control_plane_env: &[(&str, &str)],
     ) -> Self {
         let workloads: Vec<Workload> =
             pods.iter().map(|(pod, app, version)| Workload::new(pod, app, version)).collect();
@@ -202,18 +208,21 @@ impl Mesh {
         let mut environment = owned(control_plane_env);
         environment.push(("KUBECONFIG".to_owned(), kubeconfig));
         let control_plane = ControlPlane::start(folder.path(), source, environment);
-        let mut mesh = Mesh { folder, cluster, control_plane, sidecar_env: owned(sidecar_env), workloads };
-        for number in 0..mesh.workloads.len() {
-            if !foreign.contains(&mesh.workloads[number].pod.as_str()) {
-                mesh.restart_sidecar(number);
-            }
+        Mesh { folder, cluster, control_plane, sidecar_env: owned(sidecar_env), workloads }
+    }
+
+    /// Starts the sidecars, but for these pods, and waits until they are ready.
+    #[track_caller]
+    fn with_sidecars(mut self, foreign: &[&str]) -> Self {
+        let is_ours = |number: &usize| !foreign.contains(&self.workloads[*number].pod.as_str());
+        let ours: Vec<usize> = (0..self.workloads.len()).filter(is_ours).collect();
+        for &number in &ours {
+            self.restart_sidecar(number);
         }
-        for number in 0..mesh.workloads.len() {
-            if !foreign.contains(&mesh.workloads[number].pod.as_str()) {
-                mesh.wait_ready(number);
-            }
+        for number in ours {
+            self.wait_ready(number);
         }
-        mesh
+        self
     }
 
     /// Starts the sidecar of the workload with this number, after an end of the one before, and does not wait.

@@ -339,3 +339,25 @@ impl From<ScopeError> for Refused {
         Self::Scope(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use outrigger_xds_api::wire::protobuf::{Struct, Value};
+
+    use super::*;
+
+    #[test]
+    fn grpc_is_known_by_itself_and_by_its_bootstrap() {
+        let of_agent = |name: &str| Node { user_agent_name: name.to_owned(), ..Node::default() };
+        assert!(is_grpc(&of_agent("gRPC C-core")) && is_grpc(&of_agent("gRPC Go")));
+        assert!(!is_grpc(&of_agent("envoy")) && !is_grpc(&Node::default()));
+        let generated_by = |generator: &str| {
+            let value = Value { kind: Some(Kind::StringValue(generator.to_owned())) };
+            let fields = HashMap::from([("GENERATOR".to_owned(), value)]);
+            Node { metadata: Some(Struct { fields }), ..of_agent("mine") }
+        };
+        assert!(is_grpc(&generated_by("grpc")) && !is_grpc(&generated_by("event")));
+    }
+}
