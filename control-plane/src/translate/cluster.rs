@@ -22,7 +22,10 @@ use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::r#type::v3::Percent;
 use prost::Message;
 
-use crate::model::{ConnectionPool, LoadBalancing, Name, OutlierDetection, Protocol};
+use crate::model::{
+    ConnectionPool, DestinationSettings, LoadBalancing, Name, OutlierDetection, Protocol, Service,
+    ServicePort, Subset,
+};
 use crate::source::Origin;
 use crate::translate::http::http2_options;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
@@ -35,69 +38,96 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of field `metadata` in `Cluster`.
 const CLUSTER_METADATA: u32 = 25;
 
-/// One cluster for each port of a Service.
+/// One cluster for each port of a Service, and one for each subset of it.
 pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
     let Some(service) = view.service(name) else { return output };
-    let domain = &view.settings().cluster_domain;
-    let policies = view.policies_of(name);
-    let policy = policies.first();
-    let made_by = policy.map(|policy| &*policy.origin);
-    let pool = policy.map(|policy| policy.connection_pool.clone()).unwrap_or_default();
-    let outlier = policy.and_then(|policy| policy.outlier_detection.as_ref());
+    let policies = view.destination_of(service);
     for port in &service.ports {
-        let reach = reach::reach(view, service, port);
-        if reach.mixed {
-            output.problems.push(reach::mixed(service, port));
-        }
-        let cluster_name = names::outbound_cluster(name, port.number, domain);
-        let (upstream, alpn): (_, &[&str]) = match port.protocol {
-            // Between sidecars HTTP is always HTTP/2.
-            Protocol::Http if reach.mutual_tls.is_some() => (Upstream::Http2, &["h2"]),
-            Protocol::Http => (Upstream::Http1, &[]),
-            Protocol::Http2 => (Upstream::Http2, &["h2"]),
-            Protocol::Tcp => (Upstream::Http1, &[]),
-            // What the application speaks is known only by what its client speaks.
-            Protocol::Detect => (Upstream::SameAsDownstream, &[names::DETECTED_HTTP_ALPN]),
-        };
-        let transport_socket = |alpn: &[&str]| {
-            let sni = names::sni(name, port.number, domain);
-            reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
-        };
-        let wire = Cluster {
-            name: cluster_name.clone(),
-            cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
-            eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
-            connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
-            lb_policy: match policy.map(|policy| policy.load_balancing).unwrap_or_default() {
-                LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
-                LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
-            } as i32,
-            circuit_breakers: Some(circuit_breakers(&pool)),
-            outlier_detection: outlier.map(outlier_detection),
-            common_lb_config: outlier.map(|outlier| CommonLbConfig {
-                healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
-                ..Default::default()
-            }),
-            typed_extension_protocol_options: protocol_options(upstream),
-            transport_socket: transport_socket(alpn),
-            ..Cluster::default()
-        };
-        output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, domain));
-        if port.protocol == Protocol::Detect {
-            let eds_config = Some(ads());
-            let tcp = Cluster {
-                name: names::outbound_tcp_cluster(name, port, domain),
-                // The same endpoints.
-                eds_cluster_config: Some(EdsClusterConfig { eds_config, service_name: cluster_name }),
-                typed_extension_protocol_options: protocol_options(Upstream::Http1),
-                transport_socket: transport_socket(&[]),
-                ..wire
-            };
-            output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, domain));
+        let whole = Part { subset: None, settings: &policies.settings, made_by: policies.made_by.as_deref() };
+        let subsets = policies.subsets.iter().map(|(subset, origin)| Part {
+            subset: Some(subset),
+            settings: &subset.settings,
+            made_by: Some(origin),
+        });
+        for part in std::iter::once(whole).chain(subsets) {
+            clusters_of(view, service, port, &part, &mut output);
         }
     }
     output
+}
+
+/// All endpoints of a Service, or a subset of them.
+struct Part<'a> {
+    subset: Option<&'a Subset>,
+    settings: &'a DestinationSettings,
+    made_by: Option<&'a Origin>,
+}
+
+/// The cluster of a part of a port; where the protocol is detected, two.
+fn clusters_of(
+    view: &InputView<'_>,
+    service: &Service,
+    port: &ServicePort,
+    part: &Part<'_>,
+    output: &mut Output,
+) {
+    let (name, domain) = (&service.name, &view.settings().cluster_domain);
+    let subset = part.subset.map(|subset| subset.name.as_str());
+    let (settings, made_by) = (part.settings, part.made_by);
+    let (pool, outlier) = (&settings.connection_pool, settings.outlier_detection.as_ref());
+    let reach = reach::reach(view, service, port, part.subset, settings.requires_mutual_tls);
+    if reach.mixed && subset.is_none() {
+        output.problems.push(reach::mixed(service, port));
+    }
+    let cluster_name = names::outbound_cluster(name, port.number, subset, domain);
+    let (upstream, alpn): (_, &[&str]) = match port.protocol {
+        // Between sidecars HTTP is always HTTP/2.
+        Protocol::Http if reach.mutual_tls.is_some() => (Upstream::Http2, &["h2"]),
+        Protocol::Http => (Upstream::Http1, &[]),
+        Protocol::Http2 => (Upstream::Http2, &["h2"]),
+        Protocol::Tcp => (Upstream::Http1, &[]),
+        // What the application speaks is known only by what its client speaks.
+        Protocol::Detect => (Upstream::SameAsDownstream, &[names::DETECTED_HTTP_ALPN]),
+    };
+    // Subsets too call the port by the Service's name: the callee's sidecar does not know them.
+    let transport_socket = |alpn: &[&str]| {
+        let sni = names::sni(name, port.number, domain);
+        reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
+    };
+    let wire = Cluster {
+        name: cluster_name.clone(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
+        connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
+        lb_policy: match settings.load_balancing {
+            LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+            LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+            LoadBalancing::Random => LbPolicy::Random,
+        } as i32,
+        circuit_breakers: Some(circuit_breakers(pool)),
+        outlier_detection: outlier.map(outlier_detection),
+        common_lb_config: outlier.map(|outlier| CommonLbConfig {
+            healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
+            ..Default::default()
+        }),
+        typed_extension_protocol_options: protocol_options(upstream),
+        transport_socket: transport_socket(alpn),
+        ..Cluster::default()
+    };
+    output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, domain));
+    if port.protocol == Protocol::Detect {
+        let eds_config = Some(ads());
+        let tcp = Cluster {
+            name: names::outbound_tcp_cluster(name, port, subset, domain),
+            // The same endpoints.
+            eds_cluster_config: Some(EdsClusterConfig { eds_config, service_name: cluster_name }),
+            typed_extension_protocol_options: protocol_options(Upstream::Http1),
+            transport_socket: transport_socket(&[]),
+            ..wire
+        };
+        output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, domain));
+    }
 }
 
 /// The cluster that refuses everything.

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::{Http2ProtocolOptions, TrafficDirection};
+use outrigger_xds_api::wire::extensions::filters::http::cors::v3::Cors;
+use outrigger_xds_api::wire::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::{
     CodecType, RouteSpecifier, UpgradeConfig,
 };
@@ -18,27 +20,29 @@ use crate::model::MeshSettings;
 use crate::translate::Output;
 use crate::translate::access_log::access_log;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
+use crate::translate::names;
 use crate::translate::wire::{address, any};
 
 /// Number of field `metadata` in `Listener`.
 const LISTENER_METADATA: u32 = 6;
 
-/// A connection manager with only the router, for HTTP/1.1 and HTTP/2 alike. WebSocket goes through: between sidecars as extended
-/// CONNECT.
+/// HTTP filters of outbound connection managers, in the order in which they run. All of them have all of these: a rule that needs
+/// one must not change a listener, which drains its connections. (As in Istio.)
+pub(super) const OUTBOUND_FILTERS: &[&str] = &[];
+
+/// A connection manager for HTTP/1.1 and HTTP/2 alike, with `filters` before the router. WebSocket goes through: between sidecars
+/// as extended CONNECT.
 pub(super) fn connection_manager(
     settings: &MeshSettings,
     stat_prefix: String,
     routes: RouteSpecifier,
+    filters: &[&str],
 ) -> Filter {
-    let router = HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(any(&Router::default()))),
-        ..HttpFilter::default()
-    };
+    let filters = filters.iter().copied().chain(["envoy.filters.http.router"]);
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix,
-        http_filters: vec![router],
+        http_filters: filters.map(http_filter).collect(),
         access_log: access_log(settings),
         route_specifier: Some(routes),
         http2_protocol_options: Some(http2_options()),
@@ -49,6 +53,20 @@ pub(super) fn connection_manager(
         ..HttpConnectionManager::default()
     };
     network_filter("envoy.filters.network.http_connection_manager", any(&manager))
+}
+
+/// An HTTP filter that does nothing but what rules ask of it.
+fn http_filter(name: &str) -> HttpFilter {
+    let config = match name {
+        names::CORS_FILTER => any(&Cors::default()),
+        names::FAULT_FILTER => any(&HttpFault::default()),
+        _ => any(&Router::default()),
+    };
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..HttpFilter::default()
+    }
 }
 
 /// HTTP/2 of both sides of the sidecars: other protocols may be asked for on a stream (RFC 8441).

@@ -210,7 +210,7 @@ fn connection_manager(
 ) -> Filter {
     let routes = RouteConfiguration { name, virtual_hosts, ..RouteConfiguration::default() };
     let stat_prefix = format!("inbound_0.0.0.0_{stat_port};");
-    http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes))
+    http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes), &[])
 }
 
 pub(super) fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {

@@ -57,7 +57,9 @@ use crate::snapshot::Resource;
 
 pub(crate) use captured::{Family, outbound_virtual, service_listeners};
 pub(crate) use causes::{Cause, causes};
-pub(crate) use check::{check_peer_authentications, check_policy, check_route};
+pub(crate) use check::{
+    check_peer_authentications, check_policy, check_route, check_service_entry, check_virtual_service,
+};
 pub(crate) use cluster::{black_hole, outbound_clusters};
 pub(crate) use endpoints::load_assignments;
 pub(crate) use inbound::inbound_clusters;

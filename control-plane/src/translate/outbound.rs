@@ -42,7 +42,12 @@ pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
 fn http_listener(view: &InputView<'_>, ip: IpAddr) -> Listener {
     let routes = Rds { config_source: Some(ads()), route_config_name: OUTBOUND_PORT.to_string() };
     let stat_prefix = format!("outbound_0.0.0.0_{OUTBOUND_PORT}");
-    let filter = http::connection_manager(view.settings(), stat_prefix, RouteSpecifier::Rds(routes));
+    let filter = http::connection_manager(
+        view.settings(),
+        stat_prefix,
+        RouteSpecifier::Rds(routes),
+        http::OUTBOUND_FILTERS,
+    );
     outbound_listener(ip, OUTBOUND_PORT, filter)
 }
 
@@ -91,7 +96,7 @@ fn tcp_listeners(
     // The application listens on its own ports at this address.
     winners.retain(|port, _| inbound_ports.iter().all(|inbound| inbound.target != *port));
     let listener = |(port, (service, service_port)): (u16, (&Name, &ServicePort))| {
-        let cluster = names::outbound_tcp_cluster(service, service_port, &settings.cluster_domain);
+        let cluster = names::outbound_tcp_cluster(service, service_port, None, &settings.cluster_domain);
         let stat_prefix = format!("outbound|{port}||{}", names::fqdn(service, &settings.cluster_domain));
         outbound_listener(ip, port, http::tcp_proxy(settings, stat_prefix, cluster))
     };

@@ -56,7 +56,8 @@ fn to_service(view: &InputView<'_>, name: &Name, port: &ServicePort) -> Vec<Filt
         let routes = names::service_routes(name, port.number, domain);
         let stat_prefix = format!("outbound_{routes}");
         let rds = Rds { config_source: Some(ads()), route_config_name: routes };
-        let filter = http::connection_manager(settings, stat_prefix, RouteSpecifier::Rds(rds));
+        let filter =
+            http::connection_manager(settings, stat_prefix, RouteSpecifier::Rds(rds), http::OUTBOUND_FILTERS);
         let detected = (port.protocol == Protocol::Detect).then(|| FilterChainMatch {
             application_protocols: detect::http_protocols(),
             ..FilterChainMatch::default()
@@ -68,7 +69,7 @@ fn to_service(view: &InputView<'_>, name: &Name, port: &ServicePort) -> Vec<Filt
         });
     }
     if port.protocol.may_be_tcp() {
-        let cluster = names::outbound_tcp_cluster(name, port, domain);
+        let cluster = names::outbound_tcp_cluster(name, port, None, domain);
         let filter = http::tcp_proxy(settings, cluster.clone(), cluster);
         chains.push(FilterChain { filters: vec![filter], ..FilterChain::default() });
     }

@@ -1,28 +1,81 @@
 //! How clients treat a Service's endpoints.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::Name;
+use crate::model::{Name, ServiceRef};
 use crate::source::Origin;
 
-/// Policy for all clients of one Service (a DestinationRule).
+/// Policy for all clients of one Service, and parts of it by name (a DestinationRule).
 #[derive(Debug)]
-pub struct TrafficPolicy {
+pub struct DestinationPolicy {
     /// Its name.
     pub name: Name,
     /// The Service.
-    pub service: Name,
+    pub service: ServiceRef,
+    /// What holds for all of it.
+    pub settings: DestinationSettings,
+    /// Parts of it.
+    pub subsets: Vec<Subset>,
+    /// `metadata.creationTimestamp`, or empty. The older of two policies for a Service wins.
+    pub created: String,
+    /// Where it was written.
+    pub origin: Arc<Origin>,
+}
+
+impl DestinationPolicy {
+    /// What it is found by: see [`Service::policy_key`](crate::model::Service::policy_key).
+    pub(super) fn key(&self) -> Name {
+        match &self.service {
+            ServiceRef::Name(name) => name.clone(),
+            ServiceRef::Host(host) => Name::new("", host),
+        }
+    }
+}
+
+/// Part of the endpoints of a Service.
+#[derive(Debug, Clone)]
+pub struct Subset {
+    /// Its name, which rules call it by.
+    pub name: String,
+    /// Labels of its endpoints.
+    pub labels: BTreeMap<String, String>,
+    /// What holds for it: its own settings, else those of the Service.
+    pub settings: DestinationSettings,
+    /// Path of the field, for findings.
+    pub field: String,
+}
+
+impl Subset {
+    /// Whether an endpoint with these labels belongs to it.
+    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// How endpoints are treated.
+#[derive(Debug, Clone, Default)]
+pub struct DestinationSettings {
     /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
     /// When an endpoint that fails is left out for a while.
     pub outlier_detection: Option<OutlierDetection>,
     /// Limits.
     pub connection_pool: ConnectionPool,
-    /// `metadata.creationTimestamp`, or empty. The older of two policies for a Service wins.
-    pub created: String,
-    /// Where it was written.
-    pub origin: Arc<Origin>,
+    /// Never plaintext (`tls.mode: ISTIO_MUTUAL`).
+    pub requires_mutual_tls: bool,
+}
+
+/// All policies for a Service together: those of the one in force, and every part that any of its namespace names.
+#[derive(Debug, Clone, Default)]
+pub struct DestinationPolicies {
+    /// What holds for all of it.
+    pub settings: DestinationSettings,
+    /// Who says so.
+    pub made_by: Option<Arc<Origin>>,
+    /// Its parts, each with who says so; names are unique.
+    pub subsets: Vec<(Subset, Arc<Origin>)>,
 }
 
 /// How an endpoint is chosen.
@@ -33,6 +86,8 @@ pub enum LoadBalancing {
     LeastRequest,
     /// One after the other.
     RoundRobin,
+    /// Any.
+    Random,
 }
 
 /// When an endpoint that fails is left out for a while. Defaults are Istio's.
