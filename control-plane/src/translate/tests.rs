@@ -5,6 +5,7 @@ mod captured;
 mod causes;
 mod checks;
 mod detect;
+mod http_route;
 mod inbound;
 mod locality;
 mod outbound;
@@ -243,9 +244,20 @@ fn encoding_is_always_the_same() {
         });
         all.collect()
     };
-    let first = versions(&snapshot_of(&[MESH, &split()]));
+    let filters = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [reviews-v1]
+  http:
+  - fault: {delay: {fixedDelay: 1s, percentage: {value: 1}}}
+    corsPolicy: {allowOrigins: [{exact: a}]}
+    route: [{destination: {host: reviews}}]
+";
+    let first = versions(&snapshot_of(&[MESH, &split(), filters]));
     for _ in 0..20 {
-        assert_eq!(versions(&snapshot_of(&[MESH, &split()])), first);
+        assert_eq!(versions(&snapshot_of(&[MESH, &split(), filters])), first);
     }
 }
 
@@ -392,7 +404,11 @@ kind: DestinationRule
 metadata: {name: r}
 spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}}}
 ";
-    let snapshot = with_settings(settings, &[MESH, &split(), rule]);
+    assert_valid(&with_settings(settings, &[MESH, &split(), rule]));
+}
+
+/// Fails unless every resource obeys the validation rules of Envoy's messages.
+fn assert_valid(snapshot: &Snapshot) {
     for scope in snapshot.scopes() {
         for of in ResourceType::ALL {
             for resource in snapshot.resources(scope, of).iter() {

@@ -53,7 +53,16 @@ pub(crate) fn http_routes() -> Value {
 pub(crate) fn server() -> ApiServer {
     let server = ApiServer::start();
     server.put(http_routes()).unwrap();
-    server.put(definition("DestinationRule", "destinationrules", "networking.istio.io", &["v1"])).unwrap();
+    for (kind, plural) in [
+        ("VirtualService", "virtualservices"),
+        ("DestinationRule", "destinationrules"),
+        ("ServiceEntry", "serviceentries"),
+    ] {
+        server.put(definition(kind, plural, "networking.istio.io", &["v1"])).unwrap();
+    }
+    for (kind, plural) in [("GRPCRoute", "grpcroutes"), ("ReferenceGrant", "referencegrants")] {
+        server.put(definition(kind, plural, "gateway.networking.k8s.io", &["v1"])).unwrap();
+    }
     server
         .put(definition("PeerAuthentication", "peerauthentications", "security.istio.io", &["v1"]))
         .unwrap();
@@ -93,7 +102,11 @@ pub(crate) fn collections() -> Vec<Collection> {
         ("", "nodes"),
         ("discovery.k8s.io", "endpointslices"),
         ("gateway.networking.k8s.io", "httproutes"),
+        ("gateway.networking.k8s.io", "grpcroutes"),
+        ("gateway.networking.k8s.io", "referencegrants"),
+        ("networking.istio.io", "virtualservices"),
         ("networking.istio.io", "destinationrules"),
+        ("networking.istio.io", "serviceentries"),
         ("security.istio.io", "peerauthentications"),
     ]
     .map(|(group, plural)| Collection::new(group, plural))
