@@ -78,8 +78,21 @@ pub struct DestinationPolicies {
     pub subsets: Vec<(Subset, Arc<Origin>)>,
 }
 
+impl DestinationPolicies {
+    /// What holds for all of it, or for a part. `None`: there is no such part.
+    pub fn settings_of(&self, subset: Option<&str>) -> Option<&DestinationSettings> {
+        match subset {
+            None => Some(&self.settings),
+            Some(name) => {
+                let found = self.subsets.iter().find(|(subset, _)| subset.name == name);
+                found.map(|(subset, _)| &subset.settings)
+            }
+        }
+    }
+}
+
 /// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum LoadBalancing {
     /// The one of two at random with fewer active requests (Istio's default).
     #[default]
@@ -88,6 +101,57 @@ pub enum LoadBalancing {
     RoundRobin,
     /// Any.
     Random,
+    /// The same for what has the same hash, as long as endpoints stay the same.
+    ConsistentHash(ConsistentHash),
+}
+
+/// Choice by a hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsistentHash {
+    /// What is hashed.
+    pub of: HashOf,
+    /// How endpoints are found by it.
+    pub table: HashTable,
+}
+
+/// What is hashed of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashOf {
+    /// A header, by lower-case name.
+    Header(String),
+    /// A cookie.
+    Cookie {
+        /// Its name.
+        name: String,
+        /// Its path.
+        path: String,
+        /// How long one lasts that the proxy makes for clients that have none; zero: for the browser's session. None is made
+        /// where nothing is said.
+        ttl: Option<Duration>,
+    },
+    /// The caller's address.
+    SourceIp,
+    /// A parameter of the query.
+    QueryParameter(String),
+}
+
+/// How endpoints are found by a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashTable {
+    /// Ketama ring of at least so many points.
+    Ring(u32),
+    /// Maglev table of this size, a prime.
+    Maglev(u32),
+}
+
+impl LoadBalancing {
+    /// What is hashed, if something is.
+    pub fn hash_of(&self) -> Option<&HashOf> {
+        match self {
+            Self::ConsistentHash(hash) => Some(&hash.of),
+            _ => None,
+        }
+    }
 }
 
 /// When an endpoint that fails is left out for a while. Defaults are Istio's.

@@ -21,8 +21,8 @@ mod workload;
 use std::fmt;
 
 pub use destination_policy::{
-    ConnectionPool, DestinationPolicies, DestinationPolicy, DestinationSettings, LoadBalancing,
-    OutlierDetection, Subset,
+    ConnectionPool, ConsistentHash, DestinationPolicies, DestinationPolicy, DestinationSettings, HashOf,
+    HashTable, LoadBalancing, OutlierDetection, Subset,
 };
 pub use finding::{Finding, Findings};
 pub use grant::{Grant, GrantFrom, GrantTo};
@@ -56,6 +56,12 @@ impl Name {
     /// The name `name` in `namespace`.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The Kubernetes Service whose whole host name this is, in the cluster of the DNS suffix `domain`.
+    pub fn of_host(host: &str, domain: &str) -> Option<Self> {
+        let (name, namespace) = host.strip_suffix(domain)?.strip_suffix(".svc.")?.split_once('.')?;
+        (!namespace.contains('.')).then(|| Self::new(namespace, name))
     }
 }
 

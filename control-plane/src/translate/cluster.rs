@@ -9,7 +9,8 @@ use std::time::Duration;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::cluster::v3::circuit_breakers::Thresholds;
 use outrigger_xds_api::wire::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
+    MaglevLbConfig, RingHashLbConfig,
 };
 use outrigger_xds_api::wire::cluster::v3::{self as cluster, CircuitBreakers, Cluster};
 use outrigger_xds_api::wire::core::v3::{Http1ProtocolOptions, TransportSocket};
@@ -18,13 +19,13 @@ use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::e
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
-use outrigger_xds_api::wire::protobuf::Any;
+use outrigger_xds_api::wire::protobuf::{Any, UInt64Value};
 use outrigger_xds_api::wire::r#type::v3::Percent;
 use prost::Message;
 
 use crate::model::{
-    ConnectionPool, DestinationSettings, LoadBalancing, Name, OutlierDetection, Protocol, Service,
-    ServicePort, Subset,
+    ConnectionPool, ConsistentHash, DestinationSettings, HashTable, LoadBalancing, Name, OutlierDetection,
+    Protocol, Service, ServicePort, Subset,
 };
 use crate::source::Origin;
 use crate::translate::http::http2_options;
@@ -100,11 +101,8 @@ fn clusters_of(
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
         connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
-        lb_policy: match settings.load_balancing {
-            LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
-            LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
-            LoadBalancing::Random => LbPolicy::Random,
-        } as i32,
+        lb_policy: lb_policy(&settings.load_balancing) as i32,
+        lb_config: lb_config(&settings.load_balancing),
         circuit_breakers: Some(circuit_breakers(pool)),
         outlier_detection: outlier.map(outlier_detection),
         common_lb_config: outlier.map(|outlier| CommonLbConfig {
@@ -128,6 +126,28 @@ fn clusters_of(
         };
         output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, domain));
     }
+}
+
+fn lb_policy(of: &LoadBalancing) -> LbPolicy {
+    match of {
+        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+        LoadBalancing::Random => LbPolicy::Random,
+        LoadBalancing::ConsistentHash(ConsistentHash { table: HashTable::Ring(_), .. }) => LbPolicy::RingHash,
+        LoadBalancing::ConsistentHash(ConsistentHash { table: HashTable::Maglev(_), .. }) => LbPolicy::Maglev,
+    }
+}
+
+fn lb_config(of: &LoadBalancing) -> Option<LbConfig> {
+    let LoadBalancing::ConsistentHash(hash) = of else { return None };
+    let size = |size: u32| Some(UInt64Value { value: size.into() });
+    Some(match hash.table {
+        HashTable::Ring(least) => LbConfig::RingHashLbConfig(RingHashLbConfig {
+            minimum_ring_size: size(least),
+            ..Default::default()
+        }),
+        HashTable::Maglev(table) => LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: size(table) }),
+    })
 }
 
 /// The cluster that refuses everything.

@@ -14,6 +14,7 @@ use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filte
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::router::v3::Router;
 use outrigger_xds_api::wire::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use outrigger_xds_api::wire::r#type::v3::HashPolicy;
 use prost::Message as _;
 
 use crate::model::MeshSettings;
@@ -75,10 +76,21 @@ pub(super) fn http2_options() -> Http2ProtocolOptions {
 }
 
 /// A TCP proxy to one cluster.
-pub(super) fn tcp_proxy(settings: &MeshSettings, stat_prefix: String, cluster: String) -> Filter {
+pub(super) fn tcp_proxy_to(settings: &MeshSettings, stat_prefix: String, cluster: String) -> Filter {
+    tcp_proxy(settings, stat_prefix, ClusterSpecifier::Cluster(cluster), None)
+}
+
+/// A TCP proxy.
+pub(super) fn tcp_proxy(
+    settings: &MeshSettings,
+    stat_prefix: String,
+    clusters: ClusterSpecifier,
+    hash_policy: Option<HashPolicy>,
+) -> Filter {
     let proxy = TcpProxy {
         stat_prefix,
-        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
+        cluster_specifier: Some(clusters),
+        hash_policy: hash_policy.into_iter().collect(),
         access_log: access_log(settings),
         ..TcpProxy::default()
     };

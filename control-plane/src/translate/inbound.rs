@@ -215,7 +215,7 @@ fn connection_manager(
 
 pub(super) fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
     let cluster = inbound_cluster(inbound.target);
-    http::tcp_proxy(settings, cluster.clone(), cluster)
+    http::tcp_proxy_to(settings, cluster.clone(), cluster)
 }
 
 /// What a port's application speaks: what the first Service says.

@@ -4,12 +4,16 @@
 mod captured;
 mod causes;
 mod checks;
+mod connections;
 mod detect;
 mod http_route;
 mod inbound;
 mod locality;
 mod outbound;
 mod routes;
+mod service_entry;
+mod subsets;
+mod virtual_service;
 
 use std::sync::Arc;
 

@@ -89,6 +89,12 @@ impl<'a> InputView<'a> {
         }
     }
 
+    /// The names of the Services that ServiceEntries make.
+    pub fn services_at_hosts(&self) -> impl Iterator<Item = &'a Name> + use<'a> {
+        self.note(Input::Hosts);
+        self.registry.services_at_hosts()
+    }
+
     /// The ServiceEntry of this name.
     pub fn service_entry(&self, name: &Name) -> Option<&'a Arc<ServiceEntry>> {
         self.note(Input::ServiceEntry(name.clone()));

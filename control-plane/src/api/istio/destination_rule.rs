@@ -1,5 +1,4 @@
-//! DestinationRule -> [`DestinationPolicy`]: subsets, outlier detection, simple load balancing and the limits of
-//! `connectionPool`.
+//! DestinationRule -> [`DestinationPolicy`]: subsets, outlier detection, load balancing and the limits of `connectionPool`.
 //!
 //! It holds for all clients of a Service, so it must be in the Service's own namespace or in the root namespace. (Istio
 //! also lets a client's namespace have its own.)
@@ -8,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::hosts;
+use super::{hash, hosts};
 use crate::api::values::{number, positive};
 use crate::api::{Refusal, Strict, name_of, names, read};
 use crate::model::{
@@ -51,7 +50,8 @@ struct TrafficPolicySpec {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LoadBalancerSpec {
-    simple: String,
+    simple: Option<String>,
+    consistent_hash: Option<hash::Spec>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -174,13 +174,26 @@ pub(in crate::api) fn destination_rule(
 }
 
 fn load_balancing(spec: Option<LoadBalancerSpec>, field: &str) -> Result<LoadBalancing, Refusal> {
-    match spec.as_ref().map(|balancer| balancer.simple.as_str()) {
+    let Some(spec) = spec else { return Ok(LoadBalancing::default()) };
+    let field = format!("{field}.loadBalancer");
+    match (spec.simple.as_deref(), spec.consistent_hash) {
+        (Some(_), Some(_)) => Err(Refusal::new(field, "only one of simple and consistentHash can apply")),
+        (None, Some(spec)) => {
+            let hash = hash::consistent_hash(spec, &format!("{field}.consistentHash"))?;
+            Ok(LoadBalancing::ConsistentHash(hash))
+        }
+        (simple, None) => simple_load_balancing(simple, &field),
+    }
+}
+
+fn simple_load_balancing(simple: Option<&str>, field: &str) -> Result<LoadBalancing, Refusal> {
+    match simple {
         None | Some("UNSPECIFIED" | "LEAST_REQUEST" | "LEAST_CONN") => Ok(LoadBalancing::LeastRequest),
         Some("ROUND_ROBIN") => Ok(LoadBalancing::RoundRobin),
         Some("RANDOM") => Ok(LoadBalancing::Random),
         Some(other) => {
             let reason = format!("{other:?} is not supported; supported: LEAST_REQUEST, ROUND_ROBIN, RANDOM");
-            Err(Refusal::new(format!("{field}.loadBalancer.simple"), reason))
+            Err(Refusal::new(format!("{field}.simple"), reason))
         }
     }
 }

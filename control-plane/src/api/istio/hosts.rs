@@ -16,7 +16,7 @@ pub(super) fn service_ref(
     if !host.contains('.') {
         return Ok(ServiceRef::Name(Name::new(namespace, host)));
     }
-    Ok(match in_cluster(host, domain) {
+    Ok(match Name::of_host(host, domain) {
         Some(name) => ServiceRef::Name(name),
         None => ServiceRef::Host(host.to_owned()),
     })
@@ -40,12 +40,6 @@ pub(super) fn whole(host: &str, namespace: &str, domain: &str, field: &str) -> R
             Ok(whole)
         }
     }
-}
-
-/// The Kubernetes Service whose whole name this is.
-pub(super) fn in_cluster(host: &str, domain: &str) -> Option<Name> {
-    let (name, namespace) = host.strip_suffix(domain)?.strip_suffix(".svc.")?.split_once('.')?;
-    (!namespace.contains('.')).then(|| Name::new(namespace, name))
 }
 
 /// `exportTo`: `.` is the own namespace, `*` all of them; nothing said means all.

@@ -119,7 +119,7 @@ pub(in crate::api) fn service_entry(
         if !host.contains('.') {
             return Err(Refusal::new(field, format!("{host:?} must be a whole name, with a dot")));
         }
-        if hosts::in_cluster(host, &settings.cluster_domain).is_some() {
+        if Name::of_host(host, &settings.cluster_domain).is_some() {
             return Err(Refusal::new(field, format!("{host:?} is the name of a Kubernetes Service")));
         }
         if services.iter().any(|other| other.name.name == *host) {

@@ -12,6 +12,8 @@ pub enum Input {
     ServiceList,
     /// The Service of this name, or that there is none.
     Service(Name),
+    /// Which host names ServiceEntries make Services of.
+    Hosts,
     /// Which Service a ServiceEntry makes of this host name.
     Host(String),
     /// Which ports of which Services may be TCP.

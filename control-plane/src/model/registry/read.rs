@@ -76,6 +76,11 @@ impl Registry {
         self.services.get(self.by_host.get(host)?)
     }
 
+    /// The Services that ServiceEntries make, in the order of host names.
+    pub fn services_at_hosts(&self) -> impl Iterator<Item = &Name> {
+        self.by_host.values()
+    }
+
     /// The ServiceEntry of this name.
     pub fn service_entry(&self, name: &Name) -> Option<&Arc<ServiceEntry>> {
         self.service_entries.objects.get(name)

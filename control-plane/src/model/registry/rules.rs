@@ -63,11 +63,14 @@ impl Registry {
             let first = self.service_entries.of(&host).min_by_key(|entry| (&entry.created, &entry.name));
             let found =
                 first.and_then(|entry| entry.services.iter().find(|found| found.name.name == host)).cloned();
-            let before = match &found {
-                Some(found) => self.by_host.insert(host.clone(), found.name.clone()),
+            let now = found.as_ref().map(|found| found.name.clone());
+            let before = match &now {
+                Some(name) => self.by_host.insert(host.clone(), name.clone()),
                 None => self.by_host.remove(&host),
             };
-            let now = found.as_ref().map(|found| found.name.clone());
+            if before != now {
+                changes.inputs.insert(Input::Hosts);
+            }
             if let Some(before) = before.filter(|before| now.as_ref() != Some(before)) {
                 self.set_service(&before, None, changes);
             }

@@ -28,8 +28,7 @@ pub(super) fn unreachable(
         _ => {}
     }
     let subset = destination.subset.as_ref()?;
-    let policies = view.destination_of(service);
-    let is_missing = policies.subsets.iter().all(|(known, _)| known.name != *subset);
+    let is_missing = view.destination_of(service).settings_of(Some(subset)).is_none();
     is_missing.then(|| format!("no DestinationRule for Service {name} has a subset {subset}"))
 }
 

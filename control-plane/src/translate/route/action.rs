@@ -18,10 +18,10 @@ use super::policies;
 use super::rules::{Tried, may_refer};
 use crate::model::{
     Backend, Destination, DirectResponse, Forward, HttpRoute, Mirror, Redirect, RedirectPort, RouteAction,
-    Service, ServicePort,
 };
 use crate::translate::InputView;
-use crate::translate::names::{self, BLACK_HOLE};
+use crate::translate::names::BLACK_HOLE;
+use crate::translate::target::Target;
 use crate::translate::wire::{duration, number};
 
 /// What happens to the requests of `tried`, whose path changes by `rewrite`, at the port `port`.
@@ -49,24 +49,33 @@ fn forward_to(
     rewrite: Option<Rewrite>,
     port: u16,
 ) -> Action {
+    let domain = &view.settings().cluster_domain;
     let backends = forward.backends.iter().filter(|backend| backend.weight > 0);
     let weighted: Vec<_> =
-        backends.map(|backend| (backend, cluster_of(view, &backend.destination, route, port))).collect();
-    let Some(clusters) = split(&weighted, route.is_some()) else {
+        backends.map(|backend| (backend, target(view, &backend.destination, route, port))).collect();
+    let Some(clusters) = split(&weighted, route.is_some(), domain) else {
         return Action::DirectResponse(DirectResponseAction {
             status: 500,
             ..DirectResponseAction::default()
         });
     };
-    let mirrors = forward
-        .mirrors
-        .iter()
-        .filter_map(|mirror| Some(mirror_to(mirror, cluster_of(view, &mirror.destination, route, port)?)));
+    let mirrors = forward.mirrors.iter().filter_map(|mirror| {
+        let target = target(view, &mirror.destination, route, port)?;
+        Some(mirror_to(mirror, target.cluster(domain)))
+    });
+    let mut hash_policy = Vec::new();
+    for of in weighted.iter().filter_map(|(_, target)| target.as_ref()?.hash_of.as_ref()) {
+        let policy = policies::hash_policy(of);
+        if !hash_policy.contains(&policy) {
+            hash_policy.push(policy);
+        }
+    }
     let literal = |host: &String| HostRewriteSpecifier::HostRewriteLiteral(host.clone());
     let mut action = WireRouteAction {
         timeout: duration(forward.timeout.unwrap_or_default()),
         retry_policy: forward.retry.as_ref().map(policies::retry_policy),
         request_mirror_policies: mirrors.collect(),
+        hash_policy,
         host_rewrite_specifier: forward.host.as_ref().map(literal),
         ..self::forward(clusters)
     };
@@ -78,30 +87,47 @@ fn forward_to(
     Action::Route(action)
 }
 
+/// A target that the route may lead to.
+fn target<'a>(
+    view: &InputView<'a>,
+    destination: &'a Destination,
+    route: Option<&HttpRoute>,
+    called: u16,
+) -> Option<Target<'a>> {
+    let target = Target::of(view, destination, called)?;
+    route.is_none_or(|route| may_refer(view, route, &target.service.name)).then_some(target)
+}
+
 /// Splits by weight. The share of a Service that does not exist is refused (503). `None`, by the Gateway API: none exists, or
 /// none has a weight, so the answer is 500.
-fn split(weighted: &[(&Backend, Option<String>)], is_gateway_api: bool) -> Option<ClusterSpecifier> {
-    let is_missing = |(_, cluster): &(&Backend, Option<String>)| cluster.is_none();
+fn split(
+    weighted: &[(&Backend, Option<Target<'_>>)],
+    is_gateway_api: bool,
+    domain: &str,
+) -> Option<ClusterSpecifier> {
+    let cluster = |target: &Option<Target<'_>>| match target {
+        Some(target) => target.cluster(domain),
+        None => BLACK_HOLE.to_owned(),
+    };
     match weighted {
-        all if all.iter().all(is_missing) && is_gateway_api => None,
-        [(backend, cluster)] if backend.headers.is_empty() && backend.host.is_none() => {
-            let cluster = cluster.clone().unwrap_or_else(|| BLACK_HOLE.to_owned());
-            Some(ClusterSpecifier::Cluster(cluster))
+        all if all.iter().all(|(_, target)| target.is_none()) && is_gateway_api => None,
+        [(backend, target)] if backend.headers.is_empty() && backend.host.is_none() => {
+            Some(ClusterSpecifier::Cluster(cluster(target)))
         }
-        clusters => {
-            let clusters = clusters.iter().map(|(backend, cluster)| weight(backend, cluster.clone()));
+        targets => {
+            let clusters = targets.iter().map(|(backend, target)| weight(backend, cluster(target)));
             let clusters = WeightedCluster { clusters: clusters.collect(), ..WeightedCluster::default() };
             Some(ClusterSpecifier::WeightedClusters(clusters))
         }
     }
 }
 
-fn weight(backend: &Backend, cluster: Option<String>) -> ClusterWeight {
+fn weight(backend: &Backend, cluster: String) -> ClusterWeight {
     let (request_headers_to_add, request_headers_to_remove) = policies::headers(&backend.headers.request);
     let (response_headers_to_add, response_headers_to_remove) = policies::headers(&backend.headers.response);
     let literal = |host: &String| cluster_weight::HostRewriteSpecifier::HostRewriteLiteral(host.clone());
     ClusterWeight {
-        name: cluster.unwrap_or_else(|| BLACK_HOLE.to_owned()),
+        name: cluster,
         weight: number(backend.weight),
         request_headers_to_add,
         request_headers_to_remove,
@@ -119,39 +145,6 @@ fn mirror_to(mirror: &Mirror, cluster: String) -> RequestMirrorPolicy {
         // A sidecar tells Services apart by host name.
         disable_shadow_host_suffix_append: true,
         ..RequestMirrorPolicy::default()
-    }
-}
-
-/// The cluster of a destination, for a client that called `called`. `None`: there is none, or the route may not lead there.
-pub(in crate::translate) fn cluster_of(
-    view: &InputView<'_>,
-    destination: &Destination,
-    route: Option<&HttpRoute>,
-    called: u16,
-) -> Option<String> {
-    let service = view.resolve(&destination.service)?;
-    let port = port_of(service, destination, called)?;
-    if route.is_some_and(|route| !may_refer(view, route, &service.name)) {
-        return None;
-    }
-    if let Some(subset) = &destination.subset {
-        let policies = view.destination_of(service);
-        policies.subsets.iter().find(|(known, _)| known.name == *subset)?;
-    }
-    let domain = &view.settings().cluster_domain;
-    Some(names::outbound_cluster(&service.name, port.number, destination.subset.as_deref(), domain))
-}
-
-/// The port of a Service that a destination means: the one that it names, else the only one, else the one called.
-pub(in crate::translate) fn port_of<'a>(
-    service: &'a Service,
-    destination: &Destination,
-    called: u16,
-) -> Option<&'a ServicePort> {
-    match (destination.port, service.ports.as_slice()) {
-        (Some(number), _) => service.port(number),
-        (None, [only]) => Some(only),
-        (None, _) => service.port(called),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::translate::{InputView, names};
 ///
 /// A whole name comes before one with `*`, a longer one of these before a shorter one. For one and the same host the
 /// VirtualService that only the clients' own namespace sees comes first, then the older one (Istio).
+#[derive(Default)]
 pub(in crate::translate) struct Hosts<'a> {
     whole: BTreeMap<&'a str, &'a Arc<VirtualService>>,
     /// What a name ends in, longest first.
@@ -20,6 +21,11 @@ impl<'a> Hosts<'a> {
     /// What clients in `namespace` see.
     pub(in crate::translate) fn seen_in(view: &InputView<'a>, namespace: &str) -> Self {
         Self::among(view.virtual_services(), namespace)
+    }
+
+    /// Likewise, of the VirtualServices that have rules for connections.
+    pub(in crate::translate) fn with_connections(view: &InputView<'a>, namespace: &str) -> Self {
+        Self::among(view.connection_rules().collect(), namespace)
     }
 
     /// `services` are in the order of age.

@@ -110,7 +110,14 @@ fn of_service(
         None => {
             let domain = &view.settings().cluster_domain;
             let cluster = names::outbound_cluster(&service.name, port.number, None, domain);
-            vec![everything_to(cluster)]
+            let mut route = everything_to(cluster);
+            let settings = view.destination_of(service).settings;
+            if let (Some(of), Some(Action::Route(action))) =
+                (settings.load_balancing.hash_of(), &mut route.action)
+            {
+                action.hash_policy.push(policies::hash_policy(of));
+            }
+            vec![route]
         }
     }
 }

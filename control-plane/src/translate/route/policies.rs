@@ -17,10 +17,12 @@ use outrigger_xds_api::wire::route::v3::RetryPolicy;
 use outrigger_xds_api::wire::route::v3::retry_policy::{
     RetryBackOff, RetryHostPredicate, RetryPriority, retry_host_predicate, retry_priority,
 };
+use outrigger_xds_api::wire::route::v3::route_action::HashPolicy;
+use outrigger_xds_api::wire::route::v3::route_action::hash_policy::{self, PolicySpecifier};
 use outrigger_xds_api::wire::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 
 use super::matches;
-use crate::model::{Abort, AbortStatus, Cors, Delay, Fault, HeaderOperations, Ppm, Retry, RouteRule};
+use crate::model::{Abort, AbortStatus, Cors, Delay, Fault, HashOf, HeaderOperations, Ppm, Retry, RouteRule};
 use crate::translate::names::{CORS_FILTER, FAULT_FILTER};
 use crate::translate::wire::{any, duration, number};
 
@@ -106,6 +108,28 @@ pub(super) fn retry_policy(retry: &Retry) -> RetryPolicy {
         retry_priority: retry.other_localities.then(other_localities),
         ..RetryPolicy::default()
     }
+}
+
+/// What a proxy hashes of a request.
+pub(super) fn hash_policy(of: &HashOf) -> HashPolicy {
+    let specifier = match of {
+        HashOf::Header(name) => {
+            PolicySpecifier::Header(hash_policy::Header { header_name: name.clone(), ..Default::default() })
+        }
+        HashOf::Cookie { name, path, ttl } => PolicySpecifier::Cookie(hash_policy::Cookie {
+            name: name.clone(),
+            path: path.clone(),
+            ttl: ttl.and_then(duration),
+            ..Default::default()
+        }),
+        HashOf::SourceIp => {
+            PolicySpecifier::ConnectionProperties(hash_policy::ConnectionProperties { source_ip: true })
+        }
+        HashOf::QueryParameter(name) => {
+            PolicySpecifier::QueryParameter(hash_policy::QueryParameter { name: name.clone() })
+        }
+    };
+    HashPolicy { policy_specifier: Some(specifier), ..HashPolicy::default() }
 }
 
 fn fraction(share: Ppm) -> FractionalPercent {

@@ -4,6 +4,7 @@
 //! left out; that they are is told too.
 
 mod connections;
+mod format;
 mod http;
 mod matches;
 mod policies;

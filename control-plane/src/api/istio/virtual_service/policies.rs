@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::matches::string_match;
-use super::wire;
+use super::{format, wire};
 use crate::api::Refusal;
 use crate::api::values::{go_duration, header_name, number, positive};
 use crate::model::{
@@ -187,9 +187,7 @@ fn operations(
         let mut headers = Vec::new();
         for (name, value) in list {
             let field = format!("{field}.{named}.{name}");
-            if value.chars().any(|c| c.is_control() && c != '\t') {
-                return Err(Refusal::new(field, "must not contain control characters"));
-            }
+            format::check(&value, &field)?;
             match &mut host {
                 Some(host) if is_host(&name) => {
                     host.get_or_insert(value);
