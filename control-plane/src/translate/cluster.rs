@@ -44,8 +44,14 @@ pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
     let Some(service) = view.service(name) else { return output };
     let policies = view.destination_of(service);
+    // Nothing else tells who made it of a host name that is no Kubernetes Service's.
+    let entry = service.external.as_ref().map(|_| &*service.origin);
     for port in &service.ports {
-        let whole = Part { subset: None, settings: &policies.settings, made_by: policies.made_by.as_deref() };
+        let whole = Part {
+            subset: None,
+            settings: &policies.settings,
+            made_by: policies.made_by.as_deref().or(entry),
+        };
         let subsets = policies.subsets.iter().map(|(subset, origin)| Part {
             subset: Some(subset),
             settings: &subset.settings,

@@ -115,7 +115,7 @@ const KINDS: [(&str, &str); 5] = [
     ("HTTPRoute", "http-route"),
     ("GRPCRoute", "grpc-route"),
     ("VirtualService", "virtual-service"),
-    ("TrafficPolicy", "traffic-policy"),
+    ("ServiceEntry", "service-entry"),
 ];
 
 /// Istio's path of an object, `/apis/GROUP/v1/namespaces/NAMESPACE/KIND/NAME`, with the field that is meant as its fragment.

@@ -6,6 +6,7 @@ mod causes;
 mod checks;
 mod connections;
 mod detect;
+mod grpc_route;
 mod http_route;
 mod inbound;
 mod locality;
@@ -13,6 +14,7 @@ mod outbound;
 mod routes;
 mod service_entry;
 mod subsets;
+mod twins;
 mod virtual_service;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ pub(super) fn unreachable(
     let name = &service.name;
     if let Some(route) = route.filter(|route| !may_refer(view, route, name)) {
         return Some(format!(
-            "Service {name} is in another namespace, which has no ReferenceGrant for a {} of namespace {}",
+            "Service {name} is in another namespace, which has no ReferenceGrant for {}s of namespace {}",
             route.key.kind.name(),
             route.key.name.namespace
         ));
