@@ -24,7 +24,7 @@ pub use destination_policy::{
     ConnectionPool, ConsistentHash, DestinationPolicies, DestinationPolicy, DestinationSettings, HashOf,
     HashTable, LoadBalancing, OutlierDetection, Subset,
 };
-pub use finding::{Finding, Findings};
+pub use finding::{Concern, Finding, Findings};
 pub use grant::{Grant, GrantFrom, GrantTo};
 pub use node::{Locality, Node};
 pub use origins::Origins;

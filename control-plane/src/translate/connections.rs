@@ -3,8 +3,9 @@
 //! A chain is chosen by the most specific match, not by the order written (Envoy): a whole server name before one with `*`, a longer
 //! range of addresses before a shorter one. Of two equal matches the first counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
+use ipnet::IpNet;
 use outrigger_xds_api::wire::core::v3::CidrRange;
 use outrigger_xds_api::wire::listener::v3::{FilterChain, FilterChainMatch};
 use outrigger_xds_api::wire::tcp_proxy::v3::tcp_proxy::weighted_cluster::ClusterWeight;
@@ -48,12 +49,13 @@ impl<'a> Rules<'a> {
     ) -> Vec<FilterChain> {
         let settings = view.settings();
         let mut chains: Vec<FilterChain> = Vec::new();
+        let mut taken = HashSet::new();
         if let Some(of) = self.hosts.of_service(view, service) {
             for rule in of.tls.iter().chain(&of.tcp) {
                 for condition in rule.matches.iter().filter(|condition| self.applies(condition, port)) {
-                    let found = Some(chain_match(condition));
-                    if chains.iter().all(|chain| chain.filter_chain_match != found) {
-                        chains.push(FilterChain { filter_chain_match: found, ..chain(view, of, rule, port) });
+                    for found in chain_matches(condition, &mut taken) {
+                        let filter_chain_match = Some(found);
+                        chains.push(FilterChain { filter_chain_match, ..chain(view, of, rule, port) });
                     }
                 }
             }
@@ -102,16 +104,38 @@ pub(super) fn needs_server_name(chain: &FilterChain) -> bool {
     chain.filter_chain_match.as_ref().is_some_and(|found| !found.server_names.is_empty())
 }
 
-fn chain_match(condition: &L4Match) -> FilterChainMatch {
-    let range = |net: &ipnet::IpNet| CidrRange {
-        address_prefix: net.network().to_string(),
-        prefix_len: number(net.prefix_len().into()),
-    };
-    FilterChainMatch {
-        server_names: condition.server_names.clone(),
-        prefix_ranges: condition.destinations.iter().map(range).collect(),
-        ..FilterChainMatch::default()
+/// What a condition matches of what no earlier one has `taken`, by server name and range of addresses: two chains must not match
+/// the same. Mostly one match.
+fn chain_matches<'a>(
+    condition: &'a L4Match,
+    taken: &mut HashSet<(&'a str, Option<IpNet>)>,
+) -> Vec<FilterChainMatch> {
+    let any_range = [None];
+    let ranges: Vec<Option<IpNet>> = condition.destinations.iter().map(|net| Some(net.trunc())).collect();
+    let ranges = if ranges.is_empty() { any_range.as_slice() } else { ranges.as_slice() };
+    let any_name = [String::new()];
+    let names = if condition.server_names.is_empty() { any_name.as_slice() } else { &condition.server_names };
+    // Server names by the ranges that are left for them.
+    let mut left: Vec<(Vec<Option<IpNet>>, Vec<&'a str>)> = Vec::new();
+    for name in names {
+        let name: &'a str = condition.server_names.iter().find(|own| *own == name).map_or("", String::as_str);
+        let free: Vec<_> = ranges.iter().copied().filter(|range| taken.insert((name, *range))).collect();
+        match left.iter_mut().find(|(ranges, _)| *ranges == free) {
+            Some((_, names)) => names.push(name),
+            None if free.is_empty() => {}
+            None => left.push((free, vec![name])),
+        }
     }
+    let found = left.into_iter().map(|(ranges, names)| FilterChainMatch {
+        server_names: names.into_iter().filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+        prefix_ranges: ranges.into_iter().flatten().map(range).collect(),
+        ..FilterChainMatch::default()
+    });
+    found.collect()
+}
+
+fn range(net: IpNet) -> CidrRange {
+    CidrRange { address_prefix: net.network().to_string(), prefix_len: number(net.prefix_len().into()) }
 }
 
 /// The chain of a rule, without its match.

@@ -413,9 +413,23 @@ spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0
     assert_valid(&with_settings(settings, &[MESH, &split(), rule]));
 }
 
-/// Fails unless every resource obeys the validation rules of Envoy's messages.
+/// Fails unless every resource obeys the validation rules of Envoy's messages, and what Envoy checks beside them.
 fn assert_valid(snapshot: &Snapshot) {
+    fn all_differ<T: PartialEq>(all: &[T]) -> bool {
+        all.iter().enumerate().all(|(index, one)| !all[..index].contains(one))
+    }
     for scope in snapshot.scopes() {
+        for resource in snapshot.resources(scope, ResourceType::RouteConfiguration).iter() {
+            let hosts = unpack::<RouteConfiguration>(&resource.content).unwrap().virtual_hosts;
+            let names: Vec<_> = hosts.iter().map(|host| &host.name).collect();
+            let domains: Vec<_> = hosts.iter().flat_map(|host| &host.domains).collect();
+            assert!(all_differ(&names) && all_differ(&domains), "{names:?} {domains:?}");
+        }
+        for resource in snapshot.resources(scope, ResourceType::Listener).iter() {
+            let chains = unpack::<Listener>(&resource.content).unwrap().filter_chains;
+            let matches: Vec<_> = chains.iter().map(|chain| &chain.filter_chain_match).collect();
+            assert!(all_differ(&matches), "{matches:?}");
+        }
         for of in ResourceType::ALL {
             for resource in snapshot.resources(scope, of).iter() {
                 let report =

@@ -83,6 +83,16 @@ pub(crate) async fn control_plane(kubeconfig: &Path, data_dir: &Path, more: &[&s
     ControlPlane::start(Options::parse_from(flags)).await.unwrap()
 }
 
+/// Waits until a condition holds.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let poll = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, poll).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
 /// Stores the documents in the order of their names: a route that was created first comes first.
 pub(crate) fn put(server: &ApiServer, text: &str) {
     let mut objects = documents(text);

@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use crate::api::{self, Decoded};
 use crate::model::{
-    DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name, Node, PeerAuthn,
-    RouteKey, RouteKind, Service, ServiceEntry, VirtualService, Workload,
+    Concern, DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name, Node,
+    PeerAuthn, RouteKey, RouteKind, Service, ServiceEntry, VirtualService, Workload,
 };
 use crate::source::{Event, Object, ObjectKey};
 use attached::Attached;
@@ -90,6 +90,8 @@ impl Registry {
             Ok(decoded) => decoded,
             Err(refusal) => {
                 let finding = Finding::at(&object.origin, refusal.field, refusal.reason);
+                let concern = if self.holds(object.key()) { Concern::FellBack } else { Concern::Other };
+                let finding = finding.about(concern);
                 self.rejections.insert(subject, finding);
                 changes.rejections = true;
                 return;
@@ -139,6 +141,25 @@ impl Registry {
             }
             // It has no meaning for the mesh (any more: a Service may become an ExternalName).
             None => self.remove(object.key(), changes),
+        }
+    }
+
+    /// Whether a version of this object is in force.
+    fn holds(&self, key: &ObjectKey) -> bool {
+        let name = Name::new(&key.namespace, &key.name);
+        match (key.group.as_str(), key.kind.as_str()) {
+            ("", "Service") => self.services.contains_key(&name),
+            ("", "Pod") => self.workloads.contains_key(&name),
+            ("", "Node") => self.nodes.contains_key(&key.name),
+            ("discovery.k8s.io", "EndpointSlice") => self.slices.objects.contains_key(&name),
+            ("gateway.networking.k8s.io", "ReferenceGrant") => self.grants.contains_key(&name),
+            ("gateway.networking.k8s.io", kind) => RouteKind::of(kind)
+                .is_some_and(|kind| self.routes.objects.contains_key(&RouteKey { kind, name })),
+            ("networking.istio.io", "VirtualService") => self.virtual_services.contains_key(&name),
+            ("networking.istio.io", "ServiceEntry") => self.service_entries.objects.contains_key(&name),
+            ("networking.istio.io", "DestinationRule") => self.policies.objects.contains_key(&name),
+            ("security.istio.io", "PeerAuthentication") => self.peer_authn.contains_key(&name),
+            _ => false,
         }
     }
 

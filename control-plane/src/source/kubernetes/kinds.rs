@@ -7,11 +7,11 @@ use kube::api::{ApiResource, GroupVersionKind};
 
 /// A kind that is watched.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// API group; empty for the core group.
     pub(super) group: &'static str,
     /// Versions that the front ends read, the preferred one first.
-    pub(super) versions: &'static [&'static str],
+    pub(crate) versions: &'static [&'static str],
     /// Name of the kind; no two in this file have the same.
     pub(super) kind: &'static str,
     /// Its name in URLs.
@@ -25,7 +25,7 @@ pub(super) struct Kind {
 
 impl Kind {
     /// How `kube` names it.
-    pub(super) fn resource(&self, version: &str) -> ApiResource {
+    pub(crate) fn resource(&self, version: &str) -> ApiResource {
         let kind = GroupVersionKind::gvk(self.group, version, self.kind);
         ApiResource::from_gvk_with_plural(&kind, self.plural)
     }
@@ -177,6 +177,11 @@ pub(super) const CUSTOM: &[Kind] = &[
         keep: RULE,
     },
 ];
+
+/// The kind of rules of this name.
+pub(crate) fn rule_kind(group: &str, kind: &str) -> Option<&'static Kind> {
+    CUSTOM.iter().find(|known| known.group == group && known.kind == kind)
+}
 
 /// What tells of the kinds in [`CUSTOM`]. One may have hundreds of kilobytes, most of it schemas.
 pub(super) static CRD: Kind = Kind {

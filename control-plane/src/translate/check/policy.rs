@@ -1,18 +1,21 @@
 //! DestinationRules.
 
-use crate::model::{Finding, Name};
+use crate::model::{Concern, Finding, Name};
 use crate::translate::{InputView, Output};
 
 /// Whether a destination policy is in force.
 pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
     let Some(policy) = view.policy(name) else { return output };
+    let Some(service) = view.resolve(&policy.service) else {
+        let reason = format!("Service {} does not exist", policy.service);
+        output
+            .problems
+            .push(Finding::at(&policy.origin, "spec.host", reason).about(Concern::BackendNotFound));
+        return output;
+    };
     let mut problem = |field: &str, reason: String| {
         output.problems.push(Finding::at(&policy.origin, field, reason));
-    };
-    let Some(service) = view.resolve(&policy.service) else {
-        problem("spec.host", format!("Service {} does not exist", policy.service));
-        return output;
     };
     let policies = view.policies_of(service);
     let first = policies.first().filter(|first| first.name != *name);

@@ -4,33 +4,28 @@ use std::collections::BTreeSet;
 
 use super::destinations;
 use super::precedence::set_aside;
-use crate::model::{Finding, HttpRoute, Parent, RouteKey, RouteKind, Service};
+use crate::model::{Concern, Finding, HttpRoute, Parent, RouteKey, RouteKind};
 use crate::translate::{InputView, Output};
 
 /// Parents and backends of a route.
 pub(crate) fn check_route(view: &InputView<'_>, key: &RouteKey) -> Output {
     let mut output = Output::default();
     let Some(route) = view.route(key) else { return output };
-    let mut problem = |field: &str, reason: String| {
-        output.problems.push(Finding::at(&route.origin, field, reason));
-    };
     for (other, field) in &route.others {
-        problem(
-            field,
-            format!(
-                "{other} is no Service: rules for it have no effect in this mesh, which has only sidecars"
-            ),
+        let reason = format!(
+            "{other} is no Service: rules for it have no effect in this mesh, which has only sidecars"
         );
+        output.problems.push(Finding::at(&route.origin, field, reason));
     }
     for parent in &route.parents {
-        match view.service(&parent.service) {
-            None => problem(&parent.field, format!("Service {} does not exist", parent.service)),
-            Some(service) => {
-                if let Some(reason) = without_port(service, parent) {
-                    problem(&parent.field, reason);
-                }
-            }
+        if let Some(reason) = without_port(view, parent) {
+            output
+                .problems
+                .push(Finding::at(&route.origin, &parent.field, reason).about(Concern::NoMatchingParent));
         }
+        let mut problem = |field: &str, reason: String| {
+            output.problems.push(Finding::at(&route.origin, field, reason));
+        };
         if let Some(reason) = behind_grpc(view, route, parent) {
             problem(&parent.field, reason);
         }
@@ -46,16 +41,17 @@ pub(crate) fn check_route(view: &InputView<'_>, key: &RouteKey) -> Output {
         }
     }
     for rule in &route.rules {
-        for (field, reason) in destinations::of_rule(view, rule, Some(route)) {
-            problem(&field, reason);
-        }
+        output.problems.extend(destinations::of_rule(view, &route.origin, rule, Some(route)));
     }
     output.problems.extend(shadowed(view, route));
     output
 }
 
 /// Why a parent has no port whose requests can be routed.
-fn without_port(service: &Service, parent: &Parent) -> Option<String> {
+fn without_port(view: &InputView<'_>, parent: &Parent) -> Option<String> {
+    let Some(service) = view.service(&parent.service) else {
+        return Some(format!("Service {} does not exist", parent.service));
+    };
     let name = &service.name;
     let mut meant = service.ports.iter().filter(|port| parent.has_port(port)).peekable();
     match (meant.peek(), parent.port, &parent.section) {

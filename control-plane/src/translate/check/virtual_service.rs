@@ -2,7 +2,10 @@
 
 use super::destinations;
 use super::precedence::set_aside;
-use crate::model::{DelegateRule, Finding, Host, HttpRules, L4Rule, Name, VirtualService, Visibility};
+use crate::model::{
+    Concern, DelegateRule, Finding, Host, HttpRules, L4Rule, Name, VirtualService, Visibility,
+};
+use crate::source::Origin;
 use crate::translate::route::delegate;
 use crate::translate::{InputView, Output, names};
 
@@ -24,21 +27,19 @@ pub(crate) fn check_virtual_service(view: &InputView<'_>, name: &Name) -> Output
     for rules in &service.http {
         match rules {
             HttpRules::Rule(rule) => {
-                for (field, reason) in destinations::of_rule(view, rule, None) {
-                    problem(&field, reason);
-                }
+                output.problems.extend(destinations::of_rule(view, &service.origin, rule, None));
             }
             HttpRules::Delegate(rule) => {
-                if let Some(reason) = of_delegate(view, service, rule) {
-                    problem(&format!("{}.delegate", rule.field), reason);
-                }
+                let found = of_delegate(view, service, rule).map(|reason| {
+                    let field = format!("{}.delegate", rule.field);
+                    Finding::at(&service.origin, field, reason).about(Concern::BackendNotFound)
+                });
+                output.problems.extend(found);
             }
         }
     }
-    for (field, reason) in service.tls.iter().chain(&service.tcp).flat_map(|rule| of_connections(view, rule))
-    {
-        problem(&field, reason);
-    }
+    let rules = service.tls.iter().chain(&service.tcp);
+    output.problems.extend(rules.flat_map(|rule| of_connections(view, &service.origin, rule)));
     output
 }
 
@@ -107,10 +108,11 @@ fn of_delegate(view: &InputView<'_>, service: &VirtualService, rule: &DelegateRu
     is_empty.then(|| format!("VirtualService {to} has no rule for what is matched here"))
 }
 
-fn of_connections(view: &InputView<'_>, rule: &L4Rule) -> Vec<(String, String)> {
+fn of_connections(view: &InputView<'_>, origin: &Origin, rule: &L4Rule) -> Vec<Finding> {
     let backends = rule.backends.iter().filter_map(|backend| {
-        let reason = destinations::unreachable(view, &backend.destination, None)?;
-        Some((backend.field.clone(), format!("{reason}: its share of connections fails")))
+        let (concern, reason) = destinations::unreachable(view, &backend.destination, None)?;
+        let reason = format!("{reason}: its share of connections fails");
+        Some(Finding::at(origin, &backend.field, reason).about(concern))
     });
     backends.collect()
 }

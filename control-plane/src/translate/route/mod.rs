@@ -11,6 +11,7 @@ mod matches;
 mod policies;
 mod rules;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
@@ -49,14 +50,22 @@ pub(crate) fn route_configurations(view: &InputView<'_>, client: &Client) -> Out
                 routes: of_service(view, &hosts, client, service, port),
                 ..VirtualHost::default()
             };
-            by_name.push(host.clone());
+            by_name.push((name, host.clone()));
             if !service.cluster_ips.is_empty() {
                 host.domains = vec!["*".to_owned()];
                 add(&mut output, host.name.clone(), vec![host]);
             }
         }
     }
+    // What a Kubernetes Service is called by is never another's.
+    by_name.sort_by_key(|(name, _)| names::is_whole(name));
+    let mut by_name: Vec<VirtualHost> = by_name.into_iter().map(|(_, host)| host).collect();
     by_name.extend(without_service(view, &hosts, client));
+    let mut taken = HashSet::new();
+    for host in &mut by_name {
+        host.domains.retain(|domain| taken.insert(domain.clone()));
+    }
+    by_name.retain(|host| !host.domains.is_empty());
     add(&mut output, OUTBOUND_PORT.to_string(), by_name);
     output
 }

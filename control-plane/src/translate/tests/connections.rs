@@ -166,3 +166,42 @@ fn callers_by_namespace_and_destinations_that_are_missing() {
     let of: Listener = get(&snapshot, &cache, ResourceType::Listener, "127.1.0.4_5000");
     assert_eq!(shown(&of), [" -> BlackHoleCluster"]);
 }
+
+#[test]
+fn no_two_chains_match_the_same() {
+    let rule = |names: &str, to: &str| {
+        format!("{{match: [{{sniHosts: [{names}]}}], route: [{{destination: {{host: {to}}}}}]}}")
+    };
+    let service = virtual_service(
+        "v",
+        &format!(
+            "hosts: [site.default.svc.cluster.local, a.example, b.example, c.example], tls: [{}, {}]",
+            rule("a.example, b.example", "db"),
+            rule("b.example, c.example", "site")
+        ),
+    );
+    let snapshot = snapshot_of(&[&mesh(), &service]);
+    assert_eq!(snapshot.rejections(), []);
+    assert_eq!(
+        shown(&listener(&snapshot, "10.0.0.2_443")),
+        [
+            format!("a.example,b.example -> {}", db("")),
+            "c.example -> outbound|443||site.default.svc.cluster.local".to_owned(),
+            " -> outbound|443||site.default.svc.cluster.local".to_owned(),
+        ]
+    );
+    let ranges = virtual_service(
+        "v",
+        "hosts: [db], tcp: [{match: [{destinationSubnets: [10.0.0.1/8, 10.1.0.0/16]}], route: [{destination: {host: site}}]}, {match: \
+         [{destinationSubnets: [10.0.0.0/8, 10.2.0.0/16]}], route: [{destination: {host: db}}]}]",
+    );
+    let site = "outbound|443||site.default.svc.cluster.local";
+    assert_eq!(
+        shown(&listener(&snapshot_of(&[&mesh(), &ranges]), "10.0.0.1_5000")),
+        [
+            format!("10.0.0.0,10.1.0.0 -> {site}"),
+            format!("10.2.0.0 -> {}", db("")),
+            format!(" -> {}", db(""))
+        ]
+    );
+}

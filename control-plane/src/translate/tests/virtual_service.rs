@@ -384,3 +384,22 @@ fn the_gateway_api_comes_first_and_both_say_so() {
     let other = split().replace("name: reviews}", "name: reviews, port: 1}");
     assert_eq!(names(&routes(&snapshot_of(&[MESH, &other, &service]), REVIEWS_HOST)), ["default.v.0"]);
 }
+
+#[test]
+fn two_virtual_hosts_never_have_one_domain() {
+    let at_80 =
+        "{apiVersion: v1, kind: Service, metadata: {name: plain}, spec: {ports: [{name: http, port: 80}]}}";
+    let service = virtual_service(
+        "v",
+        &format!("hosts: [plain.default, plain.default.svc, other.example], http: [{{{TO_V1}}}]"),
+    );
+    let entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e}, spec: {hosts: [plain.default], ports: [{number: \
+                 80, name: http}], resolution: STATIC, endpoints: [{address: 10.9.0.1}]}}";
+    for texts in [&[MESH, at_80, &service][..], &[MESH, at_80, entry]] {
+        let snapshot = snapshot_of(texts);
+        assert_eq!(snapshot.rejections(), []);
+        assert_valid(&snapshot);
+        let plain = virtual_host(&snapshot, &web(&snapshot), "plain.default.svc.cluster.local:80");
+        assert!(plain.domains.contains(&"plain.default".to_owned()), "{:?}", plain.domains);
+    }
+}
