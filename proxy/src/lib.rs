@@ -20,6 +20,7 @@ pub mod logging;
 mod mesh_peers;
 pub mod net;
 pub mod route;
+pub mod sds;
 pub mod server;
 pub mod sidecar;
 pub mod state;

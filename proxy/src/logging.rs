@@ -41,7 +41,7 @@ const COMPONENTS: &[(&str, &[&str])] = &[
     ("main", &["main", "outrigger_proxy"]),
     ("pool", &["pool", "outrigger_proxy::http::pool"]),
     ("router", &["router", "outrigger_proxy::http::router"]),
-    ("secret", &["secret", "outrigger_proxy::identity"]),
+    ("secret", &["secret", "outrigger_proxy::identity", "outrigger_proxy::sds"]),
     ("stats", &["stats", "outrigger_proxy::stats"]),
     ("upstream", &["upstream", "outrigger_proxy::cluster"]),
 ];

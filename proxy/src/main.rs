@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use outrigger_proxy::bootstrap::{Document, NodeFlags};
 use outrigger_proxy::capture::{self, CaptureFlags};
 use outrigger_proxy::logging::{LogLevel, Logging};
+use outrigger_proxy::sds::{self, SdsFlags};
 use outrigger_proxy::server::{self, Options, Server, StartError};
 use outrigger_proxy::sidecar::SidecarFlags;
 use outrigger_proxy::sidecar::request::{self, RequestFlags, WaitFlags};
@@ -34,6 +35,13 @@ enum Command {
         sidecar: Box<SidecarFlags>,
         #[command(flatten)]
         process: ProcessFlags,
+    },
+    /// Hand the workload's certificate to another program beside it: by the Secret Discovery Service, or as files
+    Sds {
+        #[command(flatten)]
+        sds: Box<SdsFlags>,
+        #[command(flatten)]
+        log: LogFlags,
     },
     /// Send a pod's connections to its sidecar: rules of the kernel's packet filter
     Capture(Box<CaptureFlags>),
@@ -89,6 +97,13 @@ struct ProcessFlags {
     /// Number of workers, 0 like 1; default: the CPU quota, rounded up
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=1024))]
     concurrency: Option<u32>,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+/// Flags of the process log.
+#[derive(Debug, Args)]
+struct LogFlags {
     /// trace, debug, info, warning, error, critical or off
     #[arg(short = 'l', long, default_value = "info", value_name = "LEVEL")]
     log_level: LogLevel,
@@ -118,6 +133,7 @@ impl Mode {
 fn main() -> ExitCode {
     let outcome = match Cli::parse() {
         Cli { command: Some(Command::Sidecar { sidecar, process }), .. } => run_sidecar(&sidecar, &process),
+        Cli { command: Some(Command::Sds { sds, log }), .. } => run_sds(&sds, &log),
         Cli { command: Some(Command::Capture(flags)), .. } => return run_capture(&flags),
         Cli { command: Some(Command::Request(flags)), .. } => {
             request::run(&flags).map(|body| answer(body.trim_end())).map_err(anyhow::Error::msg)
@@ -156,7 +172,7 @@ fn run_capture(flags: &CaptureFlags) -> ExitCode {
 }
 
 fn run_file(flags: &ServeFlags) -> anyhow::Result<()> {
-    let logging = start_logging(&flags.process)?;
+    let logging = start_logging(&flags.process.log)?;
     let document = read_document(flags)?;
     let node = NodeFlags {
         id: flags.service_node.clone(),
@@ -182,9 +198,9 @@ fn run_file(flags: &ServeFlags) -> anyhow::Result<()> {
         "service_cluster": flags.service_cluster.clone().unwrap_or_default(),
         "service_zone": flags.service_zone.clone().unwrap_or_default(),
         "drain_time": format!("{}s", flags.drain_time_s),
-        "log_level": flags.process.log_level.as_str(),
-        "component_log_level": flags.process.component_log_level,
-        "log_path": flags.process.log_path.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
+        "log_level": flags.process.log.log_level.as_str(),
+        "component_log_level": flags.process.log.component_log_level,
+        "log_path": flags.process.log.log_path.as_ref().map(|p| p.display().to_string()).unwrap_or_default(),
         "base_id": flags.base_id.unwrap_or_default().to_string(),
         "disable_hot_restart": true,
     });
@@ -199,17 +215,23 @@ fn run_file(flags: &ServeFlags) -> anyhow::Result<()> {
 }
 
 fn run_sidecar(flags: &SidecarFlags, process: &ProcessFlags) -> anyhow::Result<()> {
-    let logging = start_logging(process)?;
+    let logging = start_logging(&process.log)?;
     let (document, options) =
         flags.configure(concurrency(process), logging, std::env::vars()).map_err(anyhow::Error::msg)?;
     serve(document, options, None)
+}
+
+fn run_sds(flags: &SdsFlags, log: &LogFlags) -> anyhow::Result<()> {
+    start_logging(log)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(sds::run(flags)).map_err(anyhow::Error::msg)
 }
 
 fn concurrency(flags: &ProcessFlags) -> usize {
     flags.concurrency.map_or_else(server::default_concurrency, |n| n.max(1) as usize)
 }
 
-fn start_logging(flags: &ProcessFlags) -> anyhow::Result<Arc<Logging>> {
+fn start_logging(flags: &LogFlags) -> anyhow::Result<Arc<Logging>> {
     if let Some(path) = &flags.log_path {
         let file = std::fs::OpenOptions::new()
             .append(true)

@@ -46,7 +46,7 @@ impl Watched {
     fn start() -> Self {
         let mesh = Mesh::start(&PODS, &(ROUTE.to_owned() + &policy(5)));
         let proxy = format!("http://{}", mesh.workload("web-0").sidecar().admin_addr());
-        let watched = Self { control_plane: format!("http://{}", mesh.admin()), mesh, proxy };
+        let watched = Self { control_plane: format!("http://{}", mesh.control_plane.admin()), mesh, proxy };
         wait::until("everything is synced", || {
             let page = watched.status(&["-o", "json"]).json();
             let rows = page["proxies"].as_array().unwrap();
@@ -197,7 +197,7 @@ fn a_refused_resource_is_told_everywhere_and_not_tried_again_until_it_changes() 
     });
     let beside = fs::read_to_string(&beside).unwrap();
     assert!(beside.contains(&name) && beside.contains("field: address"), "{beside}");
-    let page: Value = serde_json::from_str(&mesh.control_plane("/rejections").text()).unwrap();
+    let page: Value = serde_json::from_str(&mesh.control_plane.page("/rejections").text()).unwrap();
     let row = &page["refused_by_proxies"][0];
     assert_eq!(
         (&row["object"]["kind"], &row["object"]["name"]),
@@ -206,11 +206,11 @@ fn a_refused_resource_is_told_everywhere_and_not_tried_again_until_it_changes() 
     );
     assert_eq!(row["resource"]["field"], "address");
     let metric = |metric: &str, labels: &[(&str, &str)]| {
-        Scrape::parse(&mesh.control_plane("/metrics").text()).unwrap().sum(metric, labels)
+        Scrape::parse(&mesh.control_plane.page("/metrics").text()).unwrap().sum(metric, labels)
     };
     let labels = [("type", "lds"), ("resource", name.as_str())];
     assert_eq!(metric("outrigger_xds_refused_resources", &labels), 1.0);
-    let log = mesh.control_plane_log();
+    let log = mesh.control_plane.log();
     let line = log.lines().find(|line| line.contains("NACK")).unwrap();
     assert!(line.contains(&name) && line.contains("Service default/cache"), "{line}");
 
@@ -248,8 +248,9 @@ fn a_proxy_that_missed_a_change_differs() {
     assert_eq!((same.code, plain(&same.stdout).as_str()), (Some(0), counts), "{same:?}");
 
     // The sidecars do not find the new one, and go on with what they have.
-    watched.mesh.restart_control_plane();
-    watched.control_plane = format!("http://{}", watched.mesh.admin());
+    watched.mesh.control_plane.relocate();
+    watched.mesh.control_plane.start_again();
+    watched.control_plane = format!("http://{}", watched.mesh.control_plane.admin());
     watched.mesh.write("more.yaml", &policy(6));
     let differs = wait::eventually("the change is published", || {
         let diff = watched.diff(&[]);
@@ -389,7 +390,7 @@ fn control_plane_pod(ip: Ipv4Addr) -> String {
 fn the_same_through_an_api_server() {
     let mesh = Mesh::start_on_cluster(&PODS, ROUTE);
     let ip = pod_ip();
-    relay((ip, 15014).into(), mesh.admin());
+    relay((ip, 15014).into(), mesh.control_plane.admin());
     mesh.cluster().put(&control_plane_pod(ip));
     let kubeconfig = mesh.kubeconfig();
     let kube = |arguments: &[&str]| {

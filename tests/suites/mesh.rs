@@ -155,7 +155,7 @@ fn a_route_is_edited_live_and_a_broken_one_is_refused() {
     );
     mesh.write("route.yaml", &broken);
     let rejection = wait::eventually("the control plane tells of it", || {
-        let text = mesh.control_plane("/rejections").text();
+        let text = mesh.control_plane.page("/rejections").text();
         text.contains("route.yaml").then_some(text)
     });
     assert!(rejection.contains("reviews") && rejection.contains("value"), "{rejection}");
@@ -167,7 +167,7 @@ fn a_route_is_edited_live_and_a_broken_one_is_refused() {
 #[test]
 fn traffic_goes_on_without_the_control_plane() {
     let mut mesh = pair();
-    mesh.kill_control_plane();
+    mesh.control_plane.kill();
     for _ in 0..50 {
         assert_eq!(mesh.workload("web-0").get("reviews").status, 200);
     }

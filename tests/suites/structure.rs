@@ -58,11 +58,11 @@ const NETWORK_FILTER: &[&str] = &[
 ];
 
 /// The only rooms that may name the wire contract.
-const WIRE: &[&str] = &["bootstrap", "config", "identity", "state", "xds"];
+const WIRE: &[&str] = &["bootstrap", "config", "identity", "sds", "state", "xds"];
 
 /// Rooms that put the others together, or turn the wire form into the compiled one.
 const FREE: &[&str] =
-    &["admin", "bootstrap", "config", "identity", "lib", "main", "server", "sidecar", "worker", "xds"];
+    &["admin", "bootstrap", "config", "identity", "lib", "main", "sds", "server", "sidecar", "worker", "xds"];
 
 #[test]
 fn every_room_names_only_what_it_may() {

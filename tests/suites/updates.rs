@@ -3,11 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
 
 use outrigger_tests::ads::FakeAds;
+use outrigger_tests::load::Load;
 use outrigger_tests::netns_redirect::{CAPTURE_PORT, UNOWNED, as_proxy, redirected};
 use outrigger_tests::proxy::Launch;
 use outrigger_tests::resources::{
@@ -18,54 +16,6 @@ use outrigger_tests::{Bootstrap, Engine, Proxy, RawClient, Upstream, addr, wait}
 use outrigger_xds_api::resource::{pack, unpack};
 use outrigger_xds_api::wire::listener::v3::Listener;
 use outrigger_xds_api::wire::protobuf::{Any, BoolValue, Duration};
-
-/// Keep-alive clients that send one request after the other until they are stopped.
-struct Load {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    clients: Vec<JoinHandle<Result<(), String>>>,
-}
-
-impl Load {
-    fn start(addr: SocketAddr, clients: usize) -> Self {
-        let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let clients = (0..clients).map(|_| {
-            let (stop, answered) = (stop.clone(), answered.clone());
-            thread::spawn(move || {
-                let mut client = RawClient::connect(addr).map_err(|error| format!("connect: {error}"))?;
-                while !stop.load(Ordering::Acquire) {
-                    let number = answered.fetch_add(1, Ordering::AcqRel);
-                    let response = client
-                        .get("h", "/")
-                        .map_err(|error| format!("request {number}, connection: {error}"))?;
-                    if response.status != 200 || response.headers.lists("connection", "close") {
-                        return Err(format!("request {number}: {response:?}, {}", response.text()));
-                    }
-                }
-                Ok(())
-            })
-        });
-        Load { clients: clients.collect(), stop, answered }
-    }
-
-    /// Waits until so many more requests were sent.
-    fn more(&self, requests: usize) {
-        let goal = self.answered.load(Ordering::Acquire) + requests;
-        wait::until("the load goes on", || {
-            self.answered.load(Ordering::Acquire) >= goal || self.clients.iter().any(JoinHandle::is_finished)
-        });
-    }
-
-    /// Stops the clients and fails with what they met.
-    #[track_caller]
-    fn finish(self) -> usize {
-        self.stop.store(true, Ordering::Release);
-        let results = self.clients.into_iter().map(|client| client.join().unwrap());
-        let failures: Vec<String> = results.filter_map(Result::err).collect();
-        assert!(failures.is_empty(), "{failures:#?}");
-        self.answered.load(Ordering::Acquire)
-    }
-}
 
 struct Mesh {
     ads: FakeAds,
@@ -115,7 +65,7 @@ impl Mesh {
 #[test]
 fn endpoints_change_under_load() {
     let mesh = Mesh::start();
-    let load = Load::start(mesh.addr, 4);
+    let load = Load::start(mesh.addr, "h", 4);
     for round in 0..300 {
         let chosen: Vec<SocketAddr> =
             mesh.upstreams.iter().filter(|_| fastrand::bool()).map(Upstream::addr).collect();
@@ -131,7 +81,7 @@ fn endpoints_change_under_load() {
 #[test]
 fn a_route_moves_to_new_clusters_under_load_whatever_comes_first() {
     let mesh = Mesh::start();
-    let load = Load::start(mesh.addr, 4);
+    let load = Load::start(mesh.addr, "h", 4);
     let mut old = "first".to_owned();
     for round in 0..100 {
         let name = format!("cluster-{round}");
@@ -159,7 +109,7 @@ fn a_route_moves_to_new_clusters_under_load_whatever_comes_first() {
 #[test]
 fn a_cluster_that_a_route_still_names_serves_on_when_it_is_removed() {
     let mesh = Mesh::start();
-    let load = Load::start(mesh.addr, 2);
+    let load = Load::start(mesh.addr, "h", 2);
     mesh.ads.remove(CLUSTER, "first");
     load.more(200);
     mesh.ads.set("second", eds_cluster("second"));
@@ -173,7 +123,7 @@ fn a_cluster_that_a_route_still_names_serves_on_when_it_is_removed() {
 #[test]
 fn equal_resources_again_change_nothing() {
     let mesh = Mesh::start();
-    let load = Load::start(mesh.addr, 2);
+    let load = Load::start(mesh.addr, "h", 2);
     let connections = || mesh.upstreams[0].connections();
     load.more(50);
     let before = connections();
@@ -225,7 +175,7 @@ fn a_listener_that_is_not_bound_changes_and_moves_under_load() {
         mesh.ads.set("elsewhere", routes("elsewhere", "second"));
         mesh.ads.set("virtual", virtual_listener(15));
         mesh.wait_for("0");
-        let load = Load::start(addr, 4);
+        let load = Load::start(addr, "h", 4);
         for round in 0..60 {
             match round % 3 {
                 0 => mesh.ads.set("ingress", here("ingress", UNOWNED[0], round + 1)),

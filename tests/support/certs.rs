@@ -1,7 +1,9 @@
 //! A certificate maker: roots and SPIFFE leaves as PEM files in a folder that goes with the value.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rcgen::string::Ia5String;
 use rcgen::{
@@ -10,6 +12,7 @@ use rcgen::{
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use time::OffsetDateTime;
 
 /// A root and where its files are.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub struct Authority {
     folder: PathBuf,
     /// PEM file of the root certificate.
     pub root: PathBuf,
+    /// PEM file of its private key.
+    pub key: PathBuf,
 }
 
 /// A leaf: a certificate chain and its key, as PEM files.
@@ -69,20 +74,28 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         params.distinguished_name.push(DnType::OrganizationName, "cluster.local");
         let certificate = params.self_signed(&key).expect("self-signed root");
-        let root = folder.join(format!("{name}.pem"));
+        let (root, key_file) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
         fs::write(&root, certificate.pem()).expect("write the root");
-        Authority { issuer: Issuer::new(params, key), folder: folder.into(), root }
+        fs::write(&key_file, key.serialize_pem()).expect("write the root's key");
+        fs::set_permissions(&key_file, Permissions::from_mode(0o600)).expect("close the root's key");
+        Authority { issuer: Issuer::new(params, key), folder: folder.into(), root, key: key_file }
     }
 
     /// A leaf `spiffe://cluster.local/ns/default/sa/NAME` that is valid for years; also
     /// `NAME.default.svc.cluster.local`.
     pub fn leaf(&self, name: &str) -> Leaf {
-        self.issue(name, 2124)
+        self.issue(name, date_time_ymd(2124, 1, 1))
+    }
+
+    /// The same, but it runs out so long from now, on the second.
+    pub fn leaf_until(&self, name: &str, left: Duration) -> Leaf {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time after 1970");
+        self.issue(name, date_time_ymd(1970, 1, 1) + Duration::from_secs((now + left).as_secs()))
     }
 
     /// The same, but it ran out in 2021.
     pub fn expired(&self, name: &str) -> Leaf {
-        self.issue(name, 2021)
+        self.issue(name, date_time_ymd(2021, 1, 1))
     }
 
     /// A certificate of this authority beside the key of another one.
@@ -92,20 +105,20 @@ impl Authority {
         leaf
     }
 
-    fn issue(&self, name: &str, last_year: i32) -> Leaf {
-        self.issue_for(name, &format!("{name}.default.svc.cluster.local"), last_year)
+    fn issue(&self, name: &str, not_after: OffsetDateTime) -> Leaf {
+        self.issue_for(name, &format!("{name}.default.svc.cluster.local"), not_after)
     }
 
     /// A leaf like that of [`Authority::leaf`] with another DNS name.
     pub fn leaf_named(&self, name: &str, dns_name: &str) -> Leaf {
-        self.issue_for(name, dns_name, 2124)
+        self.issue_for(name, dns_name, date_time_ymd(2124, 1, 1))
     }
 
-    fn issue_for(&self, name: &str, dns_name: &str, last_year: i32) -> Leaf {
+    fn issue_for(&self, name: &str, dns_name: &str, not_after: OffsetDateTime) -> Leaf {
         let key = KeyPair::generate().expect("key pair");
         let mut params = CertificateParams::default();
         params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(last_year, 1, 1);
+        params.not_after = not_after;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

@@ -5,20 +5,20 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::addr::pod_ip;
 use crate::certs::read_certificates;
 use crate::client::{RawClient, get};
 use crate::cluster::Cluster;
+use crate::control_plane::ControlPlane;
 use crate::message::Response;
 use crate::prometheus::Scrape;
 use crate::proxy::{Proxy, binary};
 use crate::upstream::{Reply, Upstream};
-use crate::wait::{self, eventually};
+use crate::wait;
 
 /// Name of the file with the way to the API server.
 const KUBECONFIG: &str = "kubeconfig";
@@ -114,8 +114,8 @@ pub struct Mesh {
     folder: TempDir,
     /// The API server; `None` when the objects are in a directory.
     cluster: Option<Cluster>,
-    control_plane: Child,
-    addresses: Value,
+    /// The control plane.
+    pub control_plane: ControlPlane,
     sidecar_env: Vec<(String, String)>,
     /// The workloads in the order in which they were asked for.
     pub workloads: Vec<Workload>,
@@ -132,9 +132,28 @@ impl Mesh {
     /// The same, with more environment for each sidecar.
     #[track_caller]
     pub fn start_with_env(pods: &[(&str, &str, &str)], objects: &str, env: &[(&str, &str)]) -> Self {
+        Self::start_with_envs(pods, objects, env, &[])
+    }
+
+    /// The same, with more environment for each sidecar and for the control plane.
+    #[track_caller]
+    pub fn start_with_envs(
+        pods: &[(&str, &str, &str)],
+        objects: &str,
+        sidecars: &[(&str, &str)],
+        control_plane: &[(&str, &str)],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         fs::create_dir(folder.path().join("objects")).expect("folder of objects");
-        Self::start_in(folder, None, pods, objects, env)
+        Self::start_in(folder, None, pods, objects, [sidecars, control_plane], &[])
+    }
+
+    /// The same without a sidecar for the pods named in `foreign`: something else is to be started there.
+    #[track_caller]
+    pub fn start_around(pods: &[(&str, &str, &str)], objects: &str, foreign: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        fs::create_dir(folder.path().join("objects")).expect("folder of objects");
+        Self::start_in(folder, None, pods, objects, [&[], &[]], foreign)
     }
 
     /// The same with the objects in an API server, and with its tokens.
@@ -143,7 +162,7 @@ impl Mesh {
         let folder = tempfile::tempdir().expect("temporary folder");
         let cluster = Cluster::start(&folder.path().join(KUBECONFIG));
         fs::create_dir(folder.path().join("tokens")).expect("folder of tokens");
-        Self::start_in(folder, Some(cluster), pods, objects, &[])
+        Self::start_in(folder, Some(cluster), pods, objects, [&[], &[]], &[])
     }
 
     #[track_caller]
@@ -152,7 +171,8 @@ impl Mesh {
         cluster: Option<Cluster>,
         pods: &[(&str, &str, &str)],
         objects: &str,
-        env: &[(&str, &str)],
+        [sidecar_env, control_plane_env]: [&[(&str, &str)]; 2],
+        foreign: &[&str],
     ) -> Self {
         let workloads: Vec<Workload> =
             pods.iter().map(|(pod, app, version)| Workload::new(pod, app, version)).collect();
@@ -174,26 +194,45 @@ impl Mesh {
                 write("more.yaml", objects);
             }
         }
-        let control_plane = start_control_plane(folder.path(), cluster.is_some());
-        let addresses = read_addresses(folder.path());
-        let sidecar_env = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let mut mesh = Mesh { folder, cluster, control_plane, addresses, sidecar_env, workloads };
+        let source = match &cluster {
+            Some(_) => "kubernetes".to_owned(),
+            None => format!("file:{}", folder.path().join("objects").display()),
+        };
+        let kubeconfig = folder.path().join(KUBECONFIG).display().to_string();
+        let mut environment = owned(control_plane_env);
+        environment.push(("KUBECONFIG".to_owned(), kubeconfig));
+        let control_plane = ControlPlane::start(folder.path(), source, environment);
+        let mut mesh = Mesh { folder, cluster, control_plane, sidecar_env: owned(sidecar_env), workloads };
         for number in 0..mesh.workloads.len() {
-            let sidecar = mesh.start_sidecar(&mesh.workloads[number], &mesh.workloads[number].pod);
-            mesh.workloads[number].sidecar = Some(sidecar);
+            if !foreign.contains(&mesh.workloads[number].pod.as_str()) {
+                mesh.restart_sidecar(number);
+            }
         }
-        for workload in &mut mesh.workloads {
-            let (ip, sidecar) = (workload.ip, workload.sidecar.as_mut().expect("a started sidecar"));
-            let ready =
-                wait::within(wait::PATIENCE, || (!sidecar.is_running() || is_ready(ip)).then_some(()));
-            assert!(
-                ready.is_some() && sidecar.is_running(),
-                "{} is not ready:\n{}",
-                workload.pod,
-                sidecar.stderr()
-            );
+        for number in 0..mesh.workloads.len() {
+            if !foreign.contains(&mesh.workloads[number].pod.as_str()) {
+                mesh.wait_ready(number);
+            }
         }
         mesh
+    }
+
+    /// Starts the sidecar of the workload with this number, after an end of the one before, and does not wait.
+    #[track_caller]
+    pub fn restart_sidecar(&mut self, number: usize) {
+        self.workloads[number].sidecar = None;
+        let workload = &self.workloads[number];
+        let sidecar = self.start_sidecar(workload, &workload.pod);
+        self.workloads[number].sidecar = Some(sidecar);
+    }
+
+    /// Waits until the workload with this number is ready.
+    #[track_caller]
+    pub fn wait_ready(&mut self, number: usize) {
+        let workload = &mut self.workloads[number];
+        let (ip, sidecar) = (workload.ip, workload.sidecar.as_mut().expect("a started sidecar"));
+        let ready = wait::within(wait::PATIENCE, || (!sidecar.is_running() || is_ready(ip)).then_some(()));
+        let is_ready = ready.is_some() && sidecar.is_running();
+        assert!(is_ready, "{} is not ready:\n{}", workload.pod, sidecar.stderr());
     }
 
     /// The workload with this pod name.
@@ -216,12 +255,6 @@ impl Mesh {
         fs::rename(part, objects.join(name)).expect("rename objects");
     }
 
-    /// A page of the control plane's admin listener.
-    #[track_caller]
-    pub fn control_plane(&self, path: &str) -> Response {
-        get(self.address("admin"), "control-plane", path)
-    }
-
     /// The API server of a mesh that has one.
     ///
     /// # Panics
@@ -229,31 +262,6 @@ impl Mesh {
     #[track_caller]
     pub fn cluster(&self) -> &Cluster {
         self.cluster.as_ref().expect("a mesh on an API server")
-    }
-
-    /// Kills the control plane.
-    pub fn kill_control_plane(&mut self) {
-        let _ = self.control_plane.kill();
-        let _ = self.control_plane.wait();
-    }
-
-    /// Starts the control plane again on the same data and other ports, which the sidecars do not know.
-    pub fn restart_control_plane(&mut self) {
-        self.kill_control_plane();
-        let addresses = self.folder.path().join("data/addresses.json");
-        fs::remove_file(&addresses).expect("the addresses of the one before");
-        self.control_plane = start_control_plane(self.folder.path(), self.cluster.is_some());
-        self.addresses = read_addresses(self.folder.path());
-    }
-
-    /// The control plane's admin listener.
-    pub fn admin(&self) -> SocketAddr {
-        self.address("admin")
-    }
-
-    /// What the control plane has logged.
-    pub fn control_plane_log(&self) -> String {
-        fs::read_to_string(self.folder.path().join("control-plane.stderr")).unwrap_or_default()
     }
 
     /// The way to the API server of a mesh that has one.
@@ -272,9 +280,10 @@ impl Mesh {
         self.folder.path().join(tokens).join(pod)
     }
 
-    /// The mesh's root certificate.
+    /// What the sidecars believe the control plane by: its own root certificate, or the file of all roots where it is given one.
     pub fn root(&self) -> PathBuf {
-        self.folder.path().join("data/root-cert.pem")
+        let given = self.control_plane.env("OUTRIGGER_TRUSTED_ROOTS").map(PathBuf::from);
+        given.unwrap_or_else(|| self.folder.path().join("data/root-cert.pem"))
     }
 
     /// Number of roots in the mesh's bundle.
@@ -287,7 +296,7 @@ impl Mesh {
     pub fn start_sidecar(&self, workload: &Workload, token_of: &str) -> Proxy {
         let token = self.token_file(token_of);
         wait::until("a token", || token.exists());
-        let xds = self.address("xds_tls").to_string();
+        let xds = self.control_plane.xds_tls().to_string();
         let file = |kind: &str| self.folder.path().join(format!("{}-{token_of}.{kind}", workload.pod));
         let (stdout, stderr) = (file("stdout"), file("stderr"));
         let labels = serde_json::json!({"app": workload.app, "version": workload.version});
@@ -315,51 +324,16 @@ impl Mesh {
             .expect("start outrigger-proxy");
         Proxy::adopt(child, (IpAddr::from(workload.ip), 15000).into(), stdout, stderr)
     }
-
-    fn address(&self, name: &str) -> SocketAddr {
-        self.addresses[name]
-            .as_str()
-            .and_then(|text| text.parse().ok())
-            .expect("an address in addresses.json")
-    }
 }
 
-impl Drop for Mesh {
-    fn drop(&mut self) {
-        self.kill_control_plane();
-    }
+fn owned(env: &[(&str, &str)]) -> Vec<(String, String)> {
+    env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn is_ready(ip: Ipv4Addr) -> bool {
     let response =
         RawClient::connect((ip, 15021).into()).and_then(|mut client| client.get("kubelet", "/healthz/ready"));
     response.is_ok_and(|response| response.status == 200)
-}
-
-fn read_addresses(folder: &Path) -> Value {
-    eventually("addresses.json", || {
-        serde_json::from_slice(&fs::read(folder.join("data/addresses.json")).ok()?).ok()
-    })
-}
-
-fn start_control_plane(folder: &Path, on_cluster: bool) -> Child {
-    let log = File::options().append(true).create(true).open(folder.join("control-plane.stderr"));
-    Command::new(binary("outrigger-control-plane"))
-        .arg("--source")
-        .arg(match on_cluster {
-            true => "kubernetes".to_owned(),
-            false => format!("file:{}", folder.join("objects").display()),
-        })
-        .env("KUBECONFIG", folder.join(KUBECONFIG))
-        .arg("--data-dir")
-        .arg(folder.join("data"))
-        .args(["--xds-address", "127.0.0.1:0", "--xds-tls-address", "127.0.0.1:0"])
-        .args(["--admin-address", "127.0.0.1:0", "--access-log"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log.expect("log file"))
-        .spawn()
-        .expect("start outrigger-control-plane")
 }
 
 /// A Pod and a service account for each workload, and a Service for each application and for each version of it.

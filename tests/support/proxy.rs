@@ -86,6 +86,7 @@ fn target_folder() -> PathBuf {
 #[derive(Clone, Debug)]
 pub struct Launch {
     engine: Engine,
+    workers: u32,
     args: Vec<OsString>,
     envs: Vec<(String, String)>,
     max_open_files: Option<u32>,
@@ -98,12 +99,20 @@ impl Launch {
     pub fn new(engine: Engine) -> Self {
         Launch {
             engine,
+            workers: 1,
             args: Vec::new(),
             envs: Vec::new(),
             max_open_files: None,
             program: None,
             wrapper: Vec::new(),
         }
+    }
+
+    /// So many workers.
+    #[must_use]
+    pub fn workers(mut self, number: u32) -> Self {
+        self.workers = number;
+        self
     }
 
     /// One more argument.
@@ -153,7 +162,11 @@ impl Launch {
         words.push(program.into());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
-        command.arg("-c").arg(file).args(["--concurrency", "1", "--disable-hot-restart"]).args(&self.args);
+        command
+            .arg("-c")
+            .arg(file)
+            .args(["--concurrency", &self.workers.to_string(), "--disable-hot-restart"])
+            .args(&self.args);
         command.envs(self.envs.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         Some(command)
     }

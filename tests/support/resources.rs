@@ -1,14 +1,18 @@
 //! Small xDS resources for the fake control plane, packed for the wire.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use outrigger_xds_api::resource::pack;
 use outrigger_xds_api::wire::cluster::v3::Cluster;
 use outrigger_xds_api::wire::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
 use outrigger_xds_api::wire::core::v3::config_source::ConfigSourceSpecifier;
+use outrigger_xds_api::wire::core::v3::data_source::Specifier;
 use outrigger_xds_api::wire::core::v3::socket_address::PortSpecifier;
 use outrigger_xds_api::wire::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, DataSource, SocketAddress, TransportSocket,
+    address, transport_socket,
 };
 use outrigger_xds_api::wire::endpoint::v3::lb_endpoint::HostIdentifier;
 use outrigger_xds_api::wire::endpoint::v3::{
@@ -19,15 +23,22 @@ use outrigger_xds_api::wire::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filter};
-use outrigger_xds_api::wire::protobuf::{Any, Duration};
+use outrigger_xds_api::wire::protobuf::{Any, Duration, UInt32Value};
 use outrigger_xds_api::wire::route::v3::route::Action;
 use outrigger_xds_api::wire::route::v3::route_action::ClusterSpecifier;
 use outrigger_xds_api::wire::route::v3::route_match::PathSpecifier;
-use outrigger_xds_api::wire::route::v3::{Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost};
+use outrigger_xds_api::wire::route::v3::weighted_cluster::ClusterWeight;
+use outrigger_xds_api::wire::route::v3::{
+    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
+};
 use outrigger_xds_api::wire::router::v3::Router;
+use outrigger_xds_api::wire::tls::v3::{
+    CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret, TlsCertificate, secret,
+};
 use serde_json::{Value, json};
 
 use crate::bootstrap::{cluster, http2_upstream};
+use crate::certs::Leaf;
 
 /// Type URL of a Listener.
 pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
@@ -94,11 +105,23 @@ pub fn endpoints(cluster: &str, endpoints: &[SocketAddr]) -> Any {
 
 /// A route configuration that sends everything to `cluster`.
 pub fn routes(name: &str, cluster: &str) -> Any {
-    let all = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".into())), ..Default::default() };
-    let action = RouteAction {
-        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.into())),
+    routes_to(name, ClusterSpecifier::Cluster(cluster.into()))
+}
+
+/// A route configuration that sends everything to these clusters, by weight.
+pub fn weighted_routes(name: &str, clusters: &[(&str, u32)]) -> Any {
+    let clusters = clusters.iter().map(|&(name, weight)| ClusterWeight {
+        name: name.into(),
+        weight: Some(UInt32Value { value: weight }),
         ..Default::default()
-    };
+    });
+    let clusters = WeightedCluster { clusters: clusters.collect(), ..Default::default() };
+    routes_to(name, ClusterSpecifier::WeightedClusters(clusters))
+}
+
+fn routes_to(name: &str, clusters: ClusterSpecifier) -> Any {
+    let all = RouteMatch { path_specifier: Some(PathSpecifier::Prefix("/".into())), ..Default::default() };
+    let action = RouteAction { cluster_specifier: Some(clusters), ..Default::default() };
     let route = Route { r#match: Some(all), action: Some(Action::Route(action)), ..Default::default() };
     pack(&RouteConfiguration {
         name: name.into(),
@@ -144,6 +167,36 @@ pub fn listener(name: &str, addr: SocketAddr, route_config: &str) -> Any {
         filter_chains: vec![FilterChain { filters: vec![filter], ..Default::default() }],
         ..Default::default()
     })
+}
+
+/// A certificate and its key as a secret.
+pub fn tls_secret(name: &str, leaf: &Leaf) -> Any {
+    let inline = |path: &Path| DataSource {
+        specifier: Some(Specifier::InlineBytes(fs::read(path).expect("a PEM file"))),
+        ..Default::default()
+    };
+    let certificate = TlsCertificate {
+        certificate_chain: Some(inline(&leaf.chain)),
+        private_key: Some(inline(&leaf.key)),
+        ..Default::default()
+    };
+    pack(&Secret { name: name.into(), r#type: Some(secret::Type::TlsCertificate(certificate)) })
+}
+
+/// TLS of a filter chain with a secret's certificate, for any client.
+pub fn server_tls(secret: &str) -> TransportSocket {
+    let config = SdsSecretConfig { name: secret.into(), sds_config: Some(from_ads()) };
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![config],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".into(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(pack(&context))),
+    }
 }
 
 fn from_ads() -> ConfigSource {

@@ -152,11 +152,33 @@ pub fn name_of(any: &Any) -> Result<String, UnpackError> {
     })
 }
 
+/// The load assignment that an encoded cluster takes its endpoints from, by EDS: its `eds_cluster_config.service_name`, else its own
+/// name. `None`: it has endpoints of another kind, or is malformed. Reads no other field.
+pub fn load_assignment_of(cluster: &Any) -> Option<String> {
+    /// Of `envoy.config.cluster.v3.Cluster`.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Cluster {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(message, optional, tag = "3")]
+        eds_cluster_config: Option<EdsClusterConfig>,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct EdsClusterConfig {
+        #[prost(string, tag = "2")]
+        service_name: String,
+    }
+    let Cluster { name, eds_cluster_config } = Cluster::decode(cluster.value.as_slice()).ok()?;
+    let EdsClusterConfig { service_name } = eds_cluster_config?;
+    Some(if service_name.is_empty() { name } else { service_name })
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
     use crate::wire::cluster::v3::Cluster;
+    use crate::wire::cluster::v3::cluster::EdsClusterConfig;
     use crate::wire::endpoint::v3::ClusterLoadAssignment;
     use crate::wire::listener::v3::Listener;
     use crate::wire::route::v3::RouteConfiguration;
@@ -185,6 +207,25 @@ mod tests {
         assert!(matches!(unpack::<Listener>(&any), Err(UnpackError::Type { .. })));
         let assignment = ClusterLoadAssignment { cluster_name: "reviews".to_owned(), ..Default::default() };
         assert_eq!(name_of(&pack(&assignment)), Ok("reviews".to_owned()));
+    }
+
+    #[test]
+    fn a_cluster_says_where_its_endpoints_are() {
+        let of = |eds_cluster_config| {
+            load_assignment_of(&pack(&Cluster {
+                name: "reviews".to_owned(),
+                eds_cluster_config,
+                ..Default::default()
+            }))
+        };
+        let eds = |service_name: &str| {
+            Some(EdsClusterConfig { service_name: service_name.to_owned(), ..Default::default() })
+        };
+        assert_eq!(of(None), None);
+        assert_eq!(of(eds("")), Some("reviews".to_owned()));
+        assert_eq!(of(eds("elsewhere")), Some("elsewhere".to_owned()));
+        let malformed = Any { type_url: Cluster::type_url(), value: vec![0x0a, 0x7f, 0x01] };
+        assert_eq!(load_assignment_of(&malformed), None);
     }
 
     #[test]

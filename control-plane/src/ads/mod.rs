@@ -24,7 +24,7 @@ use tonic::Status;
 
 use crate::auth::{Authenticator, InvalidNodeId, Refusal};
 use crate::metrics::Metrics;
-use crate::scope::ScopeError;
+use crate::scope::{ScopeError, ScopeKey};
 use crate::server::Lifecycle;
 use crate::snapshot::Snapshot;
 use proxies::Proxies;
@@ -57,6 +57,13 @@ enum Refused {
     Identity(#[from] Refusal),
     #[error("{0}")]
     Scope(ScopeError),
+    #[error(
+        "pod {0} is not one with gRPC clients that need no sidecar: it has no annotation `inject.istio.io/templates: \
+         grpc-agent`"
+    )]
+    NotProxyless(ScopeKey),
+    #[error("pod {0} has gRPC clients that need no sidecar (`inject.istio.io/templates`), and this is none")]
+    NotGrpc(ScopeKey),
 }
 
 impl Refused {
@@ -70,6 +77,7 @@ impl Refused {
             Self::Scope(ScopeError::WrongServiceAccount { .. } | ScopeError::WrongAddress { .. }) => {
                 ("node_mismatch", Status::permission_denied(text))
             }
+            Self::NotProxyless(_) | Self::NotGrpc(_) => ("other_client", Status::failed_precondition(text)),
         }
     }
 }

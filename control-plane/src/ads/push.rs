@@ -8,12 +8,16 @@
 //! * Removals come after the updates, users before what they use: a listener, a route, a cluster, its endpoints, a
 //!   secret. Clusters and what is below them stay until every update of a listener or route has been accepted, for a
 //!   proxy that rejected the new routes still runs by the old ones, which may need the old clusters.
+//! * An Envoy does not use a changed cluster before it has its endpoints, and in the incremental variant it does not ask for
+//!   them: they follow each cluster that it is sent. Other clients do not pay for that.
 //! * In the state of the world an update of listeners or clusters repeats what is to be removed, until that comes.
 //! * Nothing is compared while the sets are the same ones as before (two pointer comparisons a type).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::resource::load_assignment_of;
 use outrigger_xds_api::session::{self, ClientFeatures, InvalidRequest, Outcome, Part};
 
 use super::variant::Variant;
@@ -77,6 +81,10 @@ fn served(resource: &Resource) -> session::Resource<'_> {
 /// The sessions of one stream.
 pub(super) struct PushQueue<V> {
     types: [TypeQueue<V>; ResourceType::ALL.len()],
+    /// Whether endpoints follow each cluster that is sent.
+    resends_endpoints: bool,
+    /// The load assignments of clusters that were sent since endpoints had their turn.
+    endpoints_due: BTreeSet<String>,
 }
 
 struct TypeQueue<V> {
@@ -133,6 +141,8 @@ impl<V: Variant> PushQueue<V> {
                 seen: ResourceSet::default(),
                 leaving: ResourceMap::default(),
             }),
+            resends_endpoints: features.needs_endpoints_again && !V::CAN_ASK_AGAIN,
+            endpoints_due: BTreeSet::new(),
         }
     }
 
@@ -191,6 +201,9 @@ impl<V: Variant> PushQueue<V> {
         let mut responses = Vec::new();
         let mut clusters_are_late = false;
         for of in ResourceType::ALL {
+            if of == ResourceType::ClusterLoadAssignment {
+                self.resend_endpoints();
+            }
             let (queue, set) = (&mut self.types[of as usize], resources.get(of));
             if queue.has_updates_from(set) {
                 continue;
@@ -203,9 +216,28 @@ impl<V: Variant> PushQueue<V> {
             if uses_clusters && clusters_are_late {
                 continue;
             }
-            responses.extend(queue.next_updates(of, set).map(|response| (of, response)));
+            let response = queue.next_updates(of, set);
+            if of == ResourceType::Cluster && self.resends_endpoints {
+                let clusters = response.iter().flat_map(V::contents);
+                self.endpoints_due.extend(clusters.filter_map(load_assignment_of));
+            }
+            responses.extend(response.map(|response| (of, response)));
         }
         responses
+    }
+
+    /// Has the endpoints of the clusters that were sent follow them. They wait for the proxy to ask for endpoints at all: after a
+    /// reconnect it says what it holds, and counts on what comes for the changed clusters.
+    fn resend_endpoints(&mut self) {
+        let queue = &mut self.types[ResourceType::ClusterLoadAssignment as usize];
+        if !queue.requested {
+            return;
+        }
+        for name in std::mem::take(&mut self.endpoints_due) {
+            if queue.session.resend(&name) {
+                queue.updates_from = None;
+            }
+        }
     }
 
     fn next_removals(&mut self, resources: &Resources) -> Vec<(ResourceType, V::Response)> {

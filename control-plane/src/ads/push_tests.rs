@@ -5,6 +5,7 @@ use ResourceType::{Cluster, ClusterLoadAssignment as Endpoints, Listener, RouteC
 use outrigger_xds_api::resource::name_of;
 use outrigger_xds_api::session::{delta, sotw};
 use outrigger_xds_api::wire::cluster::v3 as wire;
+use outrigger_xds_api::wire::cluster::v3::cluster::EdsClusterConfig;
 use outrigger_xds_api::wire::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
@@ -89,16 +90,28 @@ type Pushed<V> = (ResourceType, <V as Variant>::Response);
 
 impl<V: Dialect> Proxy<V> {
     fn new() -> Self {
-        let mut proxy = Self { queue: PushQueue::new(ClientFeatures::default()) };
+        Self::with(ClientFeatures::default())
+    }
+
+    fn with(features: ClientFeatures) -> Self {
+        let mut proxy = Self { queue: PushQueue::new(features) };
         for of in [Route, Listener, Endpoints, Cluster] {
-            proxy.queue.on_request(of, &V::request(of, Self::names(of), None)).unwrap();
+            proxy.ask(of);
         }
         proxy
     }
 
+    fn ask(&mut self, of: ResourceType) {
+        self.queue.on_request(of, &V::request(of, Self::names(of), None)).unwrap();
+    }
+
     /// One that accepted `first`.
     fn settled(first: &Resources) -> Self {
-        let mut proxy = Self::new();
+        Self::new().settle(first)
+    }
+
+    fn settle(self, first: &Resources) -> Self {
+        let mut proxy = self;
         for response in proxy.queue.next(first) {
             proxy.answer(&response, None);
         }
@@ -129,7 +142,8 @@ impl<V: Dialect> Proxy<V> {
 fn set(resources: &[(&str, &str)]) -> ResourceSet {
     let cluster = |name: &str, body: &str| {
         let (name, alt_stat_name) = (name.to_owned(), body.to_owned());
-        wire::Cluster { name, alt_stat_name, ..Default::default() }.encode_to_vec()
+        let eds_cluster_config = Some(EdsClusterConfig::default());
+        wire::Cluster { name, alt_stat_name, eds_cluster_config, ..Default::default() }.encode_to_vec()
     };
     let own = resources
         .iter()
@@ -272,6 +286,46 @@ fn changes_merge<V: Dialect>(first: &str, overtakes: &str, later: [&str; 2]) {
 fn changes_merge_behind_an_unanswered_response_and_endpoints_overtake() {
     changes_merge::<delta::Server>("cds +a", "eds +a", ["cds +a +b", "rds +r"]);
     changes_merge::<sotw::Server>("cds a b", "eds a", ["cds a b", "rds r"]);
+}
+
+/// An Envoy waits for the endpoints of a changed cluster; it would wait in vain.
+#[test]
+fn endpoints_follow_a_changed_cluster_to_an_envoy() {
+    let envoy = || ClientFeatures { needs_endpoints_again: true, ..ClientFeatures::default() };
+    let old = resources(OLD);
+    let mut new = old.clone();
+    new.set(Cluster, set(&[("a", "2"), ("b", "1"), ("c", "1")]));
+    let mut proxy = Proxy::<delta::Server>::with(envoy()).settle(&old);
+    let pushed = proxy.queue.next(&new);
+    assert_eq!(Proxy::<delta::Server>::shown(&pushed), ["cds +a +c", "eds +a"], "`c` is not asked for yet");
+    pushed.iter().for_each(|response| proxy.answer(response, None));
+    assert!(proxy.queue.next(&new).is_empty() && proxy.queue.is_all_settled(&new));
+
+    // In the state of the world it asks, and others need nothing.
+    let pushed = Proxy::<sotw::Server>::with(envoy()).settle(&old).queue.next(&new);
+    assert_eq!(Proxy::<sotw::Server>::shown(&pushed), ["cds a b c"]);
+    let pushed = Proxy::<delta::Server>::settled(&old).queue.next(&new);
+    assert_eq!(Proxy::<delta::Server>::shown(&pushed), ["cds +a +c"]);
+}
+
+/// After a reconnect an Envoy tells the endpoints that it has, perhaps after the changed cluster went out.
+#[test]
+fn endpoints_follow_a_changed_cluster_after_a_reconnect() {
+    let mut new = resources(OLD);
+    new.set(Cluster, set(&[("a", "2"), ("b", "1")]));
+    let features = ClientFeatures { needs_endpoints_again: true, ..ClientFeatures::default() };
+    let mut proxy = Proxy::<delta::Server> { queue: PushQueue::new(features) };
+    let held = |of: ResourceType| {
+        let old = resources(OLD);
+        let versions = old.get(of).iter().map(|held| (held.name.to_string(), held.version.to_string()));
+        let initial_resource_versions = versions.collect();
+        let names = Proxy::<delta::Server>::names(of);
+        DeltaDiscoveryRequest { initial_resource_versions, ..delta::Server::request(of, names, None) }
+    };
+    proxy.queue.on_request(Cluster, &held(Cluster)).unwrap();
+    assert_eq!(Proxy::<delta::Server>::shown(&proxy.queue.next(&new)), ["cds +a"]);
+    proxy.queue.on_request(Endpoints, &held(Endpoints)).unwrap();
+    assert_eq!(Proxy::<delta::Server>::shown(&proxy.queue.next(&new)), ["eds +a"]);
 }
 
 /// What left in one change stays through further changes until removals are sent, and what comes back is not removed.

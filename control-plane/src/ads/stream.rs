@@ -11,6 +11,8 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::session::{ClientFeatures, Verdict};
+use outrigger_xds_api::wire::core::v3::Node;
+use outrigger_xds_api::wire::protobuf::value::Kind;
 use outrigger_xds_api::wire::rpc;
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
@@ -121,6 +123,11 @@ impl<'a, V: Variant> Stream<'a, V> {
             let mut snapshots = shared.snapshots.clone();
             let snapshot = Arc::clone(&snapshots.borrow_and_update());
             let scope = snapshot.scope_of(&id)?;
+            match (is_grpc(node), snapshot.is_proxyless(&scope)) {
+                (true, false) => return Err(Refused::NotProxyless(scope)),
+                (false, true) => return Err(Refused::NotGrpc(scope)),
+                (true, true) | (false, false) => {}
+            }
             Ok(Self {
                 shared,
                 service,
@@ -317,6 +324,14 @@ impl<'a, V: Variant> Stream<'a, V> {
         }
         Ok(())
     }
+}
+
+/// Whether the client is gRPC itself: it says so, or its bootstrap does in Istio's way.
+fn is_grpc(node: &Node) -> bool {
+    let generator = node.metadata.as_ref().and_then(|metadata| metadata.fields.get("GENERATOR"));
+    let generator = generator.and_then(|value| value.kind.as_ref());
+    node.user_agent_name.starts_with("gRPC")
+        || matches!(generator, Some(Kind::StringValue(generator)) if generator == "grpc")
 }
 
 impl From<ScopeError> for Refused {

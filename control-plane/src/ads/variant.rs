@@ -6,6 +6,7 @@ use outrigger_xds_api::wire::core::v3::Node;
 use outrigger_xds_api::wire::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
+use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::rpc;
 
 /// The session of one type of one stream, in one of the variants.
@@ -18,11 +19,15 @@ pub(super) trait Variant: Send + 'static {
     /// Whether an update of listeners or clusters repeats all that is to stay, so that what leaves has to be kept until
     /// removals are sent.
     const REPEATS_STATE: bool;
+    /// Whether a client can say that it needs again what it has.
+    const CAN_ASK_AGAIN: bool;
 
     fn new(of: ResourceType, features: ClientFeatures) -> Self;
     fn on_request(&mut self, request: &Self::Request) -> Result<Outcome, InvalidRequest>;
     fn next_response(&mut self, view: &impl View, part: Part) -> Option<Self::Response>;
     fn is_waiting(&self) -> bool;
+    /// Has `name` sent again; whether the client was told of it before.
+    fn resend(&mut self, name: &str) -> bool;
     /// How many resources the client accepted.
     fn accepted(&self) -> usize;
     /// Name and version of those that it rejected and that were not replaced since.
@@ -33,6 +38,8 @@ pub(super) trait Variant: Send + 'static {
     fn type_url(request: &mut Self::Request) -> &mut String;
     fn node(request: &Self::Request) -> Option<&Node>;
     fn error(request: &Self::Request) -> Option<&rpc::Status>;
+    /// The resources in a response.
+    fn contents(response: &Self::Response) -> impl Iterator<Item = &Any>;
     /// What is told of a response.
     fn summary(response: &Self::Response) -> Summary<'_>;
     /// Says which snapshot a response was made from, where it has a place for that.
@@ -52,6 +59,7 @@ impl Variant for delta::Server {
 
     const NAME: &'static str = "delta";
     const REPEATS_STATE: bool = false;
+    const CAN_ASK_AGAIN: bool = false;
 
     fn new(of: ResourceType, features: ClientFeatures) -> Self {
         Self::new(of, features)
@@ -67,6 +75,10 @@ impl Variant for delta::Server {
 
     fn is_waiting(&self) -> bool {
         self.is_waiting()
+    }
+
+    fn resend(&mut self, name: &str) -> bool {
+        self.resend(name)
     }
 
     fn accepted(&self) -> usize {
@@ -93,6 +105,10 @@ impl Variant for delta::Server {
         request.error_detail.as_ref()
     }
 
+    fn contents(response: &DeltaDiscoveryResponse) -> impl Iterator<Item = &Any> {
+        response.resources.iter().filter_map(|resource| resource.resource.as_ref())
+    }
+
     fn summary(response: &DeltaDiscoveryResponse) -> Summary<'_> {
         Summary {
             nonce: &response.nonce,
@@ -112,6 +128,7 @@ impl Variant for sotw::Server {
 
     const NAME: &'static str = "sotw";
     const REPEATS_STATE: bool = true;
+    const CAN_ASK_AGAIN: bool = true;
 
     fn new(of: ResourceType, features: ClientFeatures) -> Self {
         Self::new(of, features)
@@ -127,6 +144,11 @@ impl Variant for sotw::Server {
 
     fn is_waiting(&self) -> bool {
         self.is_waiting()
+    }
+
+    fn resend(&mut self, _: &str) -> bool {
+        // The client asks for itself.
+        false
     }
 
     fn accepted(&self) -> usize {
@@ -151,6 +173,10 @@ impl Variant for sotw::Server {
 
     fn error(request: &DiscoveryRequest) -> Option<&rpc::Status> {
         request.error_detail.as_ref()
+    }
+
+    fn contents(response: &DiscoveryResponse) -> impl Iterator<Item = &Any> {
+        response.resources.iter()
     }
 
     fn summary(response: &DiscoveryResponse) -> Summary<'_> {

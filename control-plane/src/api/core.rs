@@ -19,6 +19,10 @@ const INJECT: &str = "sidecar.istio.io/inject";
 /// Annotation that the injector leaves.
 const STATUS: &str = "sidecar.istio.io/status";
 
+/// Annotation that lists what is injected, and its two words for a Pod whose gRPC clients need no sidecar.
+const TEMPLATES: &str = "inject.istio.io/templates";
+const PROXYLESS_TEMPLATES: [&str; 2] = ["grpc-agent", "grpc-simple"];
+
 /// Annotation that says how traffic gets to the sidecar.
 const INTERCEPTION_MODE: &str = "sidecar.istio.io/interceptionMode";
 
@@ -189,7 +193,9 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         Sidecars::Assumed => true,
         Sidecars::Injected => metadata.annotations.contains_key(STATUS),
     };
-    let sidecar = injected && !spec.host_network && inject.is_none_or(|value| value != "false");
+    let templates = metadata.annotations.get(TEMPLATES).map_or("", String::as_str).split(',');
+    let proxyless = templates.map(str::trim).any(|template| PROXYLESS_TEMPLATES.contains(&template));
+    let sidecar = injected && !proxyless && !spec.host_network && inject.is_none_or(|value| value != "false");
     let interception = match metadata.annotations.get(INTERCEPTION_MODE).map(String::as_str) {
         None => settings.interception,
         Some("NONE") => Interception::None,
@@ -213,6 +219,7 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         named_ports,
         ready,
         sidecar,
+        proxyless,
         interception,
         labels: metadata.labels,
         origin: object.origin.clone(),

@@ -36,6 +36,9 @@ pub struct Workload {
     pub ready: bool,
     /// Whether it has a sidecar; see [`Sidecars`](crate::model::Sidecars).
     pub sidecar: bool,
+    /// Whether gRPC clients in it speak xDS themselves; then it has no sidecar. Annotation `inject.istio.io/templates` with
+    /// `grpc-agent` or `grpc-simple`.
+    pub proxyless: bool,
     /// How its traffic gets to the sidecar.
     pub interception: Interception,
     /// Name of the Deployment, StatefulSet or the like that it belongs to; its own when there is none.

@@ -34,6 +34,12 @@ enum Node {
     Listeners(Name),
     /// Inbound clusters of a workload.
     InboundClusters(Name),
+    /// Clusters of a Service, for gRPC clients without a sidecar.
+    ProxylessClusters(Name),
+    /// Load assignments of a Service, for the same.
+    ProxylessEndpoints(Name),
+    /// Listeners and route configurations of such clients in a namespace.
+    ProxylessRoutes(String),
     /// What is wrong with a route.
     RouteCheck(RouteKey),
     /// What is wrong with a VirtualService.
@@ -82,6 +88,14 @@ impl Engine {
         for (_, resource) in translate::black_hole().resources {
             Arc::make_mut(&mut snapshot.clusters).insert(resource.name.clone(), Arc::new(resource));
         }
+        for (of, resource) in translate::proxyless_black_hole().resources {
+            let proxyless = &mut snapshot.proxyless;
+            let map = match of {
+                ResourceType::Cluster => &mut proxyless.clusters,
+                _ => &mut proxyless.endpoints,
+            };
+            Arc::make_mut(map).insert(resource.name.clone(), Arc::new(resource));
+        }
         Self {
             registry: Registry::new(settings),
             nodes: BTreeMap::new(),
@@ -129,6 +143,7 @@ impl Engine {
             && Arc::ptr_eq(&before.routes, &self.snapshot.routes)
             && Arc::ptr_eq(&before.proxies, &self.snapshot.proxies)
             && Arc::ptr_eq(&before.captured_listeners.both, &self.snapshot.captured_listeners.both)
+            && before.proxyless.same_as(&self.snapshot.proxyless)
             && before.findings == self.snapshot.findings
             && Arc::ptr_eq(&before.origins, &self.snapshot.origins);
         if same && before.generation > 0 {
@@ -160,13 +175,28 @@ impl Engine {
         match input {
             Input::Service(name) => {
                 let listeners = Family::ALL.map(|family| Node::ServiceListeners(name.clone(), family));
-                let mut nodes = vec![Node::Clusters(name.clone()), Node::Endpoints(name.clone())];
+                let mut nodes = vec![
+                    Node::Clusters(name.clone()),
+                    Node::Endpoints(name.clone()),
+                    Node::ProxylessClusters(name.clone()),
+                    Node::ProxylessEndpoints(name.clone()),
+                ];
                 nodes.extend(listeners);
                 nodes
             }
+            Input::Proxyless => {
+                let names = self.registry.services().map(|service| service.name.clone());
+                names
+                    .flat_map(|name| [Node::ProxylessClusters(name.clone()), Node::ProxylessEndpoints(name)])
+                    .collect()
+            }
             Input::Captured => Family::ALL.map(Node::OutboundVirtual).into(),
             Input::Workload(name) => {
-                let mut nodes = vec![Node::Listeners(name.clone()), Node::InboundClusters(name.clone())];
+                let mut nodes = vec![
+                    Node::ProxylessRoutes(name.namespace.clone()),
+                    Node::Listeners(name.clone()),
+                    Node::InboundClusters(name.clone()),
+                ];
                 nodes.extend(self.routes_of(name));
                 nodes
             }
@@ -208,8 +238,17 @@ impl Engine {
             Node::OutboundVirtual(_) => self.registry.captured().next().is_some(),
             Node::Routes(client) => {
                 let mut workloads = self.registry.workloads_in(&client.namespace);
-                workloads.any(|workload| is_in_mesh(workload) && self.registry.client_of(workload) == *client)
+                workloads.any(|workload| {
+                    is_in_mesh(workload) && workload.sidecar && self.registry.client_of(workload) == *client
+                })
             }
+            Node::ProxylessClusters(name) | Node::ProxylessEndpoints(name) => {
+                self.registry.has_proxyless() && self.registry.service(name).is_some()
+            }
+            Node::ProxylessRoutes(namespace) => self
+                .registry
+                .workloads_in(namespace)
+                .any(|workload| is_in_mesh(workload) && workload.proxyless),
             Node::Listeners(name) | Node::InboundClusters(name) => {
                 self.registry.workload(name).is_some_and(|workload| is_in_mesh(workload))
             }
@@ -261,6 +300,13 @@ impl Engine {
             Node::Routes(client) if !wanted && self.snapshot.routes.contains_key(client) => {
                 Arc::make_mut(&mut self.snapshot.routes).remove(client);
             }
+            Node::ProxylessRoutes(namespace)
+                if !wanted && self.snapshot.proxyless.routes.contains_key(namespace) =>
+            {
+                let proxyless = &mut self.snapshot.proxyless;
+                Arc::make_mut(&mut proxyless.routes).remove(namespace);
+                Arc::make_mut(&mut proxyless.listeners).remove(namespace);
+            }
             Node::Listeners(name) | Node::InboundClusters(name) => {
                 let key = scope_key(name);
                 let current = self.snapshot.proxies.get(&key);
@@ -276,7 +322,8 @@ impl Engine {
                                 == workload.description(&self.registry.settings().cluster_name)
                             && scope.client == self.registry.client_of(workload)
                             && scope.ips == workload.ips
-                            && scope.captured == workload.is_captured() => {}
+                            && scope.captured == workload.is_captured()
+                            && scope.proxyless == workload.proxyless => {}
                     (Some(workload), current) => {
                         let scope = ProxyScope {
                             service_account: workload.service_account.clone(),
@@ -284,6 +331,7 @@ impl Engine {
                             client: self.registry.client_of(workload),
                             ips: workload.ips.clone(),
                             captured: workload.is_captured(),
+                            proxyless: workload.proxyless,
                             clusters: current.map(|scope| scope.clusters.clone()).unwrap_or_default(),
                             listeners: current.map(|scope| scope.listeners.clone()).unwrap_or_default(),
                         };
@@ -319,6 +367,20 @@ impl Engine {
                 }
             }
             Node::Endpoints(_) => change(&mut snapshot.endpoints),
+            Node::ProxylessClusters(_) => change(&mut snapshot.proxyless.clusters),
+            Node::ProxylessEndpoints(_) => change(&mut snapshot.proxyless.endpoints),
+            Node::ProxylessRoutes(namespace) => {
+                let all = match of {
+                    ResourceType::Listener => &mut snapshot.proxyless.listeners,
+                    _ => &mut snapshot.proxyless.routes,
+                };
+                let before = all.get(namespace).cloned().unwrap_or_default();
+                let mut after = before.clone();
+                change(&mut after);
+                if !Arc::ptr_eq(&before, &after) {
+                    Arc::make_mut(all).insert(namespace.clone(), after);
+                }
+            }
             Node::Routes(client) => {
                 let before = snapshot.routes.get(client).cloned().unwrap_or_default();
                 let mut after = before.clone();
@@ -371,6 +433,9 @@ fn translate(view: &InputView<'_>, node: &Node) -> Output {
         Node::OutboundVirtual(family) => translate::outbound_virtual(view, *family),
         Node::Listeners(workload) => translate::listeners(view, workload),
         Node::InboundClusters(workload) => translate::inbound_clusters(view, workload),
+        Node::ProxylessClusters(service) => translate::proxyless_clusters(view, service),
+        Node::ProxylessEndpoints(service) => translate::proxyless_endpoints(view, service),
+        Node::ProxylessRoutes(namespace) => translate::proxyless_routes(view, namespace),
         Node::RouteCheck(route) => translate::check_route(view, route),
         Node::VirtualServiceCheck(service) => translate::check_virtual_service(view, service),
         Node::ServiceEntryCheck(entry) => translate::check_service_entry(view, entry),
@@ -379,9 +444,9 @@ fn translate(view: &InputView<'_>, node: &Node) -> Output {
     }
 }
 
-/// Whether a workload gets a configuration: it has a sidecar and an address.
+/// Whether a workload gets a configuration: it has an address, and a sidecar or clients that need none.
 fn is_in_mesh(workload: &Workload) -> bool {
-    workload.sidecar && !workload.ips.is_empty()
+    (workload.sidecar || workload.proxyless) && !workload.ips.is_empty()
 }
 
 fn scope_key(workload: &Name) -> ScopeKey {

@@ -7,6 +7,7 @@
 mod engine;
 mod lanes;
 mod pods;
+mod proxyless;
 mod publish;
 mod resource;
 
@@ -20,6 +21,7 @@ pub use crate::model::MeshSettings;
 use crate::model::{Client, Finding, Findings, Origins};
 use crate::scope::{ProxyId, ScopeError, ScopeKey};
 pub use engine::Engine;
+use proxyless::Proxyless;
 pub use publish::run;
 pub use resource::{Resource, ResourceMap, ResourceSet};
 
@@ -35,6 +37,7 @@ pub struct Snapshot {
     routes: Arc<BTreeMap<Client, Arc<ResourceMap>>>,
     proxies: Arc<BTreeMap<ScopeKey, Arc<ProxyScope>>>,
     captured_listeners: CapturedListeners,
+    proxyless: Proxyless,
     findings: Arc<Findings>,
     origins: Arc<Origins>,
 }
@@ -56,6 +59,8 @@ struct ProxyScope {
     client: Client,
     ips: Vec<IpAddr>,
     captured: bool,
+    /// Its clients have no sidecar: they get [`Proxyless`] and nothing of their own.
+    proxyless: bool,
     clusters: Arc<ResourceMap>,
     listeners: Arc<ResourceMap>,
 }
@@ -87,6 +92,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether the clients of `scope` are gRPC's own, without a sidecar.
+    pub fn is_proxyless(&self, scope: &ScopeKey) -> bool {
+        self.proxies.get(scope).is_some_and(|scope| scope.proxyless)
+    }
+
     /// Whether the workload of `scope` is in the mesh.
     pub fn has_scope(&self, scope: &ScopeKey) -> bool {
         self.proxies.contains_key(scope)
@@ -96,6 +106,9 @@ impl Snapshot {
     /// own sidecar serves.
     pub fn resources(&self, scope: &ScopeKey, of: ResourceType) -> ResourceSet {
         let Some(proxy) = self.proxies.get(scope) else { return ResourceSet::default() };
+        if proxy.proxyless {
+            return self.proxyless.resources(&scope.namespace, of);
+        }
         match of {
             ResourceType::Cluster => {
                 ResourceSet { shared: self.clusters.clone(), own: proxy.clusters.clone() }

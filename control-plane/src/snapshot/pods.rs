@@ -37,6 +37,7 @@ impl Snapshot {
                 client: client.clone(),
                 ips: vec![*ip],
                 captured: false,
+                proxyless: false,
                 clusters: Arc::default(),
                 listeners: resources(Listener),
             };

@@ -69,6 +69,6 @@ fn by_locality(addresses: Vec<Dial>, settings: &MeshSettings) -> Vec<LocalityLbE
     endpoints.collect()
 }
 
-fn wire_locality(Locality { region, zone, sub_zone }: Locality) -> wire_core::Locality {
+pub(super) fn wire_locality(Locality { region, zone, sub_zone }: Locality) -> wire_core::Locality {
     wire_core::Locality { region, zone, sub_zone }
 }

@@ -27,6 +27,9 @@ use crate::translate::wire::{address, any};
 /// Number of field `metadata` in `Listener`.
 const LISTENER_METADATA: u32 = 6;
 
+/// The filter that forwards.
+const ROUTER: &str = "envoy.filters.http.router";
+
 /// HTTP filters of outbound connection managers, in the order in which they run. All of them have all of these: a rule that needs
 /// one must not change a listener, which drains its connections. (As in Istio.)
 pub(super) const OUTBOUND_FILTERS: &[&str] = &[];
@@ -39,7 +42,7 @@ pub(super) fn connection_manager(
     routes: RouteSpecifier,
     filters: &[&str],
 ) -> Filter {
-    let filters = filters.iter().copied().chain(["envoy.filters.http.router"]);
+    let filters = filters.iter().copied().chain([ROUTER]);
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix,
@@ -54,6 +57,11 @@ pub(super) fn connection_manager(
         ..HttpConnectionManager::default()
     };
     network_filter("envoy.filters.network.http_connection_manager", any(&manager))
+}
+
+/// The filter that ends every list of them.
+pub(super) fn router() -> HttpFilter {
+    http_filter(ROUTER)
 }
 
 /// An HTTP filter that does nothing but what rules ask of it.

@@ -31,7 +31,7 @@ use crate::translate::{InputView, Output, captured, cluster, detect, http, names
 /// Clusters of a workload's own ports, at its address.
 pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
-    let Some(workload) = view.workload(name) else { return output };
+    let Some(workload) = view.workload(name).filter(|workload| workload.sidecar) else { return output };
     let Some(&ip) = workload.ips.first() else { return output };
     let mut targets: BTreeMap<u16, Vec<InboundPort>> = BTreeMap::new();
     for inbound in view.inbound_ports(workload) {

@@ -26,6 +26,8 @@
 //! | Cluster | `PassthroughCluster`, `InboundPassthroughCluster` | mesh |
 //! | Cluster | `PassthroughCluster\|NAMESPACE/WORKLOAD/REVISION/SERVICEACCOUNT` | captured workload |
 //!
+//! What gRPC clients without a sidecar get is in [`proxyless`].
+//!
 //! In explicit mode there is one HTTP listener for all Services, so there is one route configuration for all; it differs
 //! between namespaces only by short host names and consumer routes, and is shared by all proxies of one.
 
@@ -42,6 +44,7 @@ mod inbound;
 mod metadata;
 mod names;
 mod outbound;
+mod proxyless;
 mod reach;
 mod route;
 mod target;
@@ -66,6 +69,7 @@ pub(crate) use cluster::{black_hole, outbound_clusters};
 pub(crate) use endpoints::load_assignments;
 pub(crate) use inbound::inbound_clusters;
 pub(crate) use outbound::listeners;
+pub(crate) use proxyless::{proxyless_black_hole, proxyless_clusters, proxyless_endpoints, proxyless_routes};
 pub(crate) use route::route_configurations;
 pub use view::InputView;
 

@@ -22,7 +22,7 @@ use crate::translate::{InputView, Output, captured, connections, detect, http, i
 /// The listeners of a workload's own: outbound and inbound, or only inbound when its connections are captured.
 pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
-    let Some(workload) = view.workload(name) else { return output };
+    let Some(workload) = view.workload(name).filter(|workload| workload.sidecar) else { return output };
     let Some(&ip) = workload.ips.first() else { return output };
     let inbound_ports = view.inbound_ports(workload);
     if workload.is_captured() {

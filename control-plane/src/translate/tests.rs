@@ -11,6 +11,7 @@ mod http_route;
 mod inbound;
 mod locality;
 mod outbound;
+mod proxyless;
 mod routes;
 mod service_entry;
 mod subsets;
@@ -410,7 +411,7 @@ kind: DestinationRule
 metadata: {name: r}
 spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}}}
 ";
-    assert_valid(&with_settings(settings, &[MESH, &split(), rule]));
+    assert_valid(&with_settings(settings, &[MESH, &split(), rule, proxyless::GRPC]));
 }
 
 /// Fails unless every resource obeys the validation rules of Envoy's messages, and what Envoy checks beside them.

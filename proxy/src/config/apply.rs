@@ -23,7 +23,6 @@ use super::compile::{
 use super::configuration::{ClusterVersion, Configuration, Leaf, RouteVersion};
 use super::counts::EndpointUpdate;
 use super::listeners::{Change, ListenerVersion, bind, bound_elsewhere};
-use super::publish::release;
 use super::sources::SourceId;
 use super::warming::{Deadline, Offer, Slot, WARMING_TIMEOUT};
 
@@ -336,7 +335,6 @@ impl Configuration {
                 }
                 if let Some(old) = self.listeners.withdraw(name) {
                     self.address_users.remove(&old.compiled, None);
-                    release(&mut self.cluster_users, &old.references);
                     self.inputs.stats.server().listener_removed.inc();
                     self.changes.push(Change::Stop {
                         name: old.compiled.listener.name.clone(),

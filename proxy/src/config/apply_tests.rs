@@ -228,6 +228,26 @@ fn a_route_to_a_new_cluster_waits_for_it_and_the_old_one_serves_on() {
     assert_eq!(published(&configuration), [Arc::<str>::from("d")]);
     assert!(configuration.clusters().get("c").is_none(), "nothing names it any more");
     assert!(configuration.inputs().registry.clusters.get("c").is_none());
+    assert_eq!(configuration.next_deadline(), None);
+}
+
+#[test]
+fn a_removed_cluster_that_comes_back_or_is_named_again_stays() {
+    let (mut configuration, now) = complete();
+    let pinned = published_routes(&configuration, "r");
+    let elsewhere = ROUTES.replace("route: {cluster: c}", "redirect: {path_redirect: /}");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &elsewhere, now), []);
+    remove(&mut configuration, Cluster, "c", now);
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", ROUTES, now), []);
+    drop(pinned);
+    configuration.settle(now);
+    assert!(configuration.inputs().registry.clusters.get("c").is_some(), "it is named again");
+    let pinned = published_routes(&configuration, "r");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &elsewhere, now), []);
+    assert_eq!(apply(&mut configuration, Cluster, "c", CLUSTER, now), []);
+    drop(pinned);
+    configuration.settle(now);
+    assert!(configuration.inputs().registry.clusters.get("c").is_some(), "it has come back");
 }
 
 #[test]
@@ -343,6 +363,24 @@ fn what_was_refused_for_a_file_is_tried_again() {
         assert_eq!(apply(&mut configuration, Cluster, "c", &cluster, Instant::now()).len(), 1);
         assert_eq!(reads.load(Ordering::Relaxed), round);
     }
+}
+
+#[test]
+fn a_removed_cluster_stays_for_a_request_under_way() {
+    let (mut configuration, now) = complete();
+    let pinned = published_routes(&configuration, "r");
+    let elsewhere = ROUTES.replace("route: {cluster: c}", "direct_response: {status: 200}");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &elsewhere, now), []);
+    remove(&mut configuration, Cluster, "c", now);
+    let is_there =
+        |configuration: &Configuration| configuration.inputs().registry.clusters.get("c").is_some();
+    configuration.settle(now);
+    assert!(is_there(&configuration));
+    let later = configuration.next_deadline().unwrap();
+    drop(pinned);
+    configuration.settle(later);
+    assert!(!is_there(&configuration));
+    assert_eq!(configuration.next_deadline(), None);
 }
 
 #[test]

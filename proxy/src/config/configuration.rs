@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::certificate_files::SecretFiles;
 use super::compile::{Assignment, CompiledCluster, Discovery, Fetch, Inputs, References, Secret};
 use super::listeners::{AddressUsers, Change, ListenerVersion};
-use super::publish::release;
 use super::refused::RefusedContent;
 use super::sources::BySource;
 use super::warming::{Deadline, Slots};
@@ -64,8 +63,8 @@ pub struct Configuration {
     pub(super) rds_stats: FxHashMap<Arc<str>, Arc<RdsStats>>,
     /// Load assignment → the clusters that use it.
     pub(super) endpoint_users: BySource<FxHashMap<Arc<str>, Vec<Arc<str>>>>,
-    /// Cluster → how many published route configurations and listeners name it.
-    pub(super) cluster_users: FxHashMap<Arc<str>, usize>,
+    /// When it is looked again whether something still names a cluster that was removed.
+    pub(super) next_look: Option<Instant>,
     /// Sockets for each listener; 0 binds nothing (a configuration is only looked at).
     pub(super) workers: usize,
     pub(super) changes: Vec<Change>,
@@ -92,7 +91,7 @@ impl Configuration {
             secret_files: SecretFiles::default(),
             rds_stats: FxHashMap::default(),
             endpoint_users: BySource::default(),
-            cluster_users: FxHashMap::default(),
+            next_look: None,
             workers,
             changes: Vec::new(),
             leaving: FxHashSet::default(),
@@ -173,7 +172,7 @@ impl Configuration {
         }
     }
 
-    /// Nothing refers to it any more.
+    /// Nothing refers to it any more, but for filter chains that drain: these keep what they have.
     fn forget(&mut self, key: &WatchKey) {
         let WatchKey { source, resource_type, name } = key;
         self.refused.forget(*resource_type, name);
@@ -183,14 +182,12 @@ impl Configuration {
             ResourceType::Secret => {
                 self.secrets.of_mut(*source).remove(name);
                 self.secret_files.forget(*source, name);
-                registry.certificates.of_mut(*source).withdraw(name);
-                registry.validations.of_mut(*source).withdraw(name);
+                registry.certificates.of_mut(*source).forget(name);
+                registry.validations.of_mut(*source).forget(name);
             }
             ResourceType::RouteConfiguration => {
-                if let Some(old) = self.routes.of_mut(*source).withdraw(name) {
-                    release(&mut self.cluster_users, &old.references);
-                }
-                registry.routes.of_mut(*source).withdraw(name);
+                self.routes.of_mut(*source).withdraw(name);
+                registry.routes.of_mut(*source).forget(name);
                 self.rds_stats.remove(name);
             }
             ResourceType::Cluster | ResourceType::Listener => {}
@@ -222,7 +219,8 @@ impl Configuration {
             Deadline::At(deadline) => Some(*deadline),
             Deadline::Never | Deadline::Passed => None,
         });
-        let others = [self.clusters.next_deadline(), self.listeners.next_deadline()].into_iter().flatten();
+        let others = [self.clusters.next_deadline(), self.listeners.next_deadline(), self.next_look];
+        let others = others.into_iter().flatten();
         routes.chain(awaited).chain(others).min()
     }
 }

@@ -31,6 +31,8 @@ pub mod watch;
 #[cfg(test)]
 mod apply_tests;
 #[cfg(test)]
+mod certificate_files_tests;
+#[cfg(test)]
 mod compile_tests;
 #[cfg(test)]
 mod ejection_tests;

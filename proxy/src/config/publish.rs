@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outrigger_xds_api::ResourceType;
 use rustc_hash::FxHashMap;
@@ -15,6 +16,9 @@ use super::warming::{AtDeadline, Deadline, Slots};
 use crate::cluster::{Cluster, EndpointSet, HostSpec};
 use crate::net::Address;
 
+/// How often it is looked whether something still names a removed cluster.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 impl Configuration {
     /// Publishes everything that is ready, in the order in which it is needed, and withdraws what nothing needs any more. To be
     /// called after anything changed, at `next_deadline`, and when an identity arrived.
@@ -22,7 +26,7 @@ impl Configuration {
         self.activate_clusters(now);
         self.activate_routes(now);
         self.activate_listeners(now);
-        self.withdraw_clusters();
+        self.withdraw_clusters(now);
         self.awaited.retain(|(_, deadline)| !matches!(deadline, Deadline::At(deadline) if *deadline <= now));
         self.count();
     }
@@ -116,14 +120,10 @@ impl Configuration {
             });
             for one in activated {
                 let Some(version) = routes.active(&one.name) else { continue };
-                retain(&mut self.cluster_users, &version.references);
                 let cell = self.inputs.registry.routes.of_mut(source).cell(&one.name);
                 cell.publish(version.routes.clone());
                 if let Some(stats) = self.rds_stats.get(&one.name) {
                     stats.config_reload.inc();
-                }
-                if let Some(old) = one.replaced {
-                    release(&mut self.cluster_users, &old.references);
                 }
             }
         }
@@ -141,24 +141,26 @@ impl Configuration {
         });
         for one in activated {
             let Some(version) = self.listeners.active(&one.name) else { continue };
-            retain(&mut self.cluster_users, &version.references);
             let cell = self.inputs.registry.listeners.cell(&one.name);
             cell.publish(version.compiled.listener.clone());
             let (replaced, stats) = (one.replaced.as_ref(), self.inputs.stats.server());
             self.changes.extend(version.changes(&cell, replaced, self.workers, stats));
             if let Some(old) = one.replaced {
-                release(&mut self.cluster_users, &old.references);
                 self.address_users.remove(&old.compiled, self.listeners.get(&one.name));
             }
         }
     }
 
-    fn withdraw_clusters(&mut self) {
+    /// Lets removed clusters go that nothing names any more: also not a filter chain that drains, nor a request under way.
+    fn withdraw_clusters(&mut self, now: Instant) {
+        self.next_look = None;
         for name in self.clusters.removed() {
-            if self.cluster_users.contains_key(&name) {
+            if self.inputs.registry.clusters.is_held(&name) {
+                // Nobody tells when the last one lets go of it.
+                self.next_look = Some(now + LOOK_AGAIN);
                 continue;
             }
-            self.inputs.registry.clusters.cell(&name).withdraw();
+            self.inputs.registry.clusters.forget(&name);
             if let Some(old) = self.clusters.withdraw(&name) {
                 withdraw_endpoints(&old.compiled.cluster);
                 release_destinations(&old.compiled.discovery, None);
@@ -203,23 +205,4 @@ fn misses_secret(
                 || (*name == *registry.identity_validation.name()
                     && registry.identity_validation.peek().is_none())
         })
-}
-
-/// Counts the clusters that something published names.
-fn retain(users: &mut FxHashMap<Arc<str>, usize>, references: &References) {
-    for name in &references.clusters {
-        *users.entry(name.clone()).or_default() += 1;
-    }
-}
-
-/// Undoes `retain`.
-pub(super) fn release(users: &mut FxHashMap<Arc<str>, usize>, references: &References) {
-    for name in &references.clusters {
-        if let Some(count) = users.get_mut(name) {
-            *count -= 1;
-            if *count == 0 {
-                users.remove(name);
-            }
-        }
-    }
 }

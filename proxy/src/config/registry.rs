@@ -98,11 +98,9 @@ impl<T> Names<T> {
         cell
     }
 
-    /// Empties the cell of a name, if there is one.
-    pub fn withdraw(&self, name: &str) {
-        if let Some(cell) = self.cells.get(name) {
-            cell.withdraw();
-        }
+    /// Whether anybody but this registry has the cell of a name.
+    pub fn is_held(&self, name: &str) -> bool {
+        self.cells.get(name).is_some_and(|cell| Arc::strong_count(cell) > 1)
     }
 
     /// The name gets another cell when it comes up again; who holds the present one keeps it as it is.

@@ -169,7 +169,8 @@ pub struct Activated<T> {
 /// All resources of one type.
 #[derive(Debug)]
 pub struct Slots<T> {
-    slots: FxHashMap<Arc<str>, Slot<T>>,
+    /// Boxed: a table has spare room, and these are large.
+    slots: FxHashMap<Arc<str>, Box<Slot<T>>>,
     /// Names that have a waiting version.
     waiting: BTreeSet<Arc<str>>,
     /// Names that are removed and still active.
@@ -187,7 +188,7 @@ impl<T> Default for Slots<T> {
 impl<T> Slots<T> {
     /// One resource.
     pub fn get(&self, name: &str) -> Option<&Slot<T>> {
-        self.slots.get(name)
+        self.slots.get(name).map(Box::as_ref)
     }
 
     /// The published version of one resource.
@@ -202,7 +203,7 @@ impl<T> Slots<T> {
 
     /// All resources, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Slot<T>)> {
-        self.slots.iter()
+        self.slots.iter().map(|(name, slot)| (name, slot.as_ref()))
     }
 
     /// How many have a published version.
@@ -248,7 +249,7 @@ impl<T> Slots<T> {
             (slot.active, slot.active_wire) = (old.active, old.active_wire);
             replaced = old.waiting.map(|waiting| waiting.value);
         }
-        self.slots.insert(name.clone(), slot);
+        self.slots.insert(name.clone(), Box::new(slot));
         self.removed.remove(name);
         self.waiting.insert(name.clone());
         replaced

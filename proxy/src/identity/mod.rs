@@ -5,6 +5,7 @@
 //! `ROOTCA` (trusted roots), which TLS contexts read. When the service fails the last certificate stays in use, and asking goes on with
 //! growing pauses.
 
+mod flags;
 mod request;
 mod saved;
 
@@ -15,6 +16,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
+
+pub use self::flags::IdentityFlags;
+pub use self::request::PrivateKey;
 
 use self::request::Answer;
 use crate::config::live::Live;
@@ -55,6 +59,19 @@ pub struct IdentityOptions {
     pub minimum_life: Option<Duration>,
 }
 
+/// What was issued last, as PEM, for whoever serves it on.
+#[derive(Debug)]
+pub struct Issued {
+    /// How many certificates there have been so far, this one included.
+    pub count: u64,
+    /// The workload's certificate, then its issuers.
+    pub certificate_chain: String,
+    /// Its key.
+    pub private_key: PrivateKey,
+    /// The trusted roots.
+    pub roots: String,
+}
+
 /// A running certificate client; dropped, it stops (what is published stays).
 #[derive(Debug)]
 pub struct IdentityHandle {
@@ -65,7 +82,7 @@ pub struct IdentityHandle {
     /// The identity that is asked for; a certificate for another one is refused.
     pub principal: Arc<str>,
     minimum_life: Option<Duration>,
-    issued: watch::Receiver<u64>,
+    issued: watch::Receiver<Option<Arc<Issued>>>,
     task: JoinHandle<()>,
 }
 
@@ -73,7 +90,7 @@ impl IdentityHandle {
     /// Ends when the first certificate is there.
     pub async fn ready(&self) {
         // The task, which holds the sender, ends only with this handle.
-        let _ = self.issued.clone().wait_for(|issued| *issued > 0).await;
+        let _ = self.issued.clone().wait_for(Option::is_some).await;
     }
 
     /// Why nobody should count on this workload much longer, if that is so.
@@ -88,9 +105,9 @@ impl IdentityHandle {
         })
     }
 
-    /// How many certificates have been issued so far.
-    pub fn issued(&self) -> u64 {
-        *self.issued.borrow()
+    /// What was issued last, now and from now on; `None` until the first certificate is there.
+    pub fn issued(&self) -> watch::Receiver<Option<Arc<Issued>>> {
+        self.issued.clone()
     }
 }
 
@@ -110,7 +127,7 @@ pub fn start(options: IdentityOptions, stats: Arc<Stats>) -> Result<IdentityHand
     let minimum_life = options.minimum_life;
     let certificate = Live::empty(CERTIFICATE_SECRET);
     let roots = Live::empty(ROOTS_SECRET);
-    let (sender, issued) = watch::channel(0);
+    let (sender, issued) = watch::channel(None);
     let principal = options.principal.as_str().into();
     let task = tokio::spawn(keep(options, stats, certificate.clone(), roots.clone(), sender));
     Ok(IdentityHandle { certificate, roots, principal, minimum_life, issued, task })
@@ -121,17 +138,22 @@ async fn keep(
     stats: Arc<Stats>,
     certificate: Arc<Live<TlsCertificate>>,
     roots: Arc<Live<ValidationContext>>,
-    issued: watch::Sender<u64>,
+    issued: watch::Sender<Option<Arc<Issued>>>,
 ) {
-    let publish = |answer: Answer| {
+    let publish = |answer: Answer, since: SystemTime| {
         let leaf = answer.certificate.leaf();
-        let renew_at = renewal_time(leaf, fastrand::f64());
+        let renew_at = renewal_time(leaf, since, fastrand::f64());
         let expiry = leaf.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         stats.server().identity_expiry_timestamp_seconds.set(expiry.as_secs().cast_signed());
         // The roots first: whoever sees the certificate can verify a peer of the same authority.
         roots.publish(Arc::new(answer.roots));
         certificate.publish(Arc::new(answer.certificate));
-        issued.send_modify(|n| *n += 1);
+        let (certificate_chain, roots) = request::split(&answer.chain);
+        issued.send_modify(|last| {
+            let count = last.as_ref().map_or(0, |last| last.count) + 1;
+            let private_key = answer.private_key;
+            *last = Some(Arc::new(Issued { count, certificate_chain, private_key, roots }));
+        });
         renew_at
     };
     let saved = options.state_dir.as_deref().and_then(|directory| saved::load(directory, &options.principal));
@@ -142,7 +164,8 @@ async fn keep(
             options.principal,
             answer.certificate.leaf().serial
         );
-        wait_until(publish(answer)).await;
+        let issued = answer.certificate.leaf().not_before;
+        wait_until(publish(answer, issued)).await;
     }
     let mut retry = FIRST_RETRY;
     loop {
@@ -159,7 +182,8 @@ async fn keep(
                 if let Some(directory) = &options.state_dir {
                     saved::save(directory, &options.principal, &answer);
                 }
-                wait_until(publish(answer)).await;
+                // Its lifetime begins earlier, for the sake of clocks that are behind.
+                wait_until(publish(answer, SystemTime::now())).await;
             }
             Err(reason) => {
                 stats.server().identity_renewal_failures_total.inc();
@@ -171,11 +195,11 @@ async fn keep(
     }
 }
 
-/// Half of the lifetime, give or take 1 % of it so that workloads that started together do not renew together. `random` is uniform
-/// in 0..1.
-fn renewal_time(leaf: &CertificateDetails, random: f64) -> SystemTime {
-    let lifetime = leaf.not_after.duration_since(leaf.not_before).unwrap_or_default();
-    leaf.not_before + lifetime.mul_f64(0.49 + 0.02 * random)
+/// The half of what is left at `from`, give or take 1 % so that workloads that started together do not renew together. `random` is
+/// uniform in 0..1.
+fn renewal_time(leaf: &CertificateDetails, from: SystemTime, random: f64) -> SystemTime {
+    let left = leaf.not_after.duration_since(from).unwrap_or_default();
+    from + left.mul_f64(0.49 + 0.02 * random)
 }
 
 async fn wait_until(moment: SystemTime) {

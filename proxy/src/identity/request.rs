@@ -26,7 +26,14 @@ pub(super) struct Answer {
 }
 
 /// A private key, PEM. It is never printed.
-pub(super) struct PrivateKey(pub(super) String);
+pub struct PrivateKey(pub(crate) String);
+
+impl PrivateKey {
+    /// The key itself, which must not get into a log or an error.
+    pub fn pem(&self) -> &str {
+        &self.0
+    }
+}
 
 impl std::fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -128,6 +135,12 @@ fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What of a chain is sent to peers, and the roots: its last element.
+pub(super) fn split(chain: &[String]) -> (String, String) {
+    let (roots, sent) = chain.split_last().map_or(("", &[][..]), |(last, before)| (last, before));
+    (sent.join("\n"), roots.to_owned())
 }
 
 /// The answer is a chain, leaf first; its last element is the root.

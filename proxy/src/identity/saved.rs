@@ -35,17 +35,29 @@ pub(super) fn save(directory: &Path, principal: &str, answer: &Answer) {
     }
 }
 
-/// The identity that was kept, if it is this one's and still valid.
+/// The identity that was kept, if it is this one's and still valid; otherwise it is told why not.
 pub(super) fn load(directory: &Path, principal: &str) -> Option<Answer> {
     let bytes = std::fs::read(path(directory)).ok()?;
-    // What is wrong with it is not told: an error could quote the key.
-    let saved: Saved = serde_json::from_slice(&bytes).ok()?;
+    read(&bytes, principal)
+        .inspect_err(
+            |reason| tracing::warn!(target: "identity", "the certificate from before the start does not count: {reason}"),
+        )
+        .ok()
+}
+
+/// What is wrong with the content is not quoted: it holds the key.
+fn read(bytes: &[u8], principal: &str) -> Result<Answer, &'static str> {
+    let saved: Saved = serde_json::from_slice(bytes).map_err(|_| "it is damaged")?;
     if saved.principal != principal {
-        return None;
+        return Err("it is another workload's");
     }
-    let answer = request::read(principal, saved.chain, PrivateKey(saved.private_key)).ok()?;
+    let answer =
+        request::read(principal, saved.chain, PrivateKey(saved.private_key)).map_err(|_| "it is damaged")?;
     let leaf = answer.certificate.leaf();
-    (leaf.not_before <= SystemTime::now() && SystemTime::now() < leaf.not_after).then_some(answer)
+    match (leaf.not_before..leaf.not_after).contains(&SystemTime::now()) {
+        true => Ok(answer),
+        false => Err("it is out of its time"),
+    }
 }
 
 fn path(directory: &Path) -> PathBuf {

@@ -8,10 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use rustc_hash::FxHashMap;
 
 use super::FilterChain;
 use super::prefixes::Prefixes;
+use super::sorted_map::SortedMap;
 use crate::net::Address;
 
 /// `envoy.config.listener.v3.FilterChainMatch`. An empty criterion fits every connection.
@@ -149,11 +149,11 @@ fn any_ip() -> [IpNet; 2] {
 }
 
 #[derive(Debug, Default)]
-struct DestinationPorts(FxHashMap<Option<u16>, DestinationPrefixes>);
+struct DestinationPorts(SortedMap<Option<u16>, DestinationPrefixes>);
 
 impl DestinationPorts {
     fn insert(&mut self, criteria: &FilterChainMatch, chain: &Arc<FilterChain>) -> Inserted {
-        self.0.entry(criteria.destination_port).or_default().insert(criteria, chain)
+        self.0.entry(criteria.destination_port).insert(criteria, chain)
     }
 
     fn find(&self, facts: &ConnectionFacts<'_>) -> Option<&Arc<FilterChain>> {
@@ -180,13 +180,13 @@ impl DestinationPrefixes {
 
 /// Keys: a whole name, `.suffix`, or empty for any.
 #[derive(Debug, Default)]
-struct ServerNames(FxHashMap<Box<str>, TransportProtocols>);
+struct ServerNames(SortedMap<Box<str>, TransportProtocols>);
 
 impl ServerNames {
     fn insert(&mut self, criteria: &FilterChainMatch, chain: &Arc<FilterChain>) -> Inserted {
         for name in values(&criteria.server_names, &["".into()]) {
             let key = name.strip_prefix('*').unwrap_or(&name).to_ascii_lowercase();
-            self.0.entry(key.into()).or_default().insert(criteria, chain)?;
+            self.0.entry(key.into()).insert(criteria, chain)?;
         }
         Ok(())
     }
@@ -204,11 +204,11 @@ impl ServerNames {
 }
 
 #[derive(Debug, Default)]
-struct TransportProtocols(FxHashMap<Box<str>, ApplicationProtocols>);
+struct TransportProtocols(SortedMap<Box<str>, ApplicationProtocols>);
 
 impl TransportProtocols {
     fn insert(&mut self, criteria: &FilterChainMatch, chain: &Arc<FilterChain>) -> Inserted {
-        self.0.entry(criteria.transport_protocol.clone()).or_default().insert(criteria, chain)
+        self.0.entry(criteria.transport_protocol.clone()).insert(criteria, chain)
     }
 
     fn find(&self, facts: &ConnectionFacts<'_>) -> Option<&Arc<FilterChain>> {
@@ -217,18 +217,18 @@ impl TransportProtocols {
 }
 
 #[derive(Debug, Default)]
-struct ApplicationProtocols(FxHashMap<Box<str>, DirectSources>);
+struct ApplicationProtocols(SortedMap<Box<str>, DirectSources>);
 
 impl ApplicationProtocols {
     fn insert(&mut self, criteria: &FilterChainMatch, chain: &Arc<FilterChain>) -> Inserted {
         for protocol in values(&criteria.application_protocols, &["".into()]) {
-            self.0.entry(protocol).or_default().insert(criteria, chain)?;
+            self.0.entry(protocol).insert(criteria, chain)?;
         }
         Ok(())
     }
 
     fn find(&self, facts: &ConnectionFacts<'_>) -> Option<&Arc<FilterChain>> {
-        let offered = facts.application_protocols.iter().find_map(|p| self.0.get(p));
+        let offered = facts.application_protocols.iter().find_map(|p| self.0.get::<str>(p));
         offered.or_else(|| self.0.get(""))?.find(facts)
     }
 }
@@ -289,7 +289,7 @@ impl Sources {
 }
 
 #[derive(Debug, Default)]
-struct SourcePorts(FxHashMap<Option<u16>, Arc<FilterChain>>);
+struct SourcePorts(SortedMap<Option<u16>, Arc<FilterChain>>);
 
 impl SourcePorts {
     fn insert(&mut self, criteria: &FilterChainMatch, chain: &Arc<FilterChain>) -> Inserted {

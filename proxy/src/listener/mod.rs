@@ -13,6 +13,7 @@ pub mod http_inspector;
 mod inspect;
 mod listener_filter;
 mod prefixes;
+mod sorted_map;
 pub mod tls_inspector;
 
 use std::sync::Arc;

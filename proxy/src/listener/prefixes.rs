@@ -3,18 +3,21 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use rustc_hash::FxHashMap;
 
-/// A map from IP prefixes. Looking up costs one hash for each prefix length in use.
+use super::sorted_map::SortedMap;
+
+/// A map from IP prefixes. Looking up costs one search for each prefix length in use.
 #[derive(Debug)]
 pub(super) struct Prefixes<T> {
-    v4: Vec<(u8, FxHashMap<IpNet, T>)>,
-    v6: Vec<(u8, FxHashMap<IpNet, T>)>,
+    v4: ByLength<T>,
+    v6: ByLength<T>,
 }
+
+type ByLength<T> = SortedMap<u8, SortedMap<IpNet, T>>;
 
 impl<T> Default for Prefixes<T> {
     fn default() -> Self {
-        Self { v4: Vec::new(), v6: Vec::new() }
+        Self { v4: ByLength::default(), v6: ByLength::default() }
     }
 }
 
@@ -23,15 +26,7 @@ impl<T: Default> Prefixes<T> {
     pub(super) fn entry(&mut self, prefix: IpNet) -> &mut T {
         let prefix = prefix.trunc();
         let lengths = if prefix.addr().is_ipv4() { &mut self.v4 } else { &mut self.v6 };
-        // Longest first.
-        let at = match lengths.binary_search_by(|(length, _)| prefix.prefix_len().cmp(length)) {
-            Ok(at) => at,
-            Err(at) => {
-                lengths.insert(at, (prefix.prefix_len(), FxHashMap::default()));
-                at
-            }
-        };
-        lengths[at].1.entry(prefix).or_default()
+        lengths.entry(prefix.prefix_len()).entry(prefix)
     }
 }
 
@@ -39,7 +34,7 @@ impl<T> Prefixes<T> {
     /// The value of the longest prefix that has `ip` in it.
     pub(super) fn longest(&self, ip: IpAddr) -> Option<&T> {
         let lengths = if ip.is_ipv4() { &self.v4 } else { &self.v6 };
-        lengths.iter().find_map(|(length, values)| values.get(&IpNet::new(ip, *length).ok()?.trunc()))
+        lengths.iter().rev().find_map(|(length, values)| values.get(&IpNet::new(ip, *length).ok()?.trunc()))
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Invariant: a TCP port that another process listens on is an error, even when that process set `SO_REUSEPORT` and would share.
 
+use std::fs::Permissions;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -21,11 +22,13 @@ pub struct ListenOptions {
     pub reuse_port: bool,
     /// `ipv4_compat` of an IPv6 address: IPv4 peers too.
     pub ipv4_compat: bool,
+    /// Permissions of a Unix socket's file, in place before anybody can connect; `None`: what the umask leaves.
+    pub mode: Option<u32>,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { backlog: 4096, reuse_port: true, ipv4_compat: false }
+        Self { backlog: 4096, reuse_port: true, ipv4_compat: false, mode: None }
     }
 }
 
@@ -121,6 +124,9 @@ fn bind_unix(path: &Path, options: &ListenOptions, workers: usize) -> io::Result
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
     socket.bind(&unix_address(path)?)?;
+    if let Some(mode) = options.mode {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     let first = ListenSocket::Unix(socket.into());
     let mut sockets = Vec::with_capacity(workers);
@@ -226,6 +232,15 @@ mod tests {
         drop(sockets);
         assert!(path.exists());
         bind_listeners(&pipe(&path), &ListenOptions::default(), 1).unwrap();
+    }
+
+    #[test]
+    fn a_socket_file_has_the_mode_that_was_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("private.sock");
+        let options = ListenOptions { mode: Some(0o600), ..ListenOptions::default() };
+        let _socket = bind_listeners(&pipe(&path), &options, 1).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,14 +13,11 @@ use super::probes::Probes;
 use crate::bootstrap::Document;
 use crate::bootstrap::sidecar::{SidecarOptions, bootstrap};
 use crate::capture::rules::{TO_APPLICATION_V4, TO_APPLICATION_V6};
-use crate::identity::IdentityOptions;
+use crate::identity::{IdentityFlags, IdentityOptions};
 use crate::logging::Logging;
-use crate::net::{DnsOptions, HostPort, Target};
+use crate::net::HostPort;
 use crate::server::{Options, SidecarDrain};
 use crate::stats::PeerLabels;
-
-/// How long a workload certificate is asked to live, Istio's default.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// How long connections may take to end when nothing says how long the pod has.
 const DRAIN_TIME: Duration = Duration::from_secs(25);
@@ -37,27 +33,9 @@ pub struct SidecarFlags {
     /// HOST:PORT of the certificate service; default: --xds-address
     #[arg(long, env = "CA_ADDR", value_name = "HOST:PORT")]
     pub ca_address: Option<HostPort>,
-    /// DNS servers, search domains and ndots for names of the control plane, as resolv.conf(5) says
-    #[arg(long, env = "OUTRIGGER_RESOLV_CONF", value_name = "FILE", default_value = "/etc/resolv.conf")]
-    pub resolv_conf: PathBuf,
-    /// Port of these DNS servers
-    #[arg(long, env = "OUTRIGGER_DNS_PORT", value_name = "PORT", default_value_t = 53)]
-    pub dns_port: u16,
-    /// Roots that the control plane's certificate must lead to; without it plaintext, to loopback only
-    #[arg(long, env = "OUTRIGGER_CA_ROOT_CERT", value_name = "FILE")]
-    pub ca_root_cert: Option<PathBuf>,
-    /// Bearer token that proves the workload's service account, read again for each use
-    #[arg(
-        long,
-        env = "OUTRIGGER_TOKEN_FILE",
-        value_name = "FILE",
-        default_value = "/var/run/secrets/tokens/istio-token"
-    )]
-    pub token_file: PathBuf,
-    /// Directory for what the sidecar needs to start without its control plane, mode 0700: its last good configuration and its
-    /// identity, the private key with it. In a pod it is to be in memory
-    #[arg(long, env = "OUTRIGGER_STATE_DIR", value_name = "DIR")]
-    pub state_dir: Option<PathBuf>,
+    /// The workload's identity, and how to prove it
+    #[command(flatten)]
+    pub identity: IdentityFlags,
     /// Not ready with less time left until the certificate expires; default: a twentieth of its lifetime
     #[arg(long, env = "OUTRIGGER_MINIMUM_CERTIFICATE_LIFE_S", value_name = "SECONDS")]
     pub minimum_certificate_life_s: Option<u64>,
@@ -103,15 +81,6 @@ pub struct SidecarFlags {
     /// The pod's name
     #[arg(long, env = "POD_NAME")]
     pub pod_name: String,
-    /// The pod's namespace
-    #[arg(long, env = "POD_NAMESPACE")]
-    pub pod_namespace: String,
-    /// The pod's service account
-    #[arg(long, env = "SERVICE_ACCOUNT", default_value = "default")]
-    pub service_account: String,
-    /// SPIFFE trust domain
-    #[arg(long, env = "TRUST_DOMAIN", default_value = "cluster.local")]
-    pub trust_domain: String,
     /// DNS domain of the cluster
     #[arg(long, env = "OUTRIGGER_CLUSTER_DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -161,30 +130,20 @@ impl SidecarFlags {
         let drain_time = self.drain_time();
         let sidecar = SidecarOptions {
             xds_address: self.xds_address.clone(),
-            ca_root_cert: self.ca_root_cert.clone(),
+            ca_root_cert: self.identity.ca_root_cert.clone(),
             admin_address: self.admin_address.unwrap_or(SocketAddr::new(local, 15000)),
             node_id: self.node_id.clone(),
             instance_ip: own,
             // Without capture addresses are not the kernel's choice: all of 127.0.0.0/8 is one machine.
             binds_upstreams: self.interception_mode == InterceptionMode::None,
             pod_name: self.pod_name.clone(),
-            pod_namespace: self.pod_namespace.clone(),
-            service_account: self.service_account.clone(),
+            pod_namespace: self.identity.pod_namespace.clone(),
+            service_account: self.identity.service_account.clone(),
             cluster_domain: self.cluster_domain.clone(),
             metadata,
         };
-        let principal =
-            format!("spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.pod_namespace, self.service_account);
-        let identity = IdentityOptions {
-            ca: Arc::new(self.target(self.ca_address.as_ref().unwrap_or(&self.xds_address))),
-            ca_root_cert: self.ca_root_cert.clone(),
-            token_file: self.token_file.clone(),
-            principal: principal.clone(),
-            lifetime: CERTIFICATE_LIFETIME,
-            state_dir: self.state_dir.clone(),
-            minimum_life: self.minimum_certificate_life_s.map(Duration::from_secs),
-        };
-        let labels = labels(&sidecar, &principal);
+        let ca = self.ca_address.as_ref().unwrap_or(&self.xds_address);
+        let labels = labels(&sidecar, &self.identity.principal());
         let command_line = serde_json::json!({
             "concurrency": concurrency,
             "mode": "Serve",
@@ -197,13 +156,16 @@ impl SidecarFlags {
             sidecar_drain: Some(SidecarDrain { minimum: self.minimum_drain_time() }),
             agent: Some(agent),
             command_line,
-            token_file: Some(self.token_file.clone()),
-            state_dir: self.state_dir.clone(),
-            identity: Some(identity),
+            token_file: Some(self.identity.token_file.clone()),
+            state_dir: self.identity.state_dir.clone(),
+            identity: Some(IdentityOptions {
+                minimum_life: self.minimum_certificate_life_s.map(Duration::from_secs),
+                ..self.identity.options(ca)
+            }),
             needs_control_plane: true,
             named_control_plane: match &self.xds_address {
                 HostPort::Address(_) => None,
-                name @ HostPort::Name(..) => Some(self.target(name)),
+                name @ HostPort::Name(..) => Some(self.identity.target(name)),
             },
             labels: Some(labels),
             prometheus_address: Some(self.prometheus_address.unwrap_or(SocketAddr::new(any, 15090))),
@@ -211,10 +173,6 @@ impl SidecarFlags {
             ..Options::new(logging)
         };
         Ok((bootstrap(&sidecar)?, options))
-    }
-
-    fn target(&self, at: &HostPort) -> Target {
-        Target::new(at.clone(), DnsOptions { resolv_conf: self.resolv_conf.clone(), port: self.dns_port })
     }
 
     fn agent(&self, address: SocketAddr) -> Result<AgentOptions, String> {
@@ -260,7 +218,6 @@ fn margin(grace: Duration) -> Duration {
     (grace / 10).clamp(Duration::from_secs(1), Duration::from_secs(5)).min(grace / 2)
 }
 
-/// Makes a directory that only its owner may look into.
 /// Istio's way to tell a sidecar about its workload: `ISTIO_META_X=text`, `ISTIO_METAJSON_X=json`.
 fn metadata(
     environment: impl IntoIterator<Item = (String, String)>,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::hash::Hasher;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::discovery::v3::{DeltaDiscoveryResponse, Resource};
@@ -50,12 +50,16 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of `owner`, and gives what it says. One of somebody else, or one that cannot be read, is begun anew.
+    /// Opens the journal of `owner`, and gives what it says. One of somebody else, or one that cannot be read, is told and begun anew.
     ///
     /// # Errors
     /// The file cannot be written.
     pub(super) fn open(path: PathBuf, owner: &str) -> io::Result<(Self, Saved)> {
-        let saved = std::fs::read(&path).ok().and_then(|bytes| read(&bytes, owner)).unwrap_or_default();
+        let saved = match std::fs::read(&path) {
+            Ok(bytes) => tell(&path, read(&bytes, owner)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Saved::new(),
+            Err(error) => tell(&path, Err(error.to_string())),
+        };
         // Written anew in any case: what did not count is gone then.
         let journal = Self::begin(path, owner.to_owned(), &saved)?;
         Ok((journal, saved))
@@ -73,7 +77,7 @@ impl Journal {
         self.file.write_all(&bytes)?;
         self.file_bytes += bytes.len() as u64;
         if self.file_bytes > SMALL_BYTES.max(2 * self.live_bytes) {
-            let saved = read(&std::fs::read(&self.path)?, &self.owner).unwrap_or_default();
+            let saved = tell(&self.path, read(&std::fs::read(&self.path)?, &self.owner));
             *self = Self::begin(self.path.clone(), self.owner.clone(), &saved)?;
         }
         Ok(())
@@ -138,16 +142,19 @@ fn checksum(content: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// What the records add up to; `None`: it is no journal of `owner`.
-fn read(bytes: &[u8], owner: &str) -> Option<Saved> {
-    let (first, mut rest) = next(bytes)?;
+/// What the records add up to, and how many bytes at the end do not count.
+///
+/// # Errors
+/// It is no journal of `owner`.
+fn read(bytes: &[u8], owner: &str) -> Result<(Saved, usize), String> {
+    let Some((first, mut rest)) = next(bytes) else { return Err("it is damaged".to_owned()) };
     if first != format!("{MAGIC}{owner}").as_bytes() {
-        return None;
+        return Err(format!("it is not the state of '{owner}'"));
     }
     let mut saved = Saved::new();
     while let Some((record, after)) = next(rest) {
-        rest = after;
         let Ok(message) = DeltaDiscoveryResponse::decode(record) else { break };
+        rest = after;
         let Some(resource_type) = ResourceType::from_type_url(&message.type_url) else { continue };
         for resource in message.resources {
             saved.insert((resource_type, resource.name.clone()), resource);
@@ -156,7 +163,23 @@ fn read(bytes: &[u8], owner: &str) -> Option<Saved> {
             saved.remove(&(resource_type, name));
         }
     }
-    Some(saved)
+    Ok((saved, rest.len()))
+}
+
+/// Tells of what does not count.
+fn tell(path: &Path, outcome: Result<(Saved, usize), String>) -> Saved {
+    let path = path.display();
+    match outcome {
+        Ok((saved, 0)) => saved,
+        Ok((saved, damaged)) => {
+            tracing::warn!(target: "config", "'{path}': the last {damaged} bytes are damaged and do not count");
+            saved
+        }
+        Err(reason) => {
+            tracing::warn!(target: "config", "'{path}' does not count: {reason}");
+            Saved::new()
+        }
+    }
 }
 
 /// The first record and what follows it.
@@ -173,7 +196,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-    use std::path::Path;
 
     use outrigger_xds_api::wire::protobuf::Any;
 

@@ -208,7 +208,7 @@ impl Exchange<'_> {
                 tracing::warn!(target: "config", "{resource_type}: {message}");
                 count(stats, resource_type, Outcome::Rejected);
                 let answer = session.nack_all(&nonce, &message);
-                send(&self.requests, self.asked, self.options, answer);
+                self.answer(resource_type, answer);
                 return;
             }
         };
@@ -229,7 +229,16 @@ impl Exchange<'_> {
             let details = nack::details(resource_type, rejected.iter().map(refused));
             session.nack(&nonce, &names, &message, details)
         };
+        self.answer(resource_type, answer);
+    }
+
+    /// Sends an answer, and then what it may have had to leave out: that something was dropped and is wanted again.
+    fn answer(&mut self, resource_type: ResourceType, answer: Option<Request>) {
         send(&self.requests, self.asked, self.options, answer);
+        let Some(session) = self.sessions.of(resource_type) else { return };
+        while let Some(request) = session.next_request(&self.options.node) {
+            send(&self.requests, self.asked, self.options, Some(request));
+        }
     }
 
     /// Writes down what was accepted for good, and what is gone.

@@ -112,7 +112,10 @@ impl<'a> Builder<'a> {
         let mut nodes = Vec::new();
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Ok(Value::Seq(nodes)),
+                (Event::SequenceEnd, _) => {
+                    nodes.shrink_to_fit();
+                    return Ok(Value::Seq(nodes));
+                }
                 (event, span) => nodes.push(self.node(event, span, depth + 1)?),
             }
         }
@@ -145,6 +148,8 @@ impl<'a> Builder<'a> {
         for source in merged {
             merge(source, &mut entries, &mut keys)?;
         }
+        // Most have one or two entries, and the tree of a large file is what memory is needed for at the start.
+        entries.shrink_to_fit();
         Ok(Value::Map(Map::from_entries(entries)))
     }
 

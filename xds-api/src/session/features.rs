@@ -1,4 +1,4 @@
-//! What a client says that it can do (`Node.client_features`).
+//! What a client can do, and what it needs: `Node.client_features`, and which program it is.
 
 use crate::wire::core::v3::Node;
 
@@ -10,6 +10,9 @@ pub struct ClientFeatures {
     /// `xds.config.supports-resource-in-sotw`: it takes a resource wrapped in an `envoy.service.discovery.v3.Resource`
     /// in the state-of-the-world variant. Without it there are no TTLs in that variant.
     pub resource_in_sotw: bool,
+    /// It is an Envoy. In the incremental variant it does not ask for the endpoints of a cluster that has changed, though it
+    /// does not use the cluster before they come (<https://github.com/envoyproxy/envoy/issues/13009>).
+    pub needs_endpoints_again: bool,
 }
 
 impl ClientFeatures {
@@ -24,6 +27,7 @@ impl ClientFeatures {
         ClientFeatures {
             resource_ttl: has(Self::RESOURCE_TTL),
             resource_in_sotw: has(Self::RESOURCE_IN_SOTW),
+            needs_endpoints_again: node.user_agent_name == "envoy",
         }
     }
 }
@@ -41,5 +45,7 @@ mod tests {
         assert_eq!(with(&["envoy.lb.does_not_support_overprovisioning"]), ClientFeatures::default());
         assert!(with(&["x", ClientFeatures::RESOURCE_TTL]).resource_ttl);
         assert!(with(&[ClientFeatures::RESOURCE_IN_SOTW]).resource_in_sotw);
+        let envoy = Node { user_agent_name: "envoy".to_owned(), ..Node::default() };
+        assert!(ClientFeatures::of(&envoy).needs_endpoints_again);
     }
 }

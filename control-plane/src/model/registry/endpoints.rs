@@ -57,6 +57,13 @@ impl Registry {
         if captured(old.as_deref()) != captured(new.as_deref()) {
             changes.inputs.insert(Input::Captured);
         }
+        let count = |workload: &Option<Arc<Workload>>| {
+            usize::from(workload.as_ref().is_some_and(|workload| workload.proxyless))
+        };
+        if count(&old) != count(&new) {
+            self.proxyless = self.proxyless - count(&old) + count(&new);
+            changes.inputs.insert(Input::Proxyless);
+        }
         let either = [old, new];
         for service in in_namespace(&self.services, &name.namespace) {
             if either.iter().flatten().any(|workload| service.selects(&workload.labels)) {

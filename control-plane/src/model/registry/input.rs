@@ -50,6 +50,8 @@ pub enum Input {
     ClusterIp(IpAddr),
     /// The workloads whose connections are captured: which there are, their addresses, labels and identities.
     Captured,
+    /// Whether a workload has gRPC clients that speak xDS themselves.
+    Proxyless,
 }
 
 /// The inputs that a batch of events changed.

@@ -45,6 +45,8 @@ pub struct Registry {
     /// The Service of each such host name.
     by_host: BTreeMap<String, Name>,
     workloads: BTreeMap<Name, Arc<Workload>>,
+    /// How many of them have gRPC clients that speak xDS themselves.
+    proxyless: usize,
     slices: Attached<EndpointSlice>,
     nodes: BTreeMap<String, Node>,
     routes: Attached<HttpRoute, RouteKey>,

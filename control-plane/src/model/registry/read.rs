@@ -45,6 +45,11 @@ impl Registry {
         self.workloads.values().filter(|workload| workload.is_captured())
     }
 
+    /// Whether a workload has gRPC clients that speak xDS themselves.
+    pub fn has_proxyless(&self) -> bool {
+        self.proxyless > 0
+    }
+
     /// The Node of this name.
     pub(in crate::model) fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get(name)

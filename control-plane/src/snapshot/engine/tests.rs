@@ -71,12 +71,13 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
             );
             let account = pick(random, &["one", "two"]);
             let interception = pick(random, &["NONE", "REDIRECT"]);
+            let templates = pick(random, &["sidecar", "sidecar", "grpc-agent"]);
             let node = pick(random, &["", "nodeName: p, ", "nodeName: q, "]);
             (
                 format!(
                     "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, \
                      version: {version}, sidecar.istio.io/inject: {inject}}}, annotations: {{sidecar.istio.io/interceptionMode: \
-                     {interception}}}}}\nspec: {{serviceAccountName: {account}, {node}\
+                     {interception}, inject.istio.io/templates: {templates}}}}}\nspec: {{serviceAccountName: {account}, {node}\
                      containers: [{{ports: [{{name: web, containerPort: 8080}}]}}]}}\nstatus: {status}"
                 ),
                 true,

@@ -74,6 +74,7 @@ pub(super) const BUILT_IN: &[Kind] = &[
         page: PAGE,
         keep: &[
             "metadata.labels",
+            "metadata.annotations.inject.istio.io/templates",
             "metadata.annotations.sidecar.istio.io/inject",
             "metadata.annotations.sidecar.istio.io/interceptionMode",
             "metadata.annotations.sidecar.istio.io/status",

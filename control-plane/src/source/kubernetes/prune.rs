@@ -99,6 +99,7 @@ mod tests {
                 "namespace": "shop",
                 "labels": {"app": "reviews", "pod-template-hash": "7d4b9c"},
                 "annotations": {
+                    "inject.istio.io/templates": "sidecar",
                     "sidecar.istio.io/inject": "true",
                     "sidecar.istio.io/interceptionMode": "REDIRECT",
                     "sidecar.istio.io/status": "{}",

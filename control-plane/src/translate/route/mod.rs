@@ -107,7 +107,7 @@ pub(super) fn everything_to(cluster: String) -> Route {
 }
 
 /// The routes of one port of a Service, in the order in which they are tried.
-fn of_service(
+pub(super) fn of_service(
     view: &InputView<'_>,
     hosts: &Hosts<'_>,
     client: &Client,

@@ -52,11 +52,9 @@ pub fn compile_endpoints(
         }),
     };
     let localities = cx.each("endpoints", endpoints, compile_locality)?;
-    Ok(Assignment {
-        name: cluster_name.as_str().into(),
-        hosts: localities.into_iter().flatten().collect(),
-        overprovisioning_percent,
-    })
+    let mut hosts: Vec<HostSpec> = localities.into_iter().flatten().collect();
+    hosts.shrink_to_fit();
+    Ok(Assignment { name: cluster_name.as_str().into(), hosts, overprovisioning_percent })
 }
 
 fn compile_locality(value: &wire::LocalityLbEndpoints, cx: &mut CompileCx<'_>) -> Compiled<Vec<HostSpec>> {

@@ -39,7 +39,7 @@ struct Known {
     rejected: Option<String>,
     /// It was told that the name does not exist.
     told_missing: bool,
-    /// It asked again: send whatever it has.
+    /// It asked again, or needs it again: send whatever there is.
     resend: bool,
 }
 
@@ -127,6 +127,14 @@ impl Server {
         let verdict = self.verdict(request);
         let subscription_changed = self.change_subscription(request);
         Ok(Outcome { verdict, subscription_changed })
+    }
+
+    /// Forgets that the client was told of `name`, so that it is told again, whatever version it holds: for clients that need
+    /// again what they have and do not ask. Whether there was something to forget.
+    pub fn resend(&mut self, name: &str) -> bool {
+        let Some(known) = self.known.get_mut(name) else { return false };
+        known.resend = true;
+        true
     }
 
     /// The difference between what the client holds and the view, or `None` when there is none to send now: nothing

@@ -111,6 +111,21 @@ fn named_subscription_gets_what_exists_and_is_told_what_does_not() {
 }
 
 #[test]
+fn what_a_client_needs_again_is_sent_again_once() {
+    let mut server = server_with(subscribe(&["a", "b", "x"]));
+    let view = Resources::of(&[("a", "1"), ("b", "1"), ("c", "1")]);
+    assert_eq!(send(&mut server, &view), sent(&[("a", "1"), ("b", "1")], &["x"], "1"));
+    assert!(server.resend("a"), "it may be underway");
+    assert!(!server.resend("c"), "nobody was told of it");
+    server.on_request(&ack("1")).unwrap();
+    assert_eq!(send(&mut server, &view), sent(&[("a", "1")], &[], "2"));
+    server.on_request(&ack("2")).unwrap();
+    assert_eq!(send(&mut server, &view), None);
+    assert!(server.resend("b") && server.resend("x"), "that it does not exist is told again too");
+    assert_eq!(send(&mut server, &view), sent(&[("b", "1")], &["x"], "3"));
+}
+
+#[test]
 fn wildcard_gets_everything_and_only_the_difference_afterwards() {
     for first in [subscribe(&["*"]), subscribe(&[])] {
         let mut server = server_with(first);

@@ -22,8 +22,8 @@ const WRAPPER: &str = "envoy.service.discovery.v3.Resource";
 
 /// The subscription and accepted version of one resource type.
 ///
-/// The owner calls [`Client::next_request`] after every change of the subscription and after opening a stream, and
-/// answers every response with exactly one of [`Client::ack`], [`Client::nack`] and [`Client::nack_all`].
+/// The owner calls [`Client::next_request`] after every change of the subscription, after opening a stream and after every
+/// answer, and answers every response with exactly one of [`Client::ack`], [`Client::nack`] and [`Client::nack_all`].
 #[derive(Debug)]
 pub struct Client {
     resource_type: ResourceType,

@@ -15,7 +15,8 @@ use crate::wire::rpc::Status;
 
 const CDS: ResourceType = ResourceType::Cluster;
 const EDS: ResourceType = ResourceType::ClusterLoadAssignment;
-const FEATURES: ClientFeatures = ClientFeatures { resource_ttl: true, resource_in_sotw: true };
+const FEATURES: ClientFeatures =
+    ClientFeatures { resource_ttl: true, resource_in_sotw: true, needs_endpoints_again: false };
 
 /// A view over a list of (name, version). Names that end in `!` have a TTL, and those in `-` are leaving.
 struct Resources(BTreeMap<String, (String, Any)>);

@@ -1,8 +1,11 @@
-//! A fake control plane: an incremental ADS server whose resources, answers and misbehaviour the test sets.
+//! A fake control plane: an ADS server of both variants whose resources, answers and misbehaviour the test sets.
 //!
 //! It is written apart from the real session code, so that a mistake there cannot hide itself here.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod delta;
+mod sotw;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +15,7 @@ use outrigger_xds_api::wire::discovery::v3::aggregated_discovery_service_server:
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };
 use outrigger_xds_api::wire::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
 use outrigger_xds_api::wire::protobuf::Any;
 use tokio::net::TcpListener;
@@ -22,6 +25,8 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status, Streaming};
 
+use self::delta::Delta;
+use self::sotw::Sotw;
 use crate::addr::pod_ip;
 use crate::certs::Leaf;
 use crate::wait::eventually;
@@ -123,6 +128,20 @@ impl FakeAds {
     /// Sets or replaces a resource and tells the subscribers.
     pub fn set(&self, name: &str, resource: Any) {
         self.rename(name, name, resource);
+    }
+
+    /// Sets many resources at once.
+    pub fn set_all(&self, resources: &[(String, Any)]) {
+        {
+            let mut state = self.lock();
+            state.next_version += 1;
+            let version = state.next_version.to_string();
+            for (name, resource) in resources {
+                let of_type = state.resources.entry(resource.type_url.clone()).or_default();
+                of_type.insert(name.clone(), (version.clone(), resource.clone()));
+            }
+        }
+        self.tell();
     }
 
     /// Replaces the resource `old` by `new`, in one response.
@@ -227,57 +246,55 @@ impl AggregatedDiscoveryService for Service {
 
     async fn stream_aggregated_resources(
         &self,
-        _: Request<Streaming<DiscoveryRequest>>,
+        request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("only the incremental variant"))
+        Ok(self.answer::<Sotw>(request.into_inner()))
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        let (answers, receiver) = mpsc::channel(64);
-        let session = Session::new(self.state.clone(), answers);
-        tokio::spawn(session.run(request.into_inner(), self.watcher.clone()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(self.answer::<Delta>(request.into_inner()))
     }
 }
 
-/// One stream.
-struct Session {
-    state: Arc<Mutex<State>>,
-    answers: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
-    generation: u64,
-    next_nonce: u64,
-    types: BTreeMap<String, Subscription>,
-}
-
-#[derive(Default)]
-struct Subscription {
-    wildcard: bool,
-    names: BTreeSet<String>,
-    /// Names whose state the proxy has yet to be told, even when nothing changed.
-    owed: BTreeSet<String>,
-    /// What the proxy has: name → version.
-    known: BTreeMap<String, String>,
-    answered: bool,
-}
-
-impl Session {
-    fn new(state: Arc<Mutex<State>>, answers: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>) -> Self {
+impl Service {
+    fn answer<V: Variant>(&self, requests: Streaming<V::Request>) -> Response<Answers<V::Response>> {
+        let (answers, receiver) = mpsc::channel(64);
         let generation = {
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.streams += 1;
             state.generation
         };
-        Session { state, answers, generation, next_nonce: 0, types: BTreeMap::new() }
+        let session = Session { state: self.state.clone(), answers, generation, variant: V::default() };
+        tokio::spawn(session.run(requests, self.watcher.clone()));
+        Response::new(Box::pin(ReceiverStream::new(receiver)))
     }
+}
 
-    async fn run(
-        mut self,
-        mut requests: Streaming<DeltaDiscoveryRequest>,
-        mut changed: watch::Receiver<u64>,
-    ) {
+/// What one stream of one variant of the protocol knows.
+trait Variant: Default + Send + 'static {
+    type Request: Send + 'static;
+    type Response: Send + 'static;
+
+    /// Takes in a request.
+    fn take(&mut self, request: Self::Request, state: &mut State);
+
+    /// The next response that is due, if any.
+    fn next_answer(&mut self, state: &State) -> Option<Self::Response>;
+}
+
+/// One stream.
+struct Session<V: Variant> {
+    state: Arc<Mutex<State>>,
+    answers: mpsc::Sender<Result<V::Response, Status>>,
+    generation: u64,
+    variant: V,
+}
+
+impl<V: Variant> Session<V> {
+    async fn run(mut self, mut requests: Streaming<V::Request>, mut changed: watch::Receiver<u64>) {
         loop {
             tokio::select! {
                 request = requests.message() => match request {
@@ -302,6 +319,16 @@ impl Session {
         }
     }
 
+    fn take(&mut self, request: V::Request) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.variant.take(request, &mut state);
+    }
+
+    fn next_answer(&mut self) -> Option<V::Response> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.conduct != Conduct::Stall).then(|| self.variant.next_answer(&state)).flatten()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -312,105 +339,5 @@ impl Session {
 
     fn conduct(&self) -> Conduct {
         self.lock().conduct
-    }
-
-    fn take(&mut self, request: DeltaDiscoveryRequest) {
-        let first = !self.types.contains_key(&request.type_url);
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if first {
-                state.first_requests.push(request.clone());
-            }
-            if !request.response_nonce.is_empty() {
-                state.verdicts.push(Verdict {
-                    type_url: request.type_url.clone(),
-                    nonce: request.response_nonce.clone(),
-                    error: request.error_detail.as_ref().map(|detail| detail.message.clone()),
-                });
-            }
-        }
-        let subscription = self.types.entry(request.type_url).or_default();
-        if first {
-            subscription.wildcard = request.resource_names_subscribe.is_empty();
-            subscription.known.extend(request.initial_resource_versions);
-        }
-        for name in request.resource_names_subscribe {
-            if name == "*" {
-                subscription.wildcard = true;
-            } else {
-                subscription.owed.insert(name.clone());
-                subscription.names.insert(name);
-            }
-        }
-        for name in request.resource_names_unsubscribe {
-            if name == "*" {
-                subscription.wildcard = false;
-            }
-            subscription.names.remove(&name);
-            subscription.owed.remove(&name);
-            subscription.known.remove(&name);
-        }
-    }
-
-    /// The next response that is due, if any.
-    fn next_answer(&mut self) -> Option<DeltaDiscoveryResponse> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.conduct == Conduct::Stall {
-            return None;
-        }
-        let nothing = BTreeMap::new();
-        let due = self.types.iter_mut().find_map(|(type_url, subscription)| {
-            let resources = state.resources.get(type_url).unwrap_or(&nothing);
-            subscription.due(resources).map(|(changed, removed)| (type_url.clone(), changed, removed))
-        });
-        let (type_url, mut changed, removed_resources) = due?;
-        if state.conduct == Conduct::Garbage {
-            for resource in &mut changed {
-                resource.resource = Some(Any { type_url: type_url.clone(), value: vec![0xff; 64] });
-            }
-        }
-        self.next_nonce += 1;
-        Some(DeltaDiscoveryResponse {
-            system_version_info: state.next_version.to_string(),
-            resources: changed,
-            nonce: format!("nonce-{}-{}", self.generation, self.next_nonce),
-            type_url,
-            removed_resources,
-            ..Default::default()
-        })
-    }
-}
-
-impl Subscription {
-    /// What the proxy has to be told, and from then on it counts as told.
-    fn due(&mut self, resources: &BTreeMap<String, (String, Any)>) -> Option<(Vec<Resource>, Vec<String>)> {
-        let wanted = |name: &str| self.wildcard || self.names.contains(name);
-        let changed: Vec<Resource> = resources
-            .iter()
-            .filter(|(name, (version, _))| {
-                wanted(name) && (self.owed.contains(*name) || self.known.get(*name) != Some(version))
-            })
-            .map(|(name, (version, resource))| Resource {
-                name: name.clone(),
-                version: version.clone(),
-                resource: Some(resource.clone()),
-                ..Default::default()
-            })
-            .collect();
-        let mut removed: Vec<String> =
-            self.known.keys().filter(|name| !resources.contains_key(*name)).cloned().collect();
-        removed.extend(self.owed.iter().filter(|name| !resources.contains_key(*name)).cloned());
-        removed.sort();
-        removed.dedup();
-        // A wildcard subscription is owed one answer even when there is nothing.
-        let first_of_wildcard = self.wildcard && !self.answered;
-        if changed.is_empty() && removed.is_empty() && !first_of_wildcard {
-            return None;
-        }
-        self.answered = true;
-        self.owed.clear();
-        self.known.extend(changed.iter().map(|resource| (resource.name.clone(), resource.version.clone())));
-        self.known.retain(|name, _| !removed.contains(name));
-        Some((changed, removed))
     }
 }
