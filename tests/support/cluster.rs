@@ -8,9 +8,13 @@ use outrigger_xds_api::json;
 use serde_json::{Value, json};
 
 /// Kinds of rules, with plural and group.
-const RULES: [(&str, &str, &str); 3] = [
+const RULES: [(&str, &str, &str); 7] = [
     ("HTTPRoute", "httproutes", "gateway.networking.k8s.io"),
+    ("GRPCRoute", "grpcroutes", "gateway.networking.k8s.io"),
+    ("ReferenceGrant", "referencegrants", "gateway.networking.k8s.io"),
+    ("VirtualService", "virtualservices", "networking.istio.io"),
     ("DestinationRule", "destinationrules", "networking.istio.io"),
+    ("ServiceEntry", "serviceentries", "networking.istio.io"),
     ("PeerAuthentication", "peerauthentications", "security.istio.io"),
 ];
 

@@ -94,6 +94,7 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
         name: name_of(object),
         ports,
         cluster_ips,
+        external: None,
         selector: spec.selector,
         origin: object.origin.clone(),
     }))

@@ -9,12 +9,14 @@ pub(crate) mod duration;
 mod gateway_api;
 mod istio;
 mod names;
+mod values;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::model::{
-    EndpointSlice, HttpRoute, MeshSettings, Name, Node, PeerAuthn, Service, TrafficPolicy, Workload,
+    DestinationPolicy, EndpointSlice, Grant, HttpRoute, MeshSettings, Name, Node, PeerAuthn, Service,
+    ServiceEntry, VirtualService, Workload,
 };
 use crate::source::Object;
 
@@ -29,10 +31,16 @@ pub enum Decoded {
     Workload(Workload),
     /// From a Node.
     Node(Node),
-    /// From an HTTPRoute.
+    /// From an HTTPRoute or a GRPCRoute.
     HttpRoute(HttpRoute),
+    /// From a ReferenceGrant.
+    Grant(Grant),
+    /// From a VirtualService.
+    VirtualService(VirtualService),
+    /// From a ServiceEntry.
+    ServiceEntry(ServiceEntry),
     /// From a DestinationRule.
-    TrafficPolicy(TrafficPolicy),
+    DestinationPolicy(DestinationPolicy),
     /// From a PeerAuthentication.
     PeerAuthn(PeerAuthn),
 }
@@ -89,9 +97,25 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
             require(&["v1", "v1beta1"])?;
             Decoded::HttpRoute(gateway_api::http_route(object)?)
         }
+        ("gateway.networking.k8s.io", "GRPCRoute") => {
+            require(&["v1"])?;
+            Decoded::HttpRoute(gateway_api::grpc_route(object)?)
+        }
+        ("gateway.networking.k8s.io", "ReferenceGrant") => {
+            require(&["v1", "v1beta1"])?;
+            Decoded::Grant(gateway_api::reference_grant(object)?)
+        }
+        ("networking.istio.io", "VirtualService") => {
+            require(&ISTIO_NETWORKING)?;
+            Decoded::VirtualService(istio::virtual_service(object, settings)?)
+        }
+        ("networking.istio.io", "ServiceEntry") => {
+            require(&ISTIO_NETWORKING)?;
+            Decoded::ServiceEntry(istio::service_entry(object, settings)?)
+        }
         ("networking.istio.io", "DestinationRule") => {
-            require(&["v1", "v1beta1", "v1alpha3"])?;
-            Decoded::TrafficPolicy(istio::destination_rule(object, settings)?)
+            require(&ISTIO_NETWORKING)?;
+            Decoded::DestinationPolicy(istio::destination_rule(object, settings)?)
         }
         ("security.istio.io", "PeerAuthentication") => {
             require(&["v1", "v1beta1"])?;
@@ -103,8 +127,18 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
     }))
 }
 
+/// Versions of `networking.istio.io`.
+const ISTIO_NETWORKING: [&str; 3] = ["v1", "v1beta1", "v1alpha3"];
+
 fn unsupported_kind(kind: &str) -> Refusal {
-    Refusal::new("kind", format!("kind {kind} is not supported; it has no effect"))
+    let why = match kind {
+        "Gateway" | "GatewayClass" | "ListenerSet" => "this mesh has no gateways, only sidecars",
+        "EnvoyFilter" | "WasmPlugin" => {
+            "what proxies run is made of rules, never of foreign configuration or code"
+        }
+        _ => "it has no effect",
+    };
+    Refusal::new("kind", format!("kind {kind} is not supported; {why}"))
 }
 
 /// `metadata`, as far as the mesh reads it. Kubernetes owns the rest.

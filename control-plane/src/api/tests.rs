@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::model::{
-    HeaderMatch, LoadBalancing, MutualTlsMode, PathMatch, PathRewrite, Protocol, RouteAction, StringMatch,
-    TargetPort,
+    Forward, HeaderMatch, LoadBalancing, MutualTlsMode, PathMatch, PathRewrite, Protocol, RouteAction,
+    ServiceRef, StringMatch, TargetPort,
 };
 use crate::source::test_objects;
 
@@ -170,18 +170,19 @@ fn http_route_rules() {
     assert_eq!(route.parents[0].service, Name::new("default", "reviews"));
     assert_eq!(route.parents[0].port, Some(9080));
     let first = &route.rules[0];
+    let header = |name: &str, value| HeaderMatch { name: name.into(), value, is_inverted: false };
     assert_eq!(first.matches[0].path, PathMatch::Exact("/a".into()));
-    assert_eq!(first.matches[0].method.as_deref(), Some("GET"));
+    assert_eq!(first.matches[0].method, Some(StringMatch::Exact("GET".into())));
     assert_eq!(
         first.matches[0].headers,
         [
-            HeaderMatch { name: "x-user".into(), value: StringMatch::Exact("7".into()) },
-            HeaderMatch { name: "cookie".into(), value: StringMatch::Regex(".*x.*".into()) }
+            header("x-user", StringMatch::Exact("7".into())),
+            header("cookie", StringMatch::Regex(".*x.*".into())),
         ]
     );
     assert_eq!(first.matches[1].path, PathMatch::Regex("/b/[0-9]+".into()));
     assert_eq!(first.matches[2].path, PathMatch::Prefix("/c".into()));
-    let RouteAction::Forward { backends, timeout } = &first.action else { panic!() };
+    let Forward { backends, timeout, .. } = first.action.forward().unwrap();
     assert_eq!(backends.iter().map(|backend| backend.weight).collect::<Vec<_>>(), [90, 10]);
     assert_eq!(*timeout, Some(Duration::from_millis(1500)));
     let RouteAction::Redirect(redirect) = &route.rules[1].action else { panic!() };
@@ -193,13 +194,9 @@ fn http_route_rules() {
 fn http_route_refusals_name_field_and_reason() {
     let parents = |refs: &str| http_route(&format!("  parentRefs: [{refs}]\n  rules: [{{}}]\n"));
     refused(&parents(""), "spec.parentRefs", "must name a Service");
-    refused(&parents("{name: gw}"), "spec.parentRefs[0].kind", "kind Gateway is not supported");
+    let Some(Decoded::HttpRoute(route)) = decode_one(&parents("{name: gw}")).unwrap() else { panic!() };
+    assert_eq!(route.others, [("Gateway gw".to_owned(), "spec.parentRefs[0]".to_owned())]);
     refused(&parents("{kind: Service, name: a}"), "spec.parentRefs[0].group", "must be \"\"");
-    refused(
-        &parents("{group: '', kind: Service, name: a, sectionName: x}"),
-        "spec.parentRefs[0].sectionName",
-        "not supported",
-    );
     refused(
         &http_route(
             "  parentRefs: [{group: '', kind: Service, name: a}]\n  hostnames: [a.example]\n  rules: [{}]\n",
@@ -216,22 +213,21 @@ fn http_route_refusals_name_field_and_reason() {
     refused(&backend("port: 80, weight: ten"), "spec.rules[0].backendRefs[1].weight", "invalid type: string");
     refused(&backend("port: 0"), "spec.rules[0].backendRefs[1].port", "0 is not a port");
     refused(&backend("weight: 1"), "spec.rules[0].backendRefs[1].port", "must be there");
-    refused(
-        &backend("port: 1, namespace: other"),
-        "spec.rules[0].backendRefs[1].namespace",
-        "needs a ReferenceGrant",
-    );
     refused(&backend("port: 1, kind: X"), "spec.rules[0].backendRefs[1].kind", "kind X is not supported");
     refused(
-        &backend("port: 1, filters: []"),
-        "spec.rules[0].backendRefs[1].filters",
-        "unknown or unsupported field `filters`, supported are",
+        &backend("port: 1, filters: [{type: URLRewrite, urlRewrite: {hostname: x}}]"),
+        "spec.rules[0].backendRefs[1].filters[0].type",
+        "filter URLRewrite is not supported; supported: RequestHeaderModifier",
     );
-    refused(&rule("backendRefz: []"), "spec.rules[0].backendRefz", "unknown or unsupported field");
     refused(
-        &rule("filters: [{type: URLRewrite, urlRewrite: {hostname: x}}]"),
+        &rule("backendRefz: []"),
+        "spec.rules[0].backendRefz",
+        "unknown or unsupported field `backendRefz`",
+    );
+    refused(
+        &rule("filters: [{type: ExtensionRef, extensionRef: {name: x}}]"),
         "spec.rules[0].filters[0].type",
-        "filter URLRewrite is not supported; supported: RequestRedirect",
+        "filter ExtensionRef is not supported; supported: RequestHeaderModifier",
     );
     refused(
         &rule("filters: [{type: RequestRedirect, requestRedirect: {statusCode: 300}}]"),
@@ -251,9 +247,9 @@ fn http_route_refusals_name_field_and_reason() {
     );
     refused(&rule("matches: [{method: get}]"), "spec.rules[0].matches[0].method", "\"get\" is not one of");
     refused(
-        &rule("matches: [{queryParams: [{name: a, value: b}]}]"),
-        "spec.rules[0].matches[0].queryParams",
-        "unsupported",
+        &rule("matches: [{queryParams: [{name: a, value: b}, {name: a, value: c}]}]"),
+        "spec.rules[0].matches[0].queryParams[1].name",
+        "parameter a is there twice",
     );
     refused(
         &rule("matches: [{headers: [{name: 'a b', value: c}]}]"),
@@ -262,11 +258,11 @@ fn http_route_refusals_name_field_and_reason() {
     );
     refused(&rule("timeouts: {request: 1.5s}"), "spec.rules[0].timeouts.request", "not a duration");
     refused(
-        &rule("timeouts: {backendRequest: 1s}"),
+        &rule("timeouts: {request: 1s, backendRequest: 2s}"),
         "spec.rules[0].timeouts.backendRequest",
-        "unknown or unsupported field",
+        "must not be longer",
     );
-    refused(&rule("retry: {attempts: 1}"), "spec.rules[0].retry", "unknown or unsupported field");
+    refused(&rule("retry: {attempts: 0}"), "spec.rules[0].retry.attempts", "0 is not between 1 and 100");
 }
 
 #[test]
@@ -276,8 +272,9 @@ fn destination_rule_policy() {
     connectionPool: {tcp: {maxConnections: 5, connectTimeout: 2s}, http: {http1MaxPendingRequests: 6, http2MaxRequests: 7}}
     outlierDetection: {consecutive5xxErrors: 3, interval: 1s, maxEjectionPercent: 100}",
     );
-    let Some(Decoded::TrafficPolicy(policy)) = decode_one(&text).unwrap() else { panic!() };
-    assert_eq!(policy.service, Name::new("default", "reviews"));
+    let Some(Decoded::DestinationPolicy(policy)) = decode_one(&text).unwrap() else { panic!() };
+    assert_eq!(policy.service, ServiceRef::Name(Name::new("default", "reviews")));
+    let policy = policy.settings;
     assert_eq!(policy.load_balancing, LoadBalancing::RoundRobin);
     let outlier = policy.outlier_detection.unwrap();
     assert_eq!(outlier.consecutive_5xx, 3);
@@ -306,11 +303,14 @@ fn destination_rule_refusals() {
         "101 is not between 0 and 100",
     );
     refused(&destination_rule("outlierDetection: {interval: 0s}"), &at("outlierDetection.interval"), "1ms");
-    refused(&destination_rule("loadBalancer: {simple: RANDOM}"), &at("loadBalancer.simple"), "RANDOM");
-    refused(&destination_rule("tls: {mode: SIMPLE}"), &at("tls"), "unknown or unsupported");
+    refused(
+        &destination_rule("loadBalancer: {simple: PASSTHROUGH}"),
+        &at("loadBalancer.simple"),
+        "PASSTHROUGH",
+    );
+    refused(&destination_rule("tls: {mode: SIMPLE}"), &at("tls.mode"), "supported: ISTIO_MUTUAL");
     let host = |host: &str| destination_rule("{}").replace("host: reviews", &format!("host: '{host}'"));
     refused(&host("*.default.svc.cluster.local"), "spec.host", "not supported");
-    refused(&host("example.com"), "spec.host", "not supported");
     refused(
         &host("reviews.other.svc.cluster.local"),
         "spec.host",
@@ -347,8 +347,9 @@ fn kinds_that_would_have_no_effect() {
     let of = |api_version: &str, kind: &str| {
         format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{}}\n")
     };
-    refused(&of("networking.istio.io/v1", "VirtualService"), "kind", "VirtualService is not supported");
-    refused(&of("gateway.networking.k8s.io/v1", "GRPCRoute"), "kind", "GRPCRoute is not supported");
+    refused(&of("networking.istio.io/v1", "Gateway"), "kind", "this mesh has no gateways, only sidecars");
+    refused(&of("networking.istio.io/v1alpha3", "EnvoyFilter"), "kind", "never of foreign configuration");
+    refused(&of("gateway.networking.k8s.io/v1", "TCPRoute"), "kind", "TCPRoute is not supported");
     refused(&of("gateway.networking.k8s.io/v1alpha2", "HTTPRoute"), "apiVersion", "v1alpha2 of HTTPRoute");
     assert!(decode_one(&of("apps/v1", "Deployment")).unwrap().is_none());
     let external =

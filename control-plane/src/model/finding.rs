@@ -18,6 +18,24 @@ pub struct Finding {
     pub field: String,
     /// What is wrong, in a sentence.
     pub reason: String,
+    /// What kind of thing is wrong.
+    pub concern: Concern,
+}
+
+/// What kind of thing is wrong, as far as the conditions in an object's status tell it apart. Reasons are the Gateway API's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Concern {
+    /// Anything else.
+    #[default]
+    Other,
+    /// The object is refused, and the last good version of it is in force.
+    FellBack,
+    /// What a route is attached to is not there.
+    NoMatchingParent,
+    /// What a rule leads to is not there.
+    BackendNotFound,
+    /// A rule may not lead to another namespace.
+    RefNotPermitted,
 }
 
 impl Finding {
@@ -30,7 +48,13 @@ impl Finding {
             position: origin.text.as_ref().map(|text| text.position_of(&field)),
             field,
             reason: reason.into(),
+            concern: Concern::default(),
         }
+    }
+
+    /// The same, with the kind of thing that is wrong.
+    pub fn about(self, concern: Concern) -> Self {
+        Self { concern, ..self }
     }
 }
 
@@ -42,6 +66,7 @@ impl From<Unreadable> for Finding {
             position: found.position,
             field: String::new(),
             reason: found.reason,
+            concern: Concern::default(),
         }
     }
 }

@@ -4,7 +4,9 @@
 //! [`Registry`]. Each keeps its [`Origin`](crate::source::Origin). Nothing here knows xDS. Runs on the task that owns the
 //! registry.
 
+mod destination_policy;
 mod finding;
+mod grant;
 mod node;
 mod origins;
 mod peer_authn;
@@ -12,25 +14,33 @@ mod registry;
 mod resolve;
 mod route;
 mod service;
+mod service_entry;
 mod settings;
-mod traffic_policy;
 mod workload;
 
 use std::fmt;
 
-pub use finding::{Finding, Findings};
+pub use destination_policy::{
+    ConnectionPool, ConsistentHash, DestinationPolicies, DestinationPolicy, DestinationSettings, HashOf,
+    HashTable, LoadBalancing, OutlierDetection, Subset,
+};
+pub use finding::{Concern, Finding, Findings};
+pub use grant::{Grant, GrantFrom, GrantTo};
 pub use node::{Locality, Node};
 pub use origins::Origins;
 pub use peer_authn::{MutualTlsMode, PeerAuthn};
-pub use registry::{ChangeSet, Input, Registry};
+pub use registry::{ChangeSet, Client, Input, Registry};
 pub use resolve::{Endpoint, InboundPort};
 pub use route::{
-    Backend, HeaderMatch, HttpRoute, Parent, PathMatch, PathRewrite, Redirect, RequestMatch, RouteAction,
-    RouteRule, StringMatch,
+    ALL_PPM, Abort, AbortStatus, Backend, Cors, Delay, DelegateRule, Destination, DirectResponse, Fault,
+    Forward, HeaderChanges, HeaderMatch, HeaderOperations, Host, HttpRoute, HttpRules, L4Backend, L4Match,
+    L4Rule, Mirror, Parent, PathMatch, PathRewrite, Ppm, QueryMatch, Redirect, RedirectPort, RequestMatch,
+    Retry, RouteAction, RouteKey, RouteKind, RouteRule, ServiceRef, Source, StringMatch, VirtualService,
+    Visibility,
 };
 pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
+pub use service_entry::{External, ServiceEntry, StaticEndpoint};
 pub use settings::{MeshSettings, Sidecars, UnknownDestinations};
-pub use traffic_policy::{ConnectionPool, LoadBalancing, OutlierDetection, TrafficPolicy};
 pub use workload::{Interception, Workload};
 
 /// The name of a namespaced object whose kind is known.
@@ -46,6 +56,12 @@ impl Name {
     /// The name `name` in `namespace`.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// The Kubernetes Service whose whole host name this is, in the cluster of the DNS suffix `domain`.
+    pub fn of_host(host: &str, domain: &str) -> Option<Self> {
+        let (name, namespace) = host.strip_suffix(domain)?.strip_suffix(".svc.")?.split_once('.')?;
+        (!namespace.contains('.')).then(|| Self::new(namespace, name))
     }
 }
 

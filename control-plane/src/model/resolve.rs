@@ -20,8 +20,19 @@ pub struct Endpoint {
     pub ready: bool,
     /// Where it is, as far as that is known.
     pub locality: Locality,
+    /// Its share is this by the sum of all.
+    pub weight: u32,
     /// The Pod, when it is known.
     pub workload: Option<Arc<Workload>>,
+    /// Labels of one that is no Pod.
+    labels: BTreeMap<String, String>,
+}
+
+impl Endpoint {
+    /// Its labels, which subsets ask for.
+    pub fn labels(&self) -> &BTreeMap<String, String> {
+        self.workload.as_ref().map_or(&self.labels, |workload| &workload.labels)
+    }
 }
 
 /// A port of a workload that a Service's port leads to.
@@ -46,6 +57,21 @@ impl Registry {
             let entry = endpoints.entry(key).or_insert_with(|| endpoint.clone());
             entry.ready |= endpoint.ready;
         };
+        for endpoint in service.external.iter().flat_map(|external| &external.endpoints) {
+            let target = match port.target {
+                TargetPort::Number(number) => number,
+                TargetPort::Named(_) => port.number,
+            };
+            add(Endpoint {
+                ip: endpoint.address,
+                port: endpoint.ports.get(&port.name).copied().unwrap_or(target),
+                ready: true,
+                locality: endpoint.locality.clone(),
+                weight: endpoint.weight,
+                workload: None,
+                labels: endpoint.labels.clone(),
+            });
+        }
         let mut has_slices = false;
         for slice in self.slices_of(&service.name) {
             has_slices = true;
@@ -63,7 +89,9 @@ impl Registry {
                     port: slice_port.number,
                     ready: endpoint.ready,
                     locality: self.locality_of(endpoint, workload.as_deref()),
+                    weight: 1,
                     workload,
+                    labels: BTreeMap::new(),
                 });
             }
         }
@@ -78,7 +106,9 @@ impl Registry {
                         port,
                         ready: workload.ready,
                         locality: self.locality(workload.node.as_deref()),
+                        weight: 1,
                         workload: Some(workload.clone()),
+                        labels: BTreeMap::new(),
                     });
                 }
             }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::Name;
+use crate::model::{External, Name};
 use crate::source::Origin;
 
-/// A Kubernetes Service.
+/// A Kubernetes Service, or what a ServiceEntry makes of one of its host names.
 #[derive(Debug)]
 pub struct Service {
-    /// Its name.
+    /// Its name. That of a ServiceEntry's is its host name.
     pub name: Name,
     /// Its TCP ports. UDP and SCTP ports are not the mesh's business.
     pub ports: Vec<ServicePort>,
@@ -18,6 +18,8 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// The addresses that the cluster gave it; none for a headless one.
     pub cluster_ips: Vec<IpAddr>,
+    /// What it is, where a ServiceEntry makes it.
+    pub external: Option<External>,
     /// Where it was written.
     pub origin: Arc<Origin>,
 }
@@ -26,6 +28,19 @@ impl Service {
     /// Its port with this number.
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
+    }
+
+    /// Whether clients in `namespace` see it.
+    pub fn is_visible_in(&self, namespace: &str) -> bool {
+        self.external.as_ref().is_none_or(|external| external.visibility.includes(namespace))
+    }
+
+    /// What the policies for it are found by. A policy that names a host does not know whose ServiceEntry has it.
+    pub(crate) fn policy_key(&self) -> Name {
+        match self.external {
+            Some(_) => Name::new("", &self.name.name),
+            None => self.name.clone(),
+        }
     }
 
     /// Whether it selects a Pod with these labels (in its own namespace).
@@ -168,6 +183,7 @@ mod tests {
             ports: vec![],
             selector: BTreeMap::new(),
             cluster_ips: vec![],
+            external: None,
             origin,
         };
         assert!(!service.selects(&BTreeMap::new()));

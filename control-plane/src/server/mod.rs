@@ -42,6 +42,7 @@ use crate::ca::CertificateAuthority;
 use crate::ca::root::{Root, private_data_dir};
 use crate::ca::secret::RootSecret;
 use crate::metrics::Metrics;
+use crate::model::Name;
 use crate::snapshot::Snapshot;
 use crate::status;
 use lifecycle::Switch;
@@ -201,6 +202,16 @@ async fn serve(
     }
     let injection = webhooks::injection_settings(&options)?;
     if let Some(client) = cluster {
+        let statuses = status::InCluster::new(
+            client.clone(),
+            Name::new(&options.namespace, &options.lease),
+            options.pod_name.clone(),
+        );
+        let followed = snapshots.clone();
+        tasks.spawn(async move {
+            statuses.keep(followed).await;
+            "the status of the objects"
+        });
         let anchors = TrustAnchors {
             client,
             authority: Arc::clone(&authority),

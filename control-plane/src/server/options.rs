@@ -132,6 +132,14 @@ pub struct Options {
     #[arg(long, env = "POD_NAMESPACE", default_value = "outrigger-system")]
     pub namespace: String,
 
+    /// Name of the Lease by which one of several control planes writes the status of objects (--source kubernetes)
+    #[arg(long, env = "OUTRIGGER_LEASE", value_name = "NAME", default_value = "outrigger-control-plane")]
+    pub lease: String,
+
+    /// Name of this process in the Lease; without it a random one
+    #[arg(long, env = "POD_NAME", hide = true)]
+    pub pod_name: Option<String>,
+
     /// What becomes of captured connections to addresses that the mesh does not know
     #[arg(
         long, env = "OUTRIGGER_OUTBOUND_TRAFFIC_POLICY", value_enum, ignore_case = true,

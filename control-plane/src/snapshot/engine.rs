@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
 
-use crate::model::{ChangeSet, Finding, Findings, Input, MeshSettings, Name, Origins, Registry, Workload};
+use crate::model::{
+    ChangeSet, Client, Finding, Findings, Input, MeshSettings, Name, Origins, Registry, RouteKey, Workload,
+};
 use crate::scope::ScopeKey;
 use crate::snapshot::{ProxyScope, Resource, ResourceMap, Snapshot};
 use crate::source::Event;
@@ -22,8 +24,8 @@ enum Node {
     Clusters(Name),
     /// Load assignments of a Service.
     Endpoints(Name),
-    /// Route configurations of the clients in a namespace.
-    Routes(String),
+    /// Route configurations of a client.
+    Routes(Client),
     /// Listeners of a Service's cluster IPs, for captured connections.
     ServiceListeners(Name, Family),
     /// The listener that captured connections arrive at, with its clusters.
@@ -39,8 +41,12 @@ enum Node {
     /// Listeners and route configurations of such clients in a namespace.
     ProxylessRoutes(String),
     /// What is wrong with a route.
-    RouteCheck(Name),
-    /// What is wrong with a traffic policy.
+    RouteCheck(RouteKey),
+    /// What is wrong with a VirtualService.
+    VirtualServiceCheck(Name),
+    /// What is wrong with a ServiceEntry.
+    ServiceEntryCheck(Name),
+    /// What is wrong with a destination policy.
     PolicyCheck(Name),
     /// What is wrong with the PeerAuthentications of a namespace.
     PeerAuthnCheck(String),
@@ -185,17 +191,40 @@ impl Engine {
                     .collect()
             }
             Input::Captured => Family::ALL.map(Node::OutboundVirtual).into(),
-            Input::Workload(name) => vec![
-                Node::Routes(name.namespace.clone()),
-                Node::ProxylessRoutes(name.namespace.clone()),
-                Node::Listeners(name.clone()),
-                Node::InboundClusters(name.clone()),
-            ],
-            Input::Route(name) => vec![Node::RouteCheck(name.clone())],
+            Input::Workload(name) => {
+                let mut nodes = vec![
+                    Node::ProxylessRoutes(name.namespace.clone()),
+                    Node::Listeners(name.clone()),
+                    Node::InboundClusters(name.clone()),
+                ];
+                nodes.extend(self.routes_of(name));
+                nodes
+            }
+            Input::SourceLabels => {
+                let workloads = self.snapshot.proxies.keys();
+                let workloads = workloads.map(|key| Name::new(&key.namespace, &key.pod));
+                let of_workload = |name: Name| {
+                    let routes = self.routes_of(&name);
+                    // Which client a workload is, is kept with its listeners.
+                    routes.into_iter().chain([Node::Listeners(name)])
+                };
+                workloads.flat_map(of_workload).collect()
+            }
+            Input::Route(key) => vec![Node::RouteCheck(key.clone())],
+            Input::VirtualService(name) => vec![Node::VirtualServiceCheck(name.clone())],
+            Input::ServiceEntry(name) => vec![Node::ServiceEntryCheck(name.clone())],
             Input::Policy(name) => vec![Node::PolicyCheck(name.clone())],
             Input::PeerAuthn(namespace) => vec![Node::PeerAuthnCheck(namespace.clone())],
             _ => Vec::new(),
         }
+    }
+
+    /// The route configurations that come to be with a workload, or go with the client that it was.
+    fn routes_of(&self, workload: &Name) -> Vec<Node> {
+        let before = self.snapshot.proxies.get(&scope_key(workload)).map(|scope| scope.client.clone());
+        let now = self.registry.workload(workload).map(|workload| self.registry.client_of(workload));
+        let nodes = before.into_iter().chain(now).map(Node::Routes);
+        nodes.filter(|node| self.is_wanted(node) != self.nodes.contains_key(node)).collect()
     }
 
     /// Whether what the node is for exists.
@@ -207,8 +236,11 @@ impl Engine {
                 .service(name)
                 .is_some_and(|service| service.cluster_ips.iter().any(|ip| family.has(ip))),
             Node::OutboundVirtual(_) => self.registry.captured().next().is_some(),
-            Node::Routes(namespace) => {
-                self.registry.workloads_in(namespace).any(|workload| is_in_mesh(workload) && workload.sidecar)
+            Node::Routes(client) => {
+                let mut workloads = self.registry.workloads_in(&client.namespace);
+                workloads.any(|workload| {
+                    is_in_mesh(workload) && workload.sidecar && self.registry.client_of(workload) == *client
+                })
             }
             Node::ProxylessClusters(name) | Node::ProxylessEndpoints(name) => {
                 self.registry.has_proxyless() && self.registry.service(name).is_some()
@@ -220,7 +252,9 @@ impl Engine {
             Node::Listeners(name) | Node::InboundClusters(name) => {
                 self.registry.workload(name).is_some_and(|workload| is_in_mesh(workload))
             }
-            Node::RouteCheck(name) => self.registry.route(name).is_some(),
+            Node::RouteCheck(key) => self.registry.route(key).is_some(),
+            Node::VirtualServiceCheck(name) => self.registry.virtual_service(name).is_some(),
+            Node::ServiceEntryCheck(name) => self.registry.service_entry(name).is_some(),
             Node::PolicyCheck(name) => self.registry.policy(name).is_some(),
             Node::PeerAuthnCheck(namespace) => !self.registry.peer_authn_in(namespace).is_empty(),
         }
@@ -260,11 +294,11 @@ impl Engine {
         edits
     }
 
-    /// Keeps the list of proxies, and of namespaces with routes, in step with a node of theirs.
+    /// Keeps the list of proxies, and of clients with routes, in step with a node of theirs.
     fn scope_of(&mut self, node: &Node, wanted: bool) {
         match node {
-            Node::Routes(namespace) if !wanted && self.snapshot.routes.contains_key(namespace) => {
-                Arc::make_mut(&mut self.snapshot.routes).remove(namespace);
+            Node::Routes(client) if !wanted && self.snapshot.routes.contains_key(client) => {
+                Arc::make_mut(&mut self.snapshot.routes).remove(client);
             }
             Node::ProxylessRoutes(namespace)
                 if !wanted && self.snapshot.proxyless.routes.contains_key(namespace) =>
@@ -286,6 +320,7 @@ impl Engine {
                         if scope.service_account == workload.service_account
                             && *scope.description
                                 == workload.description(&self.registry.settings().cluster_name)
+                            && scope.client == self.registry.client_of(workload)
                             && scope.ips == workload.ips
                             && scope.captured == workload.is_captured()
                             && scope.proxyless == workload.proxyless => {}
@@ -293,6 +328,7 @@ impl Engine {
                         let scope = ProxyScope {
                             service_account: workload.service_account.clone(),
                             description: workload.description(&self.registry.settings().cluster_name).into(),
+                            client: self.registry.client_of(workload),
                             ips: workload.ips.clone(),
                             captured: workload.is_captured(),
                             proxyless: workload.proxyless,
@@ -333,10 +369,9 @@ impl Engine {
             Node::Endpoints(_) => change(&mut snapshot.endpoints),
             Node::ProxylessClusters(_) => change(&mut snapshot.proxyless.clusters),
             Node::ProxylessEndpoints(_) => change(&mut snapshot.proxyless.endpoints),
-            Node::Routes(namespace) | Node::ProxylessRoutes(namespace) => {
-                let all = match (&node, of) {
-                    (Node::Routes(_), _) => &mut snapshot.routes,
-                    (_, ResourceType::Listener) => &mut snapshot.proxyless.listeners,
+            Node::ProxylessRoutes(namespace) => {
+                let all = match of {
+                    ResourceType::Listener => &mut snapshot.proxyless.listeners,
                     _ => &mut snapshot.proxyless.routes,
                 };
                 let before = all.get(namespace).cloned().unwrap_or_default();
@@ -344,6 +379,14 @@ impl Engine {
                 change(&mut after);
                 if !Arc::ptr_eq(&before, &after) {
                     Arc::make_mut(all).insert(namespace.clone(), after);
+                }
+            }
+            Node::Routes(client) => {
+                let before = snapshot.routes.get(client).cloned().unwrap_or_default();
+                let mut after = before.clone();
+                change(&mut after);
+                if !Arc::ptr_eq(&before, &after) {
+                    Arc::make_mut(&mut snapshot.routes).insert(client.clone(), after);
                 }
             }
             Node::Listeners(name) | Node::InboundClusters(name) => {
@@ -361,7 +404,11 @@ impl Engine {
                     Arc::make_mut(&mut snapshot.proxies).insert(key, Arc::new(after));
                 }
             }
-            Node::RouteCheck(_) | Node::PolicyCheck(_) | Node::PeerAuthnCheck(_) => {}
+            Node::RouteCheck(_)
+            | Node::VirtualServiceCheck(_)
+            | Node::ServiceEntryCheck(_)
+            | Node::PolicyCheck(_)
+            | Node::PeerAuthnCheck(_) => {}
         }
     }
 
@@ -381,7 +428,7 @@ fn translate(view: &InputView<'_>, node: &Node) -> Output {
     match node {
         Node::Clusters(service) => translate::outbound_clusters(view, service),
         Node::Endpoints(service) => translate::load_assignments(view, service),
-        Node::Routes(namespace) => translate::route_configurations(view, namespace),
+        Node::Routes(client) => translate::route_configurations(view, client),
         Node::ServiceListeners(service, family) => translate::service_listeners(view, service, *family),
         Node::OutboundVirtual(family) => translate::outbound_virtual(view, *family),
         Node::Listeners(workload) => translate::listeners(view, workload),
@@ -390,6 +437,8 @@ fn translate(view: &InputView<'_>, node: &Node) -> Output {
         Node::ProxylessEndpoints(service) => translate::proxyless_endpoints(view, service),
         Node::ProxylessRoutes(namespace) => translate::proxyless_routes(view, namespace),
         Node::RouteCheck(route) => translate::check_route(view, route),
+        Node::VirtualServiceCheck(service) => translate::check_virtual_service(view, service),
+        Node::ServiceEntryCheck(entry) => translate::check_service_entry(view, entry),
         Node::PolicyCheck(policy) => translate::check_policy(view, policy),
         Node::PeerAuthnCheck(namespace) => translate::check_peer_authentications(view, namespace),
     }

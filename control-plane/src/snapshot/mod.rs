@@ -18,7 +18,7 @@ use std::sync::Arc;
 use outrigger_xds_api::ResourceType;
 
 pub use crate::model::MeshSettings;
-use crate::model::{Finding, Findings, Origins};
+use crate::model::{Client, Finding, Findings, Origins};
 use crate::scope::{ProxyId, ScopeError, ScopeKey};
 pub use engine::Engine;
 use proxyless::Proxyless;
@@ -33,8 +33,8 @@ pub struct Snapshot {
     clusters: Arc<ResourceMap>,
     /// Load assignments of Service ports, for every proxy.
     endpoints: Arc<ResourceMap>,
-    /// Route configurations by the namespace of the clients.
-    routes: Arc<BTreeMap<String, Arc<ResourceMap>>>,
+    /// Route configurations by client.
+    routes: Arc<BTreeMap<Client, Arc<ResourceMap>>>,
     proxies: Arc<BTreeMap<ScopeKey, Arc<ProxyScope>>>,
     captured_listeners: CapturedListeners,
     proxyless: Proxyless,
@@ -56,6 +56,7 @@ struct ProxyScope {
     service_account: String,
     /// See [`Workload::description`](crate::model::Workload::description).
     description: Arc<str>,
+    client: Client,
     ips: Vec<IpAddr>,
     captured: bool,
     /// Its clients have no sidecar: they get [`Proxyless`] and nothing of their own.
@@ -125,7 +126,7 @@ impl Snapshot {
                 ResourceSet { shared, own: proxy.listeners.clone() }
             }
             ResourceType::RouteConfiguration => {
-                let shared = self.routes.get(&scope.namespace).cloned().unwrap_or_default();
+                let shared = self.routes.get(&proxy.client).cloned().unwrap_or_default();
                 ResourceSet { shared, own: Arc::default() }
             }
             ResourceType::Secret => ResourceSet::default(),

@@ -28,11 +28,13 @@ impl Snapshot {
     ) -> Self {
         use outrigger_xds_api::ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
 
+        let client = crate::model::Client { namespace: namespace.to_owned(), ..Default::default() };
         let proxies = pods.iter().map(|(pod, service_account, ip)| {
             let key = ScopeKey { namespace: namespace.to_owned(), pod: (*pod).to_owned() };
             let scope = super::ProxyScope {
                 service_account: (*service_account).to_owned(),
                 description: "".into(),
+                client: client.clone(),
                 ips: vec![*ip],
                 captured: false,
                 proxyless: false,
@@ -45,7 +47,7 @@ impl Snapshot {
             generation,
             clusters: resources(Cluster),
             endpoints: resources(ClusterLoadAssignment),
-            routes: Arc::new([(namespace.to_owned(), resources(RouteConfiguration))].into()),
+            routes: Arc::new([(client.clone(), resources(RouteConfiguration))].into()),
             proxies: Arc::new(proxies.collect()),
             ..Self::default()
         }

@@ -71,7 +71,8 @@ fn object(file: &Arc<str>, document: &Node) -> Result<Object, ParseError> {
     positions(document, String::new(), &mut fields);
     let text =
         Text { file: file.clone(), start: Position { line: document.line, column: document.column }, fields };
-    let origin = Origin { object: ObjectKey { group, kind, namespace, name }, text: Some(text) };
+    let origin =
+        Origin { object: ObjectKey { group, kind, namespace, name }, text: Some(text), generation: 0 };
     Ok(Object {
         api_version,
         origin: Arc::new(origin),

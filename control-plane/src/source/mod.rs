@@ -102,12 +102,14 @@ pub struct Origin {
     pub object: ObjectKey,
     /// The text that it was written in; `None` for an object of an API server, which has no lines.
     pub text: Option<Text>,
+    /// `metadata.generation`, which grows with each change of the specification; 0 in a file.
+    pub generation: i64,
 }
 
 impl Origin {
     /// The origin of an object that an API server holds.
     pub fn in_cluster(object: ObjectKey) -> Self {
-        Self { object, text: None }
+        Self { object, text: None, generation: 0 }
     }
 }
 
@@ -162,6 +164,7 @@ pub(crate) fn test_origin(kind: &str, namespace: &str, name: &str) -> Arc<Origin
             name: name.to_owned(),
         },
         text: None,
+        generation: 0,
     })
 }
 

@@ -7,7 +7,7 @@ use outrigger_xds_api::ResourceType;
 use time::OffsetDateTime;
 
 use crate::ads::proxies::Proxy;
-use crate::model::Finding;
+use crate::model::{Concern, Finding};
 use crate::snapshot::Snapshot;
 use crate::source::ObjectKey;
 
@@ -61,6 +61,6 @@ pub(crate) fn finding(snapshot: &Snapshot, object: Option<(ObjectKey, String)>, 
     let (object, field) = object.map_or((None, String::new()), |(object, field)| (Some(object), field));
     match object.as_ref().and_then(|object| snapshot.origins().get(object)) {
         Some(origin) => Finding::at(origin, field, reason),
-        None => Finding { object, file: None, position: None, field, reason },
+        None => Finding { object, file: None, position: None, field, reason, concern: Concern::default() },
     }
 }

@@ -1,11 +1,15 @@
 //! What became of the user's objects, told where the user looks.
 //!
 //! [`by_proxies`] turns what proxies refuse into findings about objects; [`objects`] puts all that is known of an object
-//! together; [`files`] writes it beside the objects of a directory. Invariants: a status is never read as configuration, and
+//! together; [`files`] writes it beside the objects of a directory, [`cluster`] into the objects of an API server as [`conditions`].
+//! Invariants: a status is never read as configuration, and
 //! writing one never delays a push. Runs on the main runtime; files are written on its blocking pool.
 
 pub mod by_proxies;
+mod cluster;
+mod conditions;
 mod files;
+mod lease;
 mod objects;
 #[cfg(test)]
 mod tests;
@@ -20,6 +24,7 @@ use tokio::sync::watch;
 
 use crate::ads::proxies::Proxies;
 use crate::snapshot::Snapshot;
+pub use cluster::InCluster;
 use files::StatusFiles;
 
 /// After a change so long is waited for more of it: a refusal mostly comes from many proxies at once.

@@ -21,8 +21,15 @@ use crate::source::ObjectKey;
 use crate::translate::{metadata, names};
 
 /// Fields of a cluster that a traffic policy sets.
-const POLICY_FIELDS: [&str; 5] =
-    ["circuit_breakers", "common_lb_config", "connect_timeout", "lb_policy", "outlier_detection"];
+const POLICY_FIELDS: [&str; 7] = [
+    "circuit_breakers",
+    "common_lb_config",
+    "connect_timeout",
+    "lb_policy",
+    "maglev_lb_config",
+    "outlier_detection",
+    "ring_hash_lb_config",
+];
 
 /// An object, and the field of it that a part of a resource comes from; empty when that cannot be told.
 pub(crate) type Cause = (ObjectKey, String);
@@ -47,11 +54,13 @@ pub(crate) fn causes(of: ResourceType, resource: &Any, field: &str) -> Vec<Cause
 }
 
 fn of_cluster(cluster: &Cluster, field: &str) -> BTreeSet<Cause> {
-    let policy = metadata::maker(cluster.metadata.as_ref());
+    let maker = metadata::maker(cluster.metadata.as_ref());
     let services = metadata::services(cluster.metadata.as_ref());
-    let services = services.iter().map(service);
+    // A ServiceEntry is the maker itself.
+    let services = services.iter().filter(|name| !names::is_whole(name)).map(service);
     let is_policys = POLICY_FIELDS.contains(&first_step(field));
-    match policy {
+    match maker {
+        Some((maker, _)) if maker.kind == "ServiceEntry" => [(maker, String::new())].into(),
         Some((policy, _)) if is_policys => [(policy, "spec.trafficPolicy".to_owned())].into(),
         Some(policy) if field.is_empty() => services.chain([policy]).collect(),
         _ => services.collect(),
@@ -80,7 +89,9 @@ fn of_listener(listener: &Listener, field: &str) -> BTreeSet<Cause> {
         Some(chain) => std::slice::from_ref(chain),
         None => listener.filter_chains.as_slice(),
     };
-    chains.iter().flat_map(services_of).map(|name| service(&name)).collect()
+    let rules = chains.iter().filter_map(|chain| metadata::maker(chain.metadata.as_ref()));
+    let services = chains.iter().flat_map(services_of).map(|name| service(&name));
+    rules.chain(services).collect()
 }
 
 /// The Services that a chain leads to, by the names in it.

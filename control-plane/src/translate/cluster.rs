@@ -9,7 +9,8 @@ use std::time::Duration;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::cluster::v3::circuit_breakers::Thresholds;
 use outrigger_xds_api::wire::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
+    MaglevLbConfig, RingHashLbConfig,
 };
 use outrigger_xds_api::wire::cluster::v3::{self as cluster, CircuitBreakers, Cluster};
 use outrigger_xds_api::wire::core::v3::{Http1ProtocolOptions, TransportSocket};
@@ -18,11 +19,14 @@ use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::e
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
-use outrigger_xds_api::wire::protobuf::Any;
+use outrigger_xds_api::wire::protobuf::{Any, UInt64Value};
 use outrigger_xds_api::wire::r#type::v3::Percent;
 use prost::Message;
 
-use crate::model::{ConnectionPool, LoadBalancing, Name, OutlierDetection, Protocol};
+use crate::model::{
+    ConnectionPool, ConsistentHash, DestinationSettings, HashTable, LoadBalancing, Name, OutlierDetection,
+    Protocol, Service, ServicePort, Subset,
+};
 use crate::source::Origin;
 use crate::translate::http::http2_options;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
@@ -35,69 +39,121 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of field `metadata` in `Cluster`.
 const CLUSTER_METADATA: u32 = 25;
 
-/// One cluster for each port of a Service.
+/// One cluster for each port of a Service, and one for each subset of it.
 pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
     let Some(service) = view.service(name) else { return output };
-    let domain = &view.settings().cluster_domain;
-    let policies = view.policies_of(name);
-    let policy = policies.first();
-    let made_by = policy.map(|policy| &*policy.origin);
-    let pool = policy.map(|policy| policy.connection_pool.clone()).unwrap_or_default();
-    let outlier = policy.and_then(|policy| policy.outlier_detection.as_ref());
+    let policies = view.destination_of(service);
+    // Nothing else tells who made it of a host name that is no Kubernetes Service's.
+    let entry = service.external.as_ref().map(|_| &*service.origin);
     for port in &service.ports {
-        let reach = reach::reach(view, service, port);
-        if reach.mixed {
-            output.problems.push(reach::mixed(service, port));
-        }
-        let cluster_name = names::outbound_cluster(name, port.number, domain);
-        let (upstream, alpn): (_, &[&str]) = match port.protocol {
-            // Between sidecars HTTP is always HTTP/2.
-            Protocol::Http if reach.mutual_tls.is_some() => (Upstream::Http2, &["h2"]),
-            Protocol::Http => (Upstream::Http1, &[]),
-            Protocol::Http2 => (Upstream::Http2, &["h2"]),
-            Protocol::Tcp => (Upstream::Http1, &[]),
-            // What the application speaks is known only by what its client speaks.
-            Protocol::Detect => (Upstream::SameAsDownstream, &[names::DETECTED_HTTP_ALPN]),
+        let whole = Part {
+            subset: None,
+            settings: &policies.settings,
+            made_by: policies.made_by.as_deref().or(entry),
         };
-        let transport_socket = |alpn: &[&str]| {
-            let sni = names::sni(name, port.number, domain);
-            reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
-        };
-        let wire = Cluster {
-            name: cluster_name.clone(),
-            cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
-            eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
-            connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
-            lb_policy: match policy.map(|policy| policy.load_balancing).unwrap_or_default() {
-                LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
-                LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
-            } as i32,
-            circuit_breakers: Some(circuit_breakers(&pool)),
-            outlier_detection: outlier.map(outlier_detection),
-            common_lb_config: outlier.map(|outlier| CommonLbConfig {
-                healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
-                ..Default::default()
-            }),
-            typed_extension_protocol_options: protocol_options(upstream),
-            transport_socket: transport_socket(alpn),
-            ..Cluster::default()
-        };
-        output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, domain));
-        if port.protocol == Protocol::Detect {
-            let eds_config = Some(ads());
-            let tcp = Cluster {
-                name: names::outbound_tcp_cluster(name, port, domain),
-                // The same endpoints.
-                eds_cluster_config: Some(EdsClusterConfig { eds_config, service_name: cluster_name }),
-                typed_extension_protocol_options: protocol_options(Upstream::Http1),
-                transport_socket: transport_socket(&[]),
-                ..wire
-            };
-            output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, domain));
+        let subsets = policies.subsets.iter().map(|(subset, origin)| Part {
+            subset: Some(subset),
+            settings: &subset.settings,
+            made_by: Some(origin),
+        });
+        for part in std::iter::once(whole).chain(subsets) {
+            clusters_of(view, service, port, &part, &mut output);
         }
     }
     output
+}
+
+/// All endpoints of a Service, or a subset of them.
+struct Part<'a> {
+    subset: Option<&'a Subset>,
+    settings: &'a DestinationSettings,
+    made_by: Option<&'a Origin>,
+}
+
+/// The cluster of a part of a port; where the protocol is detected, two.
+fn clusters_of(
+    view: &InputView<'_>,
+    service: &Service,
+    port: &ServicePort,
+    part: &Part<'_>,
+    output: &mut Output,
+) {
+    let (name, domain) = (&service.name, &view.settings().cluster_domain);
+    let subset = part.subset.map(|subset| subset.name.as_str());
+    let (settings, made_by) = (part.settings, part.made_by);
+    let (pool, outlier) = (&settings.connection_pool, settings.outlier_detection.as_ref());
+    let reach = reach::reach(view, service, port, part.subset, settings.requires_mutual_tls);
+    if reach.mixed && subset.is_none() {
+        output.problems.push(reach::mixed(service, port));
+    }
+    let cluster_name = names::outbound_cluster(name, port.number, subset, domain);
+    let (upstream, alpn): (_, &[&str]) = match port.protocol {
+        // Between sidecars HTTP is always HTTP/2.
+        Protocol::Http if reach.mutual_tls.is_some() => (Upstream::Http2, &["h2"]),
+        Protocol::Http => (Upstream::Http1, &[]),
+        Protocol::Http2 => (Upstream::Http2, &["h2"]),
+        Protocol::Tcp => (Upstream::Http1, &[]),
+        // What the application speaks is known only by what its client speaks.
+        Protocol::Detect => (Upstream::SameAsDownstream, &[names::DETECTED_HTTP_ALPN]),
+    };
+    // Subsets too call the port by the Service's name: the callee's sidecar does not know them.
+    let transport_socket = |alpn: &[&str]| {
+        let sni = names::sni(name, port.number, domain);
+        reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
+    };
+    let wire = Cluster {
+        name: cluster_name.clone(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
+        connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
+        lb_policy: lb_policy(&settings.load_balancing) as i32,
+        lb_config: lb_config(&settings.load_balancing),
+        circuit_breakers: Some(circuit_breakers(pool)),
+        outlier_detection: outlier.map(outlier_detection),
+        common_lb_config: outlier.map(|outlier| CommonLbConfig {
+            healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
+            ..Default::default()
+        }),
+        typed_extension_protocol_options: protocol_options(upstream),
+        transport_socket: transport_socket(alpn),
+        ..Cluster::default()
+    };
+    output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, domain));
+    if port.protocol == Protocol::Detect {
+        let eds_config = Some(ads());
+        let tcp = Cluster {
+            name: names::outbound_tcp_cluster(name, port, subset, domain),
+            // The same endpoints.
+            eds_cluster_config: Some(EdsClusterConfig { eds_config, service_name: cluster_name }),
+            typed_extension_protocol_options: protocol_options(Upstream::Http1),
+            transport_socket: transport_socket(&[]),
+            ..wire
+        };
+        output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, domain));
+    }
+}
+
+fn lb_policy(of: &LoadBalancing) -> LbPolicy {
+    match of {
+        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
+        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
+        LoadBalancing::Random => LbPolicy::Random,
+        LoadBalancing::ConsistentHash(ConsistentHash { table: HashTable::Ring(_), .. }) => LbPolicy::RingHash,
+        LoadBalancing::ConsistentHash(ConsistentHash { table: HashTable::Maglev(_), .. }) => LbPolicy::Maglev,
+    }
+}
+
+fn lb_config(of: &LoadBalancing) -> Option<LbConfig> {
+    let LoadBalancing::ConsistentHash(hash) = of else { return None };
+    let size = |size: u32| Some(UInt64Value { value: size.into() });
+    Some(match hash.table {
+        HashTable::Ring(least) => LbConfig::RingHashLbConfig(RingHashLbConfig {
+            minimum_ring_size: size(least),
+            ..Default::default()
+        }),
+        HashTable::Maglev(table) => LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: size(table) }),
+    })
 }
 
 /// The cluster that refuses everything.

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::{Http2ProtocolOptions, TrafficDirection};
+use outrigger_xds_api::wire::extensions::filters::http::cors::v3::Cors;
+use outrigger_xds_api::wire::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::{
     CodecType, RouteSpecifier, UpgradeConfig,
 };
@@ -12,28 +14,39 @@ use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filte
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::router::v3::Router;
 use outrigger_xds_api::wire::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use outrigger_xds_api::wire::r#type::v3::HashPolicy;
 use prost::Message as _;
 
 use crate::model::MeshSettings;
 use crate::translate::Output;
 use crate::translate::access_log::access_log;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
+use crate::translate::names;
 use crate::translate::wire::{address, any};
 
 /// Number of field `metadata` in `Listener`.
 const LISTENER_METADATA: u32 = 6;
 
-/// A connection manager with only the router, for HTTP/1.1 and HTTP/2 alike. WebSocket goes through: between sidecars as extended
-/// CONNECT.
+/// The filter that forwards.
+const ROUTER: &str = "envoy.filters.http.router";
+
+/// HTTP filters of outbound connection managers, in the order in which they run. All of them have all of these: a rule that needs
+/// one must not change a listener, which drains its connections. (As in Istio.)
+pub(super) const OUTBOUND_FILTERS: &[&str] = &[];
+
+/// A connection manager for HTTP/1.1 and HTTP/2 alike, with `filters` before the router. WebSocket goes through: between sidecars
+/// as extended CONNECT.
 pub(super) fn connection_manager(
     settings: &MeshSettings,
     stat_prefix: String,
     routes: RouteSpecifier,
+    filters: &[&str],
 ) -> Filter {
+    let filters = filters.iter().copied().chain([ROUTER]);
     let manager = HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix,
-        http_filters: vec![router()],
+        http_filters: filters.map(http_filter).collect(),
         access_log: access_log(settings),
         route_specifier: Some(routes),
         http2_protocol_options: Some(http2_options()),
@@ -48,9 +61,19 @@ pub(super) fn connection_manager(
 
 /// The filter that ends every list of them.
 pub(super) fn router() -> HttpFilter {
+    http_filter(ROUTER)
+}
+
+/// An HTTP filter that does nothing but what rules ask of it.
+fn http_filter(name: &str) -> HttpFilter {
+    let config = match name {
+        names::CORS_FILTER => any(&Cors::default()),
+        names::FAULT_FILTER => any(&HttpFault::default()),
+        _ => any(&Router::default()),
+    };
     HttpFilter {
-        name: "envoy.filters.http.router".to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(any(&Router::default()))),
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
         ..HttpFilter::default()
     }
 }
@@ -61,10 +84,21 @@ pub(super) fn http2_options() -> Http2ProtocolOptions {
 }
 
 /// A TCP proxy to one cluster.
-pub(super) fn tcp_proxy(settings: &MeshSettings, stat_prefix: String, cluster: String) -> Filter {
+pub(super) fn tcp_proxy_to(settings: &MeshSettings, stat_prefix: String, cluster: String) -> Filter {
+    tcp_proxy(settings, stat_prefix, ClusterSpecifier::Cluster(cluster), None)
+}
+
+/// A TCP proxy.
+pub(super) fn tcp_proxy(
+    settings: &MeshSettings,
+    stat_prefix: String,
+    clusters: ClusterSpecifier,
+    hash_policy: Option<HashPolicy>,
+) -> Filter {
     let proxy = TcpProxy {
         stat_prefix,
-        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
+        cluster_specifier: Some(clusters),
+        hash_policy: hash_policy.into_iter().collect(),
         access_log: access_log(settings),
         ..TcpProxy::default()
     };

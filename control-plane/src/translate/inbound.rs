@@ -210,12 +210,12 @@ fn connection_manager(
 ) -> Filter {
     let routes = RouteConfiguration { name, virtual_hosts, ..RouteConfiguration::default() };
     let stat_prefix = format!("inbound_0.0.0.0_{stat_port};");
-    http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes))
+    http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes), &[])
 }
 
 pub(super) fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
     let cluster = inbound_cluster(inbound.target);
-    http::tcp_proxy(settings, cluster.clone(), cluster)
+    http::tcp_proxy_to(settings, cluster.clone(), cluster)
 }
 
 /// What a port's application speaks: what the first Service says.

@@ -36,6 +36,7 @@ mod captured;
 mod causes;
 mod check;
 mod cluster;
+mod connections;
 mod detect;
 mod endpoints;
 mod http;
@@ -46,6 +47,7 @@ mod outbound;
 mod proxyless;
 mod reach;
 mod route;
+mod target;
 mod tls;
 mod view;
 mod wire;
@@ -60,7 +62,9 @@ use crate::snapshot::Resource;
 
 pub(crate) use captured::{Family, outbound_virtual, service_listeners};
 pub(crate) use causes::{Cause, causes};
-pub(crate) use check::{check_peer_authentications, check_policy, check_route};
+pub(crate) use check::{
+    check_peer_authentications, check_policy, check_route, check_service_entry, check_virtual_service,
+};
 pub(crate) use cluster::{black_hole, outbound_clusters};
 pub(crate) use endpoints::load_assignments;
 pub(crate) use inbound::inbound_clusters;

@@ -37,24 +37,47 @@ pub(super) fn service_routes(service: &Name, port: u16, domain: &str) -> String 
     format!("{}:{port}", fqdn(service, domain))
 }
 
+/// HTTP filter that answers preflights of browsers, and its name in `typed_per_filter_config`.
+pub(super) const CORS_FILTER: &str = "envoy.filters.http.cors";
+
+/// HTTP filter that delays and refuses requests on purpose.
+pub(super) const FAULT_FILTER: &str = "envoy.filters.http.fault";
+
 /// Cluster without endpoints.
 pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 
-/// Full host name of a Service.
+/// Full host name of a Service. That of a ServiceEntry's is its name, which has a dot.
 pub(super) fn fqdn(service: &Name, domain: &str) -> String {
-    format!("{}.{}.svc.{domain}", service.name, service.namespace)
+    match is_whole(service) {
+        true => service.name.clone(),
+        false => format!("{}.{}.svc.{domain}", service.name, service.namespace),
+    }
 }
 
-/// Cluster of a Service's port, for its clients.
-pub(super) fn outbound_cluster(service: &Name, port: u16, domain: &str) -> String {
-    format!("outbound|{port}||{}", fqdn(service, domain))
+/// Whether the name of a Service is a whole host name: a ServiceEntry made it.
+pub(super) fn is_whole(service: &Name) -> bool {
+    service.name.contains('.')
 }
 
-/// Cluster of a Service's port for what is not HTTP: the same one, except where the protocol is detected.
-pub(super) fn outbound_tcp_cluster(service: &Name, port: &ServicePort, domain: &str) -> String {
-    match port.protocol {
-        Protocol::Detect => format!("outbound|{}|tcp|{}", port.number, fqdn(service, domain)),
-        _ => outbound_cluster(service, port.number, domain),
+/// Cluster of a Service's port, or of a subset of it, for its clients.
+pub(super) fn outbound_cluster(service: &Name, port: u16, subset: Option<&str>, domain: &str) -> String {
+    format!("outbound|{port}|{}|{}", subset.unwrap_or_default(), fqdn(service, domain))
+}
+
+/// Cluster of a Service's port for what is not HTTP: the same one, except where the protocol is detected. (No subset is called
+/// `tcp`, and none has a dot in its name.)
+pub(super) fn outbound_tcp_cluster(
+    service: &Name,
+    port: &ServicePort,
+    subset: Option<&str>,
+    domain: &str,
+) -> String {
+    match (port.protocol, subset) {
+        (Protocol::Detect, None) => outbound_cluster(service, port.number, Some("tcp"), domain),
+        (Protocol::Detect, Some(subset)) => {
+            outbound_cluster(service, port.number, Some(&format!("tcp.{subset}")), domain)
+        }
+        (_, subset) => outbound_cluster(service, port.number, subset, domain),
     }
 }
 
@@ -91,7 +114,8 @@ mod tests {
     fn the_service_in_a_name() {
         let service = Name::new("shop", "reviews");
         for name in [
-            outbound_cluster(&service, 80, "cluster.local"),
+            outbound_cluster(&service, 80, None, "cluster.local"),
+            outbound_cluster(&service, 80, Some("v1"), "cluster.local"),
             format!("outbound|80|tcp|{}", fqdn(&service, "mesh")),
             sni(&service, 80, "cluster.local"),
             format!("{}-http", sni(&service, 80, "cluster.local")),

@@ -11,12 +11,13 @@ use outrigger_xds_api::wire::core::v3::TrafficDirection;
 use outrigger_xds_api::wire::http_connection_manager::v3::Rds;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use outrigger_xds_api::wire::listener::v3::filter_chain_match::ConnectionSourceType;
-use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
+use outrigger_xds_api::wire::listener::v3::{FilterChain, Listener};
 
 use crate::model::{Finding, InboundPort, Name, ServicePort, Workload};
+use crate::translate::connections::Rules;
 use crate::translate::names::{OUTBOUND_PORT, SIDECAR_PORTS};
 use crate::translate::wire::ads;
-use crate::translate::{InputView, Output, captured, http, inbound, names};
+use crate::translate::{InputView, Output, captured, connections, detect, http, inbound, names};
 
 /// The listeners of a workload's own: outbound and inbound, or only inbound when its connections are captured.
 pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
@@ -25,7 +26,8 @@ pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
     let Some(&ip) = workload.ips.first() else { return output };
     let inbound_ports = view.inbound_ports(workload);
     if workload.is_captured() {
-        for listener in captured::inbound_listeners(view, workload, &inbound_ports, &mut output.problems) {
+        let inbound = captured::inbound_listeners(view, workload, &inbound_ports, &mut output.problems);
+        for listener in captured::own_service_listeners(view, workload).into_iter().chain(inbound) {
             http::add_listener(&mut output, &listener);
         }
         return output;
@@ -42,20 +44,25 @@ pub(crate) fn listeners(view: &InputView<'_>, name: &Name) -> Output {
 fn http_listener(view: &InputView<'_>, ip: IpAddr) -> Listener {
     let routes = Rds { config_source: Some(ads()), route_config_name: OUTBOUND_PORT.to_string() };
     let stat_prefix = format!("outbound_0.0.0.0_{OUTBOUND_PORT}");
-    let filter = http::connection_manager(view.settings(), stat_prefix, RouteSpecifier::Rds(routes));
-    outbound_listener(ip, OUTBOUND_PORT, filter)
+    let filter = http::connection_manager(
+        view.settings(),
+        stat_prefix,
+        RouteSpecifier::Rds(routes),
+        http::OUTBOUND_FILTERS,
+    );
+    outbound_listener(
+        ip,
+        OUTBOUND_PORT,
+        vec![FilterChain { filters: vec![filter], ..FilterChain::default() }],
+    )
 }
 
-fn outbound_listener(ip: IpAddr, port: u16, filter: Filter) -> Listener {
-    let chain = FilterChain {
-        filter_chain_match: Some(FilterChainMatch {
-            source_type: ConnectionSourceType::SameIpOrLoopback as i32,
-            ..FilterChainMatch::default()
-        }),
-        filters: vec![filter],
-        ..FilterChain::default()
-    };
-    http::listener(format!("{ip}_{port}"), ip, port, TrafficDirection::Outbound, vec![chain])
+fn outbound_listener(ip: IpAddr, port: u16, mut chains: Vec<FilterChain>) -> Listener {
+    for chain in &mut chains {
+        let found = chain.filter_chain_match.get_or_insert_default();
+        found.source_type = ConnectionSourceType::SameIpOrLoopback as i32;
+    }
+    http::listener(format!("{ip}_{port}"), ip, port, TrafficDirection::Outbound, chains)
 }
 
 /// One listener for each TCP port that some Service has. An address and a port say nothing of a Service: of two with the
@@ -68,7 +75,12 @@ fn tcp_listeners(
     problems: &mut Vec<Finding>,
 ) -> Vec<Listener> {
     let settings = view.settings();
-    let mut services: Vec<(&Name, &ServicePort)> = view.tcp_ports().collect();
+    let is_seen = |name: &Name| {
+        let namespace = &workload.name.namespace;
+        !names::is_whole(name) || view.service(name).is_some_and(|service| service.is_visible_in(namespace))
+    };
+    let mut services: Vec<(&Name, &ServicePort)> =
+        view.tcp_ports().filter(|(name, _)| is_seen(name)).collect();
     services.sort_by_key(|(service, _)| service.namespace != workload.name.namespace);
     let mut winners: BTreeMap<u16, (&Name, &ServicePort)> = BTreeMap::new();
     for (service, service_port) in services {
@@ -90,10 +102,17 @@ fn tcp_listeners(
     }
     // The application listens on its own ports at this address.
     winners.retain(|port, _| inbound_ports.iter().all(|inbound| inbound.target != *port));
+    let rules = Rules::of(view, workload);
     let listener = |(port, (service, service_port)): (u16, (&Name, &ServicePort))| {
-        let cluster = names::outbound_tcp_cluster(service, service_port, &settings.cluster_domain);
         let stat_prefix = format!("outbound|{port}||{}", names::fqdn(service, &settings.cluster_domain));
-        outbound_listener(ip, port, http::tcp_proxy(settings, stat_prefix, cluster))
+        let chains = rules.chains(view, service, service_port, &stat_prefix);
+        let needs_name = chains.iter().any(connections::needs_server_name);
+        let mut listener = outbound_listener(ip, port, chains);
+        if needs_name {
+            listener.listener_filters = vec![detect::tls_inspector()];
+            detect::limit(&mut listener);
+        }
+        listener
     };
     winners.into_iter().map(listener).collect()
 }

@@ -35,7 +35,7 @@ use outrigger_xds_api::wire::route::v3::{HeaderMatcher, Route, RouteConfiguratio
 use outrigger_xds_api::wire::r#type::matcher::v3::string_matcher::MatchPattern;
 use prost::Message;
 
-use crate::model::{Endpoint, Finding, Locality, MutualTlsMode, Name, Service, ServicePort};
+use crate::model::{Client, Endpoint, Finding, Locality, MutualTlsMode, Name, Service, ServicePort, Subset};
 use crate::translate::endpoints::wire_locality;
 use crate::translate::wire::{address, ads, any, duration, number};
 use crate::translate::{InputView, Output, cluster, http, names, route};
@@ -44,10 +44,15 @@ use crate::translate::{InputView, Output, cluster, http, names, route};
 pub(crate) fn proxyless_routes(view: &InputView<'_>, namespace: &str) -> Output {
     let mut output = Output::default();
     let domain = &view.settings().cluster_domain;
+    let hosts = route::Hosts::seen_in(view, namespace);
+    // All clients of a namespace share what they get, so rules that tell callers apart by labels are not for them.
+    let client = Client { namespace: namespace.to_owned(), ..Client::default() };
     for name in view.service_names() {
-        let Some(service) = view.service(name) else { continue };
+        let Some(service) = view.service(name).filter(|service| service.is_visible_in(namespace)) else {
+            continue;
+        };
         for port in ports(service) {
-            let routes = names::outbound_cluster(name, port.number, domain);
+            let routes = names::outbound_cluster(name, port.number, None, domain);
             for host in route::domains(name, port.number, namespace, domain) {
                 let wire = listener(host, routes.clone());
                 output.add(ResourceType::Listener, &wire.name, wire.encode_to_vec());
@@ -56,7 +61,7 @@ pub(crate) fn proxyless_routes(view: &InputView<'_>, namespace: &str) -> Output 
                 name: names::service_routes(name, port.number, domain),
                 // The listener has said already what is meant.
                 domains: vec!["*".to_owned()],
-                routes: route::routes(view, service, port.number, namespace)
+                routes: route::of_service(view, &hosts, &client, service, port)
                     .into_iter()
                     .flat_map(in_terms_of_grpc)
                     .collect(),
@@ -78,14 +83,16 @@ pub(crate) fn proxyless_clusters(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
     let Some(service) = view.service(name) else { return output };
     let domain = &view.settings().cluster_domain;
-    let policies = view.policies_of(name);
-    let policy = policies.first();
-    let pool = policy.map(|policy| policy.connection_pool.clone()).unwrap_or_default();
+    let policies = view.destination_of(service);
     for port in ports(service) {
-        let mut wire = eds_cluster(names::outbound_cluster(name, port.number, domain));
-        wire.circuit_breakers = Some(cluster::circuit_breakers(&pool));
-        let made_by = policy.map(|policy| &*policy.origin);
-        output.add(ResourceType::Cluster, &wire.name, cluster::encode(&wire, [name], made_by, domain));
+        let whole = (None, &policies.settings, policies.made_by.as_deref());
+        let parts = policies.subsets.iter();
+        let parts = parts.map(|(part, origin)| (Some(part.name.as_str()), &part.settings, Some(&**origin)));
+        for (subset, settings, made_by) in std::iter::once(whole).chain(parts) {
+            let mut wire = eds_cluster(names::outbound_cluster(name, port.number, subset, domain));
+            wire.circuit_breakers = Some(cluster::circuit_breakers(&settings.connection_pool));
+            output.add(ResourceType::Cluster, &wire.name, cluster::encode(&wire, [name], made_by, domain));
+        }
     }
     output
 }
@@ -106,30 +113,45 @@ pub(crate) fn proxyless_endpoints(view: &InputView<'_>, name: &Name) -> Output {
             );
             output.problems.push(Finding::at(&service.origin, "spec.selector", reason));
         }
-        let mut localities: BTreeMap<Locality, Vec<LbEndpoint>> = BTreeMap::new();
-        for Endpoint { ip, port, locality, .. } in open.into_iter().filter(|endpoint| endpoint.ready) {
-            localities.entry(locality).or_default().push(LbEndpoint {
-                host_identifier: Some(HostIdentifier::Endpoint(WireEndpoint {
-                    address: Some(address(ip, port)),
-                    ..WireEndpoint::default()
-                })),
-                health_status: wire_core::HealthStatus::Healthy as i32,
-                ..LbEndpoint::default()
-            });
+        let policies = view.destination_of(service);
+        let parts = policies.subsets.iter().map(|(part, _)| Some(part));
+        for part in std::iter::once(None).chain(parts) {
+            let of_part = |endpoint: &&Endpoint| {
+                endpoint.ready && part.is_none_or(|part: &Subset| part.selects(endpoint.labels()))
+            };
+            let subset = part.map(|part| part.name.as_str());
+            let cluster_name =
+                names::outbound_cluster(name, port.number, subset, &view.settings().cluster_domain);
+            let wire = assignment(cluster_name, open.iter().filter(of_part));
+            output.add(ResourceType::ClusterLoadAssignment, &wire.cluster_name, wire.encode_to_vec());
         }
-        // gRPC wants the place to be said, also when nothing is known of it, and passes over places without a weight.
-        let endpoints = localities.into_iter().map(|(locality, lb_endpoints)| LocalityLbEndpoints {
-            locality: Some(wire_locality(locality)),
-            load_balancing_weight: number(u32::try_from(lb_endpoints.len()).unwrap_or(u32::MAX)),
-            lb_endpoints,
-            ..LocalityLbEndpoints::default()
-        });
-        let cluster_name = names::outbound_cluster(name, port.number, &view.settings().cluster_domain);
-        let endpoints = endpoints.collect();
-        let wire = ClusterLoadAssignment { cluster_name, endpoints, ..ClusterLoadAssignment::default() };
-        output.add(ResourceType::ClusterLoadAssignment, &wire.cluster_name, wire.encode_to_vec());
     }
     output
+}
+
+fn assignment<'a>(
+    cluster_name: String,
+    endpoints: impl Iterator<Item = &'a Endpoint>,
+) -> ClusterLoadAssignment {
+    let mut localities: BTreeMap<Locality, Vec<LbEndpoint>> = BTreeMap::new();
+    for Endpoint { ip, port, locality, .. } in endpoints {
+        localities.entry(locality.clone()).or_default().push(LbEndpoint {
+            host_identifier: Some(HostIdentifier::Endpoint(WireEndpoint {
+                address: Some(address(*ip, *port)),
+                ..WireEndpoint::default()
+            })),
+            health_status: wire_core::HealthStatus::Healthy as i32,
+            ..LbEndpoint::default()
+        });
+    }
+    // gRPC wants the place to be said, also when nothing is known of it, and passes over places without a weight.
+    let endpoints = localities.into_iter().map(|(locality, lb_endpoints)| LocalityLbEndpoints {
+        locality: Some(wire_locality(locality)),
+        load_balancing_weight: number(u32::try_from(lb_endpoints.len()).unwrap_or(u32::MAX)),
+        lb_endpoints,
+        ..LocalityLbEndpoints::default()
+    });
+    ClusterLoadAssignment { cluster_name, endpoints: endpoints.collect(), ..ClusterLoadAssignment::default() }
 }
 
 /// Where the share of a missing backend goes. gRPC takes no static cluster, so its endpoints are none.
@@ -180,6 +202,8 @@ fn eds_cluster(name: String) -> Cluster {
 
 /// A sidecar's route as gRPC understands it: mostly one, none when it can match no call.
 fn in_terms_of_grpc(mut route: Route) -> Vec<Route> {
+    // Filters that it does not have.
+    route.typed_per_filter_config.clear();
     let Some(request) = &mut route.r#match else { return Vec::new() };
     // The pseudo header is not there to be matched. Each call is a POST.
     let method = |header: &HeaderMatcher| match &header.header_match_specifier {

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{Endpoint, Finding, Locality, MutualTlsMode, Service, ServicePort, Workload};
+use crate::model::{Endpoint, Finding, Locality, MutualTlsMode, Service, ServicePort, Subset, Workload};
 use crate::translate::InputView;
 use crate::translate::names::INBOUND_PORT;
 
@@ -25,6 +25,7 @@ pub(super) struct Dial {
     pub(super) ip: std::net::IpAddr,
     pub(super) port: u16,
     pub(super) locality: Locality,
+    pub(super) weight: u32,
     pub(super) workload: Option<Arc<Workload>>,
 }
 
@@ -40,18 +41,27 @@ enum Taker {
     Application,
 }
 
-pub(super) fn reach(view: &InputView<'_>, service: &Service, port: &ServicePort) -> Reach {
+/// How to reach a port, or a subset of its endpoints. `requires_mutual_tls`: never in plaintext.
+pub(super) fn reach(
+    view: &InputView<'_>,
+    service: &Service,
+    port: &ServicePort,
+    subset: Option<&Subset>,
+    requires_mutual_tls: bool,
+) -> Reach {
     let endpoints: Vec<(Endpoint, Taker)> = view
         .endpoints(service, port)
         .into_iter()
+        .filter(|endpoint| subset.is_none_or(|subset| subset.selects(endpoint.labels())))
         .map(|endpoint| {
             let taker = taker(view, &endpoint, port);
             (endpoint, taker)
         })
         .collect();
     let with_mutual_tls = endpoints.iter().filter(|(_, taker)| *taker == Taker::SidecarMutualTls).count();
-    // With no endpoint at all the answer must be the safe one.
-    let mutual_tls = with_mutual_tls > 0 || endpoints.is_empty();
+    // With no endpoint at all the answer must be the safe one, where there may be one with mutual TLS at all.
+    let may_be_in_mesh = service.external.as_ref().is_none_or(|external| external.is_internal);
+    let mutual_tls = with_mutual_tls > 0 || (endpoints.is_empty() && may_be_in_mesh) || requires_mutual_tls;
     let mixed = mutual_tls && with_mutual_tls < endpoints.len();
     // Pods that are not ready count, so that becoming ready changes endpoints only.
     let identities = mutual_tls.then(|| identities(view, &endpoints));
@@ -63,6 +73,7 @@ pub(super) fn reach(view: &InputView<'_>, service: &Service, port: &ServicePort)
             ip: endpoint.ip,
             port: if taker == Taker::Application { endpoint.port } else { INBOUND_PORT },
             locality: endpoint.locality,
+            weight: endpoint.weight,
             workload: endpoint.workload,
         })
         .collect();

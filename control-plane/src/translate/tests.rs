@@ -4,12 +4,19 @@
 mod captured;
 mod causes;
 mod checks;
+mod connections;
 mod detect;
+mod grpc_route;
+mod http_route;
 mod inbound;
 mod locality;
 mod outbound;
 mod proxyless;
 mod routes;
+mod service_entry;
+mod subsets;
+mod twins;
+mod virtual_service;
 
 use std::sync::Arc;
 
@@ -244,9 +251,20 @@ fn encoding_is_always_the_same() {
         });
         all.collect()
     };
-    let first = versions(&snapshot_of(&[MESH, &split()]));
+    let filters = "
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v}
+spec:
+  hosts: [reviews-v1]
+  http:
+  - fault: {delay: {fixedDelay: 1s, percentage: {value: 1}}}
+    corsPolicy: {allowOrigins: [{exact: a}]}
+    route: [{destination: {host: reviews}}]
+";
+    let first = versions(&snapshot_of(&[MESH, &split(), filters]));
     for _ in 0..20 {
-        assert_eq!(versions(&snapshot_of(&[MESH, &split()])), first);
+        assert_eq!(versions(&snapshot_of(&[MESH, &split(), filters])), first);
     }
 }
 
@@ -393,8 +411,26 @@ kind: DestinationRule
 metadata: {name: r}
 spec: {host: reviews, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 0}}}
 ";
-    let snapshot = with_settings(settings, &[MESH, &split(), rule, proxyless::GRPC]);
+    assert_valid(&with_settings(settings, &[MESH, &split(), rule, proxyless::GRPC]));
+}
+
+/// Fails unless every resource obeys the validation rules of Envoy's messages, and what Envoy checks beside them.
+fn assert_valid(snapshot: &Snapshot) {
+    fn all_differ<T: PartialEq>(all: &[T]) -> bool {
+        all.iter().enumerate().all(|(index, one)| !all[..index].contains(one))
+    }
     for scope in snapshot.scopes() {
+        for resource in snapshot.resources(scope, ResourceType::RouteConfiguration).iter() {
+            let hosts = unpack::<RouteConfiguration>(&resource.content).unwrap().virtual_hosts;
+            let names: Vec<_> = hosts.iter().map(|host| &host.name).collect();
+            let domains: Vec<_> = hosts.iter().flat_map(|host| &host.domains).collect();
+            assert!(all_differ(&names) && all_differ(&domains), "{names:?} {domains:?}");
+        }
+        for resource in snapshot.resources(scope, ResourceType::Listener).iter() {
+            let chains = unpack::<Listener>(&resource.content).unwrap().filter_chains;
+            let matches: Vec<_> = chains.iter().map(|chain| &chain.filter_chain_match).collect();
+            assert!(all_differ(&matches), "{matches:?}");
+        }
         for of in ResourceType::ALL {
             for resource in snapshot.resources(scope, of).iter() {
                 let report =

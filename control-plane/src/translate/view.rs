@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    Endpoint, HttpRoute, InboundPort, Input, MeshSettings, MutualTlsMode, Name, PeerAuthn, Registry, Service,
-    ServicePort, TrafficPolicy, Workload,
+    Client, DestinationPolicies, DestinationPolicy, Endpoint, Grant, HttpRoute, InboundPort, Input,
+    MeshSettings, MutualTlsMode, Name, PeerAuthn, Registry, RouteKey, Service, ServiceEntry, ServicePort,
+    ServiceRef, VirtualService, Workload,
 };
 
 /// A view of the model that remembers which [`Input`]s were read through it, found or not. Translation has no other way to
@@ -77,26 +78,85 @@ impl<'a> InputView<'a> {
         self.registry.pod_without_target(service, port)
     }
 
+    /// The Service that a rule means: a Kubernetes Service, or what a ServiceEntry makes.
+    pub fn resolve(&self, service: &ServiceRef) -> Option<&'a Arc<Service>> {
+        match service {
+            ServiceRef::Name(name) => self.service(name),
+            ServiceRef::Host(host) => {
+                self.note(Input::Host(host.clone()));
+                self.service(&self.registry.service_at_host(host)?.name)
+            }
+        }
+    }
+
+    /// The names of the Services that ServiceEntries make.
+    pub fn services_at_hosts(&self) -> impl Iterator<Item = &'a Name> + use<'a> {
+        self.note(Input::Hosts);
+        self.registry.services_at_hosts()
+    }
+
+    /// The ServiceEntry of this name.
+    pub fn service_entry(&self, name: &Name) -> Option<&'a Arc<ServiceEntry>> {
+        self.note(Input::ServiceEntry(name.clone()));
+        self.registry.service_entry(name)
+    }
+
     /// The route of this name.
-    pub fn route(&self, name: &Name) -> Option<&'a Arc<HttpRoute>> {
-        self.note(Input::Route(name.clone()));
-        self.registry.route(name)
+    pub fn route(&self, key: &RouteKey) -> Option<&'a Arc<HttpRoute>> {
+        self.note(Input::Route(key.clone()));
+        self.registry.route(key)
     }
 
     /// The routes whose parent is this Service, oldest first.
-    pub fn routes_of(&self, service: &Name) -> Vec<Arc<HttpRoute>> {
+    pub fn routes_of(&self, service: &Name) -> Vec<&'a Arc<HttpRoute>> {
         self.note(Input::RoutesOf(service.clone()));
         self.registry.routes_of(service)
     }
 
-    /// The traffic policies for this Service, the one in force first.
-    pub fn policies_of(&self, service: &Name) -> Vec<Arc<TrafficPolicy>> {
-        self.note(Input::PoliciesOf(service.clone()));
+    /// The ReferenceGrants of a namespace.
+    pub fn grants_in(&self, namespace: &str) -> Vec<&'a Arc<Grant>> {
+        self.note(Input::Grants(namespace.to_owned()));
+        self.registry.grants_in(namespace).collect()
+    }
+
+    /// The VirtualService of this name.
+    pub fn virtual_service(&self, name: &Name) -> Option<&'a Arc<VirtualService>> {
+        self.note(Input::VirtualService(name.clone()));
+        self.registry.virtual_service(name)
+    }
+
+    /// All VirtualServices, oldest first.
+    pub fn virtual_services(&self) -> Vec<&'a Arc<VirtualService>> {
+        self.note(Input::VirtualServices);
+        self.registry.virtual_services()
+    }
+
+    /// The VirtualServices that have rules for connections, oldest first.
+    pub fn connection_rules(&self) -> impl Iterator<Item = &'a Arc<VirtualService>> + use<'a> {
+        self.note(Input::ConnectionRules);
+        self.registry.virtual_services().into_iter().filter(|service| service.rules_connections())
+    }
+
+    /// The client that a workload is. The workload itself must have been read through this view.
+    pub fn client_of(&self, workload: &Workload) -> Client {
+        self.note(Input::SourceLabels);
+        self.registry.client_of(workload)
+    }
+
+    /// The destination policies for this Service, the one in force first. The Service must have been read through this view.
+    pub fn policies_of(&self, service: &Service) -> Vec<Arc<DestinationPolicy>> {
+        self.note(Input::PoliciesOf(service.policy_key()));
         self.registry.policies_of(service)
     }
 
-    /// The traffic policy of this name.
-    pub fn policy(&self, name: &Name) -> Option<&'a Arc<TrafficPolicy>> {
+    /// All that destination policies say of this Service, which must have been read through this view.
+    pub fn destination_of(&self, service: &Service) -> DestinationPolicies {
+        self.note(Input::PoliciesOf(service.policy_key()));
+        self.registry.destination_of(service)
+    }
+
+    /// The destination policy of this name.
+    pub fn policy(&self, name: &Name) -> Option<&'a Arc<DestinationPolicy>> {
         self.note(Input::Policy(name.clone()));
         self.registry.policy(name)
     }

@@ -319,8 +319,8 @@ async fn it_is_ready_when_it_may_read_and_says_what_is_missing() {
              - {{apiGroups: [''], resources: [services, pods, nodes, namespaces], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [get, list, watch]}}\n\
-             - {{apiGroups: [gateway.networking.k8s.io], resources: [httproutes], verbs: [get, list, watch]}}\n\
-             - {{apiGroups: [networking.istio.io], resources: [destinationrules], verbs: [get, list, watch]}}\n\
+             - {{apiGroups: [gateway.networking.k8s.io], resources: [httproutes, grpcroutes, referencegrants], verbs: [get, list, watch]}}\n\
+             - {{apiGroups: [networking.istio.io], resources: [virtualservices, destinationrules, serviceentries], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [security.istio.io], resources: [peerauthentications], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}}\n\
              ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: control}}\n\

@@ -4,5 +4,6 @@
 mod both_sources;
 mod identity;
 mod outages;
+mod statuses;
 mod trust_anchors;
 mod world;

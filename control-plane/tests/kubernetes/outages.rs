@@ -95,7 +95,7 @@ async fn nothing_is_published_before_every_kind_is_read() {
     let server = server();
     put(&server, MESH);
     server.fail_next(1, Some("GET"), "/api/v1/pods", 403);
-    server.fail_next(1, Some("GET"), "/apis/gateway.networking.k8s.io", 401);
+    server.fail_next(1, Some("GET"), "/apis/gateway.networking.k8s.io/v1/httproutes", 401);
     let mut reader = Reader::of_cluster(&server).await;
     let mut progress = reader.progress.clone();
     let said = progress.wait_for(|text| text.contains("Pod (") && text.contains("HTTPRoute ("));

@@ -1,13 +1,11 @@
 //! The root certificate reaches namespaces and webhook configurations, with no right but those of the chart.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use outrigger_kube_api::{ApiServer, Collection, TokenSpec};
 use serde_json::{Value, json};
 
-use crate::world::{DEADLINE, control_plane, put, server};
+use crate::world::{control_plane, put, server, until};
 
 const NAME: &str = "outrigger-control-plane-outrigger-system";
 
@@ -46,15 +44,6 @@ fn webhooks(kind: &str, names: &[&str]) -> Value {
     };
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": NAME},
         "webhooks": names.iter().map(webhook).collect::<Vec<_>>()})
-}
-
-async fn until(what: &str, condition: impl Fn() -> bool) {
-    let poll = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(DEADLINE, poll).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// The root certificate that a namespace has.

@@ -53,7 +53,16 @@ pub(crate) fn http_routes() -> Value {
 pub(crate) fn server() -> ApiServer {
     let server = ApiServer::start();
     server.put(http_routes()).unwrap();
-    server.put(definition("DestinationRule", "destinationrules", "networking.istio.io", &["v1"])).unwrap();
+    for (kind, plural) in [
+        ("VirtualService", "virtualservices"),
+        ("DestinationRule", "destinationrules"),
+        ("ServiceEntry", "serviceentries"),
+    ] {
+        server.put(definition(kind, plural, "networking.istio.io", &["v1"])).unwrap();
+    }
+    for (kind, plural) in [("GRPCRoute", "grpcroutes"), ("ReferenceGrant", "referencegrants")] {
+        server.put(definition(kind, plural, "gateway.networking.k8s.io", &["v1"])).unwrap();
+    }
     server
         .put(definition("PeerAuthentication", "peerauthentications", "security.istio.io", &["v1"]))
         .unwrap();
@@ -72,6 +81,16 @@ pub(crate) async fn control_plane(kubeconfig: &Path, data_dir: &Path, more: &[&s
     ];
     let flags = flags.into_iter().chain(more.iter().map(|flag| (*flag).to_owned()));
     ControlPlane::start(Options::parse_from(flags)).await.unwrap()
+}
+
+/// Waits until a condition holds.
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let poll = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, poll).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// Stores the documents in the order of their names: a route that was created first comes first.
@@ -93,7 +112,11 @@ pub(crate) fn collections() -> Vec<Collection> {
         ("", "nodes"),
         ("discovery.k8s.io", "endpointslices"),
         ("gateway.networking.k8s.io", "httproutes"),
+        ("gateway.networking.k8s.io", "grpcroutes"),
+        ("gateway.networking.k8s.io", "referencegrants"),
+        ("networking.istio.io", "virtualservices"),
         ("networking.istio.io", "destinationrules"),
+        ("networking.istio.io", "serviceentries"),
         ("security.istio.io", "peerauthentications"),
     ]
     .map(|(group, plural)| Collection::new(group, plural))

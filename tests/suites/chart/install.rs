@@ -185,7 +185,11 @@ fn the_control_plane_serves_with_the_rights_of_the_chart() {
     let Some(mut cluster) = Cluster::start() else { return };
     for definition in [
         definition("HTTPRoute", "httproutes", "gateway.networking.k8s.io", "v1"),
+        definition("GRPCRoute", "grpcroutes", "gateway.networking.k8s.io", "v1"),
+        definition("ReferenceGrant", "referencegrants", "gateway.networking.k8s.io", "v1"),
+        definition("VirtualService", "virtualservices", "networking.istio.io", "v1"),
         definition("DestinationRule", "destinationrules", "networking.istio.io", "v1"),
+        definition("ServiceEntry", "serviceentries", "networking.istio.io", "v1"),
         definition("PeerAuthentication", "peerauthentications", "security.istio.io", "v1"),
     ] {
         cluster.server.put(definition).unwrap();

@@ -12,9 +12,27 @@ fn texts(value: &Value) -> Vec<&str> {
 const RIGHTS: &[(&str, &[&str], &[&str], bool)] = &[
     ("", &["services", "pods", "nodes", "namespaces"], &["get", "list", "watch"], false),
     ("discovery.k8s.io", &["endpointslices"], &["get", "list", "watch"], false),
-    ("gateway.networking.k8s.io", &["httproutes"], &["get", "list", "watch"], false),
-    ("networking.istio.io", &["destinationrules"], &["get", "list", "watch"], false),
+    (
+        "gateway.networking.k8s.io",
+        &["httproutes", "grpcroutes", "referencegrants"],
+        &["get", "list", "watch"],
+        false,
+    ),
+    (
+        "networking.istio.io",
+        &["virtualservices", "destinationrules", "serviceentries"],
+        &["get", "list", "watch"],
+        false,
+    ),
     ("security.istio.io", &["peerauthentications"], &["get", "list", "watch"], false),
+    ("gateway.networking.k8s.io", &["httproutes/status", "grpcroutes/status"], &["patch"], false),
+    (
+        "networking.istio.io",
+        &["virtualservices/status", "destinationrules/status", "serviceentries/status"],
+        &["patch"],
+        false,
+    ),
+    ("security.istio.io", &["peerauthentications/status"], &["patch"], false),
     ("apiextensions.k8s.io", &["customresourcedefinitions"], &["get", "list", "watch"], false),
     ("authentication.k8s.io", &["tokenreviews"], &["create"], false),
     (

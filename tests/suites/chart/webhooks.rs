@@ -143,7 +143,10 @@ fn every_rule_kind_that_is_read_is_checked() {
         let rules = configuration["webhooks"][0]["rules"].as_array().unwrap();
         for role in rendered.the("ClusterRole")["rules"].as_array().unwrap() {
             let group = role["apiGroups"][0].as_str().unwrap();
-            if !["gateway.networking.k8s.io", "networking.istio.io", "security.istio.io"].contains(&group) {
+            let is_read = role["verbs"].as_array().unwrap().contains(&"list".into());
+            if !is_read
+                || !["gateway.networking.k8s.io", "networking.istio.io", "security.istio.io"].contains(&group)
+            {
                 continue;
             }
             let checked = rules.iter().find(|rule| rule["apiGroups"][0] == group);

@@ -1,4 +1,4 @@
-//! The supported subset of `HTTPRoute` (`gateway.networking.k8s.io/v1`), as written. Decoded strictly: every field that
+//! `HTTPRoute`, `GRPCRoute` and `ReferenceGrant` of `gateway.networking.k8s.io`, as written. Decoded strictly: every field that
 //! is missing here is refused.
 
 use serde::Deserialize;
@@ -6,12 +6,26 @@ use serde::de::IgnoredAny;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct HttpRouteSpec {
+pub(super) struct RouteSpec<R> {
+    #[serde(default)]
     pub(super) parent_refs: Vec<ParentRef>,
     #[serde(default)]
     pub(super) hostnames: Vec<String>,
+    #[serde(default = "Vec::new")]
+    pub(super) rules: Vec<R>,
+}
+
+/// What is read of a route before it is known to be for this mesh.
+#[derive(Debug, Deserialize)]
+pub(super) struct Addressees {
+    pub(super) spec: AddresseesSpec,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AddresseesSpec {
     #[serde(default)]
-    pub(super) rules: Vec<Rule>,
+    pub(super) parent_refs: Vec<ParentRef>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -27,38 +41,70 @@ pub(super) struct ParentRef {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Rule {
+pub(super) struct HttpRule {
     #[serde(default)]
     pub(super) name: String,
     #[serde(default)]
-    pub(super) matches: Vec<Match>,
+    pub(super) matches: Vec<HttpMatch>,
     #[serde(default)]
     pub(super) filters: Vec<Filter>,
     #[serde(default)]
     pub(super) backend_refs: Vec<BackendRef>,
     #[serde(default)]
     pub(super) timeouts: Timeouts,
+    pub(super) retry: Option<Retry>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Match {
-    pub(super) path: Option<ValueMatch>,
+pub(super) struct GrpcRule {
     #[serde(default)]
-    pub(super) headers: Vec<HeaderMatch>,
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) matches: Vec<GrpcMatch>,
+    #[serde(default)]
+    pub(super) filters: Vec<Filter>,
+    #[serde(default)]
+    pub(super) backend_refs: Vec<BackendRef>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct HttpMatch {
+    pub(super) path: Option<PathMatch>,
+    #[serde(default)]
+    pub(super) headers: Vec<NamedMatch>,
+    #[serde(default)]
+    pub(super) query_params: Vec<NamedMatch>,
     pub(super) method: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct ValueMatch {
+pub(super) struct GrpcMatch {
+    pub(super) method: Option<MethodMatch>,
+    #[serde(default)]
+    pub(super) headers: Vec<NamedMatch>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct MethodMatch {
+    pub(super) r#type: Option<String>,
+    pub(super) service: Option<String>,
+    pub(super) method: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PathMatch {
     pub(super) r#type: Option<String>,
     pub(super) value: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct HeaderMatch {
+pub(super) struct NamedMatch {
     pub(super) r#type: Option<String>,
     pub(super) name: String,
     pub(super) value: String,
@@ -70,16 +116,12 @@ pub(super) struct HeaderMatch {
 pub(super) struct Filter {
     pub(super) r#type: String,
     pub(super) request_redirect: Option<RequestRedirect>,
-    #[serde(rename = "requestHeaderModifier", default)]
-    _request_header_modifier: IgnoredAny,
-    #[serde(rename = "responseHeaderModifier", default)]
-    _response_header_modifier: IgnoredAny,
-    #[serde(rename = "requestMirror", default)]
-    _request_mirror: IgnoredAny,
-    #[serde(rename = "urlRewrite", default)]
-    _url_rewrite: IgnoredAny,
-    #[serde(rename = "cors", default)]
-    _cors: IgnoredAny,
+    pub(super) request_header_modifier: Option<HeaderModifier>,
+    pub(super) response_header_modifier: Option<HeaderModifier>,
+    pub(super) request_mirror: Option<RequestMirror>,
+    #[serde(rename = "urlRewrite")]
+    pub(super) url_rewrite: Option<UrlRewrite>,
+    pub(super) cors: Option<Cors>,
     #[serde(rename = "externalAuth", default)]
     _external_auth: IgnoredAny,
     #[serde(rename = "extensionRef", default)]
@@ -98,10 +140,65 @@ pub(super) struct RequestRedirect {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct UrlRewrite {
+    pub(super) hostname: Option<String>,
+    pub(super) path: Option<PathModifier>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PathModifier {
     pub(super) r#type: String,
     pub(super) replace_full_path: Option<String>,
     pub(super) replace_prefix_match: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct HeaderModifier {
+    #[serde(default)]
+    pub(super) set: Vec<Header>,
+    #[serde(default)]
+    pub(super) add: Vec<Header>,
+    #[serde(default)]
+    pub(super) remove: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Header {
+    pub(super) name: String,
+    pub(super) value: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RequestMirror {
+    pub(super) backend_ref: BackendRef,
+    pub(super) percent: Option<i64>,
+    pub(super) fraction: Option<Fraction>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Fraction {
+    pub(super) numerator: i64,
+    pub(super) denominator: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Cors {
+    #[serde(default)]
+    pub(super) allow_origins: Vec<String>,
+    pub(super) allow_credentials: Option<bool>,
+    #[serde(default)]
+    pub(super) allow_methods: Vec<String>,
+    #[serde(default)]
+    pub(super) allow_headers: Vec<String>,
+    #[serde(default)]
+    pub(super) expose_headers: Vec<String>,
+    pub(super) max_age: Option<i64>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -113,11 +210,45 @@ pub(super) struct BackendRef {
     pub(super) name: String,
     pub(super) port: Option<i64>,
     pub(super) weight: Option<i64>,
+    #[serde(default)]
+    pub(super) filters: Vec<Filter>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Timeouts {
-    #[serde(default)]
     pub(super) request: Option<String>,
+    pub(super) backend_request: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retry {
+    #[serde(default)]
+    pub(super) codes: Vec<i64>,
+    pub(super) attempts: Option<i64>,
+    pub(super) backoff: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GrantSpec {
+    pub(super) from: Vec<GrantFrom>,
+    pub(super) to: Vec<GrantTo>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GrantFrom {
+    pub(super) group: String,
+    pub(super) kind: String,
+    pub(super) namespace: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GrantTo {
+    pub(super) group: String,
+    pub(super) kind: String,
+    pub(super) name: Option<String>,
 }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod rules;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -30,7 +32,7 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
     let pick =
         |random: &mut fastrand::Rng, options: &[&str]| options[random.usize(..options.len())].to_owned();
     let metadata = format!("metadata: {{name: {name}, namespace: {namespace}}}");
-    match random.u8(..8) {
+    match random.u8(..12) {
         0 => {
             let selector = pick(random, &["{app: p}", "{app: q}", "{version: v1}", "{}"]);
             let ports = pick(
@@ -127,6 +129,7 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                 pick(random, &["", "topology.kubernetes.io/zone: z1", "topology.kubernetes.io/zone: z2"]);
             (format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{zone}}}}}"), true)
         }
+        7..11 => (rules::random(random, &metadata), true),
         _ => {
             let mode = pick(random, &["STRICT", "PERMISSIVE", "DISABLE", "UNSET", "WRONG"]);
             let selector = pick(
@@ -150,7 +153,7 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
 
 #[test]
 fn incremental_equals_from_scratch() {
-    for seed in 0..60 {
+    for seed in 0..40 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut incremental = Engine::new(MeshSettings::default());
         // The last good version of every object.

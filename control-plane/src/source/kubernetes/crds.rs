@@ -149,10 +149,10 @@ mod tests {
     #[test]
     fn rules_that_are_not_read_are_told_from_what_is_not_ours() {
         for (group, kind, expected) in [
-            ("networking.istio.io", "VirtualService", true),
+            ("networking.istio.io", "EnvoyFilter", true),
             ("networking.istio.io", "DestinationRule", false),
             ("security.istio.io", "AuthorizationPolicy", true),
-            ("gateway.networking.k8s.io", "GRPCRoute", true),
+            ("gateway.networking.k8s.io", "TCPRoute", true),
             ("gateway.networking.k8s.io", "HTTPRoute", false),
             ("gateway.networking.k8s.io", "GatewayClass", false),
             ("cert-manager.io", "Certificate", false),

@@ -112,6 +112,7 @@ impl Follow {
 
     fn object(&self, mut object: DynamicObject) -> Object {
         let key = self.key(&object);
+        let generation = object.metadata.generation.unwrap_or_default();
         object.metadata.managed_fields = None;
         // The items of a list say neither version nor kind.
         let mut document = serde_json::Map::new();
@@ -124,7 +125,7 @@ impl Follow {
         let document = without_nulls(prune(document.into(), self.kind.keep));
         Object {
             api_version: self.resource.api_version.clone(),
-            origin: Origin::in_cluster(key).into(),
+            origin: Origin { generation, ..Origin::in_cluster(key) }.into(),
             document: document.into(),
         }
     }

@@ -7,11 +7,11 @@ use kube::api::{ApiResource, GroupVersionKind};
 
 /// A kind that is watched.
 #[derive(Debug)]
-pub(super) struct Kind {
+pub(crate) struct Kind {
     /// API group; empty for the core group.
     pub(super) group: &'static str,
     /// Versions that the front ends read, the preferred one first.
-    pub(super) versions: &'static [&'static str],
+    pub(crate) versions: &'static [&'static str],
     /// Name of the kind; no two in this file have the same.
     pub(super) kind: &'static str,
     /// Its name in URLs.
@@ -25,7 +25,7 @@ pub(super) struct Kind {
 
 impl Kind {
     /// How `kube` names it.
-    pub(super) fn resource(&self, version: &str) -> ApiResource {
+    pub(crate) fn resource(&self, version: &str) -> ApiResource {
         let kind = GroupVersionKind::gvk(self.group, version, self.kind);
         ApiResource::from_gvk_with_plural(&kind, self.plural)
     }
@@ -130,10 +130,42 @@ pub(super) const CUSTOM: &[Kind] = &[
         keep: RULE,
     },
     Kind {
+        group: "gateway.networking.k8s.io",
+        versions: &["v1"],
+        kind: "GRPCRoute",
+        plural: "grpcroutes",
+        page: PAGE,
+        keep: RULE,
+    },
+    Kind {
+        group: "gateway.networking.k8s.io",
+        versions: &["v1", "v1beta1"],
+        kind: "ReferenceGrant",
+        plural: "referencegrants",
+        page: PAGE,
+        keep: RULE,
+    },
+    Kind {
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        kind: "VirtualService",
+        plural: "virtualservices",
+        page: PAGE,
+        keep: RULE,
+    },
+    Kind {
         group: "networking.istio.io",
         versions: &["v1", "v1beta1", "v1alpha3"],
         kind: "DestinationRule",
         plural: "destinationrules",
+        page: PAGE,
+        keep: RULE,
+    },
+    Kind {
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        kind: "ServiceEntry",
+        plural: "serviceentries",
         page: PAGE,
         keep: RULE,
     },
@@ -146,6 +178,11 @@ pub(super) const CUSTOM: &[Kind] = &[
         keep: RULE,
     },
 ];
+
+/// The kind of rules of this name.
+pub(crate) fn rule_kind(group: &str, kind: &str) -> Option<&'static Kind> {
+    CUSTOM.iter().find(|known| known.group == group && known.kind == kind)
+}
 
 /// What tells of the kinds in [`CUSTOM`]. One may have hundreds of kilobytes, most of it schemas.
 pub(super) static CRD: Kind = Kind {

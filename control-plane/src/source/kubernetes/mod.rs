@@ -35,6 +35,7 @@ pub use connect::{ConnectError, connect};
 use crds::Installed;
 use follow::{Follow, News};
 use kinds::Kind;
+pub(crate) use kinds::rule_kind;
 use mirror::Mirror;
 
 /// News that are taken together at most; what is more becomes the next batch.

@@ -85,7 +85,7 @@ fn chains(
 ) -> Vec<FilterChain> {
     let passthrough = family.named(INBOUND_PASSTHROUGH);
     let settings = view.settings();
-    let tcp = |cluster: &str| http::tcp_proxy(settings, cluster.to_owned(), cluster.to_owned());
+    let tcp = |cluster: &str| http::tcp_proxy_to(settings, cluster.to_owned(), cluster.to_owned());
     let mut chains = Vec::new();
     let mut targets: BTreeMap<u16, &InboundPort> = BTreeMap::new();
     for inbound in ports {

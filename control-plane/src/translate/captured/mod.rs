@@ -10,11 +10,14 @@
 
 mod inbound;
 mod outbound;
+mod service;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(super) use inbound::{inbound_listeners, passthrough_clusters, to_application};
-pub(crate) use outbound::{outbound_virtual, service_listeners};
+pub(crate) use outbound::outbound_virtual;
+pub(super) use service::own_service_listeners;
+pub(crate) use service::service_listeners;
 
 /// An IP version. Sockets are bound for each on its own: a Pod may lack one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,5 +1,5 @@
-//! Outbound: the listener that captured connections arrive at, and one without a socket for each port and cluster IP of a
-//! Service. All are the same for every captured workload of the mesh.
+//! Outbound: the listener that captured connections arrive at, for what no other listener takes. It is the same for every captured
+//! workload of the mesh.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,72 +8,14 @@ use std::sync::Arc;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::cluster::v3::Cluster;
 use outrigger_xds_api::wire::core::v3::{CidrRange, TrafficDirection};
-use outrigger_xds_api::wire::http_connection_manager::v3::Rds;
-use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use outrigger_xds_api::wire::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use outrigger_xds_api::wire::protobuf::BoolValue;
 use prost::Message;
 
 use super::Family;
-use crate::model::{Finding, MutualTlsMode, Name, Protocol, ServicePort, UnknownDestinations, Workload};
-use crate::translate::wire::{ads, number};
-use crate::translate::{InputView, Output, cluster, detect, http, metadata, names, tls};
-
-/// The listeners of a Service's cluster IPs of one family.
-pub(crate) fn service_listeners(view: &InputView<'_>, name: &Name, family: Family) -> Output {
-    let mut output = Output::default();
-    let Some(service) = view.service(name) else { return output };
-    for ip in service.cluster_ips.iter().filter(|ip| family.has(ip)) {
-        if let Some(owner) = view.service_at(*ip)
-            && owner != name
-        {
-            let reason = format!("{ip} is the address of Service {owner} too, which gets what is sent to it");
-            output.problems.push(Finding::at(&service.origin, "spec.clusterIP", reason));
-            continue;
-        }
-        for port in &service.ports {
-            let chains = to_service(view, name, port);
-            let listener_name = format!("{ip}_{}", port.number);
-            let outbound = TrafficDirection::Outbound;
-            let mut listener = http::listener(listener_name.clone(), *ip, port.number, outbound, chains);
-            listener.bind_to_port = Some(BoolValue { value: false });
-            if port.protocol == Protocol::Detect {
-                listener.listener_filters = vec![detect::http_inspector()];
-                detect::limit(&mut listener);
-            }
-            http::add_listener(&mut output, &listener);
-        }
-    }
-    output
-}
-
-/// The filter chains for a Service's port.
-fn to_service(view: &InputView<'_>, name: &Name, port: &ServicePort) -> Vec<FilterChain> {
-    let settings = view.settings();
-    let domain = &settings.cluster_domain;
-    let mut chains = Vec::new();
-    if port.protocol.may_be_http() {
-        let routes = names::service_routes(name, port.number, domain);
-        let stat_prefix = format!("outbound_{routes}");
-        let rds = Rds { config_source: Some(ads()), route_config_name: routes };
-        let filter = http::connection_manager(settings, stat_prefix, RouteSpecifier::Rds(rds));
-        let detected = (port.protocol == Protocol::Detect).then(|| FilterChainMatch {
-            application_protocols: detect::http_protocols(),
-            ..FilterChainMatch::default()
-        });
-        chains.push(FilterChain {
-            filter_chain_match: detected,
-            filters: vec![filter],
-            ..FilterChain::default()
-        });
-    }
-    if port.protocol.may_be_tcp() {
-        let cluster = names::outbound_tcp_cluster(name, port, domain);
-        let filter = http::tcp_proxy(settings, cluster.clone(), cluster);
-        chains.push(FilterChain { filters: vec![filter], ..FilterChain::default() });
-    }
-    chains
-}
+use crate::model::{MutualTlsMode, UnknownDestinations, Workload};
+use crate::translate::wire::number;
+use crate::translate::{InputView, Output, cluster, http, metadata, names, tls};
 
 /// The listener that captured connections of one family arrive at, and the clusters of what no other listener takes.
 pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
@@ -84,7 +26,7 @@ pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
         UnknownDestinations::AllowAny => names::PASSTHROUGH,
         UnknownDestinations::RegistryOnly => names::BLACK_HOLE,
     };
-    let to = |cluster: &str| http::tcp_proxy(settings, cluster.to_owned(), cluster.to_owned());
+    let to = |cluster: &str| http::tcp_proxy_to(settings, cluster.to_owned(), cluster.to_owned());
     let chain = |name: String, matched: FilterChainMatch, cluster: &str| FilterChain {
         name,
         filter_chain_match: Some(matched),

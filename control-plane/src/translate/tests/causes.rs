@@ -1,5 +1,6 @@
 //! Which object made what.
 
+use super::virtual_service::virtual_service;
 use super::*;
 use crate::translate::causes;
 
@@ -50,6 +51,18 @@ fn the_way_back_of_translation() {
     ] {
         assert_eq!(shown(&snapshot, RouteConfiguration, "15001", &field), [expected], "{field}");
     }
+
+    let entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e}, spec: {hosts: [api.example], ports: [{number: \
+                 80, name: http}], resolution: STATIC, endpoints: [{address: 10.9.0.1}]}}";
+    let rule = virtual_service(
+        "v",
+        "hosts: [cache.data.svc.cluster.local], tcp: [{route: [{destination: {host: reviews}}]}]",
+    );
+    let others = snapshot_of(&[MESH, entry, &rule]);
+    assert_eq!(others.rejections(), []);
+    assert_eq!(shown(&others, Cluster, "outbound|80||api.example", ""), ["ServiceEntry default/e "]);
+    let cause = shown(&others, Listener, "127.1.0.1_6379", "filter_chains[0].filters");
+    assert!(cause.contains(&"VirtualService default/v spec.tcp[0]".to_owned()), "{cause:?}");
 
     // A TCP port is a listener of its own; a name in the chain says whose.
     assert_eq!(shown(&snapshot, Listener, "127.1.0.1_6379", "address"), ["Service data/cache "]);

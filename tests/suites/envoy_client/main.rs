@@ -34,6 +34,9 @@ metadata: { name: reviews, namespace: shop }
 spec: { host: reviews, trafficPolicy: { connectionPool: { tcp: { maxConnections: 7 } } } }
 ";
 
+/// Every field of the routing rules.
+const RULES: &str = include_str!("rules.yaml");
+
 /// How the Envoy talks to the control plane.
 #[derive(Clone, Copy)]
 struct Manner {
@@ -281,6 +284,40 @@ fn follows_the_mesh(manner: Manner) {
     assert!(is_gone.is_some(), "{}\n{}", world.page("/proxies").unwrap(), world.log());
     world.wait_until_synced();
     assert!(!world.log().contains("NACK"), "{}", world.log());
+}
+
+/// Rules are told in Envoy's own words, so an Envoy takes them all.
+#[test]
+fn every_routing_rule_is_accepted() {
+    let world = World::start(Manner { api_type: "GRPC", is_aggregated: true, is_unix: false });
+    world.write("rules.yaml", RULES);
+    let bootstrap = world.bootstrap();
+    let Some(envoy) = Launch::new(Engine::Envoy).spawn(&bootstrap) else { return };
+    let routes = || envoy.try_admin("GET", "/config_dump?resource=dynamic_route_configs").ok();
+    let stream = format!("{}_8443", world.ip);
+    let has_all = || {
+        let names = [
+            "conditions.one",
+            "rest-delegated",
+            "shop.reviews.conditions",
+            "shop.calls.0",
+            "*.shop.example",
+            "418",
+        ];
+        let page = routes()?.text();
+        let listeners = envoy.try_admin("GET", "/listeners").ok()?.text();
+        (names.iter().all(|name| page.contains(name)) && listeners.contains(&stream)).then_some(())
+    };
+    // The certificates of the mesh are waited for before any listener.
+    assert!(within(2 * wait::PATIENCE, has_all).is_some(), "{}\n{}", envoy.stderr(), world.log());
+    world.wait_until_synced();
+    let stats = envoy.try_admin("GET", "/stats?filter=update_rejected").unwrap().text();
+    let refused: Vec<&str> = stats.lines().filter(|line| !line.ends_with(": 0")).collect();
+    assert!(refused.is_empty(), "{refused:?}\n{}", envoy.stderr());
+    assert!(!world.log().contains("NACK"), "{}", world.log());
+    // What is wrong with the objects is what they were written for.
+    let page: Value = serde_json::from_str(&world.page("/rejections").unwrap()).unwrap();
+    assert_eq!(page["rejections"], json!([]), "{page}");
 }
 
 #[test]

@@ -1,0 +1,126 @@
+//! What a route is attached to and where it leads.
+//!
+//! Every parent names its own controller: those that are not Services are for others, which is told. A backend may be in
+//! another namespace; whether it may be used is decided where ReferenceGrants are known, in translation.
+
+use serde::de::DeserializeOwned;
+
+use super::{filters, wire};
+use crate::api::values::port;
+use crate::api::{Refusal, Strict, names, read};
+use crate::model::{Backend, Destination, Name, Parent, ServiceRef};
+use crate::source::Object;
+
+/// Largest weight of a backend (Gateway API).
+const MAX_WEIGHT: i64 = 1_000_000;
+
+/// What routes of both kinds have.
+pub(super) struct Written<R> {
+    /// The parents that are Services.
+    pub(super) parents: Vec<Parent>,
+    /// See [`HttpRoute::others`](crate::model::HttpRoute::others).
+    pub(super) others: Vec<(String, String)>,
+    /// The rules as written; none of a route that is only for others, which may have what is not known here.
+    pub(super) rules: Vec<R>,
+    /// See [`HttpRoute::created`](crate::model::HttpRoute::created).
+    pub(super) created: String,
+}
+
+/// Reads a route.
+pub(super) fn read_route<R: DeserializeOwned>(object: &Object, route: &Name) -> Result<Written<R>, Refusal> {
+    let wire::Addressees { spec } = read(object)?;
+    if spec.parent_refs.is_empty() {
+        return Err(Refusal::new("spec.parentRefs", "must name a Service"));
+    }
+    let others = spec.parent_refs.iter().enumerate().filter(|(_, parent)| !is_service(parent));
+    let others = others.map(|(index, parent)| {
+        let kind = parent.kind.as_deref().unwrap_or("Gateway");
+        (format!("{kind} {}", parent.name), format!("spec.parentRefs[{index}]"))
+    });
+    let others: Vec<_> = others.collect();
+    if others.len() == spec.parent_refs.len() {
+        return Ok(Written { parents: Vec::new(), others, rules: Vec::new(), created: String::new() });
+    }
+    let Strict { metadata, spec, .. }: Strict<wire::RouteSpec<R>> = read(object)?;
+    if !spec.hostnames.is_empty() && others.is_empty() {
+        let reason = "host names are not supported for a route whose parent is a Service: \
+                      it applies to every name of the Service";
+        return Err(Refusal::new("spec.hostnames", reason));
+    }
+    if spec.rules.is_empty() {
+        return Err(Refusal::new("spec.rules", "must hold a rule"));
+    }
+    let mut parents = Vec::new();
+    for (index, parent_ref) in spec.parent_refs.into_iter().enumerate() {
+        if is_service(&parent_ref) {
+            parents.push(parent(parent_ref, route, index)?);
+        }
+    }
+    let created = metadata.creation_timestamp.unwrap_or_default();
+    Ok(Written { parents, others, rules: spec.rules, created })
+}
+
+/// The default group is the Gateway API's; that of Services is the empty one and must be written.
+fn is_service(parent: &wire::ParentRef) -> bool {
+    parent.kind.as_deref() == Some("Service")
+}
+
+fn parent(parent: wire::ParentRef, route: &Name, index: usize) -> Result<Parent, Refusal> {
+    let field = format!("spec.parentRefs[{index}]");
+    if parent.group.as_deref() != Some("") {
+        return Err(Refusal::new(format!("{field}.group"), "must be \"\" for a Service"));
+    }
+    let port = parent.port.map(|number| port(number, format!("{field}.port"))).transpose()?;
+    let namespace = parent.namespace.as_deref().unwrap_or(&route.namespace);
+    Ok(Parent {
+        service: Name::new(namespace, parent.name),
+        port,
+        section: parent.section_name,
+        index,
+        field,
+    })
+}
+
+pub(super) fn backends(
+    refs: Vec<wire::BackendRef>,
+    route: &Name,
+    rule: &str,
+) -> Result<Vec<Backend>, Refusal> {
+    let backend = |(index, backend_ref)| backend(backend_ref, route, format!("{rule}.backendRefs[{index}]"));
+    refs.into_iter().enumerate().map(backend).collect()
+}
+
+fn backend(mut backend: wire::BackendRef, route: &Name, field: String) -> Result<Backend, Refusal> {
+    let weight = backend.weight.take().unwrap_or(1);
+    if !(0..=MAX_WEIGHT).contains(&weight) {
+        let reason = format!("{weight} is not between 0 and {MAX_WEIGHT}");
+        return Err(Refusal::new(format!("{field}.weight"), reason));
+    }
+    let headers = filters::of_backend(std::mem::take(&mut backend.filters), &field)?;
+    let destination = destination(backend, route, &field)?;
+    Ok(Backend { destination, weight: weight as u32, headers, host: None, field })
+}
+
+/// The Service that a backend names.
+pub(super) fn destination(
+    backend: wire::BackendRef,
+    route: &Name,
+    field: &str,
+) -> Result<Destination, Refusal> {
+    if let Some(kind) = backend.kind.as_deref().filter(|kind| *kind != "Service") {
+        let reason = format!("kind {kind} is not supported; supported: Service");
+        return Err(Refusal::new(format!("{field}.kind"), reason));
+    }
+    if let Some(group) = backend.group.as_deref().filter(|group| !group.is_empty()) {
+        return Err(Refusal::new(format!("{field}.group"), format!("group {group:?} is not supported")));
+    }
+    let Some(number) = backend.port else {
+        return Err(Refusal::new(format!("{field}.port"), "must be there for a Service"));
+    };
+    let number = port(number, format!("{field}.port"))?;
+    names::label(&format!("{field}.name"), &backend.name)?;
+    let namespace = backend.namespace.as_deref().unwrap_or(&route.namespace);
+    names::label(&format!("{field}.namespace"), namespace)?;
+    let service = ServiceRef::Name(Name::new(namespace, backend.name));
+    Ok(Destination { service, port: Some(number), subset: None })
+}

@@ -1,0 +1,176 @@
+//! Reading. Translation does so only through [`InputView`](crate::translate::InputView).
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::{Registry, in_namespace};
+use crate::model::{
+    DestinationPolicies, DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name,
+    Node, PeerAuthn, RouteKey, Service, ServiceEntry, VirtualService, Workload,
+};
+
+impl Registry {
+    /// Settings of the mesh.
+    pub fn settings(&self) -> &MeshSettings {
+        &self.settings
+    }
+
+    /// All Services in the order of names.
+    pub fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.services.values()
+    }
+
+    /// The Service of this name.
+    pub fn service(&self, name: &Name) -> Option<&Arc<Service>> {
+        self.services.get(name)
+    }
+
+    /// The Service that has this cluster IP. A cluster gives each only once; of several in files the first by name has it.
+    pub fn service_at(&self, ip: IpAddr) -> Option<&Name> {
+        self.by_cluster_ip.get(&ip)?.first()
+    }
+
+    /// The workload of this name.
+    pub fn workload(&self, name: &Name) -> Option<&Arc<Workload>> {
+        self.workloads.get(name)
+    }
+
+    /// All workloads of a namespace.
+    pub fn workloads_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Workload>> {
+        in_namespace(&self.workloads, namespace)
+    }
+
+    /// All workloads whose connections are captured, in the order of names.
+    pub fn captured(&self) -> impl Iterator<Item = &Arc<Workload>> {
+        self.workloads.values().filter(|workload| workload.is_captured())
+    }
+
+    /// Whether a workload has gRPC clients that speak xDS themselves.
+    pub fn has_proxyless(&self) -> bool {
+        self.proxyless > 0
+    }
+
+    /// The Node of this name.
+    pub(in crate::model) fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// The slices of a Service.
+    pub(in crate::model) fn slices_of(&self, service: &Name) -> impl Iterator<Item = &Arc<EndpointSlice>> {
+        self.slices.of(service)
+    }
+
+    /// The slices of all Services of a namespace.
+    pub(in crate::model) fn slices_in<'a>(
+        &'a self,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'a Arc<EndpointSlice>> {
+        in_namespace(&self.slices.objects, namespace)
+    }
+
+    /// The Services of a namespace.
+    pub(in crate::model) fn services_in<'a>(
+        &'a self,
+        namespace: &str,
+    ) -> impl Iterator<Item = &'a Arc<Service>> {
+        in_namespace(&self.services, namespace)
+    }
+
+    /// What a ServiceEntry makes of this host name; of several the oldest has it.
+    pub fn service_at_host(&self, host: &str) -> Option<&Arc<Service>> {
+        self.services.get(self.by_host.get(host)?)
+    }
+
+    /// The Services that ServiceEntries make, in the order of host names.
+    pub fn services_at_hosts(&self) -> impl Iterator<Item = &Name> {
+        self.by_host.values()
+    }
+
+    /// The ServiceEntry of this name.
+    pub fn service_entry(&self, name: &Name) -> Option<&Arc<ServiceEntry>> {
+        self.service_entries.objects.get(name)
+    }
+
+    /// The route of this name.
+    pub fn route(&self, key: &RouteKey) -> Option<&Arc<HttpRoute>> {
+        self.routes.objects.get(key)
+    }
+
+    /// The routes whose parent is this Service, oldest first.
+    pub fn routes_of(&self, service: &Name) -> Vec<&Arc<HttpRoute>> {
+        let mut routes: Vec<_> = self.routes.of(service).collect();
+        routes.sort_by(|a, b| {
+            (&a.created, &a.key.name, a.key.kind).cmp(&(&b.created, &b.key.name, b.key.kind))
+        });
+        routes
+    }
+
+    /// The ReferenceGrants of a namespace.
+    pub fn grants_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Arc<Grant>> {
+        in_namespace(&self.grants, namespace)
+    }
+
+    /// The VirtualService of this name.
+    pub fn virtual_service(&self, name: &Name) -> Option<&Arc<VirtualService>> {
+        self.virtual_services.get(name)
+    }
+
+    /// All VirtualServices, oldest first.
+    pub fn virtual_services(&self) -> Vec<&Arc<VirtualService>> {
+        let mut services: Vec<_> = self.virtual_services.values().collect();
+        services.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
+        services
+    }
+
+    /// The destination policy of this name.
+    pub fn policy(&self, name: &Name) -> Option<&Arc<DestinationPolicy>> {
+        self.policies.objects.get(name)
+    }
+
+    /// The destination policies for this Service, the one in force first: those of the Service's own namespace before those
+    /// of the root namespace, then the older. Policies of other namespaces are not for it.
+    pub fn policies_of(&self, service: &Service) -> Vec<Arc<DestinationPolicy>> {
+        let own = &service.name.namespace;
+        let is_for = |policy: &&Arc<DestinationPolicy>| {
+            policy.name.namespace == *own || policy.name.namespace == self.settings().root_namespace
+        };
+        let mut policies: Vec<_> = self.policies.of(&service.policy_key()).filter(is_for).cloned().collect();
+        policies.sort_by_key(|policy| {
+            (policy.name.namespace != *own, policy.created.clone(), policy.name.clone())
+        });
+        policies
+    }
+
+    /// All that policies say of a Service: the settings of the first, and the parts that any of its namespace names (Istio).
+    pub fn destination_of(&self, service: &Service) -> DestinationPolicies {
+        let policies = self.policies_of(service);
+        let Some(first) = policies.first() else { return DestinationPolicies::default() };
+        let mut together = DestinationPolicies {
+            settings: first.settings.clone(),
+            made_by: Some(first.origin.clone()),
+            subsets: Vec::new(),
+        };
+        for policy in policies.iter().filter(|policy| policy.name.namespace == first.name.namespace) {
+            for subset in &policy.subsets {
+                if together.subsets.iter().all(|(other, _)| other.name != subset.name) {
+                    together.subsets.push((subset.clone(), policy.origin.clone()));
+                }
+            }
+        }
+        together
+    }
+
+    /// The PeerAuthentications of a namespace, oldest first.
+    pub fn peer_authn_in(&self, namespace: &str) -> Vec<Arc<PeerAuthn>> {
+        let mut policies: Vec<_> = in_namespace(&self.peer_authn, namespace).cloned().collect();
+        policies.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
+        policies
+    }
+
+    /// All rejections, sorted.
+    pub fn rejections(&self) -> Vec<Finding> {
+        let mut rejections: Vec<_> = self.rejections.values().cloned().collect();
+        rejections.sort();
+        rejections
+    }
+}

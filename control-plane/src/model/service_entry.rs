@@ -1,0 +1,48 @@
+//! Services that Kubernetes does not know: ServiceEntries.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::{Locality, Name, Service, Visibility};
+use crate::source::Origin;
+
+/// A ServiceEntry.
+#[derive(Debug)]
+pub struct ServiceEntry {
+    /// Its name.
+    pub name: Name,
+    /// One Service for each of its host names. The name of such a Service is the host name, which has a dot as no Service of
+    /// Kubernetes has.
+    pub services: Vec<Arc<Service>>,
+    /// `metadata.creationTimestamp`, or empty. Of two for one host name the older counts.
+    pub created: String,
+    /// Where it was written.
+    pub origin: Arc<Origin>,
+}
+
+/// What a Service is that a ServiceEntry makes.
+#[derive(Debug)]
+pub struct External {
+    /// Whose clients see it.
+    pub visibility: Visibility,
+    /// Whether it is a part of the mesh (`MESH_INTERNAL`).
+    pub is_internal: bool,
+    /// Its endpoints; none where it selects Pods.
+    pub endpoints: Vec<StaticEndpoint>,
+}
+
+/// An endpoint that is written down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StaticEndpoint {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port for each port of the Service by name, where it differs.
+    pub ports: BTreeMap<String, u16>,
+    /// Its labels, which subsets ask for.
+    pub labels: BTreeMap<String, String>,
+    /// Where it is.
+    pub locality: Locality,
+    /// Its share is this by the sum of all; 1 where nothing is said.
+    pub weight: u32,
+}

@@ -1,0 +1,52 @@
+//! DestinationRules.
+
+use crate::model::{Concern, Finding, Name};
+use crate::translate::{InputView, Output};
+
+/// Whether a destination policy is in force.
+pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
+    let mut output = Output::default();
+    let Some(policy) = view.policy(name) else { return output };
+    let Some(service) = view.resolve(&policy.service) else {
+        let reason = format!("Service {} does not exist", policy.service);
+        output
+            .problems
+            .push(Finding::at(&policy.origin, "spec.host", reason).about(Concern::BackendNotFound));
+        return output;
+    };
+    let mut problem = |field: &str, reason: String| {
+        output.problems.push(Finding::at(&policy.origin, field, reason));
+    };
+    let policies = view.policies_of(service);
+    let first = policies.first().filter(|first| first.name != *name);
+    if policies.iter().all(|other| other.name != *name) {
+        let reason = format!(
+            "has no effect: a DestinationRule for {} must be in namespace {} or {}",
+            policy.service,
+            service.name.namespace,
+            view.settings().root_namespace
+        );
+        problem("spec.host", reason);
+    } else if let Some(first) =
+        first.filter(|first| first.name.namespace != name.namespace || policy.subsets.is_empty())
+    {
+        let reason =
+            format!("has no effect: Service {} follows DestinationRule {}", policy.service, first.name);
+        problem("spec.host", reason);
+    } else if let Some(first) = first {
+        let reason = format!(
+            "only its subsets have an effect: else Service {} follows DestinationRule {}",
+            policy.service, first.name
+        );
+        problem("spec.host", reason);
+        let together = view.destination_of(service);
+        for subset in &policy.subsets {
+            let other = together.subsets.iter().find(|(other, _)| other.name == subset.name);
+            if let Some((_, maker)) = other.filter(|(_, maker)| maker.object != policy.origin.object) {
+                let reason = format!("has no effect: DestinationRule {} has it too", maker.object.name);
+                problem(&subset.field, reason);
+            }
+        }
+    }
+    output
+}

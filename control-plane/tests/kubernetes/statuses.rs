@@ -1,0 +1,147 @@
+//! What became of an object stands in its own status, written by the one control plane that leads.
+
+use outrigger_control_plane::ControlPlane;
+use outrigger_kube_api::{ApiServer, Collection};
+use serde_json::{Value, json};
+
+use crate::world::{control_plane, put, server, until};
+
+const OBJECTS: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: outrigger-system}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: reviews, namespace: shop}, spec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: r, namespace: shop, generation: 1}
+spec:
+  parentRefs: [{name: gw}, {group: '', kind: Service, name: reviews}, {group: '', kind: Service, name: reviews, port: 81}]
+  rules: [{backendRefs: [{name: gone, port: 80}]}]
+status:
+  parents: [{parentRef: {name: gw}, controllerName: example.com/other, conditions: []}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: v, namespace: shop, generation: 1}
+spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews}}]}]}
+status: {conditions: [{type: Reconciled, status: 'True'}]}
+";
+
+/// A control plane that follows an API server as its administrator.
+struct World {
+    server: ApiServer,
+    _folder: tempfile::TempDir,
+    _control_plane: ControlPlane,
+}
+
+impl World {
+    async fn start(server: ApiServer) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, server.kubeconfig()).unwrap();
+        let started = control_plane(&kubeconfig, &folder.path().join("data"), &[]).await;
+        Self { server, _folder: folder, _control_plane: started }
+    }
+
+    fn route(&self) -> Value {
+        let routes = Collection::new("gateway.networking.k8s.io", "httproutes");
+        self.server.get(&routes, "shop", "r").unwrap()
+    }
+
+    fn virtual_service(&self) -> Value {
+        let services = Collection::new("networking.istio.io", "virtualservices");
+        self.server.get(&services, "shop", "v").unwrap()
+    }
+}
+
+/// `TYPE STATUS REASON` of each condition.
+fn shown(conditions: &Value) -> Vec<String> {
+    let word = |found: &Value, of: &str| found[of].as_str().unwrap_or("-").to_owned();
+    let all = conditions.as_array().into_iter().flatten();
+    all.map(|found| ["type", "status", "reason"].map(|of| word(found, of)).join(" ")).collect()
+}
+
+/// The conditions of ours for the parent with this number in the specification.
+fn of_parent(route: &Value, index: usize) -> Value {
+    let wanted = &route["spec"]["parentRefs"][index];
+    let mut parents = route["status"]["parents"].as_array().into_iter().flatten();
+    let ours =
+        |parent: &&Value| parent["parentRef"] == *wanted && parent["controllerName"] == "outrigger.dev/mesh";
+    parents.find(ours).map_or(Value::Null, |parent| parent["conditions"].clone())
+}
+
+#[tokio::test]
+async fn conditions_of_each_parent_and_object() {
+    let server = server();
+    put(&server, OBJECTS);
+    let world = World::start(server).await;
+    until("the status of the route", || !of_parent(&world.route(), 2).is_null()).await;
+    let route = world.route();
+    assert_eq!(
+        shown(&of_parent(&route, 1)),
+        ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]
+    );
+    assert_eq!(
+        shown(&of_parent(&route, 2)),
+        ["Accepted False NoMatchingParent", "ResolvedRefs False BackendNotFound"]
+    );
+    let parents = route["status"]["parents"].as_array().unwrap();
+    assert_eq!(parents.len(), 3, "{parents:?}");
+    assert_eq!(parents[0]["controllerName"], "example.com/other", "others' are left alone");
+    let accepted = &of_parent(&route, 1)[0];
+    assert_eq!(accepted["observedGeneration"], route["metadata"]["generation"]);
+    // The precedence of the two APIs is told in both.
+    assert!(
+        accepted["message"].as_str().unwrap().contains("comes before VirtualService shop/v"),
+        "{accepted}"
+    );
+    until("the status of the VirtualService", || {
+        shown(&world.virtual_service()["status"]["conditions"]).len() == 3
+    })
+    .await;
+    let conditions = &world.virtual_service()["status"]["conditions"];
+    assert_eq!(
+        shown(conditions),
+        ["Reconciled True -", "Accepted True Accepted", "ResolvedRefs True ResolvedRefs"]
+    );
+    assert!(conditions[1]["message"].as_str().unwrap().contains("follow HTTPRoute shop/r"), "{conditions}");
+
+    // A change that is refused leaves the last good version, and the time at which it was accepted.
+    let mut refused = route.clone();
+    refused["spec"]["rules"][0]["backendRefs"][0]["weight"] = json!(-1);
+    world.server.put(refused).unwrap();
+    until("the refusal", || shown(&of_parent(&world.route(), 1)).len() == 3).await;
+    let conditions = of_parent(&world.route(), 1);
+    assert_eq!(shown(&conditions)[2], "PartiallyInvalid True UnsupportedValue");
+    assert!(
+        conditions[2]["message"].as_str().unwrap().starts_with("Fall Back: spec.rules[0]"),
+        "{conditions}"
+    );
+    assert_eq!(conditions[0]["lastTransitionTime"], accepted["lastTransitionTime"]);
+}
+
+#[tokio::test]
+async fn only_the_leader_writes() {
+    let server = server();
+    put(&server, OBJECTS);
+    let lease = |holder: &str| {
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "outrigger-control-plane", "namespace": "outrigger-system"},
+            "spec": {"holderIdentity": holder, "leaseDurationSeconds": 1, "leaseTransitions": 4}})
+    };
+    server.put(lease("another")).unwrap();
+    let world = World::start(server).await;
+    let leases = Collection::new("coordination.k8s.io", "leases");
+    let spec =
+        || world.server.get(&leases, "outrigger-system", "outrigger-control-plane").unwrap()["spec"].clone();
+    // It is another's until it has not been renewed for as long as it counts.
+    until("the lease passes over", || {
+        let is_written = !of_parent(&world.route(), 1).is_null();
+        let holder = spec()["holderIdentity"].clone();
+        assert!(!is_written || holder != "another", "written by one that does not lead");
+        holder != "another"
+    })
+    .await;
+    assert_eq!(spec()["leaseTransitions"], 5);
+    until("the status of the route", || !of_parent(&world.route(), 1).is_null()).await;
+}
