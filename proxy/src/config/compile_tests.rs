@@ -105,19 +105,36 @@ fn route_configurations() {
         "{match: {path_separated_prefix: /a}, direct_response: {status: 200, body: {inline_string: hi}}}",
         "{match: {prefix: /, headers: [{name: x, string_match: {exact: Hello, ignore_case: true}}, {name: ':method', range_match: {start: 1, end: 2}}]}, route: {weighted_clusters: {clusters: [{name: known, weight: 90}, {name: other, weight: 10}]}, timeout: 0s}}",
         "{match: {prefix: /}, redirect: {regex_rewrite: {pattern: {regex: '^/(.*)'}, substitution: '/x/\\1'}}}",
+        "{match: {prefix: /, query_parameters: [{name: x}], grpc: {}}, route: {cluster: c, prefix_rewrite: /x, auto_host_rewrite: true}}",
+        "{match: {prefix: /}, route: {cluster: c, regex_rewrite: {pattern: {regex: a}, substitution: b}, host_rewrite_header: x}}",
+        "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_on: '5xx,cancelled', num_retries: 3, per_try_timeout: 1s, retry_back_off: {base_interval: 1s}}}}",
+        "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, runtime_fraction: {default_value: {numerator: 5}}}]}}",
+        "{match: {prefix: /}, route: {cluster: c, max_stream_duration: {max_stream_duration: 1s, grpc_timeout_header_max: 2s}, max_grpc_timeout: 0s}}",
+        "{match: {prefix: /}, route: {cluster: c}, request_headers_to_add: [{header: {key: x, value: '%REQ(:PATH)%'}}], response_headers_to_remove: [x-y]}",
     ] {
         accepts(RouteConfiguration, &[&routes(route)]);
     }
     let at = "virtual_hosts[0].routes[0]";
     for (route, expected) in [
-        ("{match: {prefix: /}, route: {cluster: c, retry_policy: {}}}", "route.retry_policy: not supported"),
         (
-            "{match: {prefix: /}, route: {cluster: c, prefix_rewrite: /x}}",
-            "route.prefix_rewrite: not supported",
+            "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_back_off: {base_interval: 1s, max_interval: 0.5s}}}}",
+            "route.retry_policy.retry_back_off.max_interval: must be greater than or equal to the base_interval",
         ),
         (
-            "{match: {prefix: /}, route: {cluster: c, auto_host_rewrite: true}}",
-            "route.host_rewrite_specifier: not supported",
+            "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_host_predicate: [{name: omit_canary}]}}}",
+            "route.retry_policy.retry_host_predicate[0]: 'omit_canary' is not supported: only previous_hosts is",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, prefix_rewrite: /x, regex_rewrite: {pattern: {regex: a}}}}",
+            "route.regex_rewrite: Cannot specify both prefix_rewrite and regex_rewrite",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, host_rewrite_header: 'a b'}}",
+            "route.host_rewrite_header: 'a b' is not a header name",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, request_headers_mutations: [{remove: x-y}]}]}}",
+            "route.request_mirror_policies[0].request_headers_mutations: not supported",
         ),
         ("{match: {prefix: /}, route: {cluster_header: x}}", "route.cluster_header: not supported"),
         (
@@ -133,12 +150,20 @@ fn route_configurations() {
             "direct_response.body.filename: cannot read '/nope': entity not found",
         ),
         (
-            "{match: {prefix: /, query_parameters: [{name: x}]}, route: {cluster: c}}",
-            "match.query_parameters: not supported",
+            "{match: {prefix: /, cookies: [{name: x, string_match: {exact: v}}]}, route: {cluster: c}}",
+            "match.cookies: not supported",
         ),
         (
-            "{match: {prefix: /}, route: {cluster: c}, request_headers_to_remove: [x]}",
-            "request_headers_to_remove: not supported",
+            "{match: {prefix: /}, route: {cluster: c}, request_headers_to_remove: [host]}",
+            "request_headers_to_remove[0]: :-prefixed or host headers may not be removed",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c}, response_headers_to_add: [{header: {key: x, value: '%NOPE%'}}]}",
+            "response_headers_to_add[0].header.value: Not supported field in StreamInfo: NOPE",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c}, request_headers_to_add: [{header: {key: x}, append: true, append_action: ADD_IF_ABSENT}]}",
+            "request_headers_to_add[0].append: both append and append_action are set and it's not allowed",
         ),
     ] {
         assert_eq!(problems(RouteConfiguration, &routes(route)), [format!("{at}.{expected}")], "{route}");

@@ -11,6 +11,7 @@ mod local_reply;
 mod mesh_metrics;
 mod pool;
 mod redirect;
+mod respond;
 mod router;
 mod settings;
 mod upgrade;

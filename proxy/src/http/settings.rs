@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::access_log::{AccessLog, CapturePlan};
+use crate::access_log::AccessLog;
 use crate::config::live::Live;
+use crate::formatter::CapturePlan;
 use crate::route::{RouteConfiguration, Upgrades};
 use crate::stats::{HttpStats, Reporter};
 

@@ -169,6 +169,11 @@ fn mask_header<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     static UUID: LazyLock<Regex> = LazyLock::new(|| regex(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"));
     match name {
         "x-envoy-upstream-service-time" if value.parse::<u64>().is_ok() => "(ms)".into(),
+        // Of a retry's deadline some milliseconds are gone.
+        "x-envoy-expected-rq-timeout-ms" => match value.parse::<u64>() {
+            Ok(ms) => format!("(about {})", ms.div_ceil(100) * 100).into(),
+            Err(_) => value.into(),
+        },
         "x-request-id" if UUID.is_match(value) => "(uuid)".into(),
         "x-forwarded-for" => mask_own_address(value),
         _ => value.into(),
