@@ -67,6 +67,12 @@ flags! {
     OVERLOAD_MANAGER = 16, "OM", "OverloadManagerTerminated";
     /// All connection attempts failed.
     UPSTREAM_RETRY_LIMIT_EXCEEDED = 17, "URX", "UpstreamRetryLimitExceeded";
+    /// The request was held up on purpose.
+    DELAY_INJECTED = 18, "DI", "DelayInjected";
+    /// The request was aborted on purpose.
+    FAULT_INJECTED = 19, "FI", "FaultInjected";
+    /// The request was rate limited.
+    RATE_LIMITED = 20, "RL", "RateLimited";
 }
 
 impl ResponseFlags {
@@ -151,6 +157,14 @@ pub mod details {
     pub const NO_HEALTHY_UPSTREAM: &str = "no_healthy_upstream";
     /// The route answered by itself.
     pub const DIRECT_RESPONSE: &str = "direct_response";
+    /// The fault filter aborted the request.
+    pub const FAULT_ABORT: &str = "fault_filter_abort";
+    /// The CORS filter answered a preflight request.
+    pub const CORS_RESPONSE: &str = "cors_response";
+    /// The local rate limit filter refused the request.
+    pub const LOCAL_RATE_LIMITED: &str = "local_rate_limited";
+    /// The request's body is larger than the buffer filter allows.
+    pub const REQUEST_TOO_LARGE: &str = "request_payload_too_large";
     /// The request's timeout passed before the response was complete.
     pub const RESPONSE_TIMEOUT: &str = "response_timeout";
     /// One attempt took too long.

@@ -25,7 +25,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("transport_socket", &["config::live", "net", "route::StringMatcher", "stats"]),
     ("cluster", &["config::live", "net", "stats", "transport_socket"]),
     ("mesh_peers", &["cluster", "stats", "stream_info"]),
-    ("route", &["cluster", "config::live", "formatter", "stats", "stream_info"]),
+    ("route", &["cluster", "config::live", "formatter", "http::filters::Overrides", "stats", "stream_info"]),
     ("http", NETWORK_FILTER),
     ("tcp", NETWORK_FILTER),
     (

@@ -186,10 +186,10 @@ fn route_configurations() {
 
 const MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const ROUTER: &str = "{name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+pub(super) const ROUTER: &str = "{name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
 
 /// A listener with a connection manager that has these fields.
-fn manager(fields: &str) -> String {
+pub(super) fn manager(fields: &str) -> String {
     format!(
         "{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}, filter_chains: [{{filters: [{{name: hcm, \
          typed_config: {{'@type': {MANAGER}, stat_prefix: s, {fields}}}}}]}}]}}"
@@ -225,8 +225,8 @@ fn connection_managers() {
             "http_filters: the list must end with envoy.filters.http.router",
         ),
         (
-            inline("known").replace(ROUTER, "{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}"),
-            "http_filters[0].typed_config.@type: http filter 'envoy.extensions.filters.http.cors.v3.Cors' is not supported",
+            inline("known").replace(ROUTER, "{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua}}"),
+            "http_filters[0].typed_config.@type: http filter 'envoy.extensions.filters.http.lua.v3.Lua' is not supported",
         ),
         (
             format!("access_log: [{{name: a, typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog, log_format: {{text_format_source: {{inline_string: '%NOPE%'}}}}}}}}], {}", inline("known")),

@@ -34,3 +34,5 @@ mod apply_tests;
 mod compile_tests;
 #[cfg(test)]
 mod ejection_tests;
+#[cfg(test)]
+mod filter_tests;

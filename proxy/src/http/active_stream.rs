@@ -15,6 +15,7 @@ use super::body::RequestProgress;
 use super::codec::Incoming;
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
+use super::filters::FilterState;
 use super::pool::Lease;
 use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
@@ -132,6 +133,8 @@ pub(crate) struct ActiveStream {
     pub(crate) route: Option<Arc<Route>>,
     /// Which of its weighted clusters was drawn.
     pub(crate) drawn: Drawn,
+    /// What filters keep for the response.
+    pub(crate) filter_state: Option<Box<FilterState>>,
     /// The request's head, when headers of the response are made of it.
     kept_head: Option<Box<http::request::Parts>>,
     /// Taken out while the router holds the stream.
@@ -173,22 +176,51 @@ impl ActiveStream {
             progress: None,
             route: None,
             drawn: None,
+            filter_state: None,
             kept_head: None,
             watch: None,
             upstream: None,
         })
     }
 
-    /// Keeps the request's head if headers of the response are made of it.
-    pub(crate) fn keep_head<B>(&mut self, request: &Request<B>) {
+    /// Keeps the request's head if headers of the route's response are made of it.
+    pub(crate) fn keep_head_for_route<B>(&mut self, request: &Request<B>) {
         let Some(route) = &self.route else { return };
         let weighted = matches!(&route.action, Action::Route(action) if action.keeps_request_head);
         if route.keeps_request_head || weighted {
-            let (mut head, ()) = Request::new(()).into_parts();
-            head.method.clone_from(request.method());
-            head.uri.clone_from(request.uri());
-            head.headers.clone_from(request.headers());
-            self.kept_head = Some(Box::new(head));
+            self.keep_head(request);
+        }
+    }
+
+    /// Keeps the request's head: headers of the response are made of it.
+    pub(crate) fn keep_head<B>(&mut self, request: &Request<B>) {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method.clone_from(request.method());
+        head.uri.clone_from(request.uri());
+        head.headers.clone_from(request.headers());
+        self.kept_head = Some(Box::new(head));
+    }
+
+    /// What formats of response headers are made of.
+    pub(crate) fn values(&self) -> Values<'_> {
+        let mut values = Values::from(&self.info);
+        if let Some(head) = &self.kept_head {
+            values.line = Some(RequestLine {
+                method: head.method.as_str(),
+                path: head.uri.path_and_query().map_or("", |p| p.as_str()),
+                authority: head.headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default(),
+                scheme: self.connection.scheme,
+            });
+            values.request = Some(&head.headers);
+        }
+        values
+    }
+
+    /// The name of the cluster that the request is for.
+    pub(crate) fn chosen_cluster(&self) -> Option<&Arc<str>> {
+        match &self.route.as_ref()?.action {
+            Action::Route(action) => Some(action.clusters.cluster(self.drawn).name()),
+            _ => None,
         }
     }
 
@@ -203,16 +235,7 @@ impl ActiveStream {
         if weighted.is_none() && route.response_headers.is_empty() {
             return;
         }
-        let mut values = Values::from(&self.info);
-        if let Some(head) = &self.kept_head {
-            values.line = Some(RequestLine {
-                method: head.method.as_str(),
-                path: head.uri.path_and_query().map_or("", |p| p.as_str()),
-                authority: head.headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default(),
-                scheme: self.connection.scheme,
-            });
-            values.request = Some(&head.headers);
-        }
+        let values = self.values();
         for steps in weighted.into_iter().chain(route.response_headers.iter().map(|m| &**m)) {
             steps.apply_to_response(headers, values);
         }

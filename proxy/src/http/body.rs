@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::active_stream::ActiveStream;
 use super::codec::{self, Incoming};
 use super::error::Failure;
+use super::filters::BufferedBody;
 use super::router::{Copied, CopiedBody, ReplayedBody};
 
 /// What the request's body has done so far; shared by the body (owned by the upstream connection) and its stream.
@@ -34,6 +35,8 @@ pub(crate) struct RequestProgress {
 pub(crate) enum RequestBody {
     Empty,
     Incoming(Incoming, Rc<RequestProgress>),
+    /// Received as a whole.
+    Buffered(Box<BufferedBody>),
     /// Kept to be sent again.
     Replayed(Box<ReplayedBody>),
     /// Copied for mirrors.
@@ -97,6 +100,7 @@ impl Body for RequestBody {
         let (incoming, progress) = match self.get_mut() {
             RequestBody::Incoming(incoming, progress) => (incoming, progress),
             RequestBody::Empty => return Poll::Ready(None),
+            RequestBody::Buffered(body) => return body.poll(),
             RequestBody::Replayed(body) => return body.poll(cx),
             RequestBody::Copied(body) => return body.poll(cx),
             RequestBody::Copy(body) => return body.poll(cx),
@@ -125,6 +129,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => true,
             RequestBody::Incoming(incoming, _) => incoming.is_end_stream(),
+            RequestBody::Buffered(body) => body.is_end_stream(),
             RequestBody::Replayed(body) => body.is_end_stream(),
             RequestBody::Copied(body) => body.is_end_stream(),
             RequestBody::Copy(body) => body.is_end_stream(),
@@ -136,6 +141,7 @@ impl Body for RequestBody {
             // An exact zero would make the engine add a content-length to HTTP/2 requests.
             RequestBody::Empty => SizeHint::default(),
             RequestBody::Incoming(incoming, _) => incoming.size_hint(),
+            RequestBody::Buffered(body) => body.size_hint(),
             RequestBody::Replayed(body) => body.size_hint(),
             RequestBody::Copied(body) => body.size_hint(),
             RequestBody::Copy(body) => body.size_hint(),

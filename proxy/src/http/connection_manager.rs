@@ -14,6 +14,7 @@ use super::body::{Aborted, RequestBody, ResponseBody};
 use super::codec::{self, Incoming, Refusal, ServeError, Version};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
+use super::filters::{FilterReply, Progress};
 use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
 use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
@@ -138,32 +139,41 @@ async fn serve_request(
         RouteSource::Inline(routes) => Some(routes.clone()),
         RouteSource::Rds(live) => live.get(),
     };
-    let path_and_query = request.uri().path_and_query().map_or("", |p| p.as_str());
     let found = routes.as_deref().and_then(|r| find_route(r, &request, authority.as_str(), scheme));
     let route = match found {
-        Some(Found::Route(route)) => route,
+        Some(Found::Route(route)) => {
+            stream.info.route_name.clone_from(&route.name);
+            stream.route = Some(route.clone());
+            stream.keep_head_for_route(&request);
+            if let Action::Route(action) = &route.action {
+                stream.drawn = action.clusters.draw(fastrand::u64(..));
+            }
+            Some(route)
+        }
         Some(Found::RequiresTls) => {
-            let location = format!("https://{}{path_and_query}", authority.as_str());
+            let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
             let location = HeaderValue::try_from(location).ok();
             return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
         }
-        None => {
-            hcm.stats.no_route.inc();
-            if request.method() == Method::CONNECT {
-                connection.handle.drain();
-            }
-            stream.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
-            return Ok(local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND));
-        }
+        None => None,
     };
-    stream.info.route_name.clone_from(&route.name);
-    stream.route = Some(route.clone());
-    stream.keep_head(&request);
-    if let Action::Route(action) = &route.action {
-        stream.drawn = action.clusters.draw(fastrand::u64(..));
-    }
 
-    // 4. What it does.
+    // 4. Filters.
+    if !hcm.filters.is_empty()
+        && let Some(reply) = run_filters(&mut stream, &mut request).await
+    {
+        return Ok(respond::filtered(stream, *reply));
+    }
+    let Some(route) = route else {
+        hcm.stats.no_route.inc();
+        if request.method() == Method::CONNECT {
+            connection.handle.drain();
+        }
+        stream.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
+        return Ok(local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND));
+    };
+
+    // 5. What the route does.
     let action = match &route.action {
         Action::Route(action)
             if stream.upgrade.as_mut().is_some_and(|u| !u.is_allowed(hcm, action, &request)) =>
@@ -175,8 +185,13 @@ async fn serve_request(
         Action::Route(action) => action,
         Action::Redirect(to) => {
             hcm.stats.rq_redirect.inc();
-            let location =
-                redirect::location(to, &route.matcher.path, scheme, authority.as_str(), path_and_query);
+            let location = redirect::location(
+                to,
+                &route.matcher.path,
+                scheme,
+                authority.as_str(),
+                path_and_query(&request),
+            );
             return Ok(redirected(stream, to.status, location));
         }
         Action::DirectResponse(direct) => {
@@ -202,6 +217,32 @@ fn split_body(
     let (parts, incoming) = request.into_parts();
     let (body, progress) = RequestBody::new(incoming, stream.info.start);
     (Request::from_parts(parts, body), progress)
+}
+
+fn path_and_query(request: &Request<RequestBody>) -> &str {
+    request.uri().path_and_query().map_or("", |p| p.as_str())
+}
+
+/// Runs the filter chain to its end, or until a filter replies.
+async fn run_filters(
+    stream: &mut ActiveStream,
+    request: &mut Request<RequestBody>,
+) -> Option<Box<FilterReply>> {
+    let hcm = stream.connection.hcm.clone();
+    let mut progress = hcm.filters.on_request(0, stream, request);
+    loop {
+        match progress {
+            Progress::Done => return None,
+            Progress::Reply(reply) => return Some(reply),
+            Progress::Wait(wait, next) => {
+                // On the heap, so that requests that wait for nothing do not carry its state.
+                if let Some(reply) = Box::pin(wait.done(stream, request)).await {
+                    return Some(reply);
+                }
+                progress = hcm.filters.on_request(next, stream, request);
+            }
+        }
+    }
 }
 
 enum Found {
@@ -234,7 +275,7 @@ pub(crate) fn view<'r>(
 ) -> RequestView<'r> {
     RequestView {
         method: request.method().as_str(),
-        path: request.uri().path_and_query().map_or("", |p| p.as_str()),
+        path: path_and_query(request),
         authority,
         scheme,
         headers: request.headers(),

@@ -61,6 +61,7 @@ pub(super) fn manager(
         generate_request_id: false,
         preserve_external_request_id: false,
         always_set_request_id_in_response: false,
+        filters: Default::default(),
         suppress_envoy_headers: true,
         strip_host_port: None,
         limits: StreamLimits {

@@ -69,6 +69,13 @@ fn grpc_status(status: StatusCode) -> u16 {
     }
 }
 
+/// The same reply with another gRPC status, when it is in gRPC form.
+pub(crate) fn set_grpc_status(reply: &mut Response<Bytes>, status: u16) {
+    if reply.headers().contains_key(GRPC_STATUS) {
+        reply.headers_mut().insert(GRPC_STATUS, HeaderValue::from(status));
+    }
+}
+
 /// `grpc-message` percent-encodes everything that is not printable ASCII.
 fn grpc_message(body: &[u8]) -> Option<HeaderValue> {
     if body.is_empty() {

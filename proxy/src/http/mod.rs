@@ -6,6 +6,7 @@ mod codec;
 pub mod connection_manager;
 mod downstream;
 mod error;
+pub mod filters;
 mod headers;
 mod local_reply;
 mod mesh_metrics;

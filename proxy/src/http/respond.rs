@@ -11,9 +11,10 @@ use super::body::ResponseBody;
 use super::codec::{Incoming, Refusal, Version};
 use super::downstream::DownstreamConnection;
 use super::error::{Failure, StreamError};
+use super::filters::FilterReply;
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::{ServerHeader, local_reply, upgrade};
-use crate::route::DirectResponse;
+use crate::route::{Action, DirectResponse};
 use crate::stream_info::{ResponseFlags, StreamInfo, details};
 
 /// The upstream's response goes downstream.
@@ -131,6 +132,26 @@ pub(super) fn direct(mut stream: Box<ActiveStream>, direct: &DirectResponse) -> 
     send_local(stream, reply)
 }
 
+/// A filter has answered.
+pub(super) fn filtered(mut stream: Box<ActiveStream>, filter: FilterReply) -> Response<ResponseBody> {
+    let FilterReply { status, grpc_status, body, headers, takes_route_headers, flag, details } = filter;
+    // To logs and metrics it was for the cluster all the same.
+    if let Some(Action::Route(action)) = stream.route.as_deref().map(|route| &route.action) {
+        stream.info.upstream_cluster = action.clusters.cluster(stream.drawn).get();
+    }
+    stream.info.flags.insert(flag);
+    stream.info.response_code_details = details;
+    let mut reply = local_reply::reply(status, body, stream.grpc);
+    if let Some(status) = grpc_status {
+        local_reply::set_grpc_status(&mut reply, status);
+    }
+    reply.headers_mut().extend(headers);
+    match takes_route_headers {
+        true => send_local(stream, reply),
+        false => send_as_it_is(stream, reply),
+    }
+}
+
 fn send_local(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
     let (mut parts, body) = reply.into_parts();
     stream.info.response_code = parts.status.as_u16();
@@ -140,6 +161,13 @@ fn send_local(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response
     if let Some(content_type) = content_type {
         parts.headers.entry(CONTENT_TYPE).or_insert(content_type);
     }
+    send_as_it_is(stream, Response::from_parts(parts, body))
+}
+
+/// Without what the route changes of responses.
+fn send_as_it_is(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
+    let (parts, body) = reply.into_parts();
+    stream.info.response_code = parts.status.as_u16();
     // HTTP/2 would send it; its length stays in the headers.
     let body = if stream.head { Bytes::new() } else { body };
     send_downstream(stream, Response::from_parts(parts, ()), |stream| ResponseBody::local(body, stream))
@@ -160,6 +188,9 @@ fn send_downstream(
     stream.info.response_code = response.status().as_u16();
     stream.response_started = true;
     let headers = response.headers_mut();
+    if !hcm.filters.is_empty() {
+        hcm.filters.on_response(&stream, headers);
+    }
     match hcm.server_header {
         ServerHeader::Overwrite => {
             headers.insert(SERVER, hcm.server_name.clone());

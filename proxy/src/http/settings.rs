@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::filters::FilterChain;
 use crate::access_log::AccessLog;
 use crate::config::live::Live;
 use crate::formatter::CapturePlan;
@@ -40,6 +41,8 @@ pub struct HttpConnectionManager {
     pub preserve_external_request_id: bool,
     /// `always_set_request_id_in_response`.
     pub always_set_request_id_in_response: bool,
+    /// `http_filters` before the router.
+    pub filters: FilterChain,
     /// Router's `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use super::{HeaderMutations, HostRewrite, PathRewrite, RegexSubstitution, RetryPolicy, Upgrades};
 use crate::cluster::Cluster;
 use crate::config::live::Live;
+use crate::http::filters::Overrides;
 
 /// A name resolved once, at compile: the cell that holds (or will hold) the cluster.
 pub type ClusterRef = Arc<Live<Cluster>>;
@@ -143,6 +144,8 @@ pub struct WeightedCluster {
     pub response_headers: HeaderMutations,
     /// `host_rewrite_literal`: overrides the route's.
     pub host_rewrite: Option<HeaderValue>,
+    /// `typed_per_filter_config`, on top of what the route says.
+    pub overrides: Option<Arc<Overrides>>,
 }
 
 impl WeightedCluster {
@@ -154,6 +157,7 @@ impl WeightedCluster {
             request_headers: HeaderMutations::default(),
             response_headers: HeaderMutations::default(),
             host_rewrite: None,
+            overrides: None,
         }
     }
 }

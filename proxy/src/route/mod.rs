@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::http::filters::Overrides;
 use index::RouteIndex;
 
 /// `envoy.config.route.v3.RouteConfiguration`, compiled.
@@ -89,6 +90,8 @@ pub struct Route {
     pub response_headers: MutationSteps,
     /// A format of `response_headers` prints something of the request, which has to be kept for it.
     pub keeps_request_head: bool,
+    /// `typed_per_filter_config` of the route, its virtual host and its route configuration.
+    pub overrides: Option<Arc<Overrides>>,
     /// `include_request_attempt_count` of the virtual host.
     pub attempt_count_in_request: bool,
     /// `include_attempt_count_in_response` of the virtual host.
@@ -105,6 +108,7 @@ impl Route {
             request_headers: Box::default(),
             response_headers: Box::default(),
             keeps_request_head: false,
+            overrides: None,
             attempt_count_in_request: false,
             attempt_count_in_response: false,
         }

@@ -8,6 +8,7 @@ mod comparer;
 mod domains;
 mod failures;
 mod filter_chains;
+mod filters;
 mod header_match;
 mod messages;
 mod mirrors;

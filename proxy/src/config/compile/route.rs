@@ -9,11 +9,13 @@ use prost::Message;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::header_mutation::compile_header_mutations;
+use super::http_filter::compile_overrides;
 use super::retry::compile_retry_policy;
 use super::route_action::{compile_action, compile_mirrors};
 use super::route_match::compile_route_match;
 use super::values;
 use crate::formatter::CapturePlan;
+use crate::http::filters::Overrides;
 use crate::route::{
     Action, DomainIndex, HeaderMutations, Mirror, MutationSteps, RequireTls, RetryPolicy, Route,
     RouteConfiguration, VirtualHost,
@@ -35,6 +37,8 @@ pub(crate) struct RouteCx {
     headers: Vec<Headers>,
     /// `request_mirror_policies`, of the most specific place that has some.
     pub(crate) mirrors: Vec<Mirror>,
+    /// `typed_per_filter_config` of the route configuration, the virtual host and, where an action is compiled, the route.
+    pub(crate) overrides: Option<Arc<Overrides>>,
     /// `retry_policy` of the virtual host.
     pub(crate) retry: Option<Arc<RetryPolicy>>,
     /// `request_body_buffer_limit` of the virtual host.
@@ -97,7 +101,7 @@ pub fn compile_route_configuration(
         route_specifiers,
     } = value;
     unsupported!(cx; vhds, internal_only_headers, cluster_specifier_plugins, vhost_header,
-        ignore_path_parameters_in_path_matching, typed_per_filter_config, route_specifiers);
+        ignore_path_parameters_in_path_matching, route_specifiers);
     informational!(metadata);
     let headers = compile_headers(
         cx,
@@ -111,6 +115,7 @@ pub fn compile_route_configuration(
         most_specific_wins: *most_specific_header_mutations_wins,
         headers: vec![headers],
         mirrors: compile_mirrors(cx, request_mirror_policies, validate_clusters)?,
+        overrides: compile_overrides(cx, None, typed_per_filter_config)?,
         retry: None,
         buffer_limit_bytes: None,
         attempt_count_in_request: false,
@@ -123,6 +128,7 @@ pub fn compile_route_configuration(
         response_headers_to_add: response_headers_to_add.clone(),
         response_headers_to_remove: response_headers_to_remove.clone(),
         request_mirror_policies: request_mirror_policies.clone(),
+        typed_per_filter_config: typed_per_filter_config.clone(),
         most_specific_header_mutations_wins: *most_specific_header_mutations_wins,
         ..Default::default()
     }
@@ -192,7 +198,7 @@ fn compile_virtual_host(
         metadata,
         route_specifiers,
     } = value;
-    unsupported!(cx; matcher, rate_limits, cors, typed_per_filter_config, retry_policy_typed_config, hedge_policy,
+    unsupported!(cx; matcher, rate_limits, cors, retry_policy_typed_config, hedge_policy,
         include_is_timeout_retry_header, route_specifiers);
     // Statistics.
     ignored!(cx; virtual_clusters);
@@ -203,6 +209,7 @@ fn compile_virtual_host(
         (request_headers_to_add, request_headers_to_remove),
         (response_headers_to_add, response_headers_to_remove),
     )?);
+    route_cx.overrides = compile_overrides(cx, route_cx.overrides.as_ref(), typed_per_filter_config)?;
     if !request_mirror_policies.is_empty() {
         route_cx.mirrors = compile_mirrors(cx, request_mirror_policies, route_cx.validate_clusters)?;
     }
@@ -254,7 +261,7 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
         route_specifiers,
         action,
     } = value;
-    unsupported!(cx; typed_per_filter_config, route_specifiers);
+    unsupported!(cx; route_specifiers);
     // Spans and statistics of a route.
     ignored!(cx; decorator, tracing, stat_prefix);
     informational!(metadata);
@@ -268,7 +275,9 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
         Some(matcher) => cx.field("match", |cx| compile_route_match(cx, matcher)),
         None => Err(cx.refuse("match", "value is required")),
     };
-    let mut action = compile_action(cx, action, route_cx)?;
+    let overrides = compile_overrides(cx, route_cx.overrides.as_ref(), typed_per_filter_config)?;
+    let mut action =
+        compile_action(cx, action, &RouteCx { overrides: overrides.clone(), ..route_cx.clone() })?;
     if let (Action::Route(action), Some(own)) = (&mut action, buffer_limit_bytes) {
         action.buffer_limit_bytes = Some(own);
     }
@@ -284,6 +293,7 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
         response_headers: route_cx.steps(&own, |headers| &headers.response),
         keeps_request_head: weighted_names_request
             || route_cx.headers.iter().chain([&own]).any(|headers| headers.names_request),
+        overrides,
         attempt_count_in_request: route_cx.attempt_count_in_request,
         attempt_count_in_response: route_cx.attempt_count_in_response,
         action,

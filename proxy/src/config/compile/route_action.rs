@@ -10,6 +10,7 @@ use outrigger_xds_api::wire::route::v3 as wire;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::header_mutation::compile_header_mutations;
+use super::http_filter::compile_overrides;
 use super::redirect::compile_redirect;
 use super::retry::compile_retry_policy;
 use super::rewrite::{compile_host_rewrite, compile_path_rewrite};
@@ -268,7 +269,7 @@ fn compile_weighted(
             typed_per_filter_config,
             host_rewrite_specifier,
         } = cluster;
-        unsupported!(cx; cluster_header, metadata_match, typed_per_filter_config);
+        unsupported!(cx; cluster_header, metadata_match);
         let cell = compile_cluster_name(cx, "name", name, route_cx.validate_clusters);
         let Some(weight) = weight else {
             return Err(cx.refuse("weight", "a weight is required"));
@@ -289,6 +290,10 @@ fn compile_weighted(
             request_headers: request?,
             response_headers: response?,
             host_rewrite: host_rewrite?,
+            overrides: match typed_per_filter_config.is_empty() {
+                true => None,
+                false => compile_overrides(cx, route_cx.overrides.as_ref(), typed_per_filter_config)?,
+            },
         })
     })?;
     let sum = check_weights(cx, &clusters)?;

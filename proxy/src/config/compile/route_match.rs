@@ -74,10 +74,16 @@ pub(crate) fn compile_fraction(cx: &mut CompileCx<'_>, value: &RuntimeFractional
     let RuntimeFractionalPercent { default_value, runtime_key } = value;
     // There is no runtime to look the key up in, so the default holds.
     ignored!(cx; runtime_key);
-    let Some(FractionalPercent { numerator, denominator }) = default_value else {
-        return Err(cx.refuse("default_value", "value is required"));
-    };
-    let denominator = values::enumeration::<DenominatorType>(cx, "default_value.denominator", *denominator)?;
+    match default_value {
+        Some(percent) => cx.field("default_value", |cx| compile_percent(cx, percent)),
+        None => Err(cx.refuse("default_value", "value is required")),
+    }
+}
+
+/// Compiles a `FractionalPercent` to parts per million.
+pub(crate) fn compile_percent(cx: &mut CompileCx<'_>, value: &FractionalPercent) -> Compiled<u32> {
+    let FractionalPercent { numerator, denominator } = value;
+    let denominator = values::enumeration::<DenominatorType>(cx, "denominator", *denominator)?;
     let parts_per_million = match denominator {
         DenominatorType::Hundred => 10_000,
         DenominatorType::TenThousand => 100,

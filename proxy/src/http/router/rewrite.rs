@@ -69,7 +69,7 @@ pub(super) fn rewrite(
     }
     // Logs print what goes upstream.
     stream.capture_request(request);
-    stream.keep_head(request);
+    stream.keep_head_for_route(request);
 }
 
 /// Percent-encodes what a substitution has brought in and a path must not have (RFC 3986 section 3.3).
