@@ -209,6 +209,10 @@ fn connection_managers() {
             &manager(&inline("known")),
             &manager(&format!("tracing: {{}}, request_timeout: 1s, {}", inline("known"))),
             &manager(&format!(
+                "normalize_path: true, merge_slashes: true, path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT, {}",
+                inline("known")
+            )),
+            &manager(&format!(
                 "http_filters: [{ROUTER}], rds: {{route_config_name: r, config_source: {{ads: {{}}}}}}"
             )),
         ],
@@ -217,7 +221,7 @@ fn connection_managers() {
     for (fields, expected) in [
         (inline("missing"), "route_config.virtual_hosts[0].routes[0].route.cluster: route: unknown cluster 'missing'"),
         (format!("use_remote_address: true, xff_num_trusted_hops: 1, {}", inline("known")), "xff_num_trusted_hops: not supported"),
-        (format!("normalize_path: true, {}", inline("known")), "normalize_path: not supported"),
+        (format!("append_x_forwarded_port: true, {}", inline("known")), "append_x_forwarded_port: not supported"),
         (format!("forward_client_cert_details: APPEND_FORWARD, {}", inline("known")), "forward_client_cert_details: only SANITIZE is supported"),
         (format!("upgrade_configs: [{{upgrade_type: CONNECT}}], {}", inline("known")), "upgrade_configs[0].upgrade_type: CONNECT is not supported"),
         (

@@ -17,6 +17,7 @@ use super::error::{Failure, StreamError};
 use super::filters::{FilterReply, Progress};
 use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
+use super::path::Normalised;
 use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
 use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, RouteSource, redirect, router};
@@ -126,6 +127,21 @@ async fn serve_request(
             return Ok(refused(stream, refusal));
         }
     };
+
+    if !hcm.path.is_idle() {
+        match hcm.path.apply(&mut request) {
+            Normalised::Continue => {}
+            Normalised::Redirect if !stream.grpc => {
+                stream.capture_request(&request);
+                return Ok(respond::to_normalised(stream, path_and_query(&request)));
+            }
+            Normalised::Redirect | Normalised::Reject => {
+                stream.capture_request(&request);
+                let (status, details) = (StatusCode::BAD_REQUEST, details::PATH_NORMALIZATION_FAILED);
+                return Ok(refused(stream, Refusal { status, details, protocol_error: false }));
+            }
+        }
+    }
 
     // 2. Headers of ours.
     let scheme = connection.mutate_headers(&mut request);

@@ -63,6 +63,7 @@ pub(super) fn manager(
         always_set_request_id_in_response: false,
         filters: Default::default(),
         suppress_envoy_headers: true,
+        path: Default::default(),
         strip_host_port: None,
         limits: StreamLimits {
             request_timeout: None,

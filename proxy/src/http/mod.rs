@@ -10,6 +10,7 @@ pub mod filters;
 mod headers;
 mod local_reply;
 mod mesh_metrics;
+mod path;
 mod pool;
 mod redirect;
 mod respond;
@@ -17,6 +18,7 @@ mod router;
 mod settings;
 mod upgrade;
 
+pub use path::{EscapedSlashes, PathRules};
 pub use pool::Pools;
 pub use settings::{
     CodecType, HttpConnectionManager, HttpOptions1, HttpOptions2, RouteSource, ServerHeader, StreamLimits,

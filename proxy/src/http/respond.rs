@@ -121,6 +121,15 @@ pub(super) fn redirected(
     response
 }
 
+/// The client is to come again with this path.
+pub(super) fn to_normalised(stream: Box<ActiveStream>, path: &str) -> Response<ResponseBody> {
+    let location = HeaderValue::from_str(path).ok();
+    let why = details::PATH_NORMALIZATION_FAILED;
+    let mut response = local(stream, StatusCode::TEMPORARY_REDIRECT, Bytes::new(), why);
+    response.headers_mut().extend(location.map(|location| (LOCATION, location)));
+    response
+}
+
 /// `direct_response`.
 pub(super) fn direct(mut stream: Box<ActiveStream>, direct: &DirectResponse) -> Response<ResponseBody> {
     stream.info.response_code_details = details::DIRECT_RESPONSE;

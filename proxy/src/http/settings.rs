@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::PathRules;
 use super::filters::FilterChain;
 use crate::access_log::AccessLog;
 use crate::config::live::Live;
@@ -45,6 +46,8 @@ pub struct HttpConnectionManager {
     pub filters: FilterChain,
     /// Router's `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
+    /// `normalize_path` and its like.
+    pub path: PathRules,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).
     pub strip_host_port: Option<bool>,
     /// Time and number limits.

@@ -14,6 +14,7 @@ mod messages;
 mod mirrors;
 mod original_dst;
 mod path_match;
+mod path_normal;
 mod query_match;
 mod requests;
 mod retries;

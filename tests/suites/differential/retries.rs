@@ -147,7 +147,7 @@ fn numbers_and_bodies() {
         .paths(&["/recovers/retry-after"]),
         Case::hosts(
             "the virtual host's policy",
-            json!([{"name": "v", "domains": ["*"], "retry_policy": quick(json!({"retry_on": "5xx", "num_retries": 2})),
+            json!([{"name": "v", "domains": ["*"], "include_request_attempt_count": true, "retry_policy": quick(json!({"retry_on": "5xx", "num_retries": 2})),
                 "routes": [{"match": {"prefix": "/own"}, "route": {"cluster": "up", "retry_policy": {"retry_on": "reset"}}},
                     {"match": {"prefix": "/"}, "route": {"cluster": "up"}}]}]),
         )
@@ -229,7 +229,7 @@ fn limits_and_hosts() {
             .paths(&["/503", "/recovers/503"]),
         Case::routes(
             "another host",
-            json!([{"match": {"prefix": "/"}, "route": {"cluster": "two", "retry_policy": quick(json!({
+            json!([{"match": {"prefix": "/"}, "route": {"cluster": "two", "timeout": "0s", "retry_policy": quick(json!({
                 "retry_on": "connect-failure", "retry_host_predicate": previous,
                 "host_selection_retry_max_attempts": 5}))}}]),
         )

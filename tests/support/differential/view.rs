@@ -151,7 +151,14 @@ pub fn render_response(response: &Response) -> String {
 /// A request as the upstream saw it, with the same masks.
 pub fn render_request(request: &Request) -> String {
     let line = format!("{} {} {}\n", request.method, request.target, request.version);
-    line + &render_headers(&request.headers) + &render_body(&request.body)
+    let mut headers = request.headers.clone();
+    if headers.get("x-envoy-attempt-count").is_some_and(|count| count != "1") {
+        // How much of the whole timeout is gone by then is chance.
+        for (_, value) in headers.0.iter_mut().filter(|(name, _)| name == "x-envoy-expected-rq-timeout-ms") {
+            *value = "(what is left)".into();
+        }
+    }
+    line + &render_headers(&headers) + &render_body(&request.body)
 }
 
 fn render_headers(headers: &Headers) -> String {
@@ -169,11 +176,6 @@ fn mask_header<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     static UUID: LazyLock<Regex> = LazyLock::new(|| regex(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"));
     match name {
         "x-envoy-upstream-service-time" if value.parse::<u64>().is_ok() => "(ms)".into(),
-        // Of a retry's deadline some milliseconds are gone.
-        "x-envoy-expected-rq-timeout-ms" => match value.parse::<u64>() {
-            Ok(ms) => format!("(about {})", ms.div_ceil(100) * 100).into(),
-            Err(_) => value.into(),
-        },
         "x-request-id" if UUID.is_match(value) => "(uuid)".into(),
         "x-forwarded-for" => mask_own_address(value),
         _ => value.into(),

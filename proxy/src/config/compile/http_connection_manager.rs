@@ -16,7 +16,9 @@ use super::route::compile_route_configuration;
 use super::source::compile_config_source;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
-use crate::http::{CodecType, HttpConnectionManager, RouteSource, ServerHeader, StreamLimits};
+use crate::http::{
+    CodecType, EscapedSlashes, HttpConnectionManager, PathRules, RouteSource, ServerHeader, StreamLimits,
+};
 
 /// Envoy's defaults.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -92,9 +94,8 @@ pub(crate) fn compile_http_connection_manager(
         early_header_mutation_extensions, internal_address_config, via, forward_client_cert_matcher,
         proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
         path_normalization_options, strip_trailing_host_dot, typed_header_validation_config,
-        append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops, merge_slashes);
+        append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops);
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
-    unsupported_if_true(cx, "normalize_path", normalize_path);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
     // its connection; a last flush is bounded by the drain; between the two GOAWAY frames of a draining connection lies a
     // round trip to the client rather than a time.
@@ -112,7 +113,7 @@ pub(crate) fn compile_http_connection_manager(
         cx.refuse("forward_client_cert_details", "only SANITIZE is supported");
     }
     informational!(set_current_client_cert_details);
-    escaped_slashes(cx, *path_with_escaped_slashes_action);
+    let escaped_slashes = escaped_slashes(cx, *path_with_escaped_slashes_action);
     request_id(cx, request_id_extension);
     let codec = compile_codec(cx, *codec_type);
     let filters = compile_http_filters(cx, http_filters);
@@ -177,6 +178,11 @@ pub(crate) fn compile_http_connection_manager(
         always_set_request_id_in_response: *always_set_request_id_in_response,
         suppress_envoy_headers,
         filters,
+        path: PathRules {
+            normalize: boolean(normalize_path, false),
+            merge_slashes: *merge_slashes,
+            escaped_slashes: escaped_slashes?,
+        },
         strip_host_port,
         limits: StreamLimits {
             request_timeout,
@@ -216,12 +222,14 @@ fn compile_server_header(cx: &mut CompileCx<'_>, value: i32) -> Compiled<ServerH
     })
 }
 
-fn escaped_slashes(cx: &mut CompileCx<'_>, action: i32) {
+fn escaped_slashes(cx: &mut CompileCx<'_>, action: i32) -> Compiled<EscapedSlashes> {
     use wire::http_connection_manager::PathWithEscapedSlashesAction as Action;
-    let supported = [Action::ImplementationSpecificDefault as i32, Action::KeepUnchanged as i32];
-    if !supported.contains(&action) {
-        cx.refuse("path_with_escaped_slashes_action", "only KEEP_UNCHANGED is supported");
-    }
+    Ok(match values::enumeration(cx, "path_with_escaped_slashes_action", action)? {
+        Action::ImplementationSpecificDefault | Action::KeepUnchanged => EscapedSlashes::Keep,
+        Action::RejectRequest => EscapedSlashes::Reject,
+        Action::UnescapeAndRedirect => EscapedSlashes::Redirect,
+        Action::UnescapeAndForward => EscapedSlashes::Forward,
+    })
 }
 
 /// The UUID extension is Envoy's default; its options only concern sampling of traces.
