@@ -13,6 +13,7 @@ pub mod bootstrap;
 pub mod capture;
 pub mod cluster;
 pub mod config;
+pub mod formatter;
 pub mod http;
 pub mod identity;
 pub mod listener;

@@ -15,14 +15,18 @@ use crate::cluster::{Cluster, Host};
 use crate::net::Address;
 use crate::transport_socket::TlsInfo;
 
-/// Why a stream did not end well: a set of Envoy's response flags.
+/// Why a stream did not end well: a set of Envoy's response flags, which remembers the order in which they came.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct ResponseFlags(u32);
+pub struct ResponseFlags {
+    bits: u32,
+    /// The flags' bit numbers, five bits each, the first one lowest; as many as there are bits in `bits`.
+    order: u64,
+}
 
 macro_rules! flags {
     ($($(#[$doc:meta])* $name:ident = $bit:literal, $short:literal, $long:literal;)*) => {
         impl ResponseFlags {
-            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
+            $($(#[$doc])* pub const $name: Self = Self { bits: 1 << $bit, order: $bit };)*
             const NAMES: &'static [(Self, &'static str, &'static str)] = &[$((Self::$name, $short, $long)),*];
         }
     };
@@ -63,40 +67,59 @@ flags! {
     OVERLOAD_MANAGER = 16, "OM", "OverloadManagerTerminated";
     /// All connection attempts failed.
     UPSTREAM_RETRY_LIMIT_EXCEEDED = 17, "URX", "UpstreamRetryLimitExceeded";
+    /// The request was held up on purpose.
+    DELAY_INJECTED = 18, "DI", "DelayInjected";
+    /// The request was aborted on purpose.
+    FAULT_INJECTED = 19, "FI", "FaultInjected";
+    /// The request was rate limited.
+    RATE_LIMITED = 20, "RL", "RateLimited";
 }
 
 impl ResponseFlags {
     /// No flag.
-    pub const NONE: Self = Self(0);
+    pub const NONE: Self = Self { bits: 0, order: 0 };
 
-    /// Adds a flag.
+    /// Adds a flag behind those that are there.
     pub fn insert(&mut self, flag: Self) {
-        self.0 |= flag.0;
+        if flag.is_empty() || self.contains(flag) {
+            return;
+        }
+        // More than twelve at once do not come; their order would be lost, not they themselves.
+        let count = self.bits.count_ones();
+        self.order |= flag.order.checked_shl(5 * count).unwrap_or(0);
+        self.bits |= flag.bits;
     }
 
     /// Whether all bits of `flag` are set.
     pub fn contains(self, flag: Self) -> bool {
-        self.0 & flag.0 == flag.0
+        self.bits & flag.bits == flag.bits
     }
 
     /// Whether no flag is set.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self.bits == 0
     }
 
     /// The raw bits, to be used as a key.
     pub fn bits(self) -> u32 {
-        self.0
+        self.bits
     }
 
-    /// Envoy's short codes, in Envoy's order.
+    /// Envoy's short codes, in the order in which they came.
     pub fn short_codes(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES.iter().filter(move |(f, ..)| self.contains(*f)).map(|(_, s, _)| *s)
+        self.names().map(|(short, _)| short)
     }
 
     /// Envoy's long names (`%RESPONSE_FLAGS_LONG%`).
     pub fn long_names(self) -> impl Iterator<Item = &'static str> {
-        Self::NAMES.iter().filter(move |(f, ..)| self.contains(*f)).map(|(_, _, l)| *l)
+        self.names().map(|(_, long)| long)
+    }
+
+    fn names(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        (0..self.bits.count_ones()).filter_map(move |at| {
+            let bit = self.order.checked_shr(5 * at)? & 31;
+            Self::NAMES.iter().find(|(flag, ..)| flag.order == bit).map(|(_, short, long)| (*short, *long))
+        })
     }
 }
 
@@ -134,8 +157,20 @@ pub mod details {
     pub const NO_HEALTHY_UPSTREAM: &str = "no_healthy_upstream";
     /// The route answered by itself.
     pub const DIRECT_RESPONSE: &str = "direct_response";
+    /// The fault filter aborted the request.
+    pub const FAULT_ABORT: &str = "fault_filter_abort";
+    /// The CORS filter answered a preflight request.
+    pub const CORS_RESPONSE: &str = "cors_response";
+    /// The local rate limit filter refused the request.
+    pub const LOCAL_RATE_LIMITED: &str = "local_rate_limited";
+    /// The request's body is larger than the buffer filter allows.
+    pub const REQUEST_TOO_LARGE: &str = "request_payload_too_large";
     /// The request's timeout passed before the response was complete.
     pub const RESPONSE_TIMEOUT: &str = "response_timeout";
+    /// One attempt took too long.
+    pub const PER_TRY_TIMEOUT: &str = "upstream_per_try_timeout";
+    /// Nothing moved in one attempt for too long.
+    pub const PER_TRY_IDLE_TIMEOUT: &str = "upstream_per_try_idle_timeout";
     /// A circuit breaker was open.
     pub const OVERFLOW: &str = "upstream_reset_before_response_started{overflow}";
     /// Connecting to the upstream failed.

@@ -32,7 +32,7 @@ const ROUTER: &str = "envoy.filters.http.router";
 
 /// HTTP filters of outbound connection managers, in the order in which they run. All of them have all of these: a rule that needs
 /// one must not change a listener, which drains its connections. (As in Istio.)
-pub(super) const OUTBOUND_FILTERS: &[&str] = &[];
+pub(super) const OUTBOUND_FILTERS: &[&str] = &[names::CORS_FILTER, names::FAULT_FILTER];
 
 /// A connection manager for HTTP/1.1 and HTTP/2 alike, with `filters` before the router. WebSocket goes through: between sidecars
 /// as extended CONNECT.

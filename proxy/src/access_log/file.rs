@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::time::Clock;
+use crate::formatter::Clock;
 use crate::stats::Stats;
 
 /// A worker's buffer goes to the writer when it has this many bytes.

@@ -58,7 +58,7 @@ pub(super) fn text(entries: &[ClusterEntry]) -> String {
             ["default_priority", "high_priority"].iter().zip(cluster.circuit_breakers.limits())
         {
             for (limit, value) in
-                ["max_connections", "max_pending_requests", "max_requests"].iter().zip(limits)
+                ["max_connections", "max_pending_requests", "max_requests", "max_retries"].iter().zip(limits)
             {
                 let _ = writeln!(out, "{name}::{priority}::{limit}::{value}");
             }
@@ -90,12 +90,13 @@ pub(super) fn json(entries: &[ClusterEntry]) -> Value {
             let thresholds: Vec<Value> = ["DEFAULT", "HIGH"]
                 .iter()
                 .zip(limits)
-                .map(|(priority, [connections, pending, requests])| {
+                .map(|(priority, [connections, pending, requests, retries])| {
                     json!({
                         "priority": priority,
                         "max_connections": connections,
                         "max_pending_requests": pending,
                         "max_requests": requests,
+                        "max_retries": retries,
                     })
                 })
                 .collect();

@@ -237,9 +237,11 @@ fn clusters_have_envoys_lines() {
              up::default_priority::max_connections::1024\n\
              up::default_priority::max_pending_requests::1024\n\
              up::default_priority::max_requests::1024\n\
+             up::default_priority::max_retries::3\n\
              up::high_priority::max_connections::1024\n\
              up::high_priority::max_pending_requests::1024\n\
              up::high_priority::max_requests::1024\n\
+             up::high_priority::max_retries::3\n\
              up::added_via_api::true\n\
              up::10.0.0.9:9080::cx_active::0\n\
              up::10.0.0.9:9080::cx_connect_fail::0\n\

@@ -1,7 +1,7 @@
 //! Circuit breakers: how much of a cluster may be in use at once, over all workers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::stats::ClusterStats;
 
@@ -14,13 +14,30 @@ pub struct Thresholds {
     pub max_pending_requests: u32,
     /// `max_requests`.
     pub max_requests: u32,
-    /// `max_retries`.
+    /// `max_retries`; with a `retry_budget` it has no effect.
     pub max_retries: u32,
+    /// `retry_budget`.
+    pub retry_budget: Option<RetryBudget>,
+}
+
+/// `CircuitBreakers.Thresholds.RetryBudget`: retries as a share of what is in flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryBudget {
+    /// `budget_percent` in parts per million of the requests that are active or pending, default 20 %.
+    pub share_ppm: u32,
+    /// `min_retry_concurrency`, default 3.
+    pub min: u32,
 }
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { max_connections: 1024, max_pending_requests: 1024, max_requests: 1024, max_retries: 3 }
+        Self {
+            max_connections: 1024,
+            max_pending_requests: 1024,
+            max_requests: 1024,
+            max_retries: 3,
+            retry_budget: None,
+        }
     }
 }
 
@@ -36,6 +53,40 @@ struct Breaker {
     connections: Gate,
     pending: Gate,
     requests: Gate,
+    retries: Gate,
+    budget: Budget,
+}
+
+/// A [`RetryBudget`] as main sets it and workers read it.
+#[derive(Debug, Default)]
+struct Budget {
+    share_ppm: AtomicU32,
+    min: AtomicU32,
+    is_set: AtomicBool,
+}
+
+impl Budget {
+    fn set(&self, budget: Option<RetryBudget>) {
+        let RetryBudget { share_ppm, min } = budget.unwrap_or(RetryBudget { share_ppm: 0, min: 0 });
+        self.share_ppm.store(share_ppm, Ordering::Relaxed);
+        self.min.store(min, Ordering::Relaxed);
+        self.is_set.store(budget.is_some(), Ordering::Relaxed);
+    }
+}
+
+impl Breaker {
+    /// The limit of retries follows what is in flight.
+    fn follow_budget(&self) {
+        if !self.budget.is_set.load(Ordering::Relaxed) {
+            return;
+        }
+        let in_flight =
+            self.requests.used.load(Ordering::Relaxed) + self.pending.used.load(Ordering::Relaxed);
+        let share =
+            u64::from(in_flight) * u64::from(self.budget.share_ppm.load(Ordering::Relaxed)) / 1_000_000;
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        self.retries.limit.store(share.max(self.budget.min.load(Ordering::Relaxed)), Ordering::Relaxed);
+    }
 }
 
 /// One counted resource.
@@ -74,6 +125,7 @@ pub(crate) enum Resource {
     Connection,
     Pending,
     Request,
+    Retry,
 }
 
 /// One unit in use; dropped, it is given back.
@@ -98,14 +150,17 @@ impl CircuitBreakers {
             breaker.connections.limit.store(limits.max_connections, Ordering::Relaxed);
             breaker.pending.limit.store(limits.max_pending_requests, Ordering::Relaxed);
             breaker.requests.limit.store(limits.max_requests, Ordering::Relaxed);
+            breaker.retries.limit.store(limits.max_retries, Ordering::Relaxed);
+            breaker.budget.set(limits.retry_budget);
         }
     }
 
-    /// Limits of (default, high) priority as (connections, pending, requests), for `/clusters`.
-    pub fn limits(&self) -> [[u32; 3]; 2] {
-        self.priorities
-            .each_ref()
-            .map(|b| [&b.connections, &b.pending, &b.requests].map(|gate| gate.limit.load(Ordering::Relaxed)))
+    /// Limits of (default, high) priority as (connections, pending, requests, retries), for `/clusters`.
+    pub fn limits(&self) -> [[u32; 4]; 2] {
+        self.priorities.each_ref().map(|b| {
+            [&b.connections, &b.pending, &b.requests, &b.retries]
+                .map(|gate| gate.limit.load(Ordering::Relaxed))
+        })
     }
 
     fn gate(&self, resource: Resource, high_priority: bool) -> &Gate {
@@ -114,6 +169,7 @@ impl CircuitBreakers {
             Resource::Connection => &breaker.connections,
             Resource::Pending => &breaker.pending,
             Resource::Request => &breaker.requests,
+            Resource::Retry => &breaker.retries,
         }
     }
 
@@ -123,12 +179,16 @@ impl CircuitBreakers {
             Resource::Connection => &gauges.cx_open,
             Resource::Pending => &gauges.rq_pending_open,
             Resource::Request => &gauges.rq_open,
+            Resource::Retry => &gauges.rq_retry_open,
         };
         gauge.set(i64::from(open));
     }
 
     /// One unit, or `None` when the breaker is open.
     pub(crate) fn acquire(self: &Arc<Self>, resource: Resource, high_priority: bool) -> Option<Permit> {
+        if resource == Resource::Retry {
+            self.priorities[usize::from(high_priority)].follow_budget();
+        }
         if self.gate(resource, high_priority).take()? {
             self.show(resource, high_priority, true);
         }

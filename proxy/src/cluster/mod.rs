@@ -13,7 +13,7 @@ pub mod original_dst;
 pub mod outlier;
 
 pub(crate) use circuit_breaker::Resource;
-pub use circuit_breaker::{CircuitBreakers, Permit, Thresholds};
+pub use circuit_breaker::{CircuitBreakers, Permit, RetryBudget, Thresholds};
 pub use cluster::{Cluster, ConnectionSettings, MeshDestination, UpstreamProtocol};
 pub use connect::{ConnectError, Connected, ConnectionGuard, connect};
 pub use endpoint_set::{EndpointSet, HostSpec, Priority};

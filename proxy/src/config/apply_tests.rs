@@ -330,7 +330,7 @@ fn an_invalid_resource_keeps_its_last_good_version_and_valid_siblings_apply() {
     let _wanted = configuration.inputs_mut().watches.watch(SourceId::ADS, RouteConfiguration, "s");
     let invalid = super::testing::resource(
         RouteConfiguration,
-        &ROUTES.replace("cluster: c", "cluster: c, retry_policy: {retry_on: 5xx}"),
+        &ROUTES.replace("cluster: c", "cluster: c, hedge_policy: {}"),
     );
     let valid = super::testing::resource(RouteConfiguration, "{name: s}");
     let updates = [
@@ -341,7 +341,7 @@ fn an_invalid_resource_keeps_its_last_good_version_and_valid_siblings_apply() {
     assert_eq!(rejected.len(), 1);
     assert_eq!(
         rejected[0].to_string(),
-        "route configuration 'r': virtual_hosts[0].routes[0].route.retry_policy: not supported"
+        "route configuration 'r': virtual_hosts[0].routes[0].route.hedge_policy: not supported"
     );
     assert_eq!(super::testing::published_version(&configuration, "r").as_deref(), Some("1"));
     assert_eq!(super::testing::published_version(&configuration, "s").as_deref(), Some("2"));
@@ -606,7 +606,7 @@ fn updates_are_counted_by_what_they_did() {
             .map(|counter| counter.get())
     };
     assert_eq!(routes(&configuration), [1, 1, 0, 0, 1]);
-    let invalid = ROUTES.replace("cluster: c", "cluster: c, retry_policy: {retry_on: 5xx}");
+    let invalid = ROUTES.replace("cluster: c", "cluster: c, hedge_policy: {}");
     assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &invalid, now).len(), 1);
     configuration.count_lost_control_plane();
     assert_eq!(routes(&configuration), [2, 1, 1, 1, 1]);

@@ -105,19 +105,36 @@ fn route_configurations() {
         "{match: {path_separated_prefix: /a}, direct_response: {status: 200, body: {inline_string: hi}}}",
         "{match: {prefix: /, headers: [{name: x, string_match: {exact: Hello, ignore_case: true}}, {name: ':method', range_match: {start: 1, end: 2}}]}, route: {weighted_clusters: {clusters: [{name: known, weight: 90}, {name: other, weight: 10}]}, timeout: 0s}}",
         "{match: {prefix: /}, redirect: {regex_rewrite: {pattern: {regex: '^/(.*)'}, substitution: '/x/\\1'}}}",
+        "{match: {prefix: /, query_parameters: [{name: x}], grpc: {}}, route: {cluster: c, prefix_rewrite: /x, auto_host_rewrite: true}}",
+        "{match: {prefix: /}, route: {cluster: c, regex_rewrite: {pattern: {regex: a}, substitution: b}, host_rewrite_header: x}}",
+        "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_on: '5xx,cancelled', num_retries: 3, per_try_timeout: 1s, retry_back_off: {base_interval: 1s}}}}",
+        "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, runtime_fraction: {default_value: {numerator: 5}}}]}}",
+        "{match: {prefix: /}, route: {cluster: c, max_stream_duration: {max_stream_duration: 1s, grpc_timeout_header_max: 2s}, max_grpc_timeout: 0s}}",
+        "{match: {prefix: /}, route: {cluster: c}, request_headers_to_add: [{header: {key: x, value: '%REQ(:PATH)%'}}], response_headers_to_remove: [x-y]}",
     ] {
         accepts(RouteConfiguration, &[&routes(route)]);
     }
     let at = "virtual_hosts[0].routes[0]";
     for (route, expected) in [
-        ("{match: {prefix: /}, route: {cluster: c, retry_policy: {}}}", "route.retry_policy: not supported"),
         (
-            "{match: {prefix: /}, route: {cluster: c, prefix_rewrite: /x}}",
-            "route.prefix_rewrite: not supported",
+            "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_back_off: {base_interval: 1s, max_interval: 0.5s}}}}",
+            "route.retry_policy.retry_back_off.max_interval: must be greater than or equal to the base_interval",
         ),
         (
-            "{match: {prefix: /}, route: {cluster: c, auto_host_rewrite: true}}",
-            "route.host_rewrite_specifier: not supported",
+            "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_host_predicate: [{name: omit_canary}]}}}",
+            "route.retry_policy.retry_host_predicate[0]: 'omit_canary' is not supported: only previous_hosts is",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, prefix_rewrite: /x, regex_rewrite: {pattern: {regex: a}}}}",
+            "route.regex_rewrite: Cannot specify both prefix_rewrite and regex_rewrite",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, host_rewrite_header: 'a b'}}",
+            "route.host_rewrite_header: 'a b' is not a header name",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, request_headers_mutations: [{remove: x-y}]}]}}",
+            "route.request_mirror_policies[0].request_headers_mutations: not supported",
         ),
         ("{match: {prefix: /}, route: {cluster_header: x}}", "route.cluster_header: not supported"),
         (
@@ -133,12 +150,20 @@ fn route_configurations() {
             "direct_response.body.filename: cannot read '/nope': entity not found",
         ),
         (
-            "{match: {prefix: /, query_parameters: [{name: x}]}, route: {cluster: c}}",
-            "match.query_parameters: not supported",
+            "{match: {prefix: /, cookies: [{name: x, string_match: {exact: v}}]}, route: {cluster: c}}",
+            "match.cookies: not supported",
         ),
         (
-            "{match: {prefix: /}, route: {cluster: c}, request_headers_to_remove: [x]}",
-            "request_headers_to_remove: not supported",
+            "{match: {prefix: /}, route: {cluster: c}, request_headers_to_remove: [host]}",
+            "request_headers_to_remove[0]: :-prefixed or host headers may not be removed",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c}, response_headers_to_add: [{header: {key: x, value: '%NOPE%'}}]}",
+            "response_headers_to_add[0].header.value: Not supported field in StreamInfo: NOPE",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c}, request_headers_to_add: [{header: {key: x}, append: true, append_action: ADD_IF_ABSENT}]}",
+            "request_headers_to_add[0].append: both append and append_action are set and it's not allowed",
         ),
     ] {
         assert_eq!(problems(RouteConfiguration, &routes(route)), [format!("{at}.{expected}")], "{route}");
@@ -161,10 +186,10 @@ fn route_configurations() {
 
 const MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const ROUTER: &str = "{name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
+pub(super) const ROUTER: &str = "{name: envoy.filters.http.router, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}";
 
 /// A listener with a connection manager that has these fields.
-fn manager(fields: &str) -> String {
+pub(super) fn manager(fields: &str) -> String {
     format!(
         "{{name: l, address: {{socket_address: {{address: 127.0.0.1, port_value: 0}}}}, filter_chains: [{{filters: [{{name: hcm, \
          typed_config: {{'@type': {MANAGER}, stat_prefix: s, {fields}}}}}]}}]}}"
@@ -184,6 +209,10 @@ fn connection_managers() {
             &manager(&inline("known")),
             &manager(&format!("tracing: {{}}, request_timeout: 1s, {}", inline("known"))),
             &manager(&format!(
+                "normalize_path: true, merge_slashes: true, path_with_escaped_slashes_action: UNESCAPE_AND_REDIRECT, {}",
+                inline("known")
+            )),
+            &manager(&format!(
                 "http_filters: [{ROUTER}], rds: {{route_config_name: r, config_source: {{ads: {{}}}}}}"
             )),
         ],
@@ -192,7 +221,7 @@ fn connection_managers() {
     for (fields, expected) in [
         (inline("missing"), "route_config.virtual_hosts[0].routes[0].route.cluster: route: unknown cluster 'missing'"),
         (format!("use_remote_address: true, xff_num_trusted_hops: 1, {}", inline("known")), "xff_num_trusted_hops: not supported"),
-        (format!("normalize_path: true, {}", inline("known")), "normalize_path: not supported"),
+        (format!("append_x_forwarded_port: true, {}", inline("known")), "append_x_forwarded_port: not supported"),
         (format!("forward_client_cert_details: APPEND_FORWARD, {}", inline("known")), "forward_client_cert_details: only SANITIZE is supported"),
         (format!("upgrade_configs: [{{upgrade_type: CONNECT}}], {}", inline("known")), "upgrade_configs[0].upgrade_type: CONNECT is not supported"),
         (
@@ -200,8 +229,8 @@ fn connection_managers() {
             "http_filters: the list must end with envoy.filters.http.router",
         ),
         (
-            inline("known").replace(ROUTER, "{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors}}"),
-            "http_filters[0].typed_config.@type: http filter 'envoy.extensions.filters.http.cors.v3.Cors' is not supported",
+            inline("known").replace(ROUTER, "{name: x, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua}}"),
+            "http_filters[0].typed_config.@type: http filter 'envoy.extensions.filters.http.lua.v3.Lua' is not supported",
         ),
         (
             format!("access_log: [{{name: a, typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog, log_format: {{text_format_source: {{inline_string: '%NOPE%'}}}}}}}}], {}", inline("known")),

@@ -36,3 +36,5 @@ mod certificate_files_tests;
 mod compile_tests;
 #[cfg(test)]
 mod ejection_tests;
+#[cfg(test)]
+mod filter_tests;

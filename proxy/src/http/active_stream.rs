@@ -1,21 +1,26 @@
 //! One request in flight, and its end: exactly one place, on success, failure, disconnect and panic alike (`Drop`).
 
+use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, Request, Version};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use super::body::RequestProgress;
 use super::codec::Incoming;
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
-use super::local_reply;
+use super::filters::FilterState;
 use super::pool::Lease;
 use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
+use crate::formatter::{RequestLine, Values};
+use crate::route::{Action, Drawn, Route, is_grpc};
 use crate::stream_info::{CapturedRequest, ResponseFlags, StreamInfo, details};
 use crate::worker::{Timer, Worker};
 
@@ -45,6 +50,28 @@ pub(crate) struct DeadlineWatch {
 }
 
 impl DeadlineWatch {
+    /// Watches from `start` on.
+    pub(crate) fn new(stream: &ActiveStream, deadlines: Deadlines, start: Instant) -> Self {
+        Self {
+            deadlines,
+            start,
+            progress: stream.progress.clone(),
+            last_activity: start,
+            worker: stream.connection.worker.clone(),
+            timer: None,
+        }
+    }
+
+    /// Runs `work` until it is done or a deadline has passed.
+    pub(crate) async fn run<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => self.poll(cx).map_or(Poll::Pending, |failure| Poll::Ready(Err(failure))),
+        })
+        .await
+    }
+
     /// The timer is armed for the earliest deadline that could come true, and what it means is found out when it fires: progress
     /// only ever moves deadlines away, so nothing has to be re-armed on the way.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
@@ -73,8 +100,8 @@ impl DeadlineWatch {
             Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
         };
         // While the request is still arriving, its response deadline is at the earliest one timeout away.
-        let response =
-            response.map(|t| (request_complete.unwrap_or_else(Instant::now) + t, Failure::Timeout));
+        let response = response
+            .map(|t| (request_complete.unwrap_or_else(Instant::now).max(self.start) + t, Failure::Timeout));
         let arriving = self.progress.as_ref().is_some_and(|p| p.complete.get().is_none());
         let request = request.filter(|_| arriving).map(|t| (self.start + t, Failure::RequestTimeout));
         let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
@@ -102,6 +129,14 @@ pub(crate) struct ActiveStream {
     /// What the response is to repeat of the request's `x-request-id`.
     pub(crate) request_id: Option<HeaderValue>,
     pub(crate) progress: Option<Rc<RequestProgress>>,
+    /// The route that was found.
+    pub(crate) route: Option<Arc<Route>>,
+    /// Which of its weighted clusters was drawn.
+    pub(crate) drawn: Drawn,
+    /// What filters keep for the response.
+    pub(crate) filter_state: Option<Box<FilterState>>,
+    /// The request's head, when headers of the response are made of it.
+    kept_head: Option<Box<http::request::Parts>>,
     /// Taken out while the router holds the stream.
     pub(crate) watch: Option<DeadlineWatch>,
     upstream: Option<Upstream>,
@@ -129,7 +164,7 @@ impl ActiveStream {
         connection.handle.stream_started();
         let info = StreamInfo::new(connection.info.clone(), Some(request.version()));
         Box::new(Self {
-            grpc: local_reply::is_grpc(request.headers()),
+            grpc: is_grpc(request.headers()),
             head: request.method() == Method::HEAD,
             info,
             connection: connection.clone(),
@@ -139,9 +174,71 @@ impl ActiveStream {
             aborted: false,
             request_id: None,
             progress: None,
+            route: None,
+            drawn: None,
+            filter_state: None,
+            kept_head: None,
             watch: None,
             upstream: None,
         })
+    }
+
+    /// Keeps the request's head if headers of the route's response are made of it.
+    pub(crate) fn keep_head_for_route<B>(&mut self, request: &Request<B>) {
+        let Some(route) = &self.route else { return };
+        let weighted = matches!(&route.action, Action::Route(action) if action.keeps_request_head);
+        if route.keeps_request_head || weighted {
+            self.keep_head(request);
+        }
+    }
+
+    /// Keeps the request's head: headers of the response are made of it.
+    pub(crate) fn keep_head<B>(&mut self, request: &Request<B>) {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method.clone_from(request.method());
+        head.uri.clone_from(request.uri());
+        head.headers.clone_from(request.headers());
+        self.kept_head = Some(Box::new(head));
+    }
+
+    /// What formats of response headers are made of.
+    pub(crate) fn values(&self) -> Values<'_> {
+        let mut values = Values::from(&self.info);
+        if let Some(head) = &self.kept_head {
+            values.line = Some(RequestLine {
+                method: head.method.as_str(),
+                path: head.uri.path_and_query().map_or("", |p| p.as_str()),
+                authority: head.headers.get(HOST).and_then(|h| h.to_str().ok()).unwrap_or_default(),
+                scheme: self.connection.scheme,
+            });
+            values.request = Some(&head.headers);
+        }
+        values
+    }
+
+    /// The name of the cluster that the request is for.
+    pub(crate) fn chosen_cluster(&self) -> Option<&Arc<str>> {
+        match &self.route.as_ref()?.action {
+            Action::Route(action) => Some(action.clusters.cluster(self.drawn).name()),
+            _ => None,
+        }
+    }
+
+    /// The header changes that the route makes of a response.
+    pub(crate) fn change_response_headers(&self, headers: &mut HeaderMap) {
+        let Some(route) = &self.route else { return };
+        let weighted = match &route.action {
+            Action::Route(action) => action.clusters.weighted(self.drawn).map(|w| &w.response_headers),
+            _ => None,
+        };
+        let weighted = weighted.filter(|steps| !steps.is_empty());
+        if weighted.is_none() && route.response_headers.is_empty() {
+            return;
+        }
+        let values = self.values();
+        for steps in weighted.into_iter().chain(route.response_headers.iter().map(|m| &**m)) {
+            steps.apply_to_response(headers, values);
+        }
     }
 
     /// Keeps what access logs will print of the request.
@@ -154,7 +251,7 @@ impl ActiveStream {
         self.info.request = Some(CapturedRequest {
             method: request.method().clone(),
             path: request.uri().path_and_query().cloned(),
-            authority: headers.get(http::header::HOST).cloned(),
+            authority: headers.get(HOST).cloned(),
             scheme: self.connection.scheme,
             headers: hcm.captures.request.iter().map(|name| headers.get(name).cloned()).collect(),
         });
@@ -184,6 +281,19 @@ impl ActiveStream {
         if let Some(upstream) = &mut self.upstream {
             upstream.lease = Some(lease);
         }
+    }
+
+    /// The attempt is given up for another one. Its outcome stands for this status.
+    pub(crate) fn end_attempt(&mut self, status: u16) {
+        let Some(upstream) = self.upstream.take() else { return };
+        if status >= 500 {
+            upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
+        }
+        outlier::record(&upstream.cluster, &upstream.host, status);
+        self.info.upstream_local_address = None;
+        self.info.upstream_tls = None;
+        self.info.upstream_transport_failure = None;
+        self.info.first_upstream_byte = None;
     }
 
     /// The upstream answered with this status, or failed in a way that stands for it.
@@ -249,14 +359,7 @@ impl ActiveStream {
 
     /// Sets what the rest of the stream may take.
     pub(crate) fn limit(&mut self, deadlines: Deadlines) {
-        self.watch = Some(DeadlineWatch {
-            deadlines,
-            start: self.info.start,
-            progress: self.progress.clone(),
-            last_activity: self.info.start,
-            worker: self.connection.worker.clone(),
-            timer: None,
-        });
+        self.watch = Some(DeadlineWatch::new(self, deadlines, self.info.start));
     }
 
     /// What follows is not a response: only silence and the whole duration are limited.
@@ -302,9 +405,7 @@ impl ActiveStream {
             if !self.complete {
                 cluster.upstream_rq_tx_reset.inc();
             }
-            cluster.upstream_rq_active.dec();
             cluster.upstream_rq_time.observe_duration(self.info.duration);
-            upstream.host.active_requests.fetch_sub(1, Ordering::Relaxed);
         }
         if let Some(reporter) = hcm.reporter {
             connection.mesh.record(reporter, &connection, &self.info, self.grpc);
@@ -317,6 +418,13 @@ impl ActiveStream {
             connection.worker.shared.count_panic();
         }
         connection.handle.stream_ended(now);
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.cluster.stats.upstream_rq_active.dec();
+        self.host.active_requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

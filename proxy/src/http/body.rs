@@ -14,6 +14,8 @@ use http_body::{Body, Frame, SizeHint};
 use super::active_stream::ActiveStream;
 use super::codec::{self, Incoming};
 use super::error::Failure;
+use super::filters::BufferedBody;
+use super::router::{Copied, CopiedBody, ReplayedBody};
 
 /// What the request's body has done so far; shared by the body (owned by the upstream connection) and its stream.
 #[derive(Debug)]
@@ -33,6 +35,41 @@ pub(crate) struct RequestProgress {
 pub(crate) enum RequestBody {
     Empty,
     Incoming(Incoming, Rc<RequestProgress>),
+    /// Received as a whole.
+    Buffered(Box<BufferedBody>),
+    /// Kept to be sent again.
+    Replayed(Box<ReplayedBody>),
+    /// Copied for mirrors.
+    Copied(Box<Copied>),
+    /// A mirror's copy.
+    Copy(CopiedBody),
+}
+
+/// The request's body cannot be read to its end.
+#[derive(Debug)]
+pub(crate) enum BodyError {
+    /// The client's doing.
+    Client(hyper::Error),
+    /// Another attempt reads the body now, or a mirror was too slow for it.
+    Superseded,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BodyError::Client(error) => error.fmt(f),
+            BodyError::Superseded => f.write_str("the body is read elsewhere"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            BodyError::Client(error) => Some(error),
+            BodyError::Superseded => None,
+        }
+    }
 }
 
 impl RequestBody {
@@ -54,13 +91,20 @@ impl RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let RequestBody::Incoming(incoming, progress) = self.get_mut() else { return Poll::Ready(None) };
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let (incoming, progress) = match self.get_mut() {
+            RequestBody::Incoming(incoming, progress) => (incoming, progress),
+            RequestBody::Empty => return Poll::Ready(None),
+            RequestBody::Buffered(body) => return body.poll(),
+            RequestBody::Replayed(body) => return body.poll(cx),
+            RequestBody::Copied(body) => return body.poll(cx),
+            RequestBody::Copy(body) => return body.poll(cx),
+        };
         progress.asked.set(true);
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
         if let Some(Err(error)) = &frame {
@@ -78,13 +122,17 @@ impl Body for RequestBody {
         if (frame.is_none() || trailers || incoming.is_end_stream()) && progress.complete.get().is_none() {
             progress.complete.set(Some(now));
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
             RequestBody::Incoming(incoming, _) => incoming.is_end_stream(),
+            RequestBody::Buffered(body) => body.is_end_stream(),
+            RequestBody::Replayed(body) => body.is_end_stream(),
+            RequestBody::Copied(body) => body.is_end_stream(),
+            RequestBody::Copy(body) => body.is_end_stream(),
         }
     }
 
@@ -93,6 +141,10 @@ impl Body for RequestBody {
             // An exact zero would make the engine add a content-length to HTTP/2 requests.
             RequestBody::Empty => SizeHint::default(),
             RequestBody::Incoming(incoming, _) => incoming.size_hint(),
+            RequestBody::Buffered(body) => body.size_hint(),
+            RequestBody::Replayed(body) => body.size_hint(),
+            RequestBody::Copied(body) => body.size_hint(),
+            RequestBody::Copy(body) => body.size_hint(),
         }
     }
 }

@@ -12,6 +12,8 @@ pub(crate) struct StreamError {
     pub(crate) kind: Failure,
     /// The transport's own words, for `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub(crate) transport_failure: Option<Arc<str>>,
+    /// Other attempts had failed before.
+    pub(crate) retried: bool,
 }
 
 /// What went wrong.
@@ -37,6 +39,10 @@ pub(crate) enum Failure {
     Protocol,
     /// The route's timeout passed.
     Timeout,
+    /// One attempt took too long.
+    PerTryTimeout,
+    /// Nothing moved in one attempt for too long.
+    PerTryIdle,
     /// The whole request was not received in time.
     RequestTimeout,
     /// Nothing moved for too long.
@@ -51,7 +57,7 @@ pub(crate) enum Failure {
 
 impl From<Failure> for StreamError {
     fn from(kind: Failure) -> Self {
-        Self { kind, transport_failure: None }
+        Self { kind, transport_failure: None, retried: false }
     }
 }
 
@@ -66,7 +72,9 @@ impl Failure {
             Failure::ConnectionTermination => ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
             Failure::RemoteReset | Failure::RemoteRefused => ResponseFlags::UPSTREAM_REMOTE_RESET,
             Failure::Protocol => ResponseFlags::UPSTREAM_PROTOCOL_ERROR,
-            Failure::Timeout => ResponseFlags::UPSTREAM_REQUEST_TIMEOUT,
+            Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => {
+                ResponseFlags::UPSTREAM_REQUEST_TIMEOUT
+            }
             // As in Envoy: the details say it.
             Failure::RequestTimeout => ResponseFlags::NONE,
             Failure::StreamIdle => ResponseFlags::STREAM_IDLE_TIMEOUT,
@@ -89,6 +97,8 @@ impl Failure {
             Failure::RemoteRefused => details::REMOTE_REFUSED,
             Failure::Protocol => details::PROTOCOL_ERROR,
             Failure::Timeout => details::RESPONSE_TIMEOUT,
+            Failure::PerTryTimeout => details::PER_TRY_TIMEOUT,
+            Failure::PerTryIdle => details::PER_TRY_IDLE_TIMEOUT,
             Failure::RequestTimeout => details::REQUEST_OVERALL_TIMEOUT,
             Failure::StreamIdle => details::STREAM_IDLE_TIMEOUT,
             Failure::MaxDuration => details::MAX_DURATION,
@@ -111,7 +121,7 @@ impl Failure {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Failure::NoCluster(status) => status,
-            Failure::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => StatusCode::GATEWAY_TIMEOUT,
             Failure::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Failure::StreamIdle | Failure::MaxDuration => StatusCode::GATEWAY_TIMEOUT,
             Failure::Downstream | Failure::DownstreamProtocol => StatusCode::BAD_REQUEST,
@@ -145,6 +155,8 @@ impl Failure {
                 | Failure::RemoteRefused
                 | Failure::Protocol
                 | Failure::Timeout
+                | Failure::PerTryTimeout
+                | Failure::PerTryIdle
         )
     }
 }

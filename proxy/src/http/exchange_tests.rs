@@ -12,9 +12,9 @@ use http::{HeaderValue, StatusCode};
 
 use super::http2_frames::{Http2Peer, block};
 use super::*;
-use crate::access_log::CapturePlan;
 use crate::cluster::{CircuitBreakers, Cluster, Thresholds, UpstreamProtocol};
 use crate::config::live::Live;
+use crate::formatter::CapturePlan;
 use crate::listener::{FilterChain, FilterChains, NetworkFilter};
 use crate::route::{
     Action, Clusters, DirectResponse, DomainIndex, PathMatcher, RequireTls, Route, RouteAction,
@@ -32,29 +32,14 @@ pub(super) fn manager(
     timeout: Option<Duration>,
 ) -> HttpConnectionManager {
     let route = |prefix: &str, action| {
-        Arc::new(Route {
-            name: None,
-            matcher: RouteMatch {
-                path: PathMatcher::Prefix(prefix.into()),
-                case_sensitive: true,
-                headers: Vec::new(),
-                fraction_ppm: None,
-            },
-            action,
-        })
+        Arc::new(Route::new(RouteMatch::of_path(PathMatcher::Prefix(prefix.into())), action))
     };
     let direct =
         DirectResponse { status: StatusCode::OK, body: "hello".into(), headers: http::HeaderMap::default() };
-    let forward = RouteAction {
-        clusters: Clusters::Single(Live::with("upstream", cluster)),
-        timeout,
-        expected_timeout: None,
-        idle_timeout: None,
-        cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
-        high_priority: false,
-        upgrades: Upgrades::default(),
-    };
-    let routes = vec![route("/direct", Action::DirectResponse(direct)), route("", Action::Route(forward))];
+    let cluster = Clusters::Single(Live::with("upstream", cluster));
+    let forward = RouteAction { timeout, ..RouteAction::to(cluster) };
+    let routes =
+        vec![route("/direct", Action::DirectResponse(direct)), route("", Action::Route(Box::new(forward)))];
     let virtual_host = VirtualHost::new("all".into(), vec!["*".into()], routes, RequireTls::None, 0);
     HttpConnectionManager {
         stat_prefix: "test".into(),
@@ -76,7 +61,9 @@ pub(super) fn manager(
         generate_request_id: false,
         preserve_external_request_id: false,
         always_set_request_id_in_response: false,
+        filters: Default::default(),
         suppress_envoy_headers: true,
+        path: Default::default(),
         strip_host_port: None,
         limits: StreamLimits {
             request_timeout: None,

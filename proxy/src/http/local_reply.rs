@@ -2,22 +2,13 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::error::{Failure, StreamError};
+use super::headers::OVERLOADED;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
-
-/// Whether the request is gRPC, so that a local reply must be too.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|v| {
-        v.as_bytes()
-            .strip_prefix(b"application/grpc")
-            .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
-    })
-}
 
 /// A reply with a plain text body; an empty body has no content type.
 pub(crate) fn reply(status: StatusCode, body: Bytes, grpc: bool) -> Response<Bytes> {
@@ -44,13 +35,16 @@ pub(crate) fn reply(status: StatusCode, body: Bytes, grpc: bool) -> Response<Byt
 pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
     let body = match error.kind {
         Failure::NoHealthyHost => Bytes::from_static(b"no healthy upstream"),
-        Failure::Timeout => Bytes::from_static(b"upstream request timeout"),
+        Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => {
+            Bytes::from_static(b"upstream request timeout")
+        }
         Failure::RequestTimeout => Bytes::from_static(b"request timeout"),
         Failure::StreamIdle => Bytes::from_static(b"stream timeout"),
         Failure::MaxDuration => Bytes::from_static(b"downstream duration timeout"),
         kind => match kind.reset_reason() {
             Some(reason) => {
-                format!("upstream connect error or disconnect/reset before headers. reset reason: {reason}")
+                let retried = if error.retried { "retried and the latest " } else { "" };
+                format!("upstream connect error or disconnect/reset before headers. {retried}reset reason: {reason}")
                     .into()
             }
             None => Bytes::new(),
@@ -66,13 +60,19 @@ pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
 /// HTTP status → gRPC status, by the table of the gRPC project.
 fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {
-        200 => 0,
         400 => 13,
         401 => 16,
         403 => 7,
         404 => 12,
         429 | 502 | 503 | 504 => 14,
         _ => 2,
+    }
+}
+
+/// The same reply with another gRPC status, when it is in gRPC form.
+pub(crate) fn set_grpc_status(reply: &mut Response<Bytes>, status: u16) {
+    if reply.headers().contains_key(GRPC_STATUS) {
+        reply.headers_mut().insert(GRPC_STATUS, HeaderValue::from(status));
     }
 }
 
@@ -118,18 +118,5 @@ mod tests {
         assert!(
             for_error(&Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE).into(), false).body().is_empty()
         );
-    }
-
-    #[test]
-    fn what_is_grpc() {
-        for (value, expected) in [
-            ("application/grpc", true),
-            ("application/grpc+proto", true),
-            ("application/grpc-web", false),
-            ("text/plain", false),
-        ] {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
-            assert_eq!(is_grpc(&headers), expected, "{value}");
-        }
     }
 }

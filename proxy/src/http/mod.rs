@@ -6,15 +6,19 @@ mod codec;
 pub mod connection_manager;
 mod downstream;
 mod error;
+pub mod filters;
 mod headers;
 mod local_reply;
 mod mesh_metrics;
+mod path;
 mod pool;
 mod redirect;
+mod respond;
 mod router;
 mod settings;
 mod upgrade;
 
+pub use path::{EscapedSlashes, PathRules};
 pub use pool::Pools;
 pub use settings::{
     CodecType, HttpConnectionManager, HttpOptions1, HttpOptions2, RouteSource, ServerHeader, StreamLimits,

@@ -37,9 +37,7 @@ pub(crate) fn location(
             location.push_str(new);
             location.push_str(&path[matched.matched_len(path)..]);
         }
-        PathRedirect::Regex(regex, substitution) => {
-            location.push_str(&regex.replace_all(path, &**substitution));
-        }
+        PathRedirect::Regex(regex) => location.push_str(&regex.apply(path)),
     }
     if let Some(query) = query {
         location.push('?');

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::access_log::{AccessLog, CapturePlan};
+use super::PathRules;
+use super::filters::FilterChain;
+use crate::access_log::AccessLog;
 use crate::config::live::Live;
+use crate::formatter::CapturePlan;
 use crate::route::{RouteConfiguration, Upgrades};
 use crate::stats::{HttpStats, Reporter};
 
@@ -39,8 +42,12 @@ pub struct HttpConnectionManager {
     pub preserve_external_request_id: bool,
     /// `always_set_request_id_in_response`.
     pub always_set_request_id_in_response: bool,
+    /// `http_filters` before the router.
+    pub filters: FilterChain,
     /// Router's `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
+    /// `normalize_path` and its like.
+    pub path: PathRules,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).
     pub strip_host_port: Option<bool>,
     /// Time and number limits.

@@ -6,9 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::{HeaderMutations, HostRewrite, PathRewrite, RegexSubstitution, RetryPolicy, Upgrades};
 use crate::cluster::Cluster;
 use crate::config::live::Live;
-use crate::route::Upgrades;
+use crate::http::filters::Overrides;
 
 /// A name resolved once, at compile: the cell that holds (or will hold) the cluster.
 pub type ClusterRef = Arc<Live<Cluster>>;
@@ -17,7 +18,7 @@ pub type ClusterRef = Arc<Live<Cluster>>;
 #[derive(Debug)]
 pub enum Action {
     /// `route`.
-    Route(RouteAction),
+    Route(Box<RouteAction>),
     /// `redirect`.
     Redirect(Redirect),
     /// `direct_response`.
@@ -41,9 +42,75 @@ pub struct RouteAction {
     pub high_priority: bool,
     /// `upgrade_configs`: overrides the HCM's.
     pub upgrades: Upgrades,
+    /// `prefix_rewrite` or `regex_rewrite`.
+    pub path_rewrite: Option<PathRewrite>,
+    /// `host_rewrite_specifier`.
+    pub host_rewrite: Option<HostRewrite>,
+    /// `append_x_forwarded_host`: the host before it was rewritten.
+    pub append_forwarded_host: bool,
+    /// `max_stream_duration.max_stream_duration`: overrides the HCM's; `Some(ZERO)` switches it off.
+    pub max_stream_duration: Option<Duration>,
+    /// `max_stream_duration.grpc_timeout_header_*`: a `grpc-timeout` limits the stream.
+    pub grpc_stream_timeout: Option<GrpcTimeout>,
+    /// `max_grpc_timeout`: a `grpc-timeout` stands for the route's timeout.
+    pub grpc_timeout: Option<GrpcTimeout>,
+    /// `retry_policy` of the route, else of its virtual host.
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// `request_mirror_policies` of the route, else of its virtual host, else of its route configuration.
+    pub mirrors: Box<[Mirror]>,
+    /// `request_body_buffer_limit` or `per_request_buffer_limit_bytes` of the route, else of its virtual host: what is kept of a body
+    /// to be sent again.
+    pub buffer_limit_bytes: Option<u64>,
+    /// A format of a weighted cluster's `response_headers` prints something of the request.
+    pub keeps_request_head: bool,
+}
+
+/// How a client's `grpc-timeout` is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GrpcTimeout {
+    /// No more than this; zero = whatever it says.
+    pub max: Duration,
+    /// So much less than it says, unless nothing would be left.
+    pub offset: Duration,
+}
+
+/// `RouteAction.RequestMirrorPolicy`.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    /// `cluster`.
+    pub cluster: ClusterRef,
+    /// `runtime_fraction` in parts per million; `None` = always.
+    pub fraction_ppm: Option<u32>,
+    /// `host_rewrite_literal`.
+    pub host: Option<HeaderValue>,
+    /// Without `disable_shadow_host_suffix_append` the host ends in `-shadow`.
+    pub host_suffix: bool,
 }
 
 impl RouteAction {
+    /// Everything to this cluster, without limits.
+    pub fn to(clusters: Clusters) -> Self {
+        Self {
+            clusters,
+            timeout: None,
+            expected_timeout: None,
+            idle_timeout: None,
+            cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
+            high_priority: false,
+            upgrades: Upgrades::default(),
+            path_rewrite: None,
+            host_rewrite: None,
+            append_forwarded_host: false,
+            max_stream_duration: None,
+            grpc_stream_timeout: None,
+            grpc_timeout: None,
+            retry: None,
+            mirrors: Box::default(),
+            buffer_limit_bytes: None,
+            keeps_request_head: false,
+        }
+    }
+
     /// A timeout as the header that tells the upstream how long we wait, in milliseconds.
     pub fn expected_timeout(timeout: Option<Duration>) -> Option<HeaderValue> {
         timeout.map(|t| HeaderValue::from(t.as_millis() as u64))
@@ -71,25 +138,68 @@ pub struct WeightedCluster {
     pub cluster: ClusterRef,
     /// `weight`, at least 1.
     pub weight: u32,
+    /// `request_headers_to_*`, before those of the route.
+    pub request_headers: HeaderMutations,
+    /// `response_headers_to_*`, before those of the route.
+    pub response_headers: HeaderMutations,
+    /// `host_rewrite_literal`: overrides the route's.
+    pub host_rewrite: Option<HeaderValue>,
+    /// `typed_per_filter_config`, on top of what the route says.
+    pub overrides: Option<Arc<Overrides>>,
 }
 
-impl Clusters {
-    /// Picks by `random`, uniform over all `u64`.
-    pub fn pick(&self, random: u64) -> &ClusterRef {
-        match self {
-            Clusters::Single(c) => c,
-            Clusters::Weighted { clusters, total } => {
-                let mut left = random % total;
-                for c in clusters {
-                    match left.checked_sub(u64::from(c.weight)) {
-                        Some(rest) => left = rest,
-                        None => return &c.cluster,
-                    }
-                }
-                // Unreachable while `total` is the sum; the last one keeps it total.
-                &clusters[clusters.len() - 1].cluster
-            }
+impl WeightedCluster {
+    /// A share for a cluster, and nothing else.
+    pub fn new(cluster: ClusterRef, weight: u32) -> Self {
+        Self {
+            cluster,
+            weight,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            host_rewrite: None,
+            overrides: None,
         }
+    }
+}
+
+/// Which of the weighted clusters was drawn for a request; `None` where there is only one cluster.
+pub type Drawn = Option<usize>;
+
+impl Clusters {
+    /// Draws by `random`, uniform over all `u64`.
+    pub fn draw(&self, random: u64) -> Drawn {
+        let Clusters::Weighted { clusters, total } = self else { return None };
+        let mut left = random % total;
+        let drawn = clusters.iter().position(|c| match left.checked_sub(u64::from(c.weight)) {
+            Some(rest) => {
+                left = rest;
+                false
+            }
+            None => true,
+        });
+        // Always one is found, as `total` is the sum.
+        drawn.or(Some(clusters.len() - 1))
+    }
+
+    /// The weighted cluster that was drawn.
+    pub fn weighted(&self, drawn: Drawn) -> Option<&WeightedCluster> {
+        match self {
+            Clusters::Single(_) => None,
+            Clusters::Weighted { clusters, .. } => clusters.get(drawn?),
+        }
+    }
+
+    /// The cluster that was drawn.
+    pub fn cluster(&self, drawn: Drawn) -> &ClusterRef {
+        match self {
+            Clusters::Single(cluster) => cluster,
+            Clusters::Weighted { clusters, .. } => &clusters[drawn.unwrap_or(0)].cluster,
+        }
+    }
+
+    /// Draws and gives the cluster.
+    pub fn pick(&self, random: u64) -> &ClusterRef {
+        self.cluster(self.draw(random))
     }
 }
 
@@ -131,5 +241,5 @@ pub enum PathRedirect {
     /// `prefix_rewrite`: the matched prefix.
     Prefix(Box<str>),
     /// `regex_rewrite`.
-    Regex(regex::Regex, Box<str>),
+    Regex(RegexSubstitution),
 }

@@ -96,8 +96,9 @@ mod tests {
             body: Default::default(),
             headers: HeaderMap::new(),
         });
-        let matcher = RouteMatch { path, case_sensitive: rng.u32(..4) > 0, headers: vec![], fraction_ppm };
-        Arc::new(Route { name: None, matcher, action })
+        let case_sensitive = rng.u32(..4) > 0;
+        let matcher = RouteMatch { case_sensitive, fraction_ppm, ..RouteMatch::of_path(path) };
+        Arc::new(Route::new(matcher, action))
     }
 
     /// The index finds what trying one route after the other finds.

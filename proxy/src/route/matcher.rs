@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use http::HeaderName;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
 use regex::Regex;
 
-use super::RequestView;
+use super::{QueryMatcher, RequestView};
 
 /// `envoy.config.route.v3.RouteMatch`, compiled.
 #[derive(Debug)]
@@ -16,6 +17,10 @@ pub struct RouteMatch {
     pub case_sensitive: bool,
     /// `headers`: all must match.
     pub headers: Vec<HeaderMatcher>,
+    /// `query_parameters`: all must match.
+    pub query: Vec<QueryMatcher>,
+    /// `grpc`: only gRPC requests.
+    pub grpc: bool,
     /// `runtime_fraction.default_value` in parts per million; `None` = always.
     pub fraction_ppm: Option<u32>,
 }
@@ -101,12 +106,34 @@ pub fn full_match_regex(pattern: &str) -> Result<Regex, String> {
 }
 
 impl RouteMatch {
+    /// Nothing but a path is demanded.
+    pub fn of_path(path: PathMatcher) -> Self {
+        Self { path, case_sensitive: true, headers: vec![], query: vec![], grpc: false, fraction_ppm: None }
+    }
+
     /// Whether the request matches; `path` is without query.
     pub fn matches(&self, path: &str, request: &RequestView<'_>) -> bool {
         self.path.matches(path, self.case_sensitive)
             && self.headers.iter().all(|h| h.matches(request))
+            && (self.query.is_empty() || self.query_matches(request.path))
+            && (!self.grpc || is_grpc(request.headers))
             && self.fraction_ppm.is_none_or(|ppm| request.random_ppm < ppm)
     }
+}
+
+impl RouteMatch {
+    fn query_matches(&self, path_and_query: &str) -> bool {
+        let query = path_and_query.split_once('?').map_or("", |(_, query)| query);
+        self.query.iter().all(|q| q.matches(query))
+    }
+}
+
+/// Whether a message with these headers is gRPC.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let rest = value.as_bytes().strip_prefix(b"application/grpc");
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
 }
 
 impl PathMatcher {
@@ -141,7 +168,14 @@ fn starts_with(path: &str, prefix: &str, case_sensitive: bool) -> bool {
 }
 
 impl HeaderMatcher {
-    fn matches(&self, request: &RequestView<'_>) -> bool {
+    /// Whether a response has it; pseudo-headers other than its own are not there.
+    pub fn matches_response(&self, headers: &HeaderMap) -> bool {
+        let view = RequestView { method: "", path: "", authority: "", scheme: "", headers, random_ppm: 0 };
+        self.matches(&view)
+    }
+
+    /// Whether the request has it.
+    pub fn matches(&self, request: &RequestView<'_>) -> bool {
         let mut values = self.name.values(request).peekable();
         if let ValueMatcher::Present(wanted) = self.value {
             return (values.peek().is_some() == wanted) != self.invert;
@@ -296,13 +330,22 @@ mod tests {
     #[test]
     fn fraction() {
         let map = HeaderMap::new();
-        let matcher = |ppm| RouteMatch {
-            path: PathMatcher::Prefix("/".into()),
-            case_sensitive: true,
-            headers: vec![],
-            fraction_ppm: Some(ppm),
-        };
+        let any = || RouteMatch::of_path(PathMatcher::Prefix("/".into()));
+        let matcher = |ppm| RouteMatch { fraction_ppm: Some(ppm), ..any() };
         assert!(matcher(500_001).matches("/", &request(&map)));
         assert!(!matcher(500_000).matches("/", &request(&map)));
+    }
+
+    #[test]
+    fn what_is_grpc() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc-web", false),
+            ("text/plain", false),
+        ] {
+            let headers = headers(&[("content-type", value)]);
+            assert_eq!(is_grpc(&headers), expected, "{value}");
+        }
     }
 }

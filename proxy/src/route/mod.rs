@@ -2,24 +2,35 @@
 
 mod action;
 mod domains;
+mod header_mutation;
 mod index;
 mod matcher;
+mod query_match;
+mod retry;
+mod rewrite;
 mod upgrades;
 
 pub use action::{
-    Action, ClusterRef, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster,
+    Action, ClusterRef, Clusters, DirectResponse, Drawn, GrpcTimeout, Mirror, PathRedirect, Redirect,
+    RouteAction, WeightedCluster,
 };
 pub use domains::DomainIndex;
 pub(crate) use domains::without_port;
+pub use header_mutation::{AppendAction, HeaderAddition, HeaderMutations, HeaderText, MutationSteps};
 pub use matcher::{
     HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex,
+    is_grpc,
 };
+pub use query_match::QueryMatcher;
+pub use retry::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
+pub use rewrite::{HostRewrite, PathRewrite, RegexSubstitution};
 pub use upgrades::Upgrades;
 
 use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::http::filters::Overrides;
 use index::RouteIndex;
 
 /// `envoy.config.route.v3.RouteConfiguration`, compiled.
@@ -73,6 +84,35 @@ pub struct Route {
     pub matcher: RouteMatch,
     /// `route`, `redirect` or `direct_response`.
     pub action: Action,
+    /// `request_headers_to_*` of the route, its virtual host and its route configuration.
+    pub request_headers: MutationSteps,
+    /// `response_headers_to_*` of these.
+    pub response_headers: MutationSteps,
+    /// A format of `response_headers` prints something of the request, which has to be kept for it.
+    pub keeps_request_head: bool,
+    /// `typed_per_filter_config` of the route, its virtual host and its route configuration.
+    pub overrides: Option<Arc<Overrides>>,
+    /// `include_request_attempt_count` of the virtual host.
+    pub attempt_count_in_request: bool,
+    /// `include_attempt_count_in_response` of the virtual host.
+    pub attempt_count_in_response: bool,
+}
+
+impl Route {
+    /// A route that changes no header.
+    pub fn new(matcher: RouteMatch, action: Action) -> Self {
+        Self {
+            name: None,
+            matcher,
+            action,
+            request_headers: Box::default(),
+            response_headers: Box::default(),
+            keeps_request_head: false,
+            overrides: None,
+            attempt_count_in_request: false,
+            attempt_count_in_response: false,
+        }
+    }
 }
 
 impl RouteConfiguration {

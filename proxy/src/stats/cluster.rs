@@ -12,6 +12,8 @@ pub struct BreakerGauges {
     pub rq_pending_open: Gauge,
     /// `max_requests` is reached.
     pub rq_open: Gauge,
+    /// `max_retries`, or the retry budget, is reached.
+    pub rq_retry_open: Gauge,
 }
 
 scope! {
@@ -36,6 +38,15 @@ scope! {
         Gauge upstream_rq_active "Requests in flight.";
         Counter upstream_rq_completed "Requests that got a response.";
         Counter upstream_rq_timeout "Requests that timed out.";
+        Counter upstream_rq_per_try_timeout "Attempts that took longer than per_try_timeout.";
+        Counter upstream_rq_per_try_idle_timeout "Attempts in which nothing moved for per_try_idle_timeout.";
+        Counter upstream_rq_retry "Attempts that were made again.";
+        Counter upstream_rq_retry_success "Requests whose last attempt was a retry that needed no other.";
+        Counter upstream_rq_retry_overflow "Retries that were not made because of max_retries or the retry budget.";
+        Counter upstream_rq_retry_limit_exceeded "Retries that were not made because num_retries had been made.";
+        Counter upstream_rq_retry_backoff_exponential "Retries after an exponential back-off.";
+        Counter upstream_rq_retry_backoff_ratelimited "Retries after the wait that the upstream had asked for.";
+        Counter retry_or_shadow_abandoned "Requests that were not retried because their body is larger than the buffer limit.";
         Counter upstream_rq_cancelled "Requests given up before they had a connection.";
         Counter upstream_rq_pending_total "Requests that waited for a connection.";
         Gauge upstream_rq_pending_active "Requests that wait for a connection now.";
@@ -85,10 +96,14 @@ scope! {
         circuit_breakers[0].cx_open as "circuit_breakers.default.cx_open" "1 while max_connections is reached.";
         circuit_breakers[0].rq_pending_open as "circuit_breakers.default.rq_pending_open" "1 while max_pending_requests is reached.";
         circuit_breakers[0].rq_open as "circuit_breakers.default.rq_open" "1 while max_requests is reached.";
+        circuit_breakers[0].rq_retry_open as "circuit_breakers.default.rq_retry_open"
+            "1 while max_retries, or the retry budget, is reached.";
         circuit_breakers[1].cx_open as "circuit_breakers.high.cx_open" "1 while max_connections is reached, high priority.";
         circuit_breakers[1].rq_pending_open as "circuit_breakers.high.rq_pending_open"
             "1 while max_pending_requests is reached, high priority.";
         circuit_breakers[1].rq_open as "circuit_breakers.high.rq_open" "1 while max_requests is reached, high priority.";
+        circuit_breakers[1].rq_retry_open as "circuit_breakers.high.rq_retry_open"
+            "1 while max_retries, or the retry budget, is reached, high priority.";
     }
     responses "upstream_rq" { classes, codes }
 }

@@ -47,6 +47,16 @@ scope! {
         Counter rq_direct_response "Requests answered by their route.";
         Counter rq_redirect "Requests redirected by their route.";
         Counter rq_total "Requests that a route took.";
+        Counter fault_delays_injected as "fault.delays_injected" "Requests that the fault filter held up.";
+        Counter fault_aborts_injected as "fault.aborts_injected" "Requests that the fault filter aborted.";
+        Counter fault_overflow as "fault.faults_overflow" "Faults that were not injected because of max_active_faults.";
+        Counter cors_origin_valid as "cors.origin_valid" "Requests whose origin a CORS policy allows.";
+        Counter cors_origin_invalid as "cors.origin_invalid" "Requests whose origin no CORS policy allows.";
+        Counter local_rate_limit_enabled as "http_local_rate_limit.enabled" "Requests that a local rate limit looked at.";
+        Counter local_rate_limit_ok as "http_local_rate_limit.ok" "Requests that a local rate limit let pass.";
+        Counter local_rate_limit_rate_limited as "http_local_rate_limit.rate_limited"
+            "Requests for which a local rate limit had no token.";
+        Counter local_rate_limit_enforced as "http_local_rate_limit.enforced" "Requests that a local rate limit refused.";
     }
     with {
         /// `downstream_rq_Nxx`.

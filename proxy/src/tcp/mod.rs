@@ -9,7 +9,8 @@ mod splice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access_log::{AccessLog, CapturePlan};
+use crate::access_log::AccessLog;
+use crate::formatter::CapturePlan;
 use crate::route::Clusters;
 use crate::stats::{Reporter, TcpStats};
 

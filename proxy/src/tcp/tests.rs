@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::*;
-use crate::access_log::{Format, LogFiles, Sink};
+use crate::access_log::{LogFiles, Sink};
 use crate::cluster::lb::LbPolicy;
 use crate::cluster::{
     CircuitBreakers, Cluster, ConnectionSettings, EndpointSet, HostSpec, Thresholds, UpstreamProtocol,
 };
 use crate::config::live::Live;
+use crate::formatter::Format;
 use crate::listener::{FilterChain, FilterChains, Listener, NetworkFilter};
 use crate::net::{Address, bind_listeners};
 use crate::route::ClusterRef;

@@ -151,7 +151,14 @@ pub fn render_response(response: &Response) -> String {
 /// A request as the upstream saw it, with the same masks.
 pub fn render_request(request: &Request) -> String {
     let line = format!("{} {} {}\n", request.method, request.target, request.version);
-    line + &render_headers(&request.headers) + &render_body(&request.body)
+    let mut headers = request.headers.clone();
+    if headers.get("x-envoy-attempt-count").is_some_and(|count| count != "1") {
+        // How much of the whole timeout is gone by then is chance.
+        for (_, value) in headers.0.iter_mut().filter(|(name, _)| name == "x-envoy-expected-rq-timeout-ms") {
+            *value = "(what is left)".into();
+        }
+    }
+    line + &render_headers(&headers) + &render_body(&request.body)
 }
 
 fn render_headers(headers: &Headers) -> String {

@@ -81,6 +81,11 @@ impl World {
         world
     }
 
+    /// The address of the cluster `refusing`.
+    pub fn refusing(&self) -> SocketAddr {
+        self.refusing.addr()
+    }
+
     fn listener(&self, number: usize, case: &Case, addr: SocketAddr) -> Value {
         let mut more = serde_json::json!({"access_log": [
             file_access_log(&self.bootstrap.path(&default_log(number)), None),
@@ -200,6 +205,11 @@ fn istio_log(case: usize) -> String {
 fn answer(request: &Request) -> Reply {
     let path = request.target.split('?').next().unwrap_or_default();
     let ok = || Response::new(200, "ok").header("x-from", "upstream");
+    // A second attempt is told from the first by the header that a virtual host adds when it is asked to.
+    let second_attempt = request.headers.get("x-envoy-attempt-count").is_some_and(|count| count != "1");
+    if path.contains("/recovers/") && second_attempt {
+        return Reply::Respond(ok());
+    }
     match path.rsplit('/').next().unwrap_or_default() {
         "404" => Reply::status(404, "not here"),
         "503" => Reply::status(503, "busy"),
@@ -233,6 +243,18 @@ fn answer(request: &Request) -> Reply {
         "reset-after-head" => Reply::ResetAfterHead(Response::new(200, "half of this is lost")),
         "garbage" => Reply::Raw(b"this is not HTTP\r\n\r\n".into()),
         "stall" => Reply::Stall,
+        "retry-after" => Reply::Respond(Response::new(503, "later").header("retry-after", "1")),
+        "rate-limited" => Reply::Respond(Response::new(429, "").header("x-envoy-ratelimited", "true")),
+        "overloaded" => Reply::Respond(Response::new(503, "").header("x-envoy-overloaded", "true")),
+        "retriable" => Reply::Respond(Response::new(200, "again").header("x-retriable", "yes")),
+        grpc if grpc.starts_with("grpc-") => Reply::Respond(
+            Response::new(200, "")
+                .header("content-type", "application/grpc")
+                .header("grpc-status", grpc.trim_start_matches("grpc-")),
+        ),
+        status if status.parse::<u16>().is_ok_and(|s| (200..600).contains(&s)) => {
+            Reply::status(status.parse().unwrap_or(500), "as asked")
+        }
         _ => Reply::Respond(ok()),
     }
 }

@@ -11,7 +11,8 @@ use outrigger_xds_api::wire::protobuf::{Struct, Value};
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::values;
-use crate::access_log::{AccessLog, CapturePlan, DEFAULT_FORMAT, Format, Sink};
+use crate::access_log::{AccessLog, Sink};
+use crate::formatter::{CapturePlan, DEFAULT_FORMAT, Format};
 
 /// Compiles the field `access_log`, and which headers the logs print.
 pub(crate) fn compile_access_logs(

@@ -3,9 +3,9 @@
 use outrigger_xds_api::wire::cluster::v3 as wire;
 use outrigger_xds_api::wire::core::v3::RoutingPriority;
 
-use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::values::{self, uint32};
-use crate::cluster::Thresholds;
+use crate::cluster::{RetryBudget, Thresholds};
 
 /// Compiles the thresholds of the two priorities: (default, high).
 pub(crate) fn compile_circuit_breakers(
@@ -42,9 +42,12 @@ fn compile_thresholds(
         track_remaining,
         max_connection_pools,
     } = value;
-    // There are no retries to budget; `remaining_*` gauges are not exported; pools are counted per worker.
-    ignored!(cx; retry_budget, track_remaining, max_connection_pools);
-    informational!(max_retries);
+    // `remaining_*` gauges are not exported; pools are counted per worker.
+    ignored!(cx; track_remaining, max_connection_pools);
+    let retry_budget = match retry_budget {
+        Some(budget) => cx.field("retry_budget", |cx| compile_retry_budget(cx, budget)).map(Some),
+        None => Ok(None),
+    };
     let defaults = Thresholds::default();
     let priority = values::enumeration(cx, "priority", *priority)?;
     Ok((
@@ -54,6 +57,32 @@ fn compile_thresholds(
             max_pending_requests: uint32(max_pending_requests, defaults.max_pending_requests),
             max_requests: uint32(max_requests, defaults.max_requests),
             max_retries: uint32(max_retries, defaults.max_retries),
+            retry_budget: retry_budget?,
         },
     ))
+}
+
+/// Envoy's defaults of a retry budget.
+const BUDGET_PERCENT: f64 = 20.0;
+const MIN_RETRY_CONCURRENCY: u32 = 3;
+
+fn compile_retry_budget(
+    cx: &mut CompileCx<'_>,
+    value: &wire::circuit_breakers::thresholds::RetryBudget,
+) -> Compiled<RetryBudget> {
+    let wire::circuit_breakers::thresholds::RetryBudget {
+        budget_percent,
+        min_retry_concurrency,
+        budget_interval,
+    } = value;
+    // Requests that ended a while ago do not count for the share here.
+    unsupported!(cx; budget_interval);
+    let percent = budget_percent.as_ref().map_or(BUDGET_PERCENT, |percent| percent.value);
+    if !(0.0..=100.0).contains(&percent) {
+        return Err(cx.refuse("budget_percent.value", "value must be inside range [0, 100]"));
+    }
+    Ok(RetryBudget {
+        share_ppm: (percent * 10_000.0) as u32,
+        min: uint32(min_retry_concurrency, MIN_RETRY_CONCURRENCY),
+    })
 }

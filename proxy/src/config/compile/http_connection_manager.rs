@@ -1,4 +1,4 @@
-//! `HttpConnectionManager` and the router.
+//! `HttpConnectionManager`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,17 +6,19 @@ use std::time::Duration;
 use ::http::HeaderValue;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::http_connection_manager::v3 as wire;
-use outrigger_xds_api::wire::router::v3::Router;
 
 use super::access_log::compile_access_logs;
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::http_filter::compile_http_filters;
 use super::http_options::{Side, compile_common, compile_http1, compile_http2};
 use super::listener::ListenerCx;
 use super::route::compile_route_configuration;
 use super::source::compile_config_source;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
-use crate::http::{CodecType, HttpConnectionManager, RouteSource, ServerHeader, StreamLimits};
+use crate::http::{
+    CodecType, EscapedSlashes, HttpConnectionManager, PathRules, RouteSource, ServerHeader, StreamLimits,
+};
 
 /// Envoy's defaults.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
@@ -92,9 +94,8 @@ pub(crate) fn compile_http_connection_manager(
         early_header_mutation_extensions, internal_address_config, via, forward_client_cert_matcher,
         proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
         path_normalization_options, strip_trailing_host_dot, typed_header_validation_config,
-        append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops, merge_slashes);
+        append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops);
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
-    unsupported_if_true(cx, "normalize_path", normalize_path);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
     // its connection; a last flush is bounded by the drain; between the two GOAWAY frames of a draining connection lies a
     // round trip to the client rather than a time.
@@ -112,10 +113,10 @@ pub(crate) fn compile_http_connection_manager(
         cx.refuse("forward_client_cert_details", "only SANITIZE is supported");
     }
     informational!(set_current_client_cert_details);
-    escaped_slashes(cx, *path_with_escaped_slashes_action);
+    let escaped_slashes = escaped_slashes(cx, *path_with_escaped_slashes_action);
     request_id(cx, request_id_extension);
     let codec = compile_codec(cx, *codec_type);
-    let suppress_envoy_headers = compile_http_filters(cx, http_filters);
+    let filters = compile_http_filters(cx, http_filters);
     let common = cx.field("common_http_protocol_options", |cx| {
         compile_common(cx, &common_http_protocol_options.unwrap_or_default(), Side::Downstream)
     });
@@ -157,6 +158,7 @@ pub(crate) fn compile_http_connection_manager(
     });
     let upgrades = upgrades.and_then(|types| compile_upgrades(cx, types));
     let (common, http1, http2) = (common?, http1?, http2?);
+    let (filters, suppress_envoy_headers) = filters?;
     let request_timeout = timeout(cx, "request_timeout", request_timeout, None);
     let request_headers_timeout = timeout(cx, "request_headers_timeout", request_headers_timeout, None);
     let stream_idle_timeout =
@@ -174,7 +176,13 @@ pub(crate) fn compile_http_connection_manager(
         generate_request_id: boolean(generate_request_id, true),
         preserve_external_request_id: *preserve_external_request_id,
         always_set_request_id_in_response: *always_set_request_id_in_response,
-        suppress_envoy_headers: suppress_envoy_headers?,
+        suppress_envoy_headers,
+        filters,
+        path: PathRules {
+            normalize: boolean(normalize_path, false),
+            merge_slashes: *merge_slashes,
+            escaped_slashes: escaped_slashes?,
+        },
         strip_host_port,
         limits: StreamLimits {
             request_timeout,
@@ -214,12 +222,14 @@ fn compile_server_header(cx: &mut CompileCx<'_>, value: i32) -> Compiled<ServerH
     })
 }
 
-fn escaped_slashes(cx: &mut CompileCx<'_>, action: i32) {
+fn escaped_slashes(cx: &mut CompileCx<'_>, action: i32) -> Compiled<EscapedSlashes> {
     use wire::http_connection_manager::PathWithEscapedSlashesAction as Action;
-    let supported = [Action::ImplementationSpecificDefault as i32, Action::KeepUnchanged as i32];
-    if !supported.contains(&action) {
-        cx.refuse("path_with_escaped_slashes_action", "only KEEP_UNCHANGED is supported");
-    }
+    Ok(match values::enumeration(cx, "path_with_escaped_slashes_action", action)? {
+        Action::ImplementationSpecificDefault | Action::KeepUnchanged => EscapedSlashes::Keep,
+        Action::RejectRequest => EscapedSlashes::Reject,
+        Action::UnescapeAndRedirect => EscapedSlashes::Redirect,
+        Action::UnescapeAndForward => EscapedSlashes::Forward,
+    })
 }
 
 /// The UUID extension is Envoy's default; its options only concern sampling of traces.
@@ -256,56 +266,4 @@ fn compile_route_source(
         Some(RouteSpecifier::ScopedRoutes(_)) => Err(cx.refuse("scoped_routes", "not supported")),
         None => Err(cx.refuse("", "one of route_config or rds is required")),
     }
-}
-
-/// Exactly the router. Gives its `suppress_envoy_headers`.
-fn compile_http_filters(cx: &mut CompileCx<'_>, filters: &[wire::HttpFilter]) -> Compiled<bool> {
-    let results = cx.each("http_filters", filters, compile_http_filter)?;
-    match results.as_slice() {
-        [suppress_envoy_headers] => Ok(*suppress_envoy_headers),
-        [] => Err(cx.refuse("http_filters", "the list must end with envoy.filters.http.router")),
-        _ => Err(
-            cx.refuse("http_filters", "envoy.filters.http.router must be the terminal filter and occur once")
-        ),
-    }
-}
-
-fn compile_http_filter(filter: &wire::HttpFilter, cx: &mut CompileCx<'_>) -> Compiled<bool> {
-    let wire::HttpFilter { name, is_optional, disabled, config_type } = filter;
-    unsupported!(cx; disabled);
-    let any = match config_type {
-        Some(wire::http_filter::ConfigType::TypedConfig(any)) => any,
-        Some(wire::http_filter::ConfigType::ConfigDiscovery(_)) => {
-            return Err(cx.refuse("config_discovery", "not supported"));
-        }
-        None => return Err(cx.refuse("typed_config", format!("http filter '{name}' has no typed_config"))),
-    };
-    // An optional filter that is not known could be left out; none of ours is optional, so it is told instead.
-    informational!(is_optional);
-    cx.field("typed_config", |cx| match values::type_name(any) {
-        "envoy.extensions.filters.http.router.v3.Router" => {
-            let router = values::unpack(cx, any)?;
-            compile_router(cx, &router)
-        }
-        other => Err(cx.refuse("@type", format!("http filter '{other}' is not supported"))),
-    })
-}
-
-fn compile_router(cx: &mut CompileCx<'_>, value: &Router) -> Compiled<bool> {
-    let Router {
-        dynamic_stats,
-        start_child_span,
-        upstream_log,
-        upstream_log_options,
-        suppress_envoy_headers,
-        strict_check_headers,
-        respect_expected_rq_timeout,
-        suppress_grpc_request_failure_code_stats,
-        upstream_http_filters,
-        reject_connect_request_early_data,
-    } = value;
-    unsupported!(cx; upstream_log, strict_check_headers, respect_expected_rq_timeout, upstream_http_filters);
-    ignored!(cx; dynamic_stats, start_child_span, upstream_log_options, suppress_grpc_request_failure_code_stats,
-        reject_connect_request_early_data);
-    Ok(*suppress_envoy_headers)
 }

@@ -2,25 +2,69 @@
 
 use std::sync::Arc;
 
+use outrigger_xds_api::wire::core::v3::HeaderValueOption;
+use outrigger_xds_api::wire::protobuf::{UInt32Value, UInt64Value};
 use outrigger_xds_api::wire::route::v3 as wire;
 use prost::Message;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
-use super::route_action::compile_action;
+use super::header_mutation::compile_header_mutations;
+use super::http_filter::compile_overrides;
+use super::retry::compile_retry_policy;
+use super::route_action::{compile_action, compile_mirrors};
 use super::route_match::compile_route_match;
 use super::values;
-use crate::route::{DomainIndex, RequireTls, Route, RouteConfiguration, VirtualHost};
+use crate::formatter::CapturePlan;
+use crate::http::filters::Overrides;
+use crate::route::{
+    Action, DomainIndex, HeaderMutations, Mirror, MutationSteps, RequireTls, RetryPolicy, Route,
+    RouteConfiguration, VirtualHost,
+};
 
 /// Envoy's default of `max_direct_response_body_size_bytes`.
 const MAX_DIRECT_RESPONSE_BODY_BYTES: u32 = 4096;
 
-/// What holds for all routes of one configuration.
-#[derive(Debug, Clone, Copy)]
+/// What holds for all routes of one configuration, and later of one virtual host.
+#[derive(Debug, Clone)]
 pub(crate) struct RouteCx {
     /// Clusters that routes name must be known (`validate_clusters`).
     pub(crate) validate_clusters: bool,
     /// `max_direct_response_body_size_bytes`.
     pub(crate) max_body_bytes: u32,
+    /// `most_specific_header_mutations_wins`: the most specific ones are made last.
+    most_specific_wins: bool,
+    /// Of the route configuration, then of the virtual host.
+    headers: Vec<Headers>,
+    /// `request_mirror_policies`, of the most specific place that has some.
+    pub(crate) mirrors: Vec<Mirror>,
+    /// `typed_per_filter_config` of the route configuration, the virtual host and, where an action is compiled, the route.
+    pub(crate) overrides: Option<Arc<Overrides>>,
+    /// `retry_policy` of the virtual host.
+    pub(crate) retry: Option<Arc<RetryPolicy>>,
+    /// `request_body_buffer_limit` of the virtual host.
+    pub(crate) buffer_limit_bytes: Option<u64>,
+    attempt_count_in_request: bool,
+    attempt_count_in_response: bool,
+}
+
+/// The header changes of one place.
+#[derive(Debug, Clone)]
+struct Headers {
+    request: Arc<HeaderMutations>,
+    response: Arc<HeaderMutations>,
+    /// A format for a response prints something of the request.
+    names_request: bool,
+}
+
+impl RouteCx {
+    /// The changes in the order in which they are made.
+    fn steps(&self, own: &Headers, of: impl Fn(&Headers) -> &Arc<HeaderMutations>) -> MutationSteps {
+        let places = self.headers.iter().chain([own]).map(of).filter(|m| !m.is_empty()).cloned();
+        match self.most_specific_wins {
+            true => places.collect(),
+            false => places.rev().collect(),
+        }
+    }
 }
 
 /// Compiles a route configuration.
@@ -56,19 +100,43 @@ pub fn compile_route_configuration(
         metadata,
         route_specifiers,
     } = value;
-    unsupported!(cx; vhds, internal_only_headers, response_headers_to_add, response_headers_to_remove,
-        request_headers_to_add, request_headers_to_remove, cluster_specifier_plugins, request_mirror_policies,
-        vhost_header, ignore_path_parameters_in_path_matching, typed_per_filter_config, route_specifiers);
-    // Only says which header mutations win, and there are none.
-    informational!(metadata, most_specific_header_mutations_wins);
+    unsupported!(cx; vhds, internal_only_headers, cluster_specifier_plugins, vhost_header,
+        ignore_path_parameters_in_path_matching, route_specifiers);
+    informational!(metadata);
+    let headers = compile_headers(
+        cx,
+        (request_headers_to_add, request_headers_to_remove),
+        (response_headers_to_add, response_headers_to_remove),
+    )?;
+    let validate_clusters = cx.is_static && values::boolean(validate_clusters, inline);
     let route_cx = RouteCx {
-        validate_clusters: cx.is_static && values::boolean(validate_clusters, inline),
+        validate_clusters,
         max_body_bytes: values::uint32(max_direct_response_body_size_bytes, MAX_DIRECT_RESPONSE_BODY_BYTES),
+        most_specific_wins: *most_specific_header_mutations_wins,
+        headers: vec![headers],
+        mirrors: compile_mirrors(cx, request_mirror_policies, validate_clusters)?,
+        overrides: compile_overrides(cx, None, typed_per_filter_config)?,
+        retry: None,
+        buffer_limit_bytes: None,
+        attempt_count_in_request: false,
+        attempt_count_in_response: false,
     };
+    // What virtual hosts have of it: they are others when it is.
+    let inherited = wire::RouteConfiguration {
+        request_headers_to_add: request_headers_to_add.clone(),
+        request_headers_to_remove: request_headers_to_remove.clone(),
+        response_headers_to_add: response_headers_to_add.clone(),
+        response_headers_to_remove: response_headers_to_remove.clone(),
+        request_mirror_policies: request_mirror_policies.clone(),
+        typed_per_filter_config: typed_per_filter_config.clone(),
+        most_specific_header_mutations_wins: *most_specific_header_mutations_wins,
+        ..Default::default()
+    }
+    .encode_to_vec();
     unique_names(cx, virtual_hosts);
     let virtual_hosts = cx.each("virtual_hosts", virtual_hosts, |virtual_host, cx| {
         // Compiled even when an equal one exists, to know what it refers to; the old `Arc` is kept for its readers.
-        let compiled = compile_virtual_host(virtual_host, &route_cx, cx)?;
+        let compiled = compile_virtual_host(virtual_host, &inherited, &route_cx, cx)?;
         let kept = previous.and_then(|p| {
             p.virtual_hosts.iter().find(|v| v.hash == compiled.hash && v.name == compiled.name)
         });
@@ -100,6 +168,7 @@ fn unique_names(cx: &mut CompileCx<'_>, virtual_hosts: &[wire::VirtualHost]) {
 
 fn compile_virtual_host(
     value: &wire::VirtualHost,
+    inherited: &[u8],
     route_cx: &RouteCx,
     cx: &mut CompileCx<'_>,
 ) -> Compiled<VirtualHost> {
@@ -129,13 +198,29 @@ fn compile_virtual_host(
         metadata,
         route_specifiers,
     } = value;
-    unsupported!(cx; matcher, rate_limits, request_headers_to_add, request_headers_to_remove,
-        response_headers_to_add, response_headers_to_remove, cors, typed_per_filter_config, retry_policy,
-        retry_policy_typed_config, hedge_policy, request_mirror_policies, route_specifiers);
-    // Statistics and headers about retries, buffers for them: there is exactly one attempt.
-    ignored!(cx; virtual_clusters, include_request_attempt_count, include_attempt_count_in_response,
-        include_is_timeout_retry_header, per_request_buffer_limit_bytes, request_body_buffer_limit);
+    unsupported!(cx; matcher, rate_limits, cors, retry_policy_typed_config, hedge_policy,
+        include_is_timeout_retry_header, route_specifiers);
+    // Statistics.
+    ignored!(cx; virtual_clusters);
     informational!(metadata);
+    let mut route_cx = route_cx.clone();
+    route_cx.headers.push(compile_headers(
+        cx,
+        (request_headers_to_add, request_headers_to_remove),
+        (response_headers_to_add, response_headers_to_remove),
+    )?);
+    route_cx.overrides = compile_overrides(cx, route_cx.overrides.as_ref(), typed_per_filter_config)?;
+    if !request_mirror_policies.is_empty() {
+        route_cx.mirrors = compile_mirrors(cx, request_mirror_policies, route_cx.validate_clusters)?;
+    }
+    if let Some(policy) = retry_policy {
+        let policy = cx.field("retry_policy", |cx| compile_retry_policy(cx, policy))?;
+        route_cx.retry = Some(Arc::new(policy));
+    }
+    route_cx.buffer_limit_bytes = buffer_limit(cx, request_body_buffer_limit, per_request_buffer_limit_bytes);
+    route_cx.attempt_count_in_request = *include_request_attempt_count;
+    route_cx.attempt_count_in_response = *include_attempt_count_in_response;
+    let route_cx = &route_cx;
     if name.is_empty() {
         cx.refuse("name", "value length must be at least 1 characters");
     }
@@ -154,7 +239,7 @@ fn compile_virtual_host(
         domains.iter().map(|d| d.as_str().into()).collect(),
         routes?,
         require_tls,
-        values::content_hash(&[&value.encode_to_vec(), &[u8::from(route_cx.validate_clusters)]]),
+        values::content_hash(&[&value.encode_to_vec(), inherited, &[u8::from(route_cx.validate_clusters)]]),
     ))
 }
 
@@ -176,19 +261,72 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
         route_specifiers,
         action,
     } = value;
-    unsupported!(cx; typed_per_filter_config, request_headers_to_add, request_headers_to_remove,
-        response_headers_to_add, response_headers_to_remove, route_specifiers);
-    // Spans, statistics of a route and buffers for retries.
-    ignored!(cx; decorator, tracing, per_request_buffer_limit_bytes, stat_prefix, request_body_buffer_limit);
+    unsupported!(cx; route_specifiers);
+    // Spans and statistics of a route.
+    ignored!(cx; decorator, tracing, stat_prefix);
     informational!(metadata);
+    let own = compile_headers(
+        cx,
+        (request_headers_to_add, request_headers_to_remove),
+        (response_headers_to_add, response_headers_to_remove),
+    );
+    let buffer_limit_bytes = buffer_limit(cx, request_body_buffer_limit, per_request_buffer_limit_bytes);
     let matcher = match r#match {
         Some(matcher) => cx.field("match", |cx| compile_route_match(cx, matcher)),
         None => Err(cx.refuse("match", "value is required")),
     };
-    let action = compile_action(cx, action, route_cx);
+    let overrides = compile_overrides(cx, route_cx.overrides.as_ref(), typed_per_filter_config)?;
+    let mut action =
+        compile_action(cx, action, &RouteCx { overrides: overrides.clone(), ..route_cx.clone() })?;
+    if let (Action::Route(action), Some(own)) = (&mut action, buffer_limit_bytes) {
+        action.buffer_limit_bytes = Some(own);
+    }
+    let own = own?;
+    let weighted_names_request = match &action {
+        Action::Route(action) => action.keeps_request_head,
+        _ => false,
+    };
     Ok(Route {
         name: Some(name).filter(|n| !n.is_empty()).map(|n| n.as_str().into()),
         matcher: matcher?,
-        action: action?,
+        request_headers: route_cx.steps(&own, |headers| &headers.request),
+        response_headers: route_cx.steps(&own, |headers| &headers.response),
+        keeps_request_head: weighted_names_request
+            || route_cx.headers.iter().chain([&own]).any(|headers| headers.names_request),
+        overrides,
+        attempt_count_in_request: route_cx.attempt_count_in_request,
+        attempt_count_in_response: route_cx.attempt_count_in_response,
+        action,
     })
+}
+
+/// `request_headers_to_*` and `response_headers_to_*` of one message, each as (add, remove).
+fn compile_headers(
+    cx: &mut CompileCx<'_>,
+    request: (&[HeaderValueOption], &[String]),
+    response: (&[HeaderValueOption], &[String]),
+) -> Compiled<Headers> {
+    let mut plan = CapturePlan::live();
+    let request = compile_header_mutations(cx, "request", request.0, request.1, &mut CapturePlan::live());
+    let response = compile_header_mutations(cx, "response", response.0, response.1, &mut plan);
+    Ok(Headers {
+        request: Arc::new(request?),
+        response: Arc::new(response?),
+        names_request: plan.names_request(),
+    })
+}
+
+/// The newer field, else the older one.
+fn buffer_limit(
+    cx: &mut CompileCx<'_>,
+    limit: &Option<UInt64Value>,
+    older: &Option<UInt32Value>,
+) -> Option<u64> {
+    if limit.is_some() && older.is_some() {
+        cx.refuse(
+            "per_request_buffer_limit_bytes",
+            "request_body_buffer_limit and per_request_buffer_limit_bytes cannot both be set",
+        );
+    }
+    limit.as_ref().map(|l| l.value).or(older.as_ref().map(|l| u64::from(l.value)))
 }

@@ -1,5 +1,6 @@
 //! What a route does: forward, redirect, answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -8,11 +9,17 @@ use outrigger_xds_api::wire::core::v3::RoutingPriority;
 use outrigger_xds_api::wire::route::v3 as wire;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::header_mutation::compile_header_mutations;
+use super::http_filter::compile_overrides;
+use super::redirect::compile_redirect;
+use super::retry::compile_retry_policy;
+use super::rewrite::{compile_host_rewrite, compile_path_rewrite};
 use super::route::RouteCx;
-use super::route_match::regex_text;
+use super::route_match::compile_fraction;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values;
-use crate::route::{Action, Clusters, DirectResponse, PathRedirect, Redirect, RouteAction, WeightedCluster};
+use crate::formatter::CapturePlan;
+use crate::route::{Action, Clusters, DirectResponse, GrpcTimeout, Mirror, RouteAction, WeightedCluster};
 
 /// Envoy's default route timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -24,9 +31,9 @@ pub(crate) fn compile_action(
     route_cx: &RouteCx,
 ) -> Compiled<Action> {
     match action {
-        Some(wire::route::Action::Route(action)) => {
-            cx.field("route", |cx| compile_route_action(cx, action, route_cx)).map(Action::Route)
-        }
+        Some(wire::route::Action::Route(action)) => cx
+            .field("route", |cx| compile_route_action(cx, action, route_cx))
+            .map(|a| Action::Route(Box::new(a))),
         Some(wire::route::Action::Redirect(action)) => {
             cx.field("redirect", |cx| compile_redirect(cx, action)).map(Action::Redirect)
         }
@@ -46,7 +53,7 @@ fn compile_route_action(
     action: &wire::RouteAction,
     route_cx: &RouteCx,
 ) -> Compiled<RouteAction> {
-    use wire::route_action::{ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier};
+    use wire::route_action::{ClusterNotFoundResponseCode, ClusterSpecifier};
     let wire::RouteAction {
         cluster_not_found_response_code,
         metadata_match,
@@ -78,21 +85,36 @@ fn compile_route_action(
         cluster_specifier,
         host_rewrite_specifier,
     } = action;
-    unsupported!(cx; metadata_match, prefix_rewrite, regex_rewrite, path_rewrite_policy, path_rewrite,
-        append_x_forwarded_host, retry_policy, retry_policy_typed_config, request_mirror_policies, rate_limits,
-        hash_policy, cors, max_grpc_timeout, grpc_timeout_offset, internal_redirect_policy, internal_redirect_action,
-        hedge_policy, max_stream_duration);
-    // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout.
-    ignored!(cx; early_data_policy, flush_timeout);
+    unsupported!(cx; metadata_match, path_rewrite_policy, path_rewrite, retry_policy_typed_config, rate_limits, cors,
+        internal_redirect_policy, internal_redirect_action, hedge_policy);
+    // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout. A hash is for
+    // clusters that pick hosts by it, and those are refused.
+    ignored!(cx; early_data_policy, flush_timeout, hash_policy);
     // No effect without rate limits and internal redirects.
     informational!(include_vh_rate_limits, max_internal_redirects);
-    match host_rewrite_specifier {
-        None => {}
-        Some(HostRewriteSpecifier::AutoHostRewrite(wanted)) if !wanted.value => {}
-        Some(_) => {
-            cx.refuse("host_rewrite_specifier", "not supported");
-        }
+    let path_rewrite = compile_path_rewrite(cx, prefix_rewrite, regex_rewrite);
+    let host_rewrite = compile_host_rewrite(cx, host_rewrite_specifier);
+    let retry = match retry_policy {
+        Some(policy) => cx
+            .field("retry_policy", |cx| compile_retry_policy(cx, policy))
+            .map(|policy| Some(Arc::new(policy))),
+        None => Ok(route_cx.retry.clone()),
+    };
+    let mirrors = match request_mirror_policies.is_empty() {
+        true => Ok(route_cx.mirrors.clone()),
+        false => compile_mirrors(cx, request_mirror_policies, route_cx.validate_clusters),
+    };
+    let grpc_timeout = max_grpc_timeout.is_some().then(|| GrpcTimeout {
+        max: values::duration(cx, "max_grpc_timeout", max_grpc_timeout).unwrap_or_default(),
+        offset: values::duration(cx, "grpc_timeout_offset", grpc_timeout_offset).unwrap_or_default(),
+    });
+    if grpc_timeout.is_none() {
+        ignored!(cx; grpc_timeout_offset);
     }
+    let (max_stream_duration, grpc_stream_timeout) = match max_stream_duration {
+        Some(durations) => cx.field("max_stream_duration", |cx| compile_max_stream_duration(cx, durations)),
+        None => (None, None),
+    };
     let code = values::enumeration(cx, "cluster_not_found_response_code", *cluster_not_found_response_code);
     let priority = values::enumeration::<RoutingPriority>(cx, "priority", *priority);
     let timeout = values::timeout(cx, "timeout", timeout, Some(DEFAULT_TIMEOUT));
@@ -104,12 +126,13 @@ fn compile_route_action(
         compile_upgrade(cx, upgrade_type, values::boolean(enabled, true))
     });
     let upgrades = upgrades.and_then(|types| compile_upgrades(cx, types));
+    let mut plan = CapturePlan::live();
     let clusters = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => {
             compile_cluster_name(cx, "cluster", name, route_cx.validate_clusters).map(Clusters::Single)
         }
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
-            cx.field("weighted_clusters", |cx| compile_weighted(cx, weighted, route_cx))
+            cx.field("weighted_clusters", |cx| compile_weighted(cx, weighted, route_cx, &mut plan))
         }
         Some(ClusterSpecifier::ClusterHeader(_)) => Err(cx.refuse("cluster_header", "not supported")),
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => {
@@ -120,10 +143,15 @@ fn compile_route_action(
         }
         None => Err(cx.refuse("", "one of cluster or weighted_clusters is required")),
     };
+    let retry = retry?;
+    let per_try_timeout = retry.as_ref().and_then(|policy| policy.per_try_timeout);
     Ok(RouteAction {
         clusters: clusters?,
         timeout,
-        expected_timeout: RouteAction::expected_timeout(timeout),
+        expected_timeout: RouteAction::expected_timeout(match (per_try_timeout, timeout) {
+            (Some(one), Some(all)) => Some(one.min(all)),
+            (one, all) => one.or(all),
+        }),
         idle_timeout,
         cluster_not_found: match code? {
             ClusterNotFoundResponseCode::ServiceUnavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -132,6 +160,71 @@ fn compile_route_action(
         },
         high_priority: priority? == RoutingPriority::High,
         upgrades: upgrades?,
+        path_rewrite: path_rewrite?,
+        host_rewrite: host_rewrite?,
+        append_forwarded_host: *append_x_forwarded_host,
+        max_stream_duration,
+        grpc_stream_timeout,
+        grpc_timeout,
+        retry,
+        mirrors: mirrors?.into(),
+        buffer_limit_bytes: route_cx.buffer_limit_bytes,
+        keeps_request_head: plan.names_request(),
+    })
+}
+
+/// `max_stream_duration`: the route's own, and what a `grpc-timeout` may say.
+fn compile_max_stream_duration(
+    cx: &mut CompileCx<'_>,
+    value: &wire::route_action::MaxStreamDuration,
+) -> (Option<Duration>, Option<GrpcTimeout>) {
+    let wire::route_action::MaxStreamDuration {
+        max_stream_duration,
+        grpc_timeout_header_max,
+        grpc_timeout_header_offset,
+    } = value;
+    let own = values::duration(cx, "max_stream_duration", max_stream_duration);
+    let max = values::duration(cx, "grpc_timeout_header_max", grpc_timeout_header_max);
+    let offset = values::duration(cx, "grpc_timeout_header_offset", grpc_timeout_header_offset);
+    if max.is_none() {
+        ignored!(cx; grpc_timeout_header_offset);
+    }
+    (own, max.map(|max| GrpcTimeout { max, offset: offset.unwrap_or_default() }))
+}
+
+/// Compiles `request_mirror_policies`.
+pub(crate) fn compile_mirrors(
+    cx: &mut CompileCx<'_>,
+    policies: &[wire::route_action::RequestMirrorPolicy],
+    validate_clusters: bool,
+) -> Compiled<Vec<Mirror>> {
+    cx.each("request_mirror_policies", policies, |policy, cx| {
+        let wire::route_action::RequestMirrorPolicy {
+            cluster,
+            cluster_header,
+            runtime_fraction,
+            trace_sampled,
+            disable_shadow_host_suffix_append,
+            request_headers_mutations,
+            host_rewrite_literal,
+        } = policy;
+        unsupported!(cx; cluster_header, request_headers_mutations);
+        // Spans.
+        ignored!(cx; trace_sampled);
+        let fraction_ppm = match runtime_fraction {
+            Some(fraction) => cx.field("runtime_fraction", |cx| compile_fraction(cx, fraction)).map(Some),
+            None => Ok(None),
+        };
+        let host = match host_rewrite_literal.is_empty() {
+            true => Ok(None),
+            false => values::header_value(cx, "host_rewrite_literal", host_rewrite_literal).map(Some),
+        };
+        Ok(Mirror {
+            cluster: compile_cluster_name(cx, "cluster", cluster, validate_clusters)?,
+            fraction_ppm: fraction_ppm?,
+            host: host?,
+            host_suffix: !disable_shadow_host_suffix_append,
+        })
     })
 }
 
@@ -157,7 +250,9 @@ fn compile_weighted(
     cx: &mut CompileCx<'_>,
     value: &wire::WeightedCluster,
     route_cx: &RouteCx,
+    plan: &mut CapturePlan,
 ) -> Compiled<Clusters> {
+    use wire::weighted_cluster::cluster_weight::HostRewriteSpecifier;
     let wire::WeightedCluster { clusters, total_weight, runtime_key_prefix, random_value_specifier } = value;
     unsupported!(cx; random_value_specifier);
     ignored!(cx; runtime_key_prefix);
@@ -174,13 +269,32 @@ fn compile_weighted(
             typed_per_filter_config,
             host_rewrite_specifier,
         } = cluster;
-        unsupported!(cx; cluster_header, metadata_match, request_headers_to_add, request_headers_to_remove,
-            response_headers_to_add, response_headers_to_remove, typed_per_filter_config, host_rewrite_specifier);
+        unsupported!(cx; cluster_header, metadata_match);
         let cell = compile_cluster_name(cx, "name", name, route_cx.validate_clusters);
         let Some(weight) = weight else {
             return Err(cx.refuse("weight", "a weight is required"));
         };
-        Ok(WeightedCluster { cluster: cell?, weight: weight.value })
+        let (add, remove) = (request_headers_to_add, request_headers_to_remove);
+        let request = compile_header_mutations(cx, "request", add, remove, &mut CapturePlan::live());
+        let (add, remove) = (response_headers_to_add, response_headers_to_remove);
+        let response = compile_header_mutations(cx, "response", add, remove, plan);
+        let host_rewrite = match host_rewrite_specifier {
+            None => Ok(None),
+            Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+                values::header_value(cx, "host_rewrite_literal", host).map(Some)
+            }
+        };
+        Ok(WeightedCluster {
+            cluster: cell?,
+            weight: weight.value,
+            request_headers: request?,
+            response_headers: response?,
+            host_rewrite: host_rewrite?,
+            overrides: match typed_per_filter_config.is_empty() {
+                true => None,
+                false => compile_overrides(cx, route_cx.overrides.as_ref(), typed_per_filter_config)?,
+            },
+        })
     })?;
     let sum = check_weights(cx, &clusters)?;
     if let Some(total) = total_weight
@@ -209,116 +323,6 @@ pub(crate) fn check_weights(cx: &mut CompileCx<'_>, clusters: &[WeightedCluster]
 /// Entries that can be picked.
 pub(crate) fn without_zero_weights(clusters: Vec<WeightedCluster>) -> Vec<WeightedCluster> {
     clusters.into_iter().filter(|c| c.weight > 0).collect()
-}
-
-fn compile_redirect(cx: &mut CompileCx<'_>, action: &wire::RedirectAction) -> Compiled<Redirect> {
-    use wire::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
-    let wire::RedirectAction {
-        host_redirect,
-        port_redirect,
-        response_code,
-        strip_query,
-        scheme_rewrite_specifier,
-        path_rewrite_specifier,
-    } = action;
-    let status = match values::enumeration(cx, "response_code", *response_code)? {
-        RedirectResponseCode::MovedPermanently => StatusCode::MOVED_PERMANENTLY,
-        RedirectResponseCode::Found => StatusCode::FOUND,
-        RedirectResponseCode::SeeOther => StatusCode::SEE_OTHER,
-        RedirectResponseCode::TemporaryRedirect => StatusCode::TEMPORARY_REDIRECT,
-        RedirectResponseCode::PermanentRedirect => StatusCode::PERMANENT_REDIRECT,
-    };
-    let port = u16::try_from(*port_redirect)
-        .map_err(|_| cx.refuse("port_redirect", "value must be less than or equal to 65535"));
-    let scheme = match scheme_rewrite_specifier {
-        Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
-        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => {
-            Some(scheme.as_str().into())
-        }
-        _ => None,
-    };
-    let path = match path_rewrite_specifier {
-        None => PathRedirect::Keep,
-        Some(PathRewriteSpecifier::PathRedirect(path)) => redirect_text(cx, "path_redirect", path)
-            .map(|path| if path.is_empty() { PathRedirect::Keep } else { PathRedirect::Replace(path) })?,
-        Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
-            PathRedirect::Prefix(redirect_text(cx, "prefix_rewrite", prefix)?)
-        }
-        Some(PathRewriteSpecifier::RegexRewrite(rewrite)) => {
-            cx.field("regex_rewrite", |cx| compile_regex_rewrite(cx, rewrite))?
-        }
-        Some(PathRewriteSpecifier::PathRewrite(_)) => return Err(cx.refuse("path_rewrite", "not supported")),
-    };
-    let host = redirect_text(cx, "host_redirect", host_redirect)?;
-    Ok(Redirect {
-        status,
-        scheme,
-        host: Some(host).filter(|h| !h.is_empty()),
-        port: port?,
-        path,
-        strip_query: *strip_query,
-    })
-}
-
-/// Text that becomes part of a `location` header.
-fn redirect_text(cx: &mut CompileCx<'_>, name: &str, text: &str) -> Compiled<Box<str>> {
-    if HeaderValue::from_str(text).is_err() {
-        return Err(cx.refuse(name, "not allowed in a header"));
-    }
-    Ok(text.into())
-}
-
-fn compile_regex_rewrite(
-    cx: &mut CompileCx<'_>,
-    value: &outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute,
-) -> Compiled<PathRedirect> {
-    let outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute { pattern, substitution } =
-        value;
-    let Some(pattern) = pattern else {
-        return Err(cx.refuse("pattern", "value is required"));
-    };
-    let regex = cx.field("pattern", |cx| {
-        let text = regex_text(cx, pattern)?;
-        // A rewrite replaces every match, so unlike in a matcher the pattern is not anchored.
-        regex::RegexBuilder::new(text)
-            .size_limit(1 << 20)
-            .build()
-            .map_err(|e| cx.refuse("regex", format!("invalid regex '{text}': {e}")))
-    })?;
-    let substitution = compile_substitution(cx, substitution, regex.captures_len())?;
-    Ok(PathRedirect::Regex(regex, substitution))
-}
-
-/// RE2's `\1` as the regex crate's `${1}`.
-fn compile_substitution(cx: &mut CompileCx<'_>, text: &str, groups: usize) -> Compiled<Box<str>> {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '$' => out.push_str("$$"),
-            '\\' => {
-                match chars.next() {
-                    Some('\\') => out.push('\\'),
-                    Some(digit) if digit.to_digit(10).is_some_and(|d| (d as usize) < groups) => {
-                        out.push_str("${");
-                        out.push(digit);
-                        out.push('}');
-                    }
-                    _ => {
-                        return Err(cx.refuse(
-                        "substitution",
-                        format!("invalid substitution '{text}': '\\' must be followed by a group number or '\\'"),
-                    ));
-                    }
-                }
-            }
-            other => out.push(other),
-        }
-    }
-    if HeaderValue::from_str(&out).is_err() {
-        return Err(cx.refuse("substitution", "not allowed in a header"));
-    }
-    Ok(out.into())
 }
 
 fn compile_direct_response(

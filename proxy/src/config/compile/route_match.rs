@@ -11,7 +11,8 @@ use outrigger_xds_api::wire::r#type::v3::{
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::values;
 use crate::route::{
-    HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex,
+    HeaderMatcher, MatchedHeader, PathMatcher, QueryMatcher, RouteMatch, StringMatcher, ValueMatcher,
+    full_match_regex,
 };
 
 /// Compiles `Route.match`.
@@ -29,7 +30,8 @@ pub(crate) fn compile_route_match(cx: &mut CompileCx<'_>, value: &wire::RouteMat
         filter_state,
         path_specifier,
     } = value;
-    unsupported!(cx; query_parameters, cookies, grpc, tls_context, dynamic_metadata, filter_state);
+    unsupported!(cx; cookies, tls_context, dynamic_metadata, filter_state);
+    let query = cx.each("query_parameters", query_parameters, compile_query_matcher);
     let fraction_ppm = match runtime_fraction {
         Some(fraction) => cx.field("runtime_fraction", |cx| compile_fraction(cx, fraction)).map(Some),
         None => Ok(None),
@@ -50,6 +52,8 @@ pub(crate) fn compile_route_match(cx: &mut CompileCx<'_>, value: &wire::RouteMat
         path: path?,
         case_sensitive: values::boolean(case_sensitive, true),
         headers: headers?,
+        query: query?,
+        grpc: grpc.is_some(),
         fraction_ppm: fraction_ppm?,
     })
 }
@@ -65,20 +69,47 @@ fn separated_prefix(cx: &mut CompileCx<'_>, prefix: &str) -> Compiled<PathMatche
     Ok(PathMatcher::SeparatedPrefix(prefix.into()))
 }
 
-fn compile_fraction(cx: &mut CompileCx<'_>, value: &RuntimeFractionalPercent) -> Compiled<u32> {
+/// Compiles a `RuntimeFractionalPercent` to parts per million.
+pub(crate) fn compile_fraction(cx: &mut CompileCx<'_>, value: &RuntimeFractionalPercent) -> Compiled<u32> {
     let RuntimeFractionalPercent { default_value, runtime_key } = value;
     // There is no runtime to look the key up in, so the default holds.
     ignored!(cx; runtime_key);
-    let Some(FractionalPercent { numerator, denominator }) = default_value else {
-        return Err(cx.refuse("default_value", "value is required"));
-    };
-    let denominator = values::enumeration::<DenominatorType>(cx, "default_value.denominator", *denominator)?;
+    match default_value {
+        Some(percent) => cx.field("default_value", |cx| compile_percent(cx, percent)),
+        None => Err(cx.refuse("default_value", "value is required")),
+    }
+}
+
+/// Compiles a `FractionalPercent` to parts per million.
+pub(crate) fn compile_percent(cx: &mut CompileCx<'_>, value: &FractionalPercent) -> Compiled<u32> {
+    let FractionalPercent { numerator, denominator } = value;
+    let denominator = values::enumeration::<DenominatorType>(cx, "denominator", *denominator)?;
     let parts_per_million = match denominator {
         DenominatorType::Hundred => 10_000,
         DenominatorType::TenThousand => 100,
         DenominatorType::Million => 1,
     };
     Ok(numerator.saturating_mul(parts_per_million).min(1_000_000))
+}
+
+/// Compiles a `QueryParameterMatcher`.
+pub(crate) fn compile_query_matcher(
+    value: &wire::QueryParameterMatcher,
+    cx: &mut CompileCx<'_>,
+) -> Compiled<QueryMatcher> {
+    use wire::query_parameter_matcher::QueryParameterMatchSpecifier as Specifier;
+    let wire::QueryParameterMatcher { name, query_parameter_match_specifier } = value;
+    if name.is_empty() {
+        return Err(cx.refuse("name", "value length must be at least 1 characters"));
+    }
+    let (value, present) = match query_parameter_match_specifier {
+        None => (None, true),
+        Some(Specifier::PresentMatch(present)) => (None, *present),
+        Some(Specifier::StringMatch(string)) => {
+            (Some(cx.field("string_match", |cx| compile_string_matcher(cx, string))?), true)
+        }
+    };
+    Ok(QueryMatcher { name: name.as_str().into(), value, present })
 }
 
 /// Compiles a `HeaderMatcher`.

@@ -93,7 +93,7 @@ fn compile_weighted(cx: &mut CompileCx<'_>, value: &wire::tcp_proxy::WeightedClu
         if *weight == 0 {
             cx.refuse("weight", "value must be greater than or equal to 1");
         }
-        Ok(WeightedCluster { cluster: compile_cluster_name(cx, "name", name, false)?, weight: *weight })
+        Ok(WeightedCluster::new(compile_cluster_name(cx, "name", name, false)?, *weight))
     })?;
     let total = check_weights(cx, &clusters)?;
     Ok(Clusters::Weighted { clusters: without_zero_weights(clusters), total })

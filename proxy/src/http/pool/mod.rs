@@ -213,7 +213,7 @@ impl From<ConnectError> for StreamError {
             ConnectError::Overflow => Failure::Overflow.into(),
             ConnectError::Timeout => Failure::ConnectTimeout.into(),
             ConnectError::Failed(reason) => {
-                StreamError { kind: Failure::ConnectRefused, transport_failure: Some(reason) }
+                StreamError { kind: Failure::ConnectRefused, transport_failure: Some(reason), retried: false }
             }
         }
     }

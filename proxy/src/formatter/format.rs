@@ -1,10 +1,9 @@
-//! Access log formats: text or JSON, compiled to parts that are appended one after the other.
+//! Formats: text or JSON.
 
-use super::CapturePlan;
 use super::json::JsonFormat;
 use super::operator::{Appended, Operator};
 use super::time::Clock;
-use crate::stream_info::StreamInfo;
+use super::{CapturePlan, Values};
 
 /// Envoy's default text format.
 pub const DEFAULT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -53,11 +52,11 @@ impl Format {
         JsonFormat::compile(object, omit_empty_values, plan).map(|json| Self(Kind::Json(json)))
     }
 
-    /// Appends one line.
-    pub(super) fn append(&self, info: &StreamInfo, clock: &mut Clock, out: &mut Vec<u8>) {
+    /// Appends the values, or a whole line.
+    pub(crate) fn append(&self, values: Values<'_>, clock: &mut Clock, out: &mut Vec<u8>) {
         match &self.0 {
-            Kind::Text { template, empty } => template.append(info, clock, empty, out),
-            Kind::Json(json) => json.append(info, clock, out),
+            Kind::Text { template, empty } => template.append(values, clock, empty, out),
+            Kind::Json(json) => json.append(values, clock, out),
         }
     }
 }
@@ -114,12 +113,12 @@ impl Template {
         }
     }
 
-    pub(super) fn append(&self, info: &StreamInfo, clock: &mut Clock, empty: &str, out: &mut Vec<u8>) {
+    pub(super) fn append(&self, values: Values<'_>, clock: &mut Clock, empty: &str, out: &mut Vec<u8>) {
         for part in &self.0 {
             match part {
                 Part::Literal(text) => out.extend_from_slice(text),
                 Part::Operator(operator) => {
-                    if operator.append(info, clock, out) == Appended::Empty {
+                    if operator.append(values, clock, out) == Appended::Empty {
                         out.extend_from_slice(empty.as_bytes());
                     }
                 }
@@ -183,7 +182,7 @@ mod tests {
     use super::*;
     use crate::cluster::Host;
     use crate::net::Address;
-    use crate::stream_info::{CapturedRequest, ConnectionInfo, ResponseFlags, details};
+    use crate::stream_info::{CapturedRequest, ConnectionInfo, ResponseFlags, StreamInfo, details};
     use crate::transport_socket::TlsInfo;
 
     const ISTIO_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -238,7 +237,7 @@ mod tests {
 
     fn line(format: &Format, info: &StreamInfo) -> String {
         let mut out = Vec::new();
-        format.append(info, &mut Clock::default(), &mut out);
+        format.append(info.into(), &mut Clock::default(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -281,7 +280,7 @@ mod tests {
         info.route_name = Some("default".into());
         assert_eq!(
             line(&format, &info),
-            "[2026-11-21T05:30:37.138Z] \"GET /a?b=c HTTP/1.1\" 503 UH,UF \
+            "[2026-11-21T05:30:37.138Z] \"GET /a?b=c HTTP/1.1\" 503 UF,UH \
              upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused} - \
              \"delayed_connect_error:_Connection_refused\" 5 1234 12 - \"-\" \"-\" \"-\" \"reviews:80\" \"10.0.0.9:9080\" - - \
              127.0.0.1:10001 [::1]:40000 outbound_.80_._.reviews default\n"

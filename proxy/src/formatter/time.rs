@@ -6,7 +6,7 @@ use ::time::OffsetDateTime;
 
 /// What is known about the last second that was printed. One per worker.
 #[derive(Debug, Default)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     second: Option<Second>,
 }
 

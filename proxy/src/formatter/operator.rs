@@ -1,4 +1,4 @@
-//! One command operator of an access log format, `%NAME(parameters):length%`, compiled.
+//! One command operator, `%NAME(parameters):length%`, compiled.
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::header::HeaderName;
 use http::{HeaderValue, Version};
 
-use super::CapturePlan;
 use super::time::{Clock, TimeFormat};
+use super::{CapturePlan, Values};
 use crate::net::Address;
 use crate::stream_info::StreamInfo;
 
@@ -24,8 +24,8 @@ pub(super) enum Appended {
     Text,
 }
 
-/// A header that a line prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A header that is printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Header {
     Method,
     Path,
@@ -36,6 +36,10 @@ pub(super) enum Header {
     Request(usize),
     /// Index in the capture plan.
     Response(usize),
+    /// Of the request that is there.
+    LiveRequest(HeaderName),
+    /// Of the response that is there.
+    LiveResponse(HeaderName),
 }
 
 /// A part of an address.
@@ -190,8 +194,9 @@ impl Operator {
         Ok(operator)
     }
 
-    /// Appends the value that `info` has.
-    pub(super) fn append(&self, info: &StreamInfo, clock: &mut Clock, out: &mut Vec<u8>) -> Appended {
+    /// Appends the value that `values` has.
+    pub(super) fn append(&self, values: Values<'_>, clock: &mut Clock, out: &mut Vec<u8>) -> Appended {
+        let info = values.info;
         let connection = &*info.connection;
         let tls = connection.tls.as_ref();
         match self {
@@ -219,7 +224,7 @@ impl Operator {
                 milliseconds(info.first_upstream_byte.map(|first| info.duration.saturating_sub(first)), out)
             }
             Operator::Headers { main, alternative, length } => {
-                let value = header(*main, info).or_else(|| header((*alternative)?, info));
+                let value = header(main, values).or_else(|| header(alternative.as_ref()?, values));
                 match value {
                     Some(value) => {
                         out.extend_from_slice(&value[..value.len().min(*length)]);
@@ -320,38 +325,45 @@ fn header_name(name: &str) -> Result<HeaderName, String> {
 }
 
 fn request_header(name: &str, plan: &mut CapturePlan) -> Result<Header, String> {
-    Ok(match name.to_ascii_lowercase().as_str() {
+    let pseudo = match name.to_ascii_lowercase().as_str() {
         ":method" => Header::Method,
         ":path" => Header::Path,
         ":authority" | "host" => Header::Authority,
         ":scheme" => Header::Scheme,
-        _ => Header::Request(CapturePlan::index(&mut plan.request, header_name(name)?)),
-    })
+        _ => return Ok(plan.request_header(header_name(name)?)),
+    };
+    plan.names_request = true;
+    Ok(pseudo)
 }
 
 fn response_header(name: &str, plan: &mut CapturePlan) -> Result<Header, String> {
     if name.eq_ignore_ascii_case(":status") {
         return Ok(Header::Status);
     }
-    Ok(Header::Response(CapturePlan::index(&mut plan.response, header_name(name)?)))
+    Ok(plan.response_header(header_name(name)?))
 }
 
-fn header(header: Header, info: &StreamInfo) -> Option<&[u8]> {
+fn header<'a>(header: &Header, values: Values<'a>) -> Option<&'a [u8]> {
     fn captured(values: &[Option<HeaderValue>], at: usize) -> Option<&[u8]> {
         Some(values.get(at)?.as_ref()?.as_bytes())
     }
-    match header {
-        Header::Response(at) => captured(&info.response_headers, at),
-        Header::Status => None,
-        _ => {
-            let request = info.request.as_ref()?;
-            match header {
+    match (header, &values.line) {
+        (Header::Status, _) => None,
+        (Header::Response(at), _) => captured(&values.info.response_headers, *at),
+        (Header::LiveResponse(name), _) => Some(values.response?.get(name)?.as_bytes()),
+        (Header::LiveRequest(name), _) => Some(values.request?.get(name)?.as_bytes()),
+        (Header::Request(at), _) => captured(&values.info.request.as_ref()?.headers, *at),
+        (Header::Method, Some(line)) => Some(line.method.as_bytes()),
+        (Header::Path, Some(line)) => Some(line.path.as_bytes()),
+        (Header::Authority, Some(line)) => Some(line.authority.as_bytes()),
+        (Header::Scheme, Some(line)) => Some(line.scheme.as_bytes()),
+        (pseudo, None) => {
+            let request = values.info.request.as_ref()?;
+            match pseudo {
                 Header::Method => Some(request.method.as_str().as_bytes()),
                 Header::Path => Some(request.path.as_ref()?.as_str().as_bytes()),
                 Header::Authority => Some(request.authority.as_ref()?.as_bytes()),
-                Header::Scheme => Some(request.scheme.as_bytes()).filter(|scheme| !scheme.is_empty()),
-                Header::Request(at) => captured(&request.headers, at),
-                Header::Response(_) | Header::Status => None,
+                _ => Some(request.scheme.as_bytes()).filter(|scheme| !scheme.is_empty()),
             }
         }
     }

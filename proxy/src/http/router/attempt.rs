@@ -1,4 +1,4 @@
-//! From a matched route to the upstream's response headers.
+//! One attempt: a host, a connection to it, the request out and the head of the response in.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,30 +8,35 @@ use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 
-use super::active_stream::ActiveStream;
-use super::body::RequestBody;
-use super::codec::{Incoming, Version};
-use super::error::{Failure, StreamError};
-use super::headers::EXPECTED_TIMEOUT;
-use super::upgrade;
-use crate::cluster::{Cluster, Resource, lb};
-use crate::route::RouteAction;
+use super::rewrite;
+use crate::cluster::{Cluster, Host, Resource, lb};
+use crate::http::active_stream::ActiveStream;
+use crate::http::body::RequestBody;
+use crate::http::codec::{Incoming, Version};
+use crate::http::error::{Failure, StreamError};
+use crate::http::upgrade;
+use crate::route::{HostRewrite, RouteAction};
 
 /// How often a request that never left us may move to another connection: pooled ones that the upstream closed meanwhile.
 const MAX_UNSENT_ATTEMPTS: u32 = 5;
 
-/// Sends the request to one host of the route's cluster and waits for the response's headers.
-pub(crate) async fn forward(
+/// Which hosts an attempt had better not go to, and how often another one is drawn for that.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Avoid<'a> {
+    pub(super) hosts: &'a [u64],
+    pub(super) redraws: u32,
+}
+
+/// Sends the request to one host of the cluster and waits for the response's head.
+pub(super) async fn send(
     stream: &mut ActiveStream,
+    cluster: &Arc<Cluster>,
     action: &RouteAction,
     mut request: Request<RequestBody>,
     authority: &Authority,
+    avoid: Avoid<'_>,
 ) -> Result<Response<Incoming>, StreamError> {
-    let Some(cluster) = action.clusters.pick(fastrand::u64(..)).get() else {
-        return Err(Failure::NoCluster(action.cluster_not_found).into());
-    };
-    stream.info.upstream_cluster = Some(cluster.clone());
-    let Some(host) = lb::pick(&cluster, stream.info.connection.original_destination) else {
+    let Some(host) = pick(stream, cluster, avoid) else {
         return Err(Failure::NoHealthyHost.into());
     };
     stream.info.upstream_host = Some(host.clone());
@@ -39,20 +44,19 @@ pub(crate) async fn forward(
         cluster.stats.upstream_rq_pending_overflow.inc();
         return Err(Failure::Overflow.into());
     };
-    stream.attempt(&cluster, &host, permit);
-    if !stream.connection.hcm.suppress_envoy_headers
-        && let Some(timeout) = &action.expected_timeout
-    {
-        request.headers_mut().insert(EXPECTED_TIMEOUT, timeout.clone());
-    }
-
+    stream.attempt(cluster, &host, permit);
+    let rewritten = match action.host_rewrite {
+        Some(HostRewrite::Auto) => rewrite::to_upstream_host(stream, &mut request, action, &host),
+        _ => None,
+    };
+    let authority = rewritten.as_ref().unwrap_or(authority);
     let downstream = stream.connection.version;
     let worker = stream.connection.worker.clone();
     let mut moves = 0;
     loop {
-        let mut lease = match worker.pools.checkout(&cluster, &host, downstream, action.high_priority).await {
+        let mut lease = match worker.pools.checkout(cluster, &host, downstream, action.high_priority).await {
             Ok(lease) => lease,
-            Err(error) => return Err(failed(stream, &cluster, error)),
+            Err(error) => return Err(failed(stream, cluster, error)),
         };
         stream.note(&lease);
         let mut outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
@@ -70,7 +74,7 @@ pub(crate) async fn forward(
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS && !stream.is_switching() =>
             {
                 stream.lend(lease);
-                return Err(failed(stream, &cluster, Failure::Protocol.into()));
+                return Err(failed(stream, cluster, Failure::Protocol.into()));
             }
             Ok(response) => {
                 stream.lend(lease);
@@ -85,11 +89,24 @@ pub(crate) async fn forward(
                 _ => {
                     stream.lend(lease);
                     let failure = stream.request_failure().unwrap_or(error.failure);
-                    return Err(failed(stream, &cluster, failure.into()));
+                    return Err(failed(stream, cluster, failure.into()));
                 }
             },
         }
     }
+}
+
+/// A host; another one than those to avoid, if a few draws find one.
+fn pick(stream: &ActiveStream, cluster: &Cluster, avoid: Avoid<'_>) -> Option<Arc<Host>> {
+    let destination = stream.info.connection.original_destination;
+    let mut host = lb::pick(cluster, destination)?;
+    for _ in 0..avoid.redraws {
+        if !avoid.hosts.contains(&host.id) {
+            break;
+        }
+        host = lb::pick(cluster, destination)?;
+    }
+    Some(host)
 }
 
 fn failed(stream: &mut ActiveStream, cluster: &Arc<Cluster>, error: StreamError) -> StreamError {
@@ -107,7 +124,7 @@ fn failed(stream: &mut ActiveStream, cluster: &Arc<Cluster>, error: StreamError)
 }
 
 /// The request as the upstream's HTTP version wants it: `host` and an origin-form target for HTTP/1, `:authority` for HTTP/2.
-fn outgoing(
+pub(super) fn outgoing(
     mut request: Request<RequestBody>,
     version: Version,
     authority: &Authority,

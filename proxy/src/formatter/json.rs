@@ -1,12 +1,11 @@
-//! JSON access logs: one object a line, keys in order, values typed.
+//! JSON formats: one object a line, keys in order, values typed.
 
 use serde_json::Value;
 
-use super::CapturePlan;
 use super::format::Template;
 use super::operator::Appended;
 use super::time::Clock;
-use crate::stream_info::StreamInfo;
+use super::{CapturePlan, Values};
 
 /// A compiled `json_format`.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,8 +40,8 @@ impl JsonFormat {
         Ok(Self { fields: compile_fields(object, plan)?, omit_empty })
     }
 
-    pub(super) fn append(&self, info: &StreamInfo, clock: &mut Clock, out: &mut Vec<u8>) {
-        Line { info, clock, omit_empty: self.omit_empty, out }.object(&self.fields);
+    pub(super) fn append(&self, values: Values<'_>, clock: &mut Clock, out: &mut Vec<u8>) {
+        Line { values, clock, omit_empty: self.omit_empty, out }.object(&self.fields);
         out.push(b'\n');
     }
 }
@@ -85,7 +84,7 @@ impl Node {
 
 /// A line being written.
 struct Line<'a> {
-    info: &'a StreamInfo,
+    values: Values<'a>,
     clock: &'a mut Clock,
     omit_empty: bool,
     out: &'a mut Vec<u8>,
@@ -137,11 +136,11 @@ impl Line<'_> {
     fn template(&mut self, template: &Template) -> bool {
         let start = self.out.len();
         let Some(operator) = template.single_operator() else {
-            template.append(self.info, self.clock, if self.omit_empty { "" } else { "-" }, self.out);
+            template.append(self.values, self.clock, if self.omit_empty { "" } else { "-" }, self.out);
             quote(self.out, start);
             return true;
         };
-        match operator.append(self.info, self.clock, self.out) {
+        match operator.append(self.values, self.clock, self.out) {
             Appended::Number => true,
             Appended::Text => {
                 quote(self.out, start);

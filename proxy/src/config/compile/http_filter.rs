@@ -1,0 +1,217 @@
+//! `http_filters`: the registry of HTTP filters, by the type of their configuration, and what routes say to them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use outrigger_xds_api::wire::extensions::filters::http as wire;
+use outrigger_xds_api::wire::http_connection_manager::v3::{self as hcm, http_filter::ConfigType};
+use outrigger_xds_api::wire::protobuf::Any;
+use outrigger_xds_api::wire::route::v3::FilterConfig;
+use outrigger_xds_api::wire::router::v3::Router;
+
+use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::{filter_cors, filter_fault, filter_header_mutation, filter_local_rate_limit, values};
+use crate::http::filters::{Buffer, FilterChain, HttpFilter, Override, Overrides, Slot};
+
+/// A compiled entry of `http_filters`.
+enum Entry {
+    Filter(HttpFilter),
+    /// The router, with its `suppress_envoy_headers`.
+    Router(bool),
+    /// Not known, and optional.
+    LeftOut,
+}
+
+/// Compiles `http_filters`: the chain, and the router's `suppress_envoy_headers`.
+pub(crate) fn compile_http_filters(
+    cx: &mut CompileCx<'_>,
+    filters: &[hcm::HttpFilter],
+) -> Compiled<(FilterChain, bool)> {
+    let entries = cx.each("http_filters", filters, compile_entry)?;
+    let last = entries.len().checked_sub(1);
+    let mut slots = Vec::new();
+    let mut router = None;
+    for (at, (filter, entry)) in filters.iter().zip(entries).enumerate() {
+        match entry {
+            Entry::Filter(compiled) => slots.push(Slot {
+                name: filter.name.as_str().into(),
+                disabled: filter.disabled,
+                filter: compiled,
+            }),
+            Entry::Router(suppress_envoy_headers) if Some(at) == last => {
+                router = Some(suppress_envoy_headers)
+            }
+            Entry::Router(_) => {
+                return Err(cx.refuse(
+                    "http_filters",
+                    "envoy.filters.http.router must be the terminal filter and occur once",
+                ));
+            }
+            Entry::LeftOut => {}
+        }
+    }
+    match router {
+        Some(suppress_envoy_headers) => Ok((FilterChain::new(slots), suppress_envoy_headers)),
+        None => Err(cx.refuse("http_filters", "the list must end with envoy.filters.http.router")),
+    }
+}
+
+fn compile_entry(filter: &hcm::HttpFilter, cx: &mut CompileCx<'_>) -> Compiled<Entry> {
+    let hcm::HttpFilter { name, is_optional, disabled, config_type } = filter;
+    let any = match config_type {
+        Some(ConfigType::TypedConfig(any)) => any,
+        Some(ConfigType::ConfigDiscovery(_)) => return Err(cx.refuse("config_discovery", "not supported")),
+        None => return Err(cx.refuse("typed_config", format!("http filter '{name}' has no typed_config"))),
+    };
+    let compiled = cx.field("typed_config", |cx| {
+        Ok(match values::type_name(any) {
+            "envoy.extensions.filters.http.router.v3.Router" => {
+                let router = values::unpack(cx, any)?;
+                Entry::Router(compile_router(cx, &router))
+            }
+            "envoy.extensions.filters.http.buffer.v3.Buffer" => {
+                Entry::Filter(HttpFilter::Buffer(unpacked(cx, any, compile_buffer)?))
+            }
+            "envoy.extensions.filters.http.cors.v3.Cors" => {
+                let wire::cors::v3::Cors {} = values::unpack(cx, any)?;
+                Entry::Filter(HttpFilter::Cors)
+            }
+            "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
+                let fault = unpacked(cx, any, filter_fault::compile_fault)?;
+                Entry::Filter(HttpFilter::Fault(Arc::new(fault)))
+            }
+            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
+                let wire::header_mutation::v3::HeaderMutation {
+                    mutations,
+                    most_specific_header_mutations_wins,
+                } = values::unpack(cx, any)?;
+                Entry::Filter(HttpFilter::HeaderMutation {
+                    own: Arc::new(filter_header_mutation::compile_mutations(cx, &mutations)?),
+                    most_specific_wins: most_specific_header_mutations_wins,
+                })
+            }
+            "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+                let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
+                Entry::Filter(HttpFilter::LocalRateLimit(Arc::new(limit)))
+            }
+            // Envoy leaves it out as well, and says so.
+            _ if *is_optional => {
+                cx.ignored("@type");
+                Entry::LeftOut
+            }
+            other => return Err(cx.refuse("@type", format!("http filter '{other}' is not supported"))),
+        })
+    })?;
+    if *disabled && matches!(compiled, Entry::Router(_)) {
+        return Err(cx.refuse("disabled", "the terminal filter cannot be disabled"));
+    }
+    Ok(compiled)
+}
+
+/// Unpacks the message and compiles it.
+fn unpacked<M: prost::Message + prost::Name + Default, T>(
+    cx: &mut CompileCx<'_>,
+    any: &Any,
+    compile: impl FnOnce(&mut CompileCx<'_>, &M) -> Compiled<T>,
+) -> Compiled<T> {
+    let message = values::unpack(cx, any)?;
+    compile(cx, &message)
+}
+
+fn compile_router(cx: &mut CompileCx<'_>, value: &Router) -> bool {
+    let Router {
+        dynamic_stats,
+        start_child_span,
+        upstream_log,
+        upstream_log_options,
+        suppress_envoy_headers,
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        suppress_grpc_request_failure_code_stats,
+        upstream_http_filters,
+        reject_connect_request_early_data,
+    } = value;
+    unsupported!(cx; upstream_log, strict_check_headers, respect_expected_rq_timeout, upstream_http_filters);
+    ignored!(cx; dynamic_stats, start_child_span, upstream_log_options, suppress_grpc_request_failure_code_stats,
+        reject_connect_request_early_data);
+    *suppress_envoy_headers
+}
+
+fn compile_buffer(cx: &mut CompileCx<'_>, value: &wire::buffer::v3::Buffer) -> Compiled<Buffer> {
+    let wire::buffer::v3::Buffer { max_request_bytes } = value;
+    match max_request_bytes {
+        Some(max) if max.value > 0 => Ok(Buffer { max_bytes: max.value }),
+        _ => Err(cx.refuse("max_request_bytes", "value must be greater than 0")),
+    }
+}
+
+/// Compiles `typed_per_filter_config` on top of what the less specific places say.
+pub(crate) fn compile_overrides(
+    cx: &mut CompileCx<'_>,
+    less_specific: Option<&Arc<Overrides>>,
+    configs: &HashMap<String, Any>,
+) -> Compiled<Option<Arc<Overrides>>> {
+    if configs.is_empty() {
+        return Ok(less_specific.cloned());
+    }
+    let mut overrides = less_specific.map(|o| (**o).clone()).unwrap_or_default();
+    let mut names: Vec<&String> = configs.keys().collect();
+    names.sort();
+    for name in names {
+        let field = format!("typed_per_filter_config[\"{name}\"]");
+        if let Some(said) = cx.field(&field, |cx| compile_override(cx, &configs[name], false))? {
+            overrides.add(name.as_str().into(), said);
+        }
+    }
+    Ok(Some(Arc::new(overrides)).filter(|o| !o.is_empty()))
+}
+
+/// `None`: not known, and optional.
+fn compile_override(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Compiled<Option<Override>> {
+    Ok(Some(match values::type_name(any) {
+        "envoy.config.route.v3.FilterConfig" => {
+            let FilterConfig { config, is_optional, disabled } = values::unpack(cx, any)?;
+            return match (config, disabled) {
+                (_, true) => Ok(Some(Override::Disabled)),
+                (None, false) => {
+                    Err(cx.refuse("config", "Empty route/virtual host per filter configuration for a filter"))
+                }
+                (Some(config), false) => cx.field("config", |cx| compile_override(cx, &config, is_optional)),
+            };
+        }
+        "envoy.extensions.filters.http.buffer.v3.BufferPerRoute" => {
+            use wire::buffer::v3::buffer_per_route::Override as Wire;
+            let wire::buffer::v3::BufferPerRoute { r#override } = values::unpack(cx, any)?;
+            match r#override {
+                Some(Wire::Disabled(true)) => Override::Disabled,
+                Some(Wire::Disabled(false)) => {
+                    return Err(cx.refuse("disabled", "value must equal true"));
+                }
+                Some(Wire::Buffer(buffer)) => {
+                    Override::Buffer(cx.field("buffer", |cx| compile_buffer(cx, &buffer))?)
+                }
+                None => return Err(cx.refuse("", "one of disabled or buffer is required")),
+            }
+        }
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy" => {
+            Override::Cors(Arc::new(unpacked(cx, any, filter_cors::compile_cors_policy)?))
+        }
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
+            Override::Fault(Arc::new(unpacked(cx, any, filter_fault::compile_fault)?))
+        }
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => {
+            let wire::header_mutation::v3::HeaderMutationPerRoute { mutations } = values::unpack(cx, any)?;
+            let mutations = filter_header_mutation::compile_mutations(cx, &mutations)?;
+            Override::HeaderMutation(vec![Arc::new(mutations)])
+        }
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
+            Override::LocalRateLimit(Arc::new(limit))
+        }
+        _ if is_optional => {
+            cx.ignored("@type");
+            return Ok(None);
+        }
+        other => return Err(cx.refuse("@type", format!("'{other}' is not supported"))),
+    }))
+}

@@ -1,0 +1,109 @@
+//! Rewrites of paths and hosts.
+
+use ::http::HeaderValue;
+use outrigger_xds_api::wire::route::v3::route_action::HostRewriteSpecifier;
+use outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute;
+
+use super::cx::{CompileCx, Compiled};
+use super::header_mutation::header_name;
+use super::route_match::regex_text;
+use super::values;
+use crate::route::{HostRewrite, PathRewrite, RegexSubstitution};
+
+/// `prefix_rewrite` or `regex_rewrite`.
+pub(crate) fn compile_path_rewrite(
+    cx: &mut CompileCx<'_>,
+    prefix: &str,
+    regex: &Option<RegexMatchAndSubstitute>,
+) -> Compiled<Option<PathRewrite>> {
+    match (prefix.is_empty(), regex) {
+        (true, None) => Ok(None),
+        (false, None) if HeaderValue::from_str(prefix).is_err() => {
+            Err(cx.refuse("prefix_rewrite", "not allowed in a header"))
+        }
+        (false, None) => Ok(Some(PathRewrite::Prefix(prefix.into()))),
+        (true, Some(regex)) => cx
+            .field("regex_rewrite", |cx| compile_regex_rewrite(cx, regex))
+            .map(|regex| Some(PathRewrite::Regex(regex))),
+        (false, Some(_)) => {
+            Err(cx.refuse("regex_rewrite", "Cannot specify both prefix_rewrite and regex_rewrite"))
+        }
+    }
+}
+
+/// `host_rewrite_specifier`.
+pub(crate) fn compile_host_rewrite(
+    cx: &mut CompileCx<'_>,
+    value: &Option<HostRewriteSpecifier>,
+) -> Compiled<Option<HostRewrite>> {
+    Ok(match value {
+        None => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if host.is_empty() => None,
+        Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+            Some(HostRewrite::Literal(values::header_value(cx, "host_rewrite_literal", host)?))
+        }
+        Some(HostRewriteSpecifier::AutoHostRewrite(wanted)) => wanted.value.then_some(HostRewrite::Auto),
+        Some(HostRewriteSpecifier::HostRewriteHeader(name)) => {
+            Some(HostRewrite::Header(header_name(cx, "host_rewrite_header", name)?))
+        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(regex)) => Some(HostRewrite::PathRegex(
+            cx.field("host_rewrite_path_regex", |cx| compile_regex_rewrite(cx, regex))?,
+        )),
+        Some(HostRewriteSpecifier::HostRewrite(_)) => {
+            return Err(cx.refuse("host_rewrite", "not supported"));
+        }
+    })
+}
+
+/// Compiles a `RegexMatchAndSubstitute`, at the context's present path.
+pub(crate) fn compile_regex_rewrite(
+    cx: &mut CompileCx<'_>,
+    value: &RegexMatchAndSubstitute,
+) -> Compiled<RegexSubstitution> {
+    let RegexMatchAndSubstitute { pattern, substitution } = value;
+    let Some(pattern) = pattern else {
+        return Err(cx.refuse("pattern", "value is required"));
+    };
+    let pattern = cx.field("pattern", |cx| {
+        let text = regex_text(cx, pattern)?;
+        // A rewrite replaces every match, so unlike in a matcher the pattern is not anchored.
+        regex::RegexBuilder::new(text)
+            .size_limit(1 << 20)
+            .build()
+            .map_err(|e| cx.refuse("regex", format!("invalid regex '{text}': {e}")))
+    })?;
+    let substitution = compile_substitution(cx, substitution, pattern.captures_len())?;
+    Ok(RegexSubstitution { pattern, substitution })
+}
+
+/// RE2's `\1` as the regex crate's `${1}`.
+fn compile_substitution(cx: &mut CompileCx<'_>, text: &str, groups: usize) -> Compiled<Box<str>> {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '$' => out.push_str("$$"),
+            '\\' => {
+                match chars.next() {
+                    Some('\\') => out.push('\\'),
+                    Some(digit) if digit.to_digit(10).is_some_and(|d| (d as usize) < groups) => {
+                        out.push_str("${");
+                        out.push(digit);
+                        out.push('}');
+                    }
+                    _ => {
+                        return Err(cx.refuse(
+                        "substitution",
+                        format!("invalid substitution '{text}': '\\' must be followed by a group number or '\\'"),
+                    ));
+                    }
+                }
+            }
+            other => out.push(other),
+        }
+    }
+    if HeaderValue::from_str(&out).is_err() {
+        return Err(cx.refuse("substitution", "not allowed in a header"));
+    }
+    Ok(out.into())
+}

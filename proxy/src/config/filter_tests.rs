@@ -1,0 +1,130 @@
+//! Accept and reject tables of HTTP filters, and of what routes say to them.
+
+use outrigger_xds_api::ResourceType::{Listener, RouteConfiguration};
+
+use super::compile_tests::{ROUTER, manager};
+use super::testing::problems;
+
+fn packed(message: &str, fields: &str) -> String {
+    format!("{{'@type': type.googleapis.com/envoy.extensions.filters.http.{message}, {fields}}}")
+}
+
+/// What is wrong with a chain of these filters, behind the path of the connection manager.
+fn chain_problems(filters: &str) -> Vec<String> {
+    let fields = format!("http_filters: [{filters}], route_config: {{name: r}}");
+    let at = "filter_chains[0].filters[0].typed_config.";
+    let all = problems(Listener, &manager(&fields));
+    all.iter().map(|problem| problem.strip_prefix(at).unwrap_or(problem).to_owned()).collect()
+}
+
+#[test]
+fn chains() {
+    let filter =
+        |message: &str, fields: &str| format!("{{name: f, typed_config: {}}}", packed(message, fields));
+    for (message, fields) in [
+        ("buffer.v3.Buffer", "max_request_bytes: 10"),
+        ("cors.v3.Cors", ""),
+        ("fault.v3.HTTPFault", ""),
+        ("fault.v3.HTTPFault", "delay: {fixed_delay: 1s, percentage: {numerator: 5, denominator: MILLION}}"),
+        ("fault.v3.HTTPFault", "abort: {grpc_status: 14}, headers: [{name: x}], max_active_faults: 3"),
+        (
+            "header_mutation.v3.HeaderMutation",
+            "mutations: {request_mutations: [{remove: x-a}, {append: {header: {key: x-b, value: '%PROTOCOL%'}}}]}",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 1s}",
+        ),
+    ] {
+        let filters = format!("{}, {ROUTER}", filter(message, fields));
+        assert_eq!(chain_problems(&filters), Vec::<String>::new(), "{message} {fields}");
+    }
+    let at = "http_filters[0].typed_config";
+    for (message, fields, expected) in [
+        ("buffer.v3.Buffer", "", "max_request_bytes: value must be greater than 0"),
+        (
+            "fault.v3.HTTPFault",
+            "abort: {http_status: 99}",
+            "abort.http_status: value must be inside range [200, 600)",
+        ),
+        (
+            "fault.v3.HTTPFault",
+            "delay: {fixed_delay: 0s}",
+            "delay.fixed_delay: value must be greater than 0s",
+        ),
+        (
+            "fault.v3.HTTPFault",
+            "response_rate_limit: {fixed_limit: {limit_kbps: 1}}",
+            "response_rate_limit: not supported",
+        ),
+        (
+            "header_mutation.v3.HeaderMutation",
+            "mutations: {request_mutations: [{remove: host}]}",
+            "mutations.request_mutations[0].remove: :-prefixed or host headers may not be modified",
+        ),
+        (
+            "header_mutation.v3.HeaderMutation",
+            "mutations: {query_parameter_mutations: [{append: {record: {key: a, value: '%REQ(x)%'}}}]}",
+            "mutations.query_parameter_mutations[0].append.record.value: commands and encoded text are not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 0.01s}",
+            "token_bucket.fill_interval: local rate limit token bucket fill timer must be >= 50ms",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, local_rate_limit_per_downstream_connection: true",
+            "local_rate_limit_per_downstream_connection: not supported",
+        ),
+    ] {
+        let filters = format!("{}, {ROUTER}", filter(message, fields));
+        assert!(
+            chain_problems(&filters).contains(&format!("{at}.{expected}")),
+            "{message} {fields}: {:?}",
+            chain_problems(&filters)
+        );
+    }
+    let optional = format!(
+        "{{name: f, is_optional: true, typed_config: {}}}, {ROUTER}",
+        packed("lua.v3.Lua", "default_source_code: {inline_string: x}")
+    );
+    assert_eq!(chain_problems(&optional), Vec::<String>::new(), "an optional filter is left out");
+    assert_eq!(
+        chain_problems(&format!("{ROUTER}, {ROUTER}")),
+        ["http_filters: envoy.filters.http.router must be the terminal filter and occur once"]
+    );
+}
+
+#[test]
+fn overrides() {
+    let routes = |said: &str| {
+        format!(
+            "{{name: r, virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: c}}, typed_per_filter_config: {{f: {said}}}}}]}}]}}"
+        )
+    };
+    let filter_config = |fields: &str| {
+        format!("{{'@type': type.googleapis.com/envoy.config.route.v3.FilterConfig, {fields}}}")
+    };
+    for said in [
+        filter_config("disabled: true"),
+        filter_config(&format!("config: {}", packed("fault.v3.HTTPFault", ""))),
+        packed("cors.v3.CorsPolicy", "allow_origin_string_match: [{exact: '*'}]"),
+        packed("buffer.v3.BufferPerRoute", "disabled: true"),
+        packed("header_mutation.v3.HeaderMutationPerRoute", "mutations: {}"),
+    ] {
+        assert_eq!(problems(RouteConfiguration, &routes(&said)), Vec::<String>::new(), "{said}");
+    }
+    let at = "virtual_hosts[0].routes[0].typed_per_filter_config[\"f\"]";
+    for (said, expected) in [
+        (filter_config(""), "config: Empty route/virtual host per filter configuration for a filter"),
+        (packed("cors.v3.Cors", ""), "@type: 'envoy.extensions.filters.http.cors.v3.Cors' is not supported"),
+        (packed("buffer.v3.BufferPerRoute", ""), "one of disabled or buffer is required"),
+    ] {
+        let found = problems(RouteConfiguration, &routes(&said));
+        assert!(
+            found.iter().any(|problem| problem.starts_with(at) && problem.ends_with(expected)),
+            "{found:?}"
+        );
+    }
+}

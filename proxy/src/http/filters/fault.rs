@@ -1,0 +1,206 @@
+//! `envoy.filters.http.fault`: requests that are held up or answered with an error, to see how callers bear it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+
+use super::{Decision, FilterReply, Override, Wait};
+use crate::http::active_stream::ActiveStream;
+use crate::http::body::RequestBody;
+use crate::http::connection_manager::view;
+use crate::route::HeaderMatcher;
+use crate::stream_info::{ResponseFlags, details};
+
+/// `envoy.extensions.filters.http.fault.v3.HTTPFault`, compiled.
+#[derive(Debug, Default)]
+pub struct Fault {
+    /// `delay`.
+    pub delay: Option<FaultDelay>,
+    /// `abort`.
+    pub abort: Option<FaultAbort>,
+    /// `upstream_cluster`: only requests for this one.
+    pub upstream_cluster: Option<Box<str>>,
+    /// `headers`: only requests that match all of them.
+    pub headers: Box<[HeaderMatcher]>,
+    /// `downstream_nodes`: only requests whose `x-envoy-downstream-service-node` is one of them.
+    pub downstream_nodes: Box<[Box<str>]>,
+    /// `max_active_faults`; `None` = no limit.
+    pub max_active: Option<u32>,
+    /// Faults that are active now.
+    pub active: Arc<AtomicU32>,
+}
+
+/// `FaultDelay`.
+#[derive(Debug, Clone, Copy)]
+pub struct FaultDelay {
+    /// `fixed_delay`; `None`: `header_delay`, the request says it.
+    pub fixed: Option<Duration>,
+    /// `percentage` in parts per million.
+    pub ppm: u32,
+}
+
+/// `FaultAbort`.
+#[derive(Debug)]
+pub struct FaultAbort {
+    /// `error_type`.
+    pub status: FaultStatus,
+    /// `percentage` in parts per million.
+    pub ppm: u32,
+    /// `response_body`, default `fault filter abort`.
+    pub body: Bytes,
+}
+
+/// `FaultAbort.error_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultStatus {
+    /// `http_status`.
+    Http(StatusCode),
+    /// `grpc_status`.
+    Grpc(u16),
+    /// `header_abort`: the request says it.
+    Header,
+}
+
+/// One active fault; dropped, it no longer counts.
+#[derive(Debug)]
+pub(super) struct Active(Arc<AtomicU32>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+const DELAY: &str = "x-envoy-fault-delay-request";
+const DELAY_PERCENTAGE: &str = "x-envoy-fault-delay-request-percentage";
+const ABORT: &str = "x-envoy-fault-abort-request";
+const ABORT_GRPC: &str = "x-envoy-fault-abort-grpc-request";
+const ABORT_PERCENTAGE: &str = "x-envoy-fault-abort-request-percentage";
+
+pub(super) fn on_request(
+    own: &Arc<Fault>,
+    said: Option<&Override>,
+    stream: &mut ActiveStream,
+    request: &Request<RequestBody>,
+) -> Decision {
+    let fault = match said {
+        Some(Override::Fault(fault)) => fault,
+        _ => own,
+    };
+    if !fault.concerns(stream, request) {
+        return Decision::Continue;
+    }
+    let headers = request.headers();
+    if let Some(delay) = fault.delay_for(headers) {
+        if !fault.activate(stream) {
+            return Decision::Continue;
+        }
+        stream.connection.hcm.stats.fault_delays_injected.inc();
+        stream.info.flags.insert(ResponseFlags::DELAY_INJECTED);
+        return Decision::Wait(Wait::Fault(delay, fault.clone()));
+    }
+    match abort(fault, stream, request) {
+        Some(reply) => Decision::Reply(Box::new(reply)),
+        None => Decision::Continue,
+    }
+}
+
+/// The reply that the request gets, if it is one of those to be aborted.
+pub(super) fn abort(
+    fault: &Fault,
+    stream: &mut ActiveStream,
+    request: &Request<RequestBody>,
+) -> Option<FilterReply> {
+    let abort = fault.abort.as_ref()?;
+    let headers = request.headers();
+    let (status, grpc_status) = match abort.status {
+        FaultStatus::Http(status) => (status, None),
+        FaultStatus::Grpc(status) => (StatusCode::OK, Some(status)),
+        FaultStatus::Header => match (number(headers, ABORT), number(headers, ABORT_GRPC)) {
+            (Some(code), _) => (StatusCode::from_u16(u16::try_from(code).ok()?).ok()?, None),
+            (None, grpc) => {
+                let grpc = u16::try_from(grpc?).ok()?;
+                (StatusCode::OK, Some(grpc))
+            }
+        },
+    };
+    if !is_drawn(abort.ppm, headers, ABORT_PERCENTAGE) || !fault.activate(stream) {
+        return None;
+    }
+    stream.connection.hcm.stats.fault_aborts_injected.inc();
+    Some(FilterReply {
+        status,
+        grpc_status,
+        body: abort.body.clone(),
+        headers: HeaderMap::new(),
+        takes_route_headers: true,
+        flag: ResponseFlags::FAULT_INJECTED,
+        details: details::FAULT_ABORT,
+    })
+}
+
+impl Fault {
+    /// Whether the fault is for such requests.
+    fn concerns(&self, stream: &ActiveStream, request: &Request<RequestBody>) -> bool {
+        if self.delay.is_none() && self.abort.is_none() {
+            return false;
+        }
+        if let Some(wanted) = &self.upstream_cluster
+            && stream.chosen_cluster().is_none_or(|cluster| **cluster != **wanted)
+        {
+            return false;
+        }
+        if !self.downstream_nodes.is_empty() {
+            let node = request.headers().get("x-envoy-downstream-service-node");
+            if !self.downstream_nodes.iter().any(|n| node.is_some_and(|node| node == &**n)) {
+                return false;
+            }
+        }
+        if self.headers.is_empty() {
+            return true;
+        }
+        let host =
+            request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
+        let view = view(request, host, stream.connection.scheme);
+        self.headers.iter().all(|header| header.matches(&view))
+    }
+
+    fn delay_for(&self, headers: &HeaderMap) -> Option<Duration> {
+        let delay = self.delay?;
+        let length = match delay.fixed {
+            Some(fixed) => fixed,
+            None => Duration::from_millis(number(headers, DELAY)?),
+        };
+        (!length.is_zero() && is_drawn(delay.ppm, headers, DELAY_PERCENTAGE)).then_some(length)
+    }
+
+    /// Counts one more active fault for as long as the stream lives, unless there are too many.
+    fn activate(&self, stream: &mut ActiveStream) -> bool {
+        if stream.filter_state.as_ref().is_some_and(|state| state._active_fault.is_some()) {
+            return true;
+        }
+        let before = self.active.fetch_add(1, Ordering::Relaxed);
+        let active = Active(self.active.clone());
+        if self.max_active.is_some_and(|max| before >= max) {
+            stream.connection.hcm.stats.fault_overflow.inc();
+            return false;
+        }
+        stream.filter_state.get_or_insert_default()._active_fault = Some(active);
+        true
+    }
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// Draws by the configured share; a request may ask for less, as a whole percentage.
+fn is_drawn(ppm: u32, headers: &HeaderMap, percentage: &str) -> bool {
+    let asked =
+        number(headers, percentage).map_or(ppm, |p| u32::try_from(p.min(100)).unwrap_or(100) * 10_000);
+    let ppm = ppm.min(asked);
+    ppm >= 1_000_000 || fastrand::u32(..1_000_000) < ppm
+}

@@ -1,0 +1,216 @@
+//! HTTP filters: what is done to every request and response around the route's own action.
+//!
+//! A chain runs in its order for a request and in reverse for the response, upstream's or our own. A filter decides at once; only one
+//! that has to wait costs an allocation. What a route says to a filter is found by the filter's name in the chain, and only for
+//! routes that say something. To add a filter: one file here, one arm in `config/compile/http_filter.rs`.
+
+mod buffer;
+mod cors;
+mod fault;
+mod header_mutation;
+mod local_rate_limit;
+mod overrides;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+
+pub use buffer::Buffer;
+pub(crate) use buffer::BufferedBody;
+pub use cors::CorsPolicy;
+pub use fault::{Fault, FaultAbort, FaultDelay, FaultStatus};
+pub use header_mutation::{Mutation, Mutations, QueryMutation};
+pub use local_rate_limit::{LocalRateLimit, TokenBucket};
+pub use overrides::{Override, Overrides};
+
+use super::active_stream::ActiveStream;
+use super::body::RequestBody;
+use crate::stream_info::ResponseFlags;
+
+/// `http_filters` without the router.
+#[derive(Debug, Default)]
+pub struct FilterChain(Box<[Slot]>);
+
+/// One entry of `http_filters`.
+#[derive(Debug)]
+pub struct Slot {
+    /// `name`: by it routes speak to the filter.
+    pub name: Arc<str>,
+    /// `disabled`: only for routes that enable it.
+    pub disabled: bool,
+    /// `typed_config`.
+    pub filter: HttpFilter,
+}
+
+/// A filter.
+#[derive(Debug)]
+pub enum HttpFilter {
+    /// `envoy.filters.http.buffer`.
+    Buffer(Buffer),
+    /// `envoy.filters.http.cors`: routes have the policies.
+    Cors,
+    /// `envoy.filters.http.fault`.
+    Fault(Arc<Fault>),
+    /// `envoy.filters.http.header_mutation`.
+    HeaderMutation {
+        /// Its own mutations, before those of routes.
+        own: Arc<Mutations>,
+        /// `most_specific_header_mutations_wins`: those of routes from the least specific on.
+        most_specific_wins: bool,
+    },
+    /// `envoy.filters.http.local_ratelimit`.
+    LocalRateLimit(Arc<LocalRateLimit>),
+}
+
+/// What filters keep of a request for its response. Only streams that need it have one.
+#[derive(Debug, Default)]
+pub(crate) struct FilterState {
+    /// The origin that a CORS policy allows.
+    cors_origin: Option<http::HeaderValue>,
+    /// Counts as an active fault as long as the stream lives.
+    _active_fault: Option<fault::Active>,
+}
+
+/// What a filter says to a request.
+#[derive(Debug)]
+enum Decision {
+    Continue,
+    Reply(Box<FilterReply>),
+    /// The rest of the chain waits.
+    Wait(Wait),
+}
+
+/// What a chain waits for.
+#[derive(Debug)]
+pub(crate) enum Wait {
+    /// A delay; then the fault may still abort.
+    Fault(Duration, Arc<Fault>),
+    /// The whole body.
+    Body(Buffer),
+}
+
+/// A response by a filter.
+#[derive(Debug)]
+pub(crate) struct FilterReply {
+    pub(crate) status: StatusCode,
+    /// For gRPC; `None`: what stands for the HTTP status.
+    pub(crate) grpc_status: Option<u16>,
+    pub(crate) body: Bytes,
+    pub(crate) headers: HeaderMap,
+    /// The route's `response_headers_to_*` are for it too.
+    pub(crate) takes_route_headers: bool,
+    pub(crate) flag: ResponseFlags,
+    pub(crate) details: &'static str,
+}
+
+/// How far a chain has come.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    Done,
+    Reply(Box<FilterReply>),
+    /// To be waited for; the chain goes on with the filter of this number.
+    Wait(Wait, usize),
+}
+
+impl FilterChain {
+    /// The filters in the order of requests.
+    pub fn new(slots: Vec<Slot>) -> Self {
+        Self(slots.into())
+    }
+
+    /// Whether there is nothing but the router.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Runs the filters from the one of this number on.
+    pub(crate) fn on_request(
+        &self,
+        from: usize,
+        stream: &mut ActiveStream,
+        request: &mut Request<RequestBody>,
+    ) -> Progress {
+        for (at, slot) in self.0.iter().enumerate().skip(from) {
+            let route = stream.route.clone();
+            let said = overrides_of(route.as_deref(), stream).and_then(|o| o.get(&slot.name));
+            if slot.is_disabled(said) {
+                continue;
+            }
+            let decision = match &slot.filter {
+                HttpFilter::Buffer(buffer) => buffer::on_request(buffer, said, request),
+                HttpFilter::Cors => cors::on_request(said, stream, request),
+                HttpFilter::Fault(fault) => fault::on_request(fault, said, stream, request),
+                HttpFilter::HeaderMutation { own, most_specific_wins } => {
+                    header_mutation::on_request(own, *most_specific_wins, said, stream, request)
+                }
+                HttpFilter::LocalRateLimit(limit) => {
+                    local_rate_limit::on_request(limit, said, stream, request)
+                }
+            };
+            match decision {
+                Decision::Continue => {}
+                Decision::Reply(reply) => return Progress::Reply(reply),
+                Decision::Wait(wait) => return Progress::Wait(wait, at + 1),
+            }
+        }
+        Progress::Done
+    }
+
+    /// Runs the filters in reverse over the head of a response.
+    pub(crate) fn on_response(&self, stream: &ActiveStream, headers: &mut HeaderMap) {
+        let said_by = overrides_of(stream.route.as_deref(), stream);
+        for slot in self.0.iter().rev() {
+            let said = said_by.and_then(|o| o.get(&slot.name));
+            if slot.is_disabled(said) {
+                continue;
+            }
+            match &slot.filter {
+                HttpFilter::Cors => cors::on_response(said, stream, headers),
+                HttpFilter::HeaderMutation { own, most_specific_wins } => {
+                    header_mutation::on_response(own, *most_specific_wins, said, stream, headers);
+                }
+                HttpFilter::Buffer(_) | HttpFilter::Fault(_) | HttpFilter::LocalRateLimit(_) => {}
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn is_disabled(&self, said: Option<&Override>) -> bool {
+        match said {
+            Some(said) => matches!(said, Override::Disabled),
+            None => self.disabled,
+        }
+    }
+}
+
+/// What the route, or its weighted cluster, says to filters.
+fn overrides_of<'r>(route: Option<&'r crate::route::Route>, stream: &ActiveStream) -> Option<&'r Overrides> {
+    let route = route?;
+    let weighted = match &route.action {
+        crate::route::Action::Route(action) => action.clusters.weighted(stream.drawn),
+        _ => None,
+    };
+    weighted.and_then(|w| w.overrides.as_deref()).or(route.overrides.as_deref())
+}
+
+impl Wait {
+    /// Waits, and says what the filter then replies, if it does.
+    pub(crate) async fn done(
+        self,
+        stream: &mut ActiveStream,
+        request: &mut Request<RequestBody>,
+    ) -> Option<Box<FilterReply>> {
+        match self {
+            Wait::Fault(delay, fault) => {
+                let mut timer = stream.connection.worker.timers.start(Instant::now() + delay);
+                std::future::poll_fn(|cx| if timer.poll(cx) { ().into() } else { std::task::Poll::Pending })
+                    .await;
+                fault::abort(&fault, stream, request).map(Box::new)
+            }
+            Wait::Body(buffer) => buffer::fill(buffer, request).await.map(Box::new),
+        }
+    }
+}

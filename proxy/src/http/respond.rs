@@ -1,0 +1,243 @@
+//! The way back: what goes downstream, whether the upstream or the proxy itself has made it.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, SERVER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::active_stream::ActiveStream;
+use super::body::ResponseBody;
+use super::codec::{Incoming, Refusal, Version};
+use super::downstream::DownstreamConnection;
+use super::error::{Failure, StreamError};
+use super::filters::FilterReply;
+use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
+use super::{ServerHeader, local_reply, upgrade};
+use crate::route::{Action, DirectResponse};
+use crate::stream_info::{ResponseFlags, StreamInfo, details};
+
+/// The upstream's response goes downstream.
+pub(super) fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
+    let status = response.status();
+    stream.upstream_outcome(status.as_u16());
+    stream.info.response_code_details = details::VIA_UPSTREAM;
+    let (mut parts, incoming) = response.into_parts();
+    stream.info.response_code = status.as_u16();
+    headers::remove_hop_by_hop(&mut parts.headers);
+    add_own(&stream, &mut parts.headers);
+    let response = Response::from_parts(parts, ());
+    send_downstream(stream, response, |stream| ResponseBody::upstream(incoming, stream))
+}
+
+/// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
+pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
+    stream.upstream_outcome(response.status().as_u16());
+    stream.info.response_code_details = details::VIA_UPSTREAM;
+    let version = stream.connection.version;
+    let (mut parts, _) = response.into_parts();
+    let kept = stream.upgrade.as_ref().map(|upgrade| upgrade.clean_head(&mut parts.headers));
+    add_own(&stream, &mut parts.headers);
+    let mut response = send_downstream(stream, Response::from_parts(parts, ()), upgrade::hand_over);
+    if let Some(kept) = kept {
+        upgrade::finish_head(&mut response, version, kept);
+    }
+    response
+}
+
+/// What the route adds to an upstream's response.
+fn add_own(stream: &ActiveStream, headers: &mut HeaderMap) {
+    if !stream.connection.hcm.suppress_envoy_headers {
+        let service_ms = stream.info.first_upstream_byte.map_or(0, |t| t.as_millis() as u64);
+        headers.insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(service_ms));
+    }
+    stream.change_response_headers(headers);
+}
+
+/// A failed attempt becomes a local reply.
+pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Response<ResponseBody> {
+    let stats = stream.connection.hcm.stats.clone();
+    match error.kind {
+        Failure::NoCluster(_) => stats.no_cluster.inc(),
+        Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
+        Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
+        Failure::RequestTimeout => stats.downstream_rq_timeout.inc(),
+        Failure::Timeout => {
+            if let Some(cluster) = &stream.info.upstream_cluster {
+                cluster.stats.upstream_rq_timeout.inc();
+            }
+        }
+        _ => {}
+    }
+    stream.info.flags.insert(error.kind.flag());
+    if error.kind.blames_upstream() {
+        stream.upstream_outcome(error.kind.status().as_u16());
+    }
+    let reply = local_reply::for_error(&error, stream.grpc);
+    stream.info.response_code_details = error.kind.details();
+    // The rest of the request would be taken for the next one.
+    let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;
+    let mut response = send_local(stream, reply);
+    if closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+pub(super) fn local(
+    mut stream: Box<ActiveStream>,
+    status: StatusCode,
+    body: Bytes,
+    why: &'static str,
+) -> Response<ResponseBody> {
+    stream.info.response_code_details = why;
+    let reply = local_reply::reply(status, body, stream.grpc);
+    send_local(stream, reply)
+}
+
+/// A request that must not go on is answered, and its connection ends.
+pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Response<ResponseBody> {
+    if refusal.protocol_error {
+        stream.connection.hcm.stats.downstream_cx_protocol_error.inc();
+        stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        // To the log it never was a request.
+        stream.info.request = None;
+        stream.info.protocol = Some(http::Version::HTTP_11);
+    }
+    stream.connection.handle.drain();
+    let words = refusal.status.canonical_reason().filter(|_| refusal.protocol_error).unwrap_or_default();
+    local(stream, refusal.status, Bytes::from_static(words.as_bytes()), refusal.details)
+}
+
+pub(super) fn redirected(
+    stream: Box<ActiveStream>,
+    status: StatusCode,
+    to: Option<HeaderValue>,
+) -> Response<ResponseBody> {
+    let mut response = local(stream, status, Bytes::new(), details::DIRECT_RESPONSE);
+    if let Some(location) = to {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// The client is to come again with this path.
+pub(super) fn to_normalised(stream: Box<ActiveStream>, path: &str) -> Response<ResponseBody> {
+    let location = HeaderValue::from_str(path).ok();
+    let why = details::PATH_NORMALIZATION_FAILED;
+    let mut response = local(stream, StatusCode::TEMPORARY_REDIRECT, Bytes::new(), why);
+    response.headers_mut().extend(location.map(|location| (LOCATION, location)));
+    response
+}
+
+/// `direct_response`.
+pub(super) fn direct(mut stream: Box<ActiveStream>, direct: &DirectResponse) -> Response<ResponseBody> {
+    stream.info.response_code_details = details::DIRECT_RESPONSE;
+    let mut reply = local_reply::reply(direct.status, direct.body.clone(), stream.grpc);
+    // A gRPC form has its own content type.
+    if !stream.grpc {
+        reply.headers_mut().extend(direct.headers.clone());
+    }
+    send_local(stream, reply)
+}
+
+/// A filter has answered.
+pub(super) fn filtered(mut stream: Box<ActiveStream>, filter: FilterReply) -> Response<ResponseBody> {
+    let FilterReply { status, grpc_status, body, headers, takes_route_headers, flag, details } = filter;
+    // To logs and metrics it was for the cluster all the same.
+    if let Some(Action::Route(action)) = stream.route.as_deref().map(|route| &route.action) {
+        stream.info.upstream_cluster = action.clusters.cluster(stream.drawn).get();
+    }
+    stream.info.flags.insert(flag);
+    stream.info.response_code_details = details;
+    let mut reply = local_reply::reply(status, body, stream.grpc);
+    if let Some(status) = grpc_status {
+        local_reply::set_grpc_status(&mut reply, status);
+    }
+    reply.headers_mut().extend(headers);
+    match takes_route_headers {
+        true => send_local(stream, reply),
+        false => send_as_it_is(stream, reply),
+    }
+}
+
+fn send_local(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
+    let (mut parts, body) = reply.into_parts();
+    stream.info.response_code = parts.status.as_u16();
+    // Its own content type is none of the route's business, as in Envoy, but for a route that sets one.
+    let content_type = parts.headers.remove(CONTENT_TYPE);
+    stream.change_response_headers(&mut parts.headers);
+    if let Some(content_type) = content_type {
+        parts.headers.entry(CONTENT_TYPE).or_insert(content_type);
+    }
+    send_as_it_is(stream, Response::from_parts(parts, body))
+}
+
+/// Without what the route changes of responses.
+fn send_as_it_is(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
+    let (parts, body) = reply.into_parts();
+    stream.info.response_code = parts.status.as_u16();
+    // HTTP/2 would send it; its length stays in the headers.
+    let body = if stream.head { Bytes::new() } else { body };
+    send_downstream(stream, Response::from_parts(parts, ()), |stream| ResponseBody::local(body, stream))
+}
+
+/// The one way out: what every response gets, and what logs keep of it.
+fn send_downstream(
+    mut stream: Box<ActiveStream>,
+    mut response: Response<()>,
+    body: impl FnOnce(Box<ActiveStream>) -> ResponseBody,
+) -> Response<ResponseBody> {
+    let connection = stream.connection.clone();
+    let hcm = &connection.hcm;
+    *response.version_mut() = match connection.version {
+        Version::Http1 => http::Version::HTTP_11,
+        Version::Http2 => http::Version::HTTP_2,
+    };
+    stream.info.response_code = response.status().as_u16();
+    stream.response_started = true;
+    let headers = response.headers_mut();
+    if !hcm.filters.is_empty() {
+        hcm.filters.on_response(&stream, headers);
+    }
+    match hcm.server_header {
+        ServerHeader::Overwrite => {
+            headers.insert(SERVER, hcm.server_name.clone());
+        }
+        ServerHeader::AppendIfAbsent => {
+            headers.entry(SERVER).or_insert_with(|| hcm.server_name.clone());
+        }
+        ServerHeader::PassThrough => {}
+    }
+    if stream.route.as_ref().is_some_and(|route| route.attempt_count_in_response) {
+        headers.insert(ATTEMPT_COUNT, HeaderValue::from(stream.info.attempt_count.max(1)));
+    }
+    if let Some(id) = stream.request_id.take() {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if connection.is_last_response() {
+        hcm.stats.downstream_cx_drain_close.inc();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if !hcm.access_logs.is_empty() {
+        stream.info.response_headers =
+            hcm.captures.response.iter().map(|name| headers.get(name).cloned()).collect();
+    }
+    response.map(|()| body(stream))
+}
+
+/// A request that never became one is logged like any other, with what is known.
+pub(super) fn log_without_request(
+    connection: &Rc<DownstreamConnection>,
+    status: u16,
+    flag: ResponseFlags,
+    why: &'static str,
+) {
+    let mut info = StreamInfo::new(connection.info.clone(), Some(http::Version::HTTP_11));
+    info.response_code = status;
+    info.response_code_details = why;
+    info.flags.insert(flag);
+    for log in &connection.hcm.access_logs {
+        log.log(&info, &connection.worker.logs);
+    }
+}

@@ -1,0 +1,47 @@
+//! From a matched route to the upstream's response head: what the route changes of the request, then one attempt or several.
+
+mod attempt;
+mod mirror;
+mod replay;
+mod retry;
+mod rewrite;
+mod timeout;
+
+use http::uri::Authority;
+use http::{Request, Response};
+
+use super::active_stream::ActiveStream;
+use super::body::RequestBody;
+use super::codec::Incoming;
+use super::error::{Failure, StreamError};
+use crate::route::{Route, RouteAction};
+
+pub(crate) use mirror::{Copied, CopiedBody};
+pub(crate) use replay::ReplayedBody;
+pub(crate) use timeout::deadlines;
+
+/// Sends the request to the route's cluster and waits for the response's head.
+pub(crate) async fn forward(
+    stream: &mut ActiveStream,
+    route: &Route,
+    action: &RouteAction,
+    mut request: Request<RequestBody>,
+    mut authority: Authority,
+) -> Result<Response<Incoming>, StreamError> {
+    let Some(cluster) = action.clusters.cluster(stream.drawn).get() else {
+        return Err(Failure::NoCluster(action.cluster_not_found).into());
+    };
+    stream.info.upstream_cluster = Some(cluster.clone());
+    timeout::tell_upstream(stream, action, &mut request);
+    rewrite::rewrite(stream, route, action, &mut request, &mut authority);
+    if !action.mirrors.is_empty() {
+        mirror::start(stream, action, &mut request);
+    }
+    match &action.retry {
+        Some(policy) if stream.upgrade.is_none() => {
+            // On the heap, so that routes without retries do not carry its state.
+            Box::pin(retry::forward(stream, route, action, policy, &cluster, request, &authority)).await
+        }
+        _ => attempt::send(stream, &cluster, action, request, &authority, Default::default()).await,
+    }
+}

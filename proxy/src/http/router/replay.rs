@@ -1,0 +1,142 @@
+//! A request's body that is kept while it is sent, so that it can be sent again.
+//!
+//! The body is read once. What was read is kept up to a limit; beyond it nothing is kept any more and the request cannot be sent
+//! again. Each attempt reads from the beginning; only the present one reads: an earlier attempt, whose connection has not ended yet,
+//! is told so.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::http::body::{BodyError, RequestBody};
+
+/// The kept body.
+#[derive(Debug, Clone)]
+pub(super) struct Replay(Rc<RefCell<Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    source: RequestBody,
+    /// The body's length, if it is known.
+    length: Option<u64>,
+    frames: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    bytes: u64,
+    limit: u64,
+    ended: bool,
+    overflowed: bool,
+    attempt: u32,
+}
+
+/// The body as one attempt sends it.
+#[derive(Debug)]
+pub(crate) struct ReplayedBody {
+    kept: Rc<RefCell<Kept>>,
+    attempt: u32,
+    /// Frames and bytes that this attempt has read.
+    frames: usize,
+    bytes: u64,
+    trailers: bool,
+}
+
+impl Replay {
+    pub(super) fn new(source: RequestBody, limit: u64) -> Self {
+        Self(Rc::new(RefCell::new(Kept {
+            length: source.size_hint().exact(),
+            ended: source.is_end_stream(),
+            source,
+            frames: Vec::new(),
+            trailers: None,
+            bytes: 0,
+            limit,
+            overflowed: false,
+            attempt: 0,
+        })))
+    }
+
+    /// The body for a new attempt.
+    pub(super) fn attempt(&self) -> RequestBody {
+        let mut kept = self.0.borrow_mut();
+        kept.attempt += 1;
+        if matches!(kept.source, RequestBody::Empty) {
+            return RequestBody::Empty;
+        }
+        let attempt = kept.attempt;
+        let kept = self.0.clone();
+        RequestBody::Replayed(Box::new(ReplayedBody { kept, attempt, frames: 0, bytes: 0, trailers: false }))
+    }
+
+    /// Whether it can be sent again.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.0.borrow().overflowed
+    }
+}
+
+impl Kept {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = match ready!(Pin::new(&mut self.source).poll_frame(cx)) {
+            None => {
+                self.ended = true;
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+            Some(Ok(frame)) => frame,
+        };
+        self.ended = self.source.is_end_stream() || frame.is_trailers();
+        if let Some(trailers) = frame.trailers_ref() {
+            self.trailers = Some(trailers.clone());
+        } else if let Some(data) = frame.data_ref() {
+            self.bytes += data.len() as u64;
+            self.overflowed |= self.bytes > self.limit;
+            if self.overflowed {
+                self.frames = Vec::new();
+            } else {
+                self.frames.push(data.clone());
+            }
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl ReplayedBody {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let kept = &mut *self.kept.borrow_mut();
+        if self.attempt != kept.attempt {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        let frame = match kept.frames.get(self.frames) {
+            Some(data) => Frame::data(data.clone()),
+            None if kept.ended && !self.trailers => match &kept.trailers {
+                Some(trailers) => Frame::trailers(trailers.clone()),
+                None => return Poll::Ready(None),
+            },
+            None if kept.ended => return Poll::Ready(None),
+            None => match ready!(kept.poll(cx)) {
+                Some(Ok(frame)) => frame,
+                other => return Poll::Ready(other),
+            },
+        };
+        self.frames += usize::from(frame.is_data());
+        self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.trailers |= frame.is_trailers();
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    pub(crate) fn is_end_stream(&self) -> bool {
+        let kept = self.kept.borrow();
+        let more = self.frames < kept.frames.len() || (kept.trailers.is_some() && !self.trailers);
+        kept.ended && !more
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self.kept.borrow().length {
+            Some(length) => SizeHint::with_exact(length.saturating_sub(self.bytes)),
+            None => SizeHint::default(),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Several attempts: which outcome is tried again, when, and what limits it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use http::uri::Authority;
+use http::{HeaderValue, Request, Response};
+
+use super::attempt::{self, Avoid};
+use super::replay::Replay;
+use crate::cluster::{Cluster, Permit, Resource};
+use crate::http::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
+use crate::http::body::RequestBody;
+use crate::http::codec::Incoming;
+use crate::http::error::{Failure, StreamError};
+use crate::http::headers::{ATTEMPT_COUNT, EXPECTED_TIMEOUT, RATE_LIMITED};
+use crate::route::{RateLimitedBackOff, RetryOn, RetryPolicy, Route, RouteAction};
+use crate::stream_info::ResponseFlags;
+
+/// What is kept of a body to be sent again when nothing says otherwise: Envoy's `per_connection_buffer_limit_bytes`.
+const BUFFER_BYTES: u64 = 1 << 20;
+
+type Outcome = Result<Response<Incoming>, StreamError>;
+
+/// Sends the request until an outcome is good enough, or the policy has no more to give.
+pub(super) async fn forward(
+    stream: &mut ActiveStream,
+    route: &Route,
+    action: &RouteAction,
+    policy: &RetryPolicy,
+    cluster: &Arc<Cluster>,
+    request: Request<RequestBody>,
+    authority: &Authority,
+) -> Outcome {
+    let mut retries = Retries::new(policy, cluster, action.high_priority, stream, &request, authority);
+    let (head, body) = request.into_parts();
+    let body = Replay::new(body, action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES));
+    let mut tried: Vec<u64> = Vec::new();
+    loop {
+        let mut request = Request::from_parts(head.clone(), body.attempt());
+        if retries.made > 0 {
+            renew_head(stream, route, action, retries.made, &mut request);
+        }
+        let avoid = match policy.avoids_previous_hosts {
+            true => Avoid { hosts: &tried, redraws: policy.redraws },
+            false => Avoid::default(),
+        };
+        let outcome = in_time(stream, cluster, action, policy, request, authority, avoid).await;
+        let wanted = retries.wants(&outcome);
+        if wanted && !body.is_whole() {
+            cluster.stats.retry_or_shadow_abandoned.inc();
+        }
+        let Some(wait) = retries.next(stream, &outcome, wanted && body.is_whole()) else {
+            return outcome.map_err(|error| StreamError { retried: retries.made > 0, ..error });
+        };
+        tried.extend(stream.info.upstream_host.as_ref().map(|host| host.id));
+        stream.end_attempt(match &outcome {
+            Ok(response) => response.status().as_u16(),
+            Err(error) => error.kind.status().as_u16(),
+        });
+        drop(outcome);
+        if !wait.is_zero() {
+            let mut timer = stream.connection.worker.timers.start(Instant::now() + wait);
+            std::future::poll_fn(|cx| if timer.poll(cx) { ().into() } else { std::task::Poll::Pending })
+                .await;
+        }
+    }
+}
+
+/// The headers that are others with each attempt.
+fn renew_head(
+    stream: &ActiveStream,
+    route: &Route,
+    action: &RouteAction,
+    made: u32,
+    request: &mut Request<RequestBody>,
+) {
+    let headers = request.headers_mut();
+    if route.attempt_count_in_request {
+        headers.insert(ATTEMPT_COUNT, HeaderValue::from(made + 1));
+    }
+    // Of the whole timeout less is left than at first.
+    if let (Some(all), true) = (action.timeout, headers.contains_key(EXPECTED_TIMEOUT)) {
+        let left = all.saturating_sub(stream.info.start.elapsed()).max(Duration::from_millis(1));
+        let one = action.retry.as_ref().and_then(|policy| policy.per_try_timeout);
+        let expected = RouteAction::expected_timeout(Some(one.map_or(left, |one| one.min(left))));
+        if let Some(expected) = expected {
+            headers.insert(EXPECTED_TIMEOUT, expected);
+        }
+    }
+}
+
+/// One attempt within the policy's timeouts.
+async fn in_time(
+    stream: &mut ActiveStream,
+    cluster: &Arc<Cluster>,
+    action: &RouteAction,
+    policy: &RetryPolicy,
+    request: Request<RequestBody>,
+    authority: &Authority,
+    avoid: Avoid<'_>,
+) -> Outcome {
+    if policy.per_try_timeout.is_none() && policy.per_try_idle_timeout.is_none() {
+        return attempt::send(stream, cluster, action, request, authority, avoid).await;
+    }
+    let deadlines = Deadlines {
+        response: policy.per_try_timeout,
+        idle: policy.per_try_idle_timeout,
+        ..Deadlines::default()
+    };
+    let mut watch = DeadlineWatch::new(stream, deadlines, Instant::now());
+    let late = |failure| match failure {
+        Failure::Timeout => {
+            cluster.stats.upstream_rq_per_try_timeout.inc();
+            Failure::PerTryTimeout
+        }
+        _ => {
+            cluster.stats.upstream_rq_per_try_idle_timeout.inc();
+            Failure::PerTryIdle
+        }
+    };
+    watch
+        .run(attempt::send(stream, cluster, action, request, authority, avoid))
+        .await
+        .unwrap_or_else(|failure| Err(late(failure).into()))
+}
+
+/// What has been tried, and what may be.
+struct Retries<'p> {
+    policy: &'p RetryPolicy,
+    on: RetryOn,
+    cluster: &'p Arc<Cluster>,
+    high_priority: bool,
+    left: u32,
+    made: u32,
+    /// The retry's place in the circuit breaker.
+    permit: Option<Permit>,
+}
+
+impl<'p> Retries<'p> {
+    fn new(
+        policy: &'p RetryPolicy,
+        cluster: &'p Arc<Cluster>,
+        high_priority: bool,
+        stream: &ActiveStream,
+        request: &Request<RequestBody>,
+        authority: &Authority,
+    ) -> Self {
+        let view =
+            crate::http::connection_manager::view(request, authority.as_str(), stream.connection.scheme);
+        let may =
+            policy.request_headers.is_empty() || policy.request_headers.iter().any(|h| h.matches(&view));
+        let on = if may { policy.on } else { RetryOn::NONE };
+        Self { policy, on, cluster, high_priority, left: policy.retries, made: 0, permit: None }
+    }
+
+    fn wants(&self, outcome: &Outcome) -> bool {
+        match outcome {
+            Ok(response) => self.wants_response(response),
+            Err(error) => self.wants_failure(error.kind),
+        }
+    }
+
+    fn wants_failure(&self, failure: Failure) -> bool {
+        let connecting = matches!(failure, Failure::ConnectRefused | Failure::ConnectTimeout);
+        let reset = connecting
+            || matches!(
+                failure,
+                Failure::ConnectionTermination
+                    | Failure::RemoteReset
+                    | Failure::RemoteRefused
+                    | Failure::Protocol
+                    | Failure::PerTryTimeout
+                    | Failure::PerTryIdle
+            );
+        reset
+            && (self.on.any(RetryOn::RESET | RetryOn::FIVE_XX | RetryOn::GATEWAY_ERROR)
+                || (connecting && self.on.any(RetryOn::CONNECT_FAILURE | RetryOn::RESET_BEFORE_REQUEST))
+                || (failure == Failure::RemoteRefused && self.on.any(RetryOn::REFUSED_STREAM)))
+    }
+
+    fn wants_response(&self, response: &Response<Incoming>) -> bool {
+        let (status, headers) = (response.status().as_u16(), response.headers());
+        if headers.contains_key(RATE_LIMITED) {
+            return self.on.any(RetryOn::ENVOY_RATE_LIMITED);
+        }
+        (status >= 500 && self.on.any(RetryOn::FIVE_XX))
+            || (matches!(status, 502..=504) && self.on.any(RetryOn::GATEWAY_ERROR))
+            || (status == 409 && self.on.any(RetryOn::RETRIABLE_4XX))
+            || (self.on.any(RetryOn::STATUS_CODES) && self.policy.status_codes.contains(&status))
+            || (self.on.any(RetryOn::HEADERS)
+                && self.policy.headers.iter().any(|h| h.matches_response(headers)))
+            || grpc_word(headers.get("grpc-status")).is_some_and(|word| self.on.any(word))
+    }
+
+    /// The wait before the next attempt; `None`: this outcome is the last.
+    fn next(&mut self, stream: &mut ActiveStream, outcome: &Outcome, wanted: bool) -> Option<Duration> {
+        let stats = &self.cluster.stats;
+        let retried = self.permit.take().is_some();
+        if !wanted {
+            if retried {
+                stats.upstream_rq_retry_success.inc();
+            }
+            return None;
+        }
+        if self.left == 0 {
+            stats.upstream_rq_retry_limit_exceeded.inc();
+            stream.info.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+            return None;
+        }
+        self.left -= 1;
+        let Some(permit) = self.cluster.circuit_breakers.acquire(Resource::Retry, self.high_priority) else {
+            stats.upstream_rq_retry_overflow.inc();
+            stream.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+            return None;
+        };
+        self.permit = Some(permit);
+        stats.upstream_rq_retry.inc();
+        let made = self.made;
+        self.made += 1;
+        let asked = match (&self.policy.rate_limited, outcome) {
+            (Some(limited), Ok(response)) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                limited.asked_by(response.headers(), now.as_secs())
+            }
+            _ => None,
+        };
+        Some(match asked {
+            Some(asked) => {
+                stats.upstream_rq_retry_backoff_ratelimited.inc();
+                RateLimitedBackOff::jittered(asked, fastrand::u64(..))
+            }
+            None => {
+                stats.upstream_rq_retry_backoff_exponential.inc();
+                self.policy.back_off.before(made, fastrand::u64(..))
+            }
+        })
+    }
+}
+
+fn grpc_word(status: Option<&HeaderValue>) -> Option<RetryOn> {
+    match status?.as_bytes() {
+        b"1" => Some(RetryOn::GRPC_CANCELLED),
+        b"4" => Some(RetryOn::GRPC_DEADLINE_EXCEEDED),
+        b"8" => Some(RetryOn::GRPC_RESOURCE_EXHAUSTED),
+        b"13" => Some(RetryOn::GRPC_INTERNAL),
+        b"14" => Some(RetryOn::GRPC_UNAVAILABLE),
+        _ => None,
+    }
+}
