@@ -24,6 +24,9 @@ fn clusters() {
         &[
             "{name: c}",
             "{name: c, type: STATIC, connect_timeout: 0.25s, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 3}}",
+            "{name: c, lb_policy: RANDOM}",
+            "{name: c, lb_policy: MAGLEV, maglev_lb_config: {table_size: 101}}",
+            "{name: c, lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 1024}}",
             "{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}, service_name: s}}",
             "{name: c, type: EDS, eds_cluster_config: {eds_config: {path: /empty/x}}}",
             "{name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /empty/x, poll_interval: 1s}}}}",
@@ -37,7 +40,10 @@ fn clusters() {
         Cluster,
         &[
             ("{name: c, type: STRICT_DNS}", &["type: STRICT_DNS is not supported"]),
-            ("{name: c, lb_policy: MAGLEV}", &["lb_policy: MAGLEV is not supported"]),
+            (
+                "{name: c, lb_policy: LOAD_BALANCING_POLICY_CONFIG}",
+                &["lb_policy: LOAD_BALANCING_POLICY_CONFIG is not supported"],
+            ),
             ("{name: c, type: EDS}", &["eds_cluster_config: value is required"]),
             (
                 "{name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /x}}}}",

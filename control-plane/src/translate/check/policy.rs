@@ -1,6 +1,6 @@
 //! DestinationRules.
 
-use crate::model::{Concern, Finding, Name};
+use crate::model::{Concern, DestinationSettings, Finding, LoadBalancing, Name};
 use crate::translate::{InputView, Output};
 
 /// Whether a destination policy is in force.
@@ -17,6 +17,13 @@ pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
     let mut problem = |field: &str, reason: String| {
         output.problems.push(Finding::at(&policy.origin, field, reason));
     };
+    let hashes =
+        |settings: &DestinationSettings| matches!(settings.load_balancing, LoadBalancing::ConsistentHash(_));
+    if hashes(&policy.settings) || policy.subsets.iter().any(|subset| hashes(&subset.settings)) {
+        let reason =
+            "sidecars of ours do not keep a caller at an endpoint yet: they pick at random; Envoys do";
+        problem("spec.trafficPolicy.loadBalancer.consistentHash", reason.to_owned());
+    }
     let policies = view.policies_of(service);
     let first = policies.first().filter(|first| first.name != *name);
     if policies.iter().all(|other| other.name != *name) {

@@ -2,6 +2,7 @@
 //! but asked for.
 
 mod least_request;
+mod random;
 mod round_robin;
 
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ pub enum LbPolicy {
         /// How many random hosts are compared, at least 2.
         choices: u32,
     },
+    /// `RANDOM`; and `RING_HASH` and `MAGLEV` for requests without a hash, as all are here.
+    Random,
     /// `CLUSTER_PROVIDED` of an `ORIGINAL_DST` cluster: the connection's own destination.
     OriginalDst {
         /// The hosts so far.
@@ -42,6 +45,7 @@ pub fn pick(cluster: &Cluster, original: Option<SocketAddr>) -> Option<Arc<Host>
         LbPolicy::LeastRequest { choices } => {
             pick_by(cluster, |table, _| least_request::pick(table, *choices))
         }
+        LbPolicy::Random => pick_by(cluster, |table, _| random::pick(table)),
     };
     if picked.is_none() {
         cluster.stats.upstream_cx_none_healthy.inc();

@@ -263,7 +263,14 @@ fn compile_lb(
                 Ok(LbPolicy::LeastRequest { choices })
             })
         }
-        (Wire::RoundRobin | Wire::LeastRequest, Some(_)) => {
+        (Wire::Random, None) => Ok(LbPolicy::Random),
+        // What Envoy does with a request that has no hash. Routes and TCP proxies tell that they make none.
+        (Wire::RingHash, None | Some(LbConfig::RingHashLbConfig(_)))
+        | (Wire::Maglev, None | Some(LbConfig::MaglevLbConfig(_))) => {
+            cx.ignored("lb_policy");
+            Ok(LbPolicy::Random)
+        }
+        (Wire::RoundRobin | Wire::LeastRequest | Wire::Random | Wire::RingHash | Wire::Maglev, Some(_)) => {
             Err(cx.refuse("lb_config", "settings of another policy than lb_policy"))
         }
         (Wire::ClusterProvided, _) => Err(cx.refuse(

@@ -46,10 +46,11 @@ pub(crate) fn compile_tcp_proxy(
         cluster_specifier,
     } = value;
     unsupported!(cx; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
-        hash_policy, tunneling_config, proxy_protocol_tlvs, upstream_connect_mode);
-    // Extra log lines and jitter; early data only exists in other connect modes; a drain waits for the connection.
+        tunneling_config, proxy_protocol_tlvs, upstream_connect_mode);
+    // Extra log lines and jitter; early data only exists in other connect modes; a drain waits for the connection;
+    // no cluster here looks at a hash.
     ignored!(cx; max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
-        flush_access_log_on_connected, access_log_options, max_early_data_bytes, check_drain_close);
+        flush_access_log_on_connected, access_log_options, max_early_data_bytes, check_drain_close, hash_policy);
     informational!(proxy_protocol_tlv_merge_policy);
     if stat_prefix.is_empty() {
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
