@@ -50,6 +50,7 @@ image() {
 binaries=${BINARIES:-}
 [ -n "$binaries" ] || build
 
-image outrigger-proxy 'The sidecar of Outrigger, a service mesh'
+# The allocator gives memory back at once: what a large update of the configuration needed for a moment is not kept.
+image outrigger-proxy 'The sidecar of Outrigger, a service mesh' --env MIMALLOC_PURGE_DELAY=0
 image outrigger-control-plane 'The control plane of Outrigger, a service mesh' \
     --file "$binaries/outrigger=/usr/bin/outrigger"

@@ -363,8 +363,8 @@ async fn without_control_plane(mesh: &mut Mesh, load: &Load, report: &mut Report
         if now.version("v1") == 0 {
             break;
         }
-        if returned.elapsed() > Duration::from_secs(10) {
-            anyhow::bail!("web's sidecar did not follow the control plane within 10 s of its return");
+        if returned.elapsed() > Duration::from_secs(30) {
+            anyhow::bail!("web's sidecar did not follow the control plane within 30 s of its return");
         }
     }
     report.check(
