@@ -86,7 +86,7 @@ mod tests {
         let mut saved = Saved::new();
         let eds = "type: EDS, eds_cluster_config: {eds_config: {ads: {}}}";
         save(&mut saved, ResourceType::Cluster, "c", &format!("{{name: c, {eds}}}"));
-        save(&mut saved, ResourceType::Cluster, "bad", "{name: bad, lb_policy: MAGLEV}");
+        save(&mut saved, ResourceType::Cluster, "bad", "{name: bad, lb_policy: CLUSTER_PROVIDED}");
         save(&mut saved, ResourceType::ClusterLoadAssignment, "c", "{cluster_name: c}");
         save(&mut saved, ResourceType::ClusterLoadAssignment, "nobody", "{cluster_name: nobody}");
         let routes = "{name: r, virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: c}}]}]}";

@@ -103,7 +103,7 @@ async fn a_file_that_takes_the_place_of_another_is_read_and_a_bad_one_changes_no
     world.replace("resources: [");
     world.until(|world| world.counters() == [2, 1, 0, 1]).await;
     assert_eq!(world.clusters(), ["a", "b"]);
-    world.replace(&clusters(&["b", "c"]).replace("name: c}", "name: c, lb_policy: MAGLEV}"));
+    world.replace(&clusters(&["b", "c"]).replace("name: c}", "name: c, lb_policy: CLUSTER_PROVIDED}"));
     world.until(|world| world.counters() == [3, 1, 1, 1]).await;
     assert_eq!(world.clusters(), ["b"], "the good part of it applies");
     world.replace(&clusters(&["b", "d"]));
