@@ -2,7 +2,7 @@
 //! on the worker that accepted it; nothing here is shared with another worker but what sits behind an `Arc`.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -507,6 +507,12 @@ impl Timers {
             None => Box::pin(tokio::time::sleep_until(at)),
         };
         Timer { sleep: Some(sleep), free: self.free.clone() }
+    }
+
+    /// Waits this long.
+    pub async fn wait(&self, duration: Duration) {
+        let mut timer = self.start(Instant::now() + duration);
+        poll_fn(|cx| if timer.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 }
 

@@ -169,3 +169,26 @@ fn what_would_not_run_is_refused() {
         assert!(!workshop.path("refused.tar").exists(), "{more:?}");
     }
 }
+
+#[test]
+fn the_proxys_image_gives_memory_back_at_once() {
+    let workshop = Workshop::new();
+    for name in ["outrigger", "outrigger-proxy", "outrigger-control-plane"] {
+        fs::copy(workshop.path("program"), workshop.path(name)).unwrap();
+    }
+    let built = Command::new(repository().join("scripts/build-images.sh"))
+        .arg(workshop.path("images"))
+        .env("BINARIES", workshop.path(""))
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let layout = workshop.path("proxy");
+    fs::create_dir(&layout).unwrap();
+    let archive = workshop.path("images/outrigger-proxy.tar");
+    tar(&["-xf", archive.to_str().unwrap(), "-C", layout.to_str().unwrap()]);
+    let manifest = read(&blob(&layout, &read(&layout.join("index.json"))["manifests"][0]));
+    let image = read(&blob(&layout, &manifest["config"]));
+    // What tests/suites/scale.rs measures the proxy's memory with.
+    let environment = image["config"]["Env"].as_array().unwrap();
+    assert!(environment.contains(&json!("MIMALLOC_PURGE_DELAY=0")), "{environment:?}");
+}

@@ -122,7 +122,7 @@ fn a_state_that_is_damaged_is_not_believed() {
     assert_eq!(answer(mesh.workload("web-0")).as_deref(), Some("reviews-0"));
 }
 
-/// A control plane that lost its objects, as when a volume is not mounted yet, is none.
+/// A control plane whose objects are not there, as when a volume is not mounted yet, ends rather than take everything away.
 #[test]
 fn one_whose_source_is_not_there_yet_takes_nothing_away() {
     let mut mesh = mesh();
@@ -131,7 +131,10 @@ fn one_whose_source_is_not_there_yet_takes_nothing_away() {
     let (objects, aside) = (mesh.folder().join("objects"), mesh.folder().join("aside"));
     fs::rename(&objects, &aside).unwrap();
     mesh.control_plane.spawn();
-    load.more(300);
+    wait::until("it ends with the reason", || {
+        mesh.control_plane.has_ended() && mesh.control_plane.log().contains("No such file or directory")
+    });
+    load.more(100);
     assert_eq!(answer(mesh.workload("web-0")).as_deref(), Some("reviews-0"));
     fs::rename(&aside, &objects).unwrap();
     mesh.write("more.yaml", &route("v2"));

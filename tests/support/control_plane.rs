@@ -80,6 +80,11 @@ impl ControlPlane {
         }
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
     /// Sends it a signal, for example `STOP`.
     pub fn signal(&self, name: &str) {
         let id = self.child.as_ref().expect("a control plane that runs").id();

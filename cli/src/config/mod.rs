@@ -131,7 +131,9 @@ fn made_by(resource: &Value) -> String {
         ["", "apis", _, _, "namespaces", namespace, kind, name] => {
             let kind = match *kind {
                 "destination-rule" => "DestinationRule",
+                "grpc-route" => "GRPCRoute",
                 "http-route" => "HTTPRoute",
+                "service-entry" => "ServiceEntry",
                 "virtual-service" => "VirtualService",
                 other => other,
             };

@@ -177,3 +177,22 @@ fn a_file_is_instead_of_a_proxy() {
         assert!(parse(wrong).is_err(), "{wrong:?}");
     }
 }
+
+#[test]
+fn whoever_made_a_resource_is_named_as_in_his_file() {
+    let made =
+        |config: &str| made_by(&json!({"metadata": {"filter_metadata": {"istio": {"config": config}}}}));
+    for (kind, name) in [
+        ("destination-rule", "DestinationRule"),
+        ("grpc-route", "GRPCRoute"),
+        ("http-route", "HTTPRoute"),
+        ("service-entry", "ServiceEntry"),
+        ("virtual-service", "VirtualService"),
+    ] {
+        assert_eq!(
+            made(&format!("/apis/group/v1/namespaces/n/{kind}/x#spec.rules[0]")),
+            format!("{name} n/x")
+        );
+    }
+    assert_eq!(made("/elsewhere"), "");
+}

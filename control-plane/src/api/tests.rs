@@ -262,6 +262,18 @@ fn http_route_refusals_name_field_and_reason() {
         "spec.rules[0].timeouts.backendRequest",
         "must not be longer",
     );
+    let mirror = "{type: RequestMirror, requestMirror: {backendRef: {name: a, port: 1}}}";
+    for (field, filters, more) in [
+        ("timeouts", "", "timeouts: {backendRequest: 1s}"),
+        ("retry", "", "retry: {attempts: 1}"),
+        ("filters", mirror, "name: a"),
+    ] {
+        let route = format!(
+            "  parentRefs: [{{group: '', kind: Service, name: a}}]\n  rules: [{{filters: [{{type: RequestRedirect, \
+             requestRedirect: {{port: 1}}}}, {filters}], {more}}}]\n"
+        );
+        refused(&http_route(&route), &format!("spec.rules[0].{field}"), "forwards nothing");
+    }
     refused(&rule("retry: {attempts: 0}"), "spec.rules[0].retry.attempts", "0 is not between 1 and 100");
 }
 

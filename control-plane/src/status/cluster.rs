@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::conditions::{Condition, conditions};
+use super::conditions::{Condition, TYPES, conditions};
 use super::lease::{Lease, RENEW};
 use super::{SETTLE, timestamp};
 use crate::model::{Finding, Name, RouteKind};
@@ -151,7 +151,7 @@ async fn write_one(client: &Client, key: &ObjectKey, known: &Known) -> Result<()
         } else {
             let ours = conditions(&known.rejections, &known.problems, None);
             let others = before["conditions"].as_array().into_iter().flatten();
-            let others = others.filter(|other| ours.iter().all(|found| other["type"] != found.of)).cloned();
+            let others = others.filter(|other| TYPES.iter().all(|of| other["type"] != *of)).cloned();
             let old = &before["conditions"];
             status["conditions"] =
                 others.chain(ours.iter().map(|found| timed(found, old, known.generation))).collect();

@@ -7,6 +7,9 @@ use crate::model::{Concern, Finding};
 /// Characters of a message; an object of many rules may have as much wrong with it. (Kubernetes allows 32,768.)
 const MESSAGE_MAX: usize = 4096;
 
+/// The types of the conditions that are written here; those of other types are others'.
+pub(super) const TYPES: [&str; 3] = ["Accepted", "ResolvedRefs", "PartiallyInvalid"];
+
 /// One condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Condition {

@@ -96,7 +96,7 @@ pub(super) fn ruled(view: &InputView<'_>) -> BTreeSet<Name> {
 pub(super) fn is_ruled(view: &InputView<'_>, service: &Name) -> bool {
     let fqdn = names::fqdn(service, &view.settings().cluster_domain);
     let mut hosts = view.connection_rules().flat_map(|service| &service.hosts);
-    hosts.any(|host| host.name == fqdn || (host.is_wildcard() && host.matches(&fqdn)))
+    hosts.any(|host| host.matches(&fqdn))
 }
 
 /// Whether a chain can only be chosen once the server name is known.
@@ -110,15 +110,17 @@ fn chain_matches<'a>(
     condition: &'a L4Match,
     taken: &mut HashSet<(&'a str, Option<IpNet>)>,
 ) -> Vec<FilterChainMatch> {
-    let any_range = [None];
-    let ranges: Vec<Option<IpNet>> = condition.destinations.iter().map(|net| Some(net.trunc())).collect();
-    let ranges = if ranges.is_empty() { any_range.as_slice() } else { ranges.as_slice() };
-    let any_name = [String::new()];
-    let names = if condition.server_names.is_empty() { any_name.as_slice() } else { &condition.server_names };
+    let mut ranges: Vec<Option<IpNet>> = condition.destinations.iter().map(|net| Some(net.trunc())).collect();
+    if ranges.is_empty() {
+        ranges.push(None);
+    }
+    let mut names: Vec<&'a str> = condition.server_names.iter().map(String::as_str).collect();
+    if names.is_empty() {
+        names.push("");
+    }
     // Server names by the ranges that are left for them.
     let mut left: Vec<(Vec<Option<IpNet>>, Vec<&'a str>)> = Vec::new();
     for name in names {
-        let name: &'a str = condition.server_names.iter().find(|own| *own == name).map_or("", String::as_str);
         let free: Vec<_> = ranges.iter().copied().filter(|range| taken.insert((name, *range))).collect();
         match left.iter_mut().find(|(ranges, _)| *ranges == free) {
             Some((_, names)) => names.push(name),

@@ -121,6 +121,29 @@ async fn conditions_of_each_parent_and_object() {
 }
 
 #[tokio::test]
+async fn what_is_put_right_is_no_longer_told() {
+    let server = server();
+    put(&server, OBJECTS);
+    let world = World::start(server).await;
+    let conditions = || shown(&world.virtual_service()["status"]["conditions"]);
+    until("the first status", || conditions().len() == 3).await;
+    let good = world.virtual_service();
+    let mut refused = good.clone();
+    refused["spec"]["http"][0]["timeout"] = json!("soon");
+    world.server.put(refused).unwrap();
+    until("the refusal", || conditions().contains(&"PartiallyInvalid True UnsupportedValue".to_owned()))
+        .await;
+    let mut again = world.virtual_service();
+    again["spec"] = good["spec"].clone();
+    world.server.put(again).unwrap();
+    until("the repair", || conditions().len() == 3).await;
+    assert_eq!(
+        conditions(),
+        ["Reconciled True -", "Accepted True Accepted", "ResolvedRefs True ResolvedRefs"]
+    );
+}
+
+#[tokio::test]
 async fn only_the_leader_writes() {
     let server = server();
     put(&server, OBJECTS);

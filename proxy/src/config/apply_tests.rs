@@ -384,6 +384,35 @@ fn a_removed_cluster_stays_for_a_request_under_way() {
 }
 
 #[test]
+fn a_virtual_host_stays_when_a_sibling_changes() {
+    let (mut configuration, now) = complete();
+    let filter = |name: &str, of: &str| {
+        format!("{name}: {{'@type': type.googleapis.com/envoy.extensions.filters.http.{of}}}")
+    };
+    let said = [
+        filter("a", "cors.v3.CorsPolicy"),
+        filter("b", "fault.v3.HTTPFault"),
+        filter("c", "header_mutation.v3.HeaderMutationPerRoute"),
+    ]
+    .join(", ");
+    let mut kept: Option<Arc<crate::route::VirtualHost>> = None;
+    for round in 200..220 {
+        let routes = format!(
+            "{{name: r, typed_per_filter_config: {{{said}}}, virtual_hosts: [{{name: v, domains: ['*'], typed_per_filter_config: {{{said}}}, \
+             routes: [{{match: {{prefix: /}}, typed_per_filter_config: {{{said}}}, route: {{cluster: c}}}}]}}, {{name: w, domains: [w], \
+             routes: [{{match: {{prefix: /}}, direct_response: {{status: {round}}}}}]}}]}}"
+        );
+        assert_eq!(apply(&mut configuration, RouteConfiguration, "r", &routes, now), []);
+        let published = published_routes(&configuration, "r").unwrap();
+        let host = published.virtual_hosts.iter().find(|host| &*host.name == "v").unwrap().clone();
+        if let Some(kept) = &kept {
+            assert!(Arc::ptr_eq(kept, &host), "{round}");
+        }
+        kept = Some(host);
+    }
+}
+
+#[test]
 fn a_removed_listener_goes_with_its_sockets() {
     let (mut configuration, now) = complete();
     remove(&mut configuration, Listener, "l", now);

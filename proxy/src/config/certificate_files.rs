@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use outrigger_xds_api::wire::tls::v3 as wire;
 use prost::Message;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -20,6 +19,7 @@ use super::compile::{
     CompileCx, Compiled, Inputs, ReadFile, compile_certificate, compile_secret, compile_validation_context,
 };
 use super::configuration::Configuration;
+use super::folder;
 use super::handle::ConfigurationHandle;
 use super::live::Live;
 use super::sources::SourceId;
@@ -65,7 +65,7 @@ impl Files {
     fn folders(&self) -> Vec<PathBuf> {
         match &self.watched {
             Some(folder) => vec![folder.into()],
-            None => self.paths.iter().map(|path| folder_of(Path::new(path))).collect(),
+            None => self.paths.iter().map(|path| folder::of(Path::new(path)).into()).collect(),
         }
     }
 
@@ -77,13 +77,6 @@ impl Files {
         let mut again = Files::default();
         let unreadable = self.paths.iter().any(|path| again.read(path, read).is_err());
         unreadable || again.content != self.content
-    }
-}
-
-fn folder_of(path: &Path) -> PathBuf {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder.into(),
-        _ => ".".into(),
     }
 }
 
@@ -294,8 +287,7 @@ impl Configuration {
     }
 }
 
-/// Watches folders as they come, and reads again what changes in them. Never ends. Runs on main; the operating system tells of changes
-/// on a thread of its own.
+/// Watches folders as they come, and reads again what changes in them. Never ends. Runs on main.
 pub async fn follow(configuration: Arc<ConfigurationHandle>, mut folders: UnboundedReceiver<PathBuf>) {
     let (tell, mut changes) = unbounded_channel();
     let mut watchers = Vec::new();
@@ -303,7 +295,11 @@ pub async fn follow(configuration: Arc<ConfigurationHandle>, mut folders: Unboun
         let mut changed = FxHashSet::default();
         tokio::select! {
             Some(folder) = folders.recv() => {
-                watchers.extend(watch(folder.clone(), tell.clone()));
+                let (tell, told) = (tell.clone(), folder.clone());
+                let watcher = folder::watch(&folder, |event| is_whole(event.kind), move || {
+                    let _ = tell.send(told.clone());
+                });
+                watchers.extend(watcher);
                 // What changed between reading and watching.
                 changed.insert(folder);
             }
@@ -322,23 +318,4 @@ pub async fn follow(configuration: Arc<ConfigurationHandle>, mut folders: Unboun
 fn is_whole(event: EventKind) -> bool {
     let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
     event == written || matches!(event, EventKind::Modify(ModifyKind::Name(_)))
-}
-
-fn watch(folder: PathBuf, tell: UnboundedSender<PathBuf>) -> Option<RecommendedWatcher> {
-    let watched = folder.clone();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // An error, for example a queue that is full, asks for a look.
-        if event.is_err() || event.is_ok_and(|event| is_whole(event.kind)) {
-            let _ = tell.send(watched.clone());
-        }
-    });
-    let watcher = watcher.and_then(|mut watcher| {
-        watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    watcher
-        .inspect_err(
-            |error| tracing::error!(target: "config", "cannot watch '{}': {error}", folder.display()),
-        )
-        .ok()
 }

@@ -14,6 +14,7 @@ pub mod compile;
 pub mod configuration;
 mod counts;
 pub mod dump;
+pub(crate) mod folder;
 pub mod handle;
 pub mod listeners;
 pub mod live;

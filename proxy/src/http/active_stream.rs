@@ -42,6 +42,8 @@ pub(crate) struct Deadlines {
 pub(crate) struct DeadlineWatch {
     deadlines: Deadlines,
     start: Instant,
+    /// The response's deadline is not counted from before then.
+    response_from: Instant,
     progress: Option<Rc<RequestProgress>>,
     /// The last time something moved on the response's side.
     last_activity: Instant,
@@ -55,6 +57,7 @@ impl DeadlineWatch {
         Self {
             deadlines,
             start,
+            response_from: start,
             progress: stream.progress.clone(),
             last_activity: start,
             worker: stream.connection.worker.clone(),
@@ -100,8 +103,9 @@ impl DeadlineWatch {
             Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
         };
         // While the request is still arriving, its response deadline is at the earliest one timeout away.
-        let response = response
-            .map(|t| (request_complete.unwrap_or_else(Instant::now).max(self.start) + t, Failure::Timeout));
+        let response = response.map(|t| {
+            (request_complete.unwrap_or_else(Instant::now).max(self.response_from) + t, Failure::Timeout)
+        });
         let arriving = self.progress.as_ref().is_some_and(|p| p.complete.get().is_none());
         let request = request.filter(|_| arriving).map(|t| (self.start + t, Failure::RequestTimeout));
         let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
@@ -113,6 +117,8 @@ impl DeadlineWatch {
 #[derive(Debug)]
 pub(crate) struct ActiveStream {
     pub(crate) info: StreamInfo,
+    /// Since when it is on its way to the upstream: from its start, or from the end of a filter's wait.
+    pub(crate) forwarded: Instant,
     pub(crate) connection: Rc<DownstreamConnection>,
     /// The request is gRPC, so local replies are too.
     pub(crate) grpc: bool,
@@ -164,6 +170,7 @@ impl ActiveStream {
         connection.handle.stream_started();
         let info = StreamInfo::new(connection.info.clone(), Some(request.version()));
         Box::new(Self {
+            forwarded: info.start,
             grpc: is_grpc(request.headers()),
             head: request.method() == Method::HEAD,
             info,
@@ -185,9 +192,7 @@ impl ActiveStream {
 
     /// Keeps the request's head if headers of the route's response are made of it.
     pub(crate) fn keep_head_for_route<B>(&mut self, request: &Request<B>) {
-        let Some(route) = &self.route else { return };
-        let weighted = matches!(&route.action, Action::Route(action) if action.keeps_request_head);
-        if route.keeps_request_head || weighted {
+        if self.route.as_ref().is_some_and(|route| route.keeps_request_head) {
             self.keep_head(request);
         }
     }
@@ -221,6 +226,13 @@ impl ActiveStream {
         match &self.route.as_ref()?.action {
             Action::Route(action) => Some(action.clusters.cluster(self.drawn).name()),
             _ => None,
+        }
+    }
+
+    /// To logs and metrics the request was for the route's cluster, although a filter kept it from going there.
+    pub(crate) fn note_cluster(&mut self) {
+        if let Some(Action::Route(action)) = self.route.as_deref().map(|route| &route.action) {
+            self.info.upstream_cluster = action.clusters.cluster(self.drawn).get();
         }
     }
 
@@ -359,7 +371,8 @@ impl ActiveStream {
 
     /// Sets what the rest of the stream may take.
     pub(crate) fn limit(&mut self, deadlines: Deadlines) {
-        self.watch = Some(DeadlineWatch::new(self, deadlines, self.info.start));
+        let watch = DeadlineWatch::new(self, deadlines, self.info.start);
+        self.watch = Some(DeadlineWatch { response_from: self.forwarded, ..watch });
     }
 
     /// What follows is not a response: only silence and the whole duration are limited.

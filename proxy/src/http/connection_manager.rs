@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-use super::active_stream::ActiveStream;
+use super::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
 use super::body::{Aborted, RequestBody, ResponseBody};
 use super::codec::{self, Incoming, Refusal, ServeError, Version};
 use super::downstream::{CountedConnection, DownstreamConnection};
@@ -175,10 +175,15 @@ async fn serve_request(
     };
 
     // 4. Filters.
-    if !hcm.filters.is_empty()
-        && let Some(reply) = run_filters(&mut stream, &mut request).await
-    {
-        return Ok(respond::filtered(stream, *reply));
+    if !hcm.filters.is_empty() {
+        match run_filters(hcm, &mut stream, &mut request).await {
+            Ok(None) => {}
+            Ok(Some(reply)) => return Ok(respond::filtered(stream, *reply)),
+            Err(failure) => {
+                stream.note_cluster();
+                return Ok(failed(stream, failure.into()));
+            }
+        }
     }
     let Some(route) = route else {
         hcm.stats.no_route.inc();
@@ -240,21 +245,33 @@ fn path_and_query(request: &Request<RequestBody>) -> &str {
 }
 
 /// Runs the filter chain to its end, or until a filter replies.
+///
+/// # Errors
+/// A filter waited for longer than the connection manager allows.
 async fn run_filters(
+    hcm: &HttpConnectionManager,
     stream: &mut ActiveStream,
     request: &mut Request<RequestBody>,
-) -> Option<Box<FilterReply>> {
-    let hcm = stream.connection.hcm.clone();
+) -> Result<Option<Box<FilterReply>>, Failure> {
     let mut progress = hcm.filters.on_request(0, stream, request);
     loop {
         match progress {
-            Progress::Done => return None,
-            Progress::Reply(reply) => return Some(reply),
+            Progress::Done => return Ok(None),
+            Progress::Reply(reply) => return Ok(Some(reply)),
             Progress::Wait(wait, next) => {
+                let deadlines = Deadlines {
+                    request: hcm.limits.request_timeout,
+                    response: None,
+                    idle: hcm.limits.stream_idle_timeout,
+                    max_duration: hcm.limits.max_stream_duration,
+                };
+                let mut watch = DeadlineWatch::new(stream, deadlines, stream.info.start);
                 // On the heap, so that requests that wait for nothing do not carry its state.
-                if let Some(reply) = Box::pin(wait.done(stream, request)).await {
-                    return Some(reply);
+                let replied = Box::pin(watch.run(wait.done(stream, request))).await?;
+                if replied.is_some() {
+                    return Ok(replied);
                 }
+                stream.forwarded = Instant::now();
                 progress = hcm.filters.on_request(next, stream, request);
             }
         }

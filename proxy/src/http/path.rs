@@ -50,6 +50,9 @@ impl PathRules {
     /// Brings the request's path to its form.
     pub(crate) fn apply<B>(self, request: &mut Request<B>) -> Normalised {
         let Some(old) = request.uri().path_and_query() else { return Normalised::Continue };
+        if is_plain(old.path()) {
+            return Normalised::Continue;
+        }
         let mut path = old.path().to_owned();
         let mut outcome = Normalised::Continue;
         if self.escaped_slashes != EscapedSlashes::Keep
@@ -86,6 +89,14 @@ impl PathRules {
             Err(_) => Normalised::Reject,
         }
     }
+}
+
+/// Whether no rule would change the path, which nearly always is so.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/')
+        && !path.contains("//")
+        && !path.contains("/.")
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"%\\\"<>^`{|}".contains(&byte))
 }
 
 /// The path with `%2F` and `%5C` as the slashes that they stand for; `None` when it has none.
@@ -205,6 +216,15 @@ mod tests {
             ("/%zz%", "/%zz%"),
         ] {
             assert_eq!(canonical(path).as_deref(), Some(expected), "{path}");
+            assert!(!is_plain(path) || path == expected, "{path}");
+        }
+        assert!(is_plain("/a/b-c_d~e.f;g=h,i:j@k&l!m$n'o(p)*q+r[s]#t"));
+        for byte in (0..128_u8).map(char::from) {
+            let path = format!("/a{byte}b");
+            if is_plain(&path) {
+                assert_eq!(canonical(&path).as_deref(), Some(path.as_str()));
+                assert_eq!((merge_slashes(&path), unescape_slashes(&path)), (path, None));
+            }
         }
         assert_eq!(canonical("a"), None);
     }

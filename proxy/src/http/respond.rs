@@ -14,7 +14,7 @@ use super::error::{Failure, StreamError};
 use super::filters::FilterReply;
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::{ServerHeader, local_reply, upgrade};
-use crate::route::{Action, DirectResponse};
+use crate::route::DirectResponse;
 use crate::stream_info::{ResponseFlags, StreamInfo, details};
 
 /// The upstream's response goes downstream.
@@ -144,10 +144,7 @@ pub(super) fn direct(mut stream: Box<ActiveStream>, direct: &DirectResponse) -> 
 /// A filter has answered.
 pub(super) fn filtered(mut stream: Box<ActiveStream>, filter: FilterReply) -> Response<ResponseBody> {
     let FilterReply { status, grpc_status, body, headers, takes_route_headers, flag, details } = filter;
-    // To logs and metrics it was for the cluster all the same.
-    if let Some(Action::Route(action)) = stream.route.as_deref().map(|route| &route.action) {
-        stream.info.upstream_cluster = action.clusters.cluster(stream.drawn).get();
-    }
+    stream.note_cluster();
     stream.info.flags.insert(flag);
     stream.info.response_code_details = details;
     let mut reply = local_reply::reply(status, body, stream.grpc);

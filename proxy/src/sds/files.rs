@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -60,29 +59,37 @@ impl Directory {
     }
 
     fn write(&self, issued: &Issued) -> io::Result<()> {
-        let digest = digest(&SHA256, issued.certificate_chain.as_bytes());
-        let version: String = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let folder = format!("..{version}");
+        let folder = format!("..{}", super::version_of(&issued.certificate_chain));
         let current = self.path.join(CURRENT);
-        if fs::read_link(&current).is_ok_and(|target| target == Path::new(&folder)) {
-            return Ok(());
+        let leads_to = |link: &Path, target: &Path| fs::read_link(link).is_ok_and(|found| found == target);
+        if !leads_to(&current, Path::new(&folder)) {
+            self.fill(&folder, issued)?;
+            replace_link(Path::new(&folder), &current)?;
         }
+        // Also when only this failed the time before.
+        for name in FILES {
+            let (target, link) = (Path::new(CURRENT).join(name), self.path.join(name));
+            if !leads_to(&link, &target) {
+                replace_link(&target, &link)?;
+            }
+        }
+        self.remove_others(&folder)
+    }
+
+    /// Makes the folder of a certificate.
+    fn fill(&self, folder: &str, issued: &Issued) -> io::Result<()> {
         // One that a crash left behind may be there by halves.
-        ignore_missing(fs::remove_dir_all(self.path.join(&folder)))?;
-        make_folder(&self.path.join(&folder), self.access)?;
+        ignore_missing(fs::remove_dir_all(self.path.join(folder)))?;
+        make_folder(&self.path.join(folder), self.access)?;
         let contents = [&issued.certificate_chain, issued.private_key.pem(), &issued.roots];
         for (name, content) in FILES.into_iter().zip(contents) {
             let mut options = OpenOptions::new();
             let options = options.write(true).create_new(true).mode(0o600);
-            let mut file = options.open(self.path.join(&folder).join(name))?;
+            let mut file = options.open(self.path.join(folder).join(name))?;
             file.set_permissions(Permissions::from_mode(self.access.file()))?;
             file.write_all(content.as_bytes())?;
         }
-        replace_link(Path::new(&folder), &current)?;
-        for name in FILES {
-            replace_link(&Path::new(CURRENT).join(name), &self.path.join(name))?;
-        }
-        self.remove_others(&folder)
+        Ok(())
     }
 
     /// Removes the folders of certificates before.

@@ -18,6 +18,7 @@ mod tests;
 
 use std::future::pending;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::flags::SdsFlags;
@@ -100,4 +101,10 @@ impl Access {
             Self::Group => 0o750,
         }
     }
+}
+
+/// The version of a secret, by the part of it that is no secret.
+fn version_of(public: &str) -> String {
+    let digest = digest(&SHA256, public.as_bytes());
+    digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }

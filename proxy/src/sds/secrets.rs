@@ -1,6 +1,5 @@
 //! The two secrets of a workload, encoded: what a discovery session serves.
 
-use aws_lc_rs::digest::{SHA256, digest};
 use outrigger_xds_api::resource::pack;
 use outrigger_xds_api::session::{Resource, View};
 use outrigger_xds_api::wire::core::v3::{DataSource, data_source};
@@ -50,9 +49,7 @@ impl View for Secrets {
 
 fn encode(name: &'static str, of: secret::Type, public: &str) -> Encoded {
     let content = pack(&Secret { name: name.to_owned(), r#type: Some(of) });
-    let digest = digest(&SHA256, public.as_bytes());
-    let version = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    Encoded { name, version, content }
+    Encoded { name, version: super::version_of(public), content }
 }
 
 fn inline(pem: &str) -> Option<DataSource> {

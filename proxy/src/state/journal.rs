@@ -74,7 +74,11 @@ impl Journal {
         for record in records {
             self.note(record, encode(record, &mut bytes));
         }
-        self.file.write_all(&bytes)?;
+        if let Err(error) = self.file.write_all(&bytes) {
+            // Half a record would hide what comes after it.
+            self.file.set_len(self.file_bytes)?;
+            return Err(error);
+        }
         self.file_bytes += bytes.len() as u64;
         if self.file_bytes > SMALL_BYTES.max(2 * self.live_bytes) {
             let saved = tell(&self.path, read(&std::fs::read(&self.path)?, &self.owner));

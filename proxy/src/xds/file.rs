@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use notify::RecommendedWatcher;
 use notify::event::{EventKind, ModifyKind};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use outrigger_xds_api::wire::discovery::v3::DiscoveryResponse;
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::{ResourceType, json, resource};
@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::update::{self, Outcome, count};
 use crate::config::apply::Update;
+use crate::config::folder;
 use crate::config::handle::ConfigurationHandle;
 use crate::config::sources::{FileSource, FileTrigger, SourceId};
 use crate::config::watch::WatchChange;
@@ -168,10 +169,9 @@ fn watch(trigger: &FileTrigger, path: &Path, tell: UnboundedSender<()>) -> Optio
     let name = path.file_name().map(ToOwned::to_owned);
     let (folder, wanted, on_write) = match trigger {
         FileTrigger::Every(_) => return None,
-        FileTrigger::Moved => (path.parent().unwrap_or(Path::new("/")), name, false),
+        FileTrigger::Moved => (folder::of(path), name, false),
         FileTrigger::Directory { path, on_write } => (Path::new(&**path), None, *on_write),
     };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let relevant = move |event: &notify::Event| {
         let is_move = matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
         let is_write = on_write && matches!(event.kind, EventKind::Modify(ModifyKind::Data(_)));
@@ -179,22 +179,10 @@ fn watch(trigger: &FileTrigger, path: &Path, tell: UnboundedSender<()>) -> Optio
             wanted.as_ref().is_none_or(|name| event.paths.iter().any(|path| path.file_name() == Some(name)));
         (is_move || is_write) && is_ours
     };
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // An error, for example a queue that is full, asks for a look.
-        if event.is_ok_and(|event| !relevant(&event)) {
-            return;
-        }
+    folder::watch(folder, relevant, move || {
+        // Nobody listens any more when the source goes.
         let _ = tell.send(());
-    });
-    let watcher = watcher.and_then(|mut watcher| {
-        watcher.watch(folder, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    watcher
-        .inspect_err(|error| {
-            tracing::error!(target: "config", "cannot watch '{}': {error}", folder.display());
-        })
-        .ok()
+    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::matches::unknown_type;
 use super::references::destination;
 use super::wire;
-use crate::api::values::{header_name, port};
+use crate::api::values::{header_name, number, port};
 use crate::api::{Refusal, names};
 use crate::model::{
     ALL_PPM, Cors, HeaderChanges, HeaderOperations, Mirror, Name, PathRewrite, Redirect, RedirectPort,
@@ -163,11 +163,7 @@ fn changeable(name: &str, field: &str) -> Result<String, Refusal> {
 fn of_mirror(mirror: wire::RequestMirror, route: &Name, field: String) -> Result<Mirror, Refusal> {
     let share = match (mirror.percent, mirror.fraction) {
         (None, None) => ALL_PPM,
-        (Some(percent @ 0..=100), None) => percent as u32 * (ALL_PPM / 100),
-        (Some(percent), None) => {
-            let reason = format!("{percent} is not between 0 and 100");
-            return Err(Refusal::new(format!("{field}.percent"), reason));
-        }
+        (Some(percent), None) => number(percent, 0, 100, format!("{field}.percent"))? * (ALL_PPM / 100),
         (None, Some(wire::Fraction { numerator, denominator })) => {
             let denominator = denominator.unwrap_or(100);
             if !(1..=i64::from(i32::MAX)).contains(&denominator) || !(0..=denominator).contains(&numerator) {

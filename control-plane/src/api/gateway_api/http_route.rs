@@ -7,37 +7,19 @@ use std::time::Duration;
 
 use super::filters::Filters;
 use super::{matches, references, wire};
-use crate::api::{Refusal, duration, name_of, names};
-use crate::model::{
-    Forward, HttpRoute, Name, PathMatch, RequestMatch, Retry, RouteAction, RouteKey, RouteKind, RouteRule,
-};
+use crate::api::values::number;
+use crate::api::{Refusal, duration};
+use crate::model::{Forward, HttpRoute, Name, PathMatch, Retry, RouteAction, RouteKind, RouteRule};
 use crate::source::Object;
 
 /// Decodes an HTTPRoute.
 pub(in crate::api) fn http_route(object: &Object) -> Result<HttpRoute, Refusal> {
-    let name = name_of(object);
-    let references::Written { parents, others, rules: written, created } =
-        references::read_route(object, &name)?;
-    let mut rules = Vec::new();
-    for (index, wire_rule) in written.into_iter().enumerate() {
-        rules.push(rule(wire_rule, &name, format!("spec.rules[{index}]"))?);
-    }
-    let key = RouteKey { kind: RouteKind::Http, name };
-    Ok(HttpRoute { key, parents, others, rules, created, origin: object.origin.clone() })
+    references::read_route(object, RouteKind::Http, rule)
 }
 
 fn rule(rule: wire::HttpRule, route: &Name, field: String) -> Result<RouteRule, Refusal> {
-    // It becomes a part of the route's name, which is logged.
-    if !rule.name.is_empty() {
-        names::subdomain(&format!("{field}.name"), &rule.name)?;
-    }
-    let mut matches = Vec::new();
-    for (index, wire_match) in rule.matches.into_iter().enumerate() {
-        matches.push(matches::http(wire_match, format!("{field}.matches[{index}]"))?);
-    }
-    if matches.is_empty() {
-        matches.push(RequestMatch::everything());
-    }
+    references::check_rule_name(&rule.name, &field)?;
+    let matches = matches::of_rule(rule.matches, &field, matches::http)?;
     let filters = Filters::of_rule(rule.filters, route, &field)?;
     if filters.changes_prefix() && matches.iter().any(|request| !matches!(request.path, PathMatch::Prefix(_)))
     {
@@ -46,11 +28,22 @@ fn rule(rule: wire::HttpRule, route: &Name, field: String) -> Result<RouteRule, 
     }
     let Filters { headers, cors, redirect, rewrite, mirrors } = filters;
     let action = match redirect {
-        Some(_) if !rule.backend_refs.is_empty() => {
-            let reason = "a rule with a RequestRedirect filter forwards nothing, so it cannot have backends";
-            return Err(Refusal::new(format!("{field}.backendRefs"), reason));
+        Some(redirect) => {
+            let timeouts = rule.timeouts.request.or(rule.timeouts.backend_request);
+            let unheard = [
+                ("backendRefs", "backends", !rule.backend_refs.is_empty()),
+                ("timeouts", "timeouts", timeouts.is_some()),
+                ("retry", "retries", rule.retry.is_some()),
+                ("filters", "mirrors", !mirrors.is_empty()),
+            ];
+            if let Some((name, what, _)) = unheard.into_iter().find(|(.., is_there)| *is_there) {
+                let reason = format!(
+                    "a rule with a RequestRedirect filter forwards nothing, so it cannot have {what}"
+                );
+                return Err(Refusal::new(format!("{field}.{name}"), reason));
+            }
+            RouteAction::Redirect(redirect)
         }
-        Some(redirect) => RouteAction::Redirect(redirect),
         None => {
             let retry = rule.retry.map(|retry| of_retry(retry, &field)).transpose()?;
             let (timeout, retry) = timeouts(rule.timeouts, retry, &field)?;
@@ -106,13 +99,7 @@ fn of_retry(retry: wire::Retry, field: &str) -> Result<Retry, Refusal> {
     }
     let attempts = match retry.attempts {
         None => 1,
-        Some(attempts) => match u32::try_from(attempts) {
-            Ok(attempts @ 1..=100) => attempts,
-            _ => {
-                let reason = format!("{attempts} is not between 1 and 100");
-                return Err(Refusal::new(format!("{field}.attempts"), reason));
-            }
-        },
+        Some(attempts) => number(attempts, 1, 100, format!("{field}.attempts"))?,
     };
     let backoff = match retry.backoff {
         None => None,

@@ -7,6 +7,19 @@ use crate::model::{HeaderMatch, PathMatch, QueryMatch, RequestMatch, StringMatch
 
 const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"];
 
+/// The conditions of a rule, each read by `read` with the path of its field. A rule without any is for everything.
+pub(super) fn of_rule<M>(
+    written: Vec<M>,
+    rule: &str,
+    read: impl Fn(M, String) -> Result<RequestMatch, Refusal>,
+) -> Result<Vec<RequestMatch>, Refusal> {
+    if written.is_empty() {
+        return Ok(vec![RequestMatch::everything()]);
+    }
+    let all = written.into_iter().enumerate();
+    all.map(|(index, written)| read(written, format!("{rule}.matches[{index}]"))).collect()
+}
+
 /// Conditions of one HTTP match.
 pub(super) fn http(wire: wire::HttpMatch, field: String) -> Result<RequestMatch, Refusal> {
     if let Some(method) = &wire.method

@@ -6,28 +6,23 @@
 use serde::de::DeserializeOwned;
 
 use super::{filters, wire};
-use crate::api::values::port;
-use crate::api::{Refusal, Strict, names, read};
-use crate::model::{Backend, Destination, Name, Parent, ServiceRef};
+use crate::api::values::{number, port};
+use crate::api::{Refusal, Strict, name_of, names, read};
+use crate::model::{
+    Backend, Destination, HttpRoute, Name, Parent, RouteKey, RouteKind, RouteRule, ServiceRef,
+};
 use crate::source::Object;
 
 /// Largest weight of a backend (Gateway API).
-const MAX_WEIGHT: i64 = 1_000_000;
+const MAX_WEIGHT: u32 = 1_000_000;
 
-/// What routes of both kinds have.
-pub(super) struct Written<R> {
-    /// The parents that are Services.
-    pub(super) parents: Vec<Parent>,
-    /// See [`HttpRoute::others`](crate::model::HttpRoute::others).
-    pub(super) others: Vec<(String, String)>,
-    /// The rules as written; none of a route that is only for others, which may have what is not known here.
-    pub(super) rules: Vec<R>,
-    /// See [`HttpRoute::created`](crate::model::HttpRoute::created).
-    pub(super) created: String,
-}
-
-/// Reads a route.
-pub(super) fn read_route<R: DeserializeOwned>(object: &Object, route: &Name) -> Result<Written<R>, Refusal> {
+/// Reads a route, whose rules are read by `rule` with the route's name and the path of their field. A route that is only for others
+/// has none: it may have what is not known here.
+pub(super) fn read_route<R: DeserializeOwned>(
+    object: &Object,
+    kind: RouteKind,
+    rule: impl Fn(R, &Name, String) -> Result<RouteRule, Refusal>,
+) -> Result<HttpRoute, Refusal> {
     let wire::Addressees { spec } = read(object)?;
     if spec.parent_refs.is_empty() {
         return Err(Refusal::new("spec.parentRefs", "must name a Service"));
@@ -37,12 +32,19 @@ pub(super) fn read_route<R: DeserializeOwned>(object: &Object, route: &Name) -> 
         let kind = parent.kind.as_deref().unwrap_or("Gateway");
         (format!("{kind} {}", parent.name), format!("spec.parentRefs[{index}]"))
     });
-    let others: Vec<_> = others.collect();
-    if others.len() == spec.parent_refs.len() {
-        return Ok(Written { parents: Vec::new(), others, rules: Vec::new(), created: String::new() });
+    let mut route = HttpRoute {
+        key: RouteKey { kind, name: name_of(object) },
+        parents: Vec::new(),
+        others: others.collect(),
+        rules: Vec::new(),
+        created: String::new(),
+        origin: object.origin.clone(),
+    };
+    if route.others.len() == spec.parent_refs.len() {
+        return Ok(route);
     }
     let Strict { metadata, spec, .. }: Strict<wire::RouteSpec<R>> = read(object)?;
-    if !spec.hostnames.is_empty() && others.is_empty() {
+    if !spec.hostnames.is_empty() && route.others.is_empty() {
         let reason = "host names are not supported for a route whose parent is a Service: \
                       it applies to every name of the Service";
         return Err(Refusal::new("spec.hostnames", reason));
@@ -50,14 +52,24 @@ pub(super) fn read_route<R: DeserializeOwned>(object: &Object, route: &Name) -> 
     if spec.rules.is_empty() {
         return Err(Refusal::new("spec.rules", "must hold a rule"));
     }
-    let mut parents = Vec::new();
     for (index, parent_ref) in spec.parent_refs.into_iter().enumerate() {
         if is_service(&parent_ref) {
-            parents.push(parent(parent_ref, route, index)?);
+            route.parents.push(parent(parent_ref, &route.key.name, index)?);
         }
     }
-    let created = metadata.creation_timestamp.unwrap_or_default();
-    Ok(Written { parents, others, rules: spec.rules, created })
+    for (index, written) in spec.rules.into_iter().enumerate() {
+        route.rules.push(rule(written, &route.key.name, format!("spec.rules[{index}]"))?);
+    }
+    route.created = metadata.creation_timestamp.unwrap_or_default();
+    Ok(route)
+}
+
+/// Checks the name of a rule: it becomes a part of the route's name, which is logged.
+pub(super) fn check_rule_name(name: &str, field: &str) -> Result<(), Refusal> {
+    match name.is_empty() {
+        true => Ok(()),
+        false => names::subdomain(&format!("{field}.name"), name),
+    }
 }
 
 /// The default group is the Gateway API's; that of Services is the empty one and must be written.
@@ -91,14 +103,10 @@ pub(super) fn backends(
 }
 
 fn backend(mut backend: wire::BackendRef, route: &Name, field: String) -> Result<Backend, Refusal> {
-    let weight = backend.weight.take().unwrap_or(1);
-    if !(0..=MAX_WEIGHT).contains(&weight) {
-        let reason = format!("{weight} is not between 0 and {MAX_WEIGHT}");
-        return Err(Refusal::new(format!("{field}.weight"), reason));
-    }
+    let weight = number(backend.weight.take().unwrap_or(1), 0, MAX_WEIGHT, format!("{field}.weight"))?;
     let headers = filters::of_backend(std::mem::take(&mut backend.filters), &field)?;
     let destination = destination(backend, route, &field)?;
-    Ok(Backend { destination, weight: weight as u32, headers, host: None, field })
+    Ok(Backend { destination, weight, headers, host: None, field })
 }
 
 /// The Service that a backend names.

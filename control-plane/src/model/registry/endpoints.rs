@@ -60,8 +60,9 @@ impl Registry {
         let count = |workload: &Option<Arc<Workload>>| {
             usize::from(workload.as_ref().is_some_and(|workload| workload.proxyless))
         };
-        if count(&old) != count(&new) {
-            self.proxyless = self.proxyless - count(&old) + count(&new);
+        let had = self.has_proxyless();
+        self.proxyless = self.proxyless - count(&old) + count(&new);
+        if self.has_proxyless() != had {
             changes.inputs.insert(Input::Proxyless);
         }
         let either = [old, new];

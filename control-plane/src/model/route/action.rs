@@ -84,7 +84,7 @@ pub struct Destination {
 pub enum ServiceRef {
     /// A Kubernetes Service.
     Name(Name),
-    /// Whatever has this host name: a ServiceEntry, where the client sees one.
+    /// Whatever has this host name: a ServiceEntry.
     Host(String),
 }
 

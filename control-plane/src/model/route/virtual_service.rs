@@ -36,6 +36,16 @@ impl VirtualService {
     pub fn rules_connections(&self) -> bool {
         !self.tls.is_empty() || !self.tcp.is_empty()
     }
+
+    /// Whether only its own namespace sees it.
+    pub fn is_private(&self) -> bool {
+        match &self.visibility {
+            Visibility::Mesh => false,
+            Visibility::Namespaces(namespaces) => {
+                namespaces.iter().all(|seeing| *seeing == self.name.namespace)
+            }
+        }
+    }
 }
 
 /// A host name that rules are for.

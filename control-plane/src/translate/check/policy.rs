@@ -19,10 +19,19 @@ pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
     };
     let hashes =
         |settings: &DestinationSettings| matches!(settings.load_balancing, LoadBalancing::ConsistentHash(_));
-    if hashes(&policy.settings) || policy.subsets.iter().any(|subset| hashes(&subset.settings)) {
+    let mut hashing = match hashes(&policy.settings) {
+        true => vec!["spec".to_owned()],
+        false => Vec::new(),
+    };
+    if hashing.is_empty() {
+        // Else those that say nothing have it from there.
+        let subsets = policy.subsets.iter().filter(|subset| hashes(&subset.settings));
+        hashing.extend(subsets.map(|subset| subset.field.clone()));
+    }
+    for place in hashing {
         let reason =
             "sidecars of ours do not keep a caller at an endpoint yet: they pick at random; Envoys do";
-        problem("spec.trafficPolicy.loadBalancer.consistentHash", reason.to_owned());
+        problem(&format!("{place}.trafficPolicy.loadBalancer.consistentHash"), reason.to_owned());
     }
     let policies = view.policies_of(service);
     let first = policies.first().filter(|first| first.name != *name);

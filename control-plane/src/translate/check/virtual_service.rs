@@ -80,6 +80,10 @@ fn of_host(view: &InputView<'_>, service: &VirtualService, host: &Host) -> Vec<S
 
 /// Whether every client that sees `second` sees `first`, before it.
 fn covers(first: &VirtualService, second: &VirtualService) -> bool {
+    // Where both are seen, the one that only its own namespace sees comes first, whatever its age.
+    if second.is_private() && !first.is_private() {
+        return false;
+    }
     match (&first.visibility, &second.visibility) {
         (Visibility::Namespaces(first), Visibility::Namespaces(second)) => {
             second.iter().all(|namespace| first.contains(namespace))

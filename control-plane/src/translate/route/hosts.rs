@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::{Name, ServiceRef, VirtualService, Visibility};
+use crate::model::{Name, ServiceRef, VirtualService};
 use crate::translate::{InputView, names};
 
 /// The VirtualServices that clients of one namespace see, by the host names that each speaks for alone.
@@ -31,7 +31,7 @@ impl<'a> Hosts<'a> {
     /// `services` are in the order of age.
     fn among(mut services: Vec<&'a Arc<VirtualService>>, namespace: &str) -> Self {
         services.retain(|service| service.visibility.includes(namespace));
-        services.sort_by_key(|service| !is_private(service));
+        services.sort_by_key(|service| !service.is_private());
         let mut hosts = Self { whole: BTreeMap::new(), wildcards: Vec::new() };
         for service in services {
             for host in &service.hosts {
@@ -89,15 +89,5 @@ impl<'a> Hosts<'a> {
             found.entry(format!("*{end}")).or_insert(service);
         }
         found.into_iter().collect()
-    }
-}
-
-/// Whether only its own namespace sees it.
-fn is_private(service: &VirtualService) -> bool {
-    match &service.visibility {
-        Visibility::Mesh => false,
-        Visibility::Namespaces(namespaces) => {
-            namespaces.iter().all(|seeing| *seeing == service.name.namespace)
-        }
     }
 }

@@ -265,6 +265,17 @@ fn who_speaks_for_a_host() {
         .replace("host: reviews-v1", "host: cache");
     assert_eq!(seen(&[MESH, &whole, &private], "data", "cache-0"), ["data.p.0"]);
     assert_eq!(seen(&[MESH, &whole, &private], "default", "web"), ["default.b.0"]);
+    // Also before an older one that is exported to it by name.
+    let exported = named("b", "reviews", "exportTo: [data, default], ")
+        .replace("name: b,", "name: b, creationTimestamp: '2020-01-01T00:00:00Z',");
+    let young = private.replace("name: p,", "name: p, creationTimestamp: '2021-01-01T00:00:00Z',");
+    assert_eq!(seen(&[MESH, &exported, &young], "data", "cache-0"), ["data.p.0"]);
+    let told = snapshot_of(&[MESH, &exported, &young]);
+    assert!(
+        told.problems().iter().all(|found| !found.reason.contains("has no effect")),
+        "{:?}",
+        told.problems()
+    );
     let exported = named("b", "reviews", "exportTo: [data], ");
     assert_eq!(seen(&[MESH, &exported], "default", "web"), ["default"]);
     assert_eq!(seen(&[MESH, &exported], "data", "cache-0"), ["default.b.0"]);
@@ -401,5 +412,38 @@ fn two_virtual_hosts_never_have_one_domain() {
         assert_valid(&snapshot);
         let plain = virtual_host(&snapshot, &web(&snapshot), "plain.default.svc.cluster.local:80");
         assert!(plain.domains.contains(&"plain.default".to_owned()), "{:?}", plain.domains);
+    }
+}
+
+#[test]
+fn what_no_proxy_could_follow_is_refused() {
+    let refused = |http: &str, field: &str, reason: &str| {
+        let snapshot =
+            snapshot_of(&[MESH, &virtual_service("v", &format!("hosts: [reviews], http: [{{{http}}}]"))]);
+        let [found] = snapshot.rejections() else { panic!("{http}: {:?}", snapshot.rejections()) };
+        assert_eq!((found.field.as_str(), found.reason.contains(reason)), (field, true), "{found:?}");
+    };
+    let weights = |weights: [u32; 2]| {
+        let [one, two] =
+            weights.map(|weight| format!("{{destination: {{host: reviews-v1}}, weight: {weight}}}"));
+        format!("route: [{one}, {two}]")
+    };
+    refused(&weights([0, 0]), "spec.http[0].route", "sum up to 0");
+    refused(&weights([u32::MAX, 1]), "spec.http[0].route", "sum up to more than 4294967295");
+    let snapshot = snapshot_of(&[
+        MESH,
+        &virtual_service("v", &format!("hosts: [reviews], http: [{{{}}}]", weights([u32::MAX - 1, 1]))),
+    ]);
+    assert_eq!(snapshot.rejections(), []);
+    for (field, more) in [
+        ("timeout", "timeout: 1s"),
+        ("retries", "retries: {attempts: 1}"),
+        ("rewrite", "rewrite: {uri: /a}"),
+        ("mirror", "mirror: {host: reviews-v1}"),
+        ("mirrors", "mirrors: [{destination: {host: reviews-v1}}]"),
+    ] {
+        for way in ["redirect: {uri: /b}", "directResponse: {status: 200}"] {
+            refused(&format!("{way}, {more}"), &format!("spec.http[0].{field}"), "nothing is forwarded");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! `RouteConfiguration`, `VirtualHost`, `Route`.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use outrigger_xds_api::wire::core::v3::HeaderValueOption;
-use outrigger_xds_api::wire::protobuf::{UInt32Value, UInt64Value};
+use outrigger_xds_api::wire::protobuf::{Any, UInt32Value, UInt64Value};
 use outrigger_xds_api::wire::route::v3 as wire;
 use prost::Message;
 
@@ -128,11 +129,11 @@ pub fn compile_route_configuration(
         response_headers_to_add: response_headers_to_add.clone(),
         response_headers_to_remove: response_headers_to_remove.clone(),
         request_mirror_policies: request_mirror_policies.clone(),
-        typed_per_filter_config: typed_per_filter_config.clone(),
         most_specific_header_mutations_wins: *most_specific_header_mutations_wins,
         ..Default::default()
     }
     .encode_to_vec();
+    let inherited = [inherited, in_order(typed_per_filter_config)].concat();
     unique_names(cx, virtual_hosts);
     let virtual_hosts = cx.each("virtual_hosts", virtual_hosts, |virtual_host, cx| {
         // Compiled even when an equal one exists, to know what it refers to; the old `Arc` is kept for its readers.
@@ -239,8 +240,40 @@ fn compile_virtual_host(
         domains.iter().map(|d| d.as_str().into()).collect(),
         routes?,
         require_tls,
-        values::content_hash(&[&value.encode_to_vec(), inherited, &[u8::from(route_cx.validate_clusters)]]),
+        values::content_hash(&[&content_of(value), inherited, &[u8::from(route_cx.validate_clusters)]]),
     ))
+}
+
+/// What makes a virtual host the same: its message, but with its maps in the order of their names. An equal one is kept, and with
+/// it what its filters count.
+fn content_of(value: &wire::VirtualHost) -> Vec<u8> {
+    let mut value = wire::VirtualHost { metadata: None, ..value.clone() };
+    let mut maps = in_order(&std::mem::take(&mut value.typed_per_filter_config));
+    for route in &mut value.routes {
+        route.metadata = None;
+        maps.extend(in_order(&std::mem::take(&mut route.typed_per_filter_config)));
+        let Some(wire::route::Action::Route(action)) = &mut route.action else { continue };
+        if let Some(wire::route_action::ClusterSpecifier::WeightedClusters(weighted)) =
+            &mut action.cluster_specifier
+        {
+            for cluster in &mut weighted.clusters {
+                maps.extend(in_order(&std::mem::take(&mut cluster.typed_per_filter_config)));
+            }
+        }
+    }
+    [value.encode_to_vec(), maps].concat()
+}
+
+/// A map in the order of its names, with its length before it.
+fn in_order(map: &HashMap<String, Any>) -> Vec<u8> {
+    let mut bytes = map.len().to_le_bytes().to_vec();
+    let ordered: BTreeMap<&String, &Any> = map.iter().collect();
+    for (name, any) in ordered {
+        bytes.extend(name.len().to_le_bytes());
+        bytes.extend(name.as_bytes());
+        bytes.extend(any.encode_length_delimited_to_vec());
+    }
+    bytes
 }
 
 fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>) -> Compiled<Route> {

@@ -87,8 +87,8 @@ fn compile_route_action(
     } = action;
     unsupported!(cx; metadata_match, path_rewrite_policy, path_rewrite, retry_policy_typed_config, rate_limits, cors,
         internal_redirect_policy, internal_redirect_action, hedge_policy);
-    // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout. A hash is for
-    // clusters that pick hosts by it, and those are refused.
+    // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout. No cluster
+    // here looks at a hash: those that would pick at random.
     ignored!(cx; early_data_policy, flush_timeout, hash_policy);
     // No effect without rate limits and internal redirects.
     informational!(include_vh_rate_limits, max_internal_redirects);

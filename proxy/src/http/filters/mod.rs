@@ -12,7 +12,7 @@ mod local_rate_limit;
 mod overrides;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -132,9 +132,10 @@ impl FilterChain {
         stream: &mut ActiveStream,
         request: &mut Request<RequestBody>,
     ) -> Progress {
+        let route = stream.route.clone();
+        let said_by = overrides_of(route.as_deref(), stream);
         for (at, slot) in self.0.iter().enumerate().skip(from) {
-            let route = stream.route.clone();
-            let said = overrides_of(route.as_deref(), stream).and_then(|o| o.get(&slot.name));
+            let said = said_by.and_then(|o| o.get(&slot.name));
             if slot.is_disabled(said) {
                 continue;
             }
@@ -205,9 +206,7 @@ impl Wait {
     ) -> Option<Box<FilterReply>> {
         match self {
             Wait::Fault(delay, fault) => {
-                let mut timer = stream.connection.worker.timers.start(Instant::now() + delay);
-                std::future::poll_fn(|cx| if timer.poll(cx) { ().into() } else { std::task::Poll::Pending })
-                    .await;
+                stream.connection.worker.timers.wait(delay).await;
                 fault::abort(&fault, stream, request).map(Box::new)
             }
             Wait::Body(buffer) => buffer::fill(buffer, request).await.map(Box::new),

@@ -129,7 +129,10 @@ async fn send(
         let request = outgoing(request, lease.version(), &authority, scheme);
         let response = lease.send(request).await.ok()?;
         let status = response.status();
-        response.into_body().collect().await.ok()?;
+        let mut body = response.into_body();
+        while let Some(frame) = body.frame().await {
+            frame.ok()?;
+        }
         lease.finish();
         Some(status)
     };
@@ -173,6 +176,9 @@ impl Drop for Copied {
 
 impl Queue {
     fn push(&mut self, frame: Option<&Result<Frame<Bytes>, BodyError>>, last: bool) {
+        if self.broken {
+            return;
+        }
         match frame {
             None => self.ended = true,
             Some(Err(_)) => self.broken = true,
@@ -199,6 +205,15 @@ impl Queue {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+}
+
+/// Nobody reads it any more: nothing is to be kept for it.
+impl Drop for CopiedBody {
+    fn drop(&mut self) {
+        let mut queue = self.queue.borrow_mut();
+        queue.broken = true;
+        queue.frames.clear();
     }
 }
 

@@ -47,10 +47,14 @@ pub(super) async fn forward(
         };
         let outcome = in_time(stream, cluster, action, policy, request, authority, avoid).await;
         let wanted = retries.wants(&outcome);
-        if wanted && !body.is_whole() {
-            cluster.stats.retry_or_shadow_abandoned.inc();
-        }
-        let Some(wait) = retries.next(stream, &outcome, wanted && body.is_whole()) else {
+        let next = match wanted && !body.is_whole() {
+            true => {
+                cluster.stats.retry_or_shadow_abandoned.inc();
+                None
+            }
+            false => retries.next(stream, &outcome, wanted),
+        };
+        let Some(wait) = next else {
             return outcome.map_err(|error| StreamError { retried: retries.made > 0, ..error });
         };
         tried.extend(stream.info.upstream_host.as_ref().map(|host| host.id));
@@ -60,9 +64,7 @@ pub(super) async fn forward(
         });
         drop(outcome);
         if !wait.is_zero() {
-            let mut timer = stream.connection.worker.timers.start(Instant::now() + wait);
-            std::future::poll_fn(|cx| if timer.poll(cx) { ().into() } else { std::task::Poll::Pending })
-                .await;
+            stream.connection.worker.timers.wait(wait).await;
         }
     }
 }
@@ -81,7 +83,7 @@ fn renew_head(
     }
     // Of the whole timeout less is left than at first.
     if let (Some(all), true) = (action.timeout, headers.contains_key(EXPECTED_TIMEOUT)) {
-        let left = all.saturating_sub(stream.info.start.elapsed()).max(Duration::from_millis(1));
+        let left = all.saturating_sub(stream.forwarded.elapsed()).max(Duration::from_millis(1));
         let one = action.retry.as_ref().and_then(|policy| policy.per_try_timeout);
         let expected = RouteAction::expected_timeout(Some(one.map_or(left, |one| one.min(left))));
         if let Some(expected) = expected {

@@ -96,6 +96,13 @@ fn delays() {
                 "x-envoy-fault-delay-request: 9000\r\nx-envoy-fault-delay-request-percentage: 0\r\n",
             ],
         ),
+        // The route's time is counted from the end of the delay.
+        Case::routes(
+            "longer than the timeout",
+            json!([{"match": {"prefix": "/"}, "route": {"cluster": "up", "timeout": "0.4s"}}]),
+        )
+        .hcm(chain(&[fault(json!({"delay": {"fixed_delay": "0.6s", "percentage": percent(100)}}))]))
+        .paths(&["/"]),
         case("with a body", delay(json!({})))
             .send("POST", "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\nhello"),
     ]);

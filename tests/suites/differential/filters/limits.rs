@@ -81,6 +81,13 @@ fn buffers() {
             .send("eleven", &post(11))
             .send("chunked", chunked)
             .deviates("eleven: client", EARLY),
+        {
+            let mut hcm = chain(&[buffer()]);
+            hcm["request_timeout"] = json!("0.3s");
+            Case::plain("a client that stops in the middle")
+                .hcm(hcm)
+                .send("half", "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nhalf")
+        },
         Case::routes(
             "routes",
             json!([

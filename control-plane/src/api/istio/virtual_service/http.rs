@@ -20,6 +20,13 @@ impl Context<'_> {
         field: String,
     ) -> Result<Option<HttpRules>, Refusal> {
         let Some(matches) = self.http_matches(wire.r#match, &field)? else { return Ok(None) };
+        let forwarded = [
+            ("timeout", wire.timeout.is_some()),
+            ("retries", wire.retries.is_some()),
+            ("rewrite", wire.rewrite.is_some()),
+            ("mirror", wire.mirror.is_some()),
+            ("mirrors", !wire.mirrors.is_empty()),
+        ];
         let mut forward = Forward {
             timeout: go_duration(wire.timeout, format!("{field}.timeout"))?,
             retry: match wire.retries {
@@ -59,6 +66,12 @@ impl Context<'_> {
             let (name, defaults) = (wire.name, forward);
             let rule = DelegateRule { to, name, matches, defaults, headers, fault, cors, field };
             return Ok(Some(HttpRules::Delegate(rule)));
+        }
+        if route.is_empty()
+            && let Some((name, _)) = forwarded.into_iter().find(|(_, is_there)| *is_there)
+        {
+            let reason = "has no effect beside redirect or directResponse: nothing is forwarded";
+            return Err(Refusal::new(format!("{field}.{name}"), reason));
         }
         let action = match (wire.redirect, wire.direct_response) {
             (Some(redirect), _) => RouteAction::Redirect(of_redirect(redirect, &field)?),

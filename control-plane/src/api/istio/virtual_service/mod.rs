@@ -105,11 +105,11 @@ fn weights(weights: &[i64], field: &str) -> Result<Vec<u32>, Refusal> {
         let field = format!("{field}.route[{index}].weight");
         shares.push(crate::api::values::number(*weight, 0, u32::MAX, field)?);
     }
-    if shares.iter().map(|share| u64::from(*share)).sum::<u64>() == 0 {
-        return Err(Refusal::new(
-            format!("{field}.route"),
-            "the weights of several destinations sum up to 0",
-        ));
+    let refused = |reason: String| Err(Refusal::new(format!("{field}.route"), reason));
+    match shares.iter().map(|share| u64::from(*share)).sum::<u64>() {
+        0 => refused("the weights of several destinations sum up to 0".to_owned()),
+        // A proxy refuses it, and with it every other route of the same route configuration.
+        sum if sum > u64::from(u32::MAX) => refused(format!("the weights sum up to more than {}", u32::MAX)),
+        _ => Ok(shares),
     }
-    Ok(shares)
 }
