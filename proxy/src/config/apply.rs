@@ -338,7 +338,7 @@ impl Configuration {
                     self.inputs.stats.server().listener_removed.inc();
                     self.changes.push(Change::Stop {
                         name: old.compiled.listener.name.clone(),
-                        gone: old.compiled.chains.iter().map(|(chain, _)| chain.id).collect(),
+                        gone: old.compiled.chains.iter().map(|compiled| compiled.chain.id).collect(),
                     });
                 }
                 // Not emptied: workers have it until they have heard of the change.

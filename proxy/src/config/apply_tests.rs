@@ -62,6 +62,7 @@ fn check_complete(configuration: &Configuration) {
     for (_, listener) in registry.listeners.published() {
         for chain in listener.filter_chains.iter() {
             let NetworkFilter::Http(manager) = &chain.filter else { continue };
+            let manager = manager.get();
             let RouteSource::Rds(routes) = &manager.routes else { continue };
             assert!(routes.peek().is_some(), "a listener without its routes");
         }
@@ -317,11 +318,41 @@ fn what_is_unchanged_keeps_its_identity() {
     assert!(Arc::ptr_eq(&chains(&listener)[0], &chains(&new_listener)[0]));
     assert!(configuration.take_changes().is_empty());
 
+    // What serves the chain changes below it; opened in another way, it is another chain.
+    let prefix = || {
+        let NetworkFilter::Http(live) = &chains(&listener)[0].filter else { panic!("not HTTP") };
+        live.get().stat_prefix.clone()
+    };
     let changed = LISTENER.replace("stat_prefix: s", "stat_prefix: t");
+    assert_eq!(apply(&mut configuration, Listener, "l", &changed, now), []);
+    assert!(configuration.take_changes().is_empty());
+    assert_eq!(&*prefix(), "t");
+    let changed = LISTENER.replace("stat_prefix: s", "stat_prefix: u, codec_type: HTTP1");
     assert_eq!(apply(&mut configuration, Listener, "l", &changed, now), []);
     let changes = configuration.take_changes();
     let [Change::DrainChains { gone, .. }] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!(*gone, [chains(&listener)[0].id]);
+    assert_eq!(&*prefix(), "t", "its connections end with what they had");
+}
+
+#[test]
+fn what_serves_a_chain_changes_with_its_listener_and_not_before() {
+    let (mut configuration, now) = complete();
+    let _wanted = configuration.inputs_mut().watches.watch(SourceId::ADS, RouteConfiguration, "s");
+    let routes = |c: &Configuration| {
+        let listener = c.inputs().registry.listeners.get("l").unwrap();
+        let chain = listener.filter_chains.iter().next().unwrap().clone();
+        let NetworkFilter::Http(live) = &chain.filter else { panic!("not HTTP") };
+        let manager = live.get();
+        let RouteSource::Rds(routes) = &manager.routes else { panic!("not RDS") };
+        routes.name().to_string()
+    };
+    let changed = LISTENER.replace("route_config_name: r", "route_config_name: s");
+    assert_eq!(apply(&mut configuration, Listener, "l", &changed, now), []);
+    assert_eq!(routes(&configuration), "r", "the new routes are not there yet");
+    assert_eq!(apply(&mut configuration, RouteConfiguration, "s", "{name: s}", now), []);
+    assert_eq!(routes(&configuration), "s");
+    assert!(configuration.take_changes().is_empty());
 }
 
 #[test]

@@ -100,8 +100,9 @@ impl ListenerVersion {
         }
         if let Some(old) = replaced {
             let kept = &self.compiled.chains;
-            let gone = old.compiled.chains.iter().map(|(chain, _)| chain.id);
-            let gone: Vec<u64> = gone.filter(|id| !kept.iter().any(|(chain, _)| chain.id == *id)).collect();
+            let gone = old.compiled.chains.iter().map(|compiled| compiled.chain.id);
+            let gone: Vec<u64> =
+                gone.filter(|id| !kept.iter().any(|compiled| compiled.chain.id == *id)).collect();
             if !gone.is_empty() {
                 changes.push(Change::DrainChains { name: name.clone(), gone });
             }

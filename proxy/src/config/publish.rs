@@ -8,7 +8,7 @@ use outrigger_xds_api::ResourceType;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::compile::{Assignment, Discovery, Inputs, References, Secret};
+use super::compile::{Assignment, CompiledChain, Discovery, Inputs, References, Secret};
 use super::configuration::{ClusterVersion, Configuration, Leaf};
 use super::counts::count_membership;
 use super::sources::BySource;
@@ -141,6 +141,7 @@ impl Configuration {
         });
         for one in activated {
             let Some(version) = self.listeners.active(&one.name) else { continue };
+            version.compiled.chains.iter().for_each(CompiledChain::publish);
             let cell = self.inputs.registry.listeners.cell(&one.name);
             cell.publish(version.compiled.listener.clone());
             let (replaced, stats) = (one.replaced.as_ref(), self.inputs.stats.server());

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
+use super::HttpConnectionManager;
 use super::body::RequestProgress;
 use super::codec::Incoming;
 use super::downstream::DownstreamConnection;
@@ -120,6 +121,8 @@ pub(crate) struct ActiveStream {
     /// Since when it is on its way to the upstream: from its start, or from the end of a filter's wait.
     pub(crate) forwarded: Instant,
     pub(crate) connection: Rc<DownstreamConnection>,
+    /// The connection manager as it was when the request came.
+    pub(crate) hcm: Arc<HttpConnectionManager>,
     /// The request is gRPC, so local replies are too.
     pub(crate) grpc: bool,
     /// The request is HEAD, so no response has a body.
@@ -158,8 +161,12 @@ struct Upstream {
 }
 
 impl ActiveStream {
-    pub(crate) fn begin(connection: &Rc<DownstreamConnection>, request: &Request<Incoming>) -> Box<Self> {
-        let stats = &connection.hcm.stats;
+    pub(crate) fn begin(
+        connection: &Rc<DownstreamConnection>,
+        hcm: Arc<HttpConnectionManager>,
+        request: &Request<Incoming>,
+    ) -> Box<Self> {
+        let stats = &hcm.stats;
         stats.downstream_rq_total.inc();
         stats.downstream_rq_active.inc();
         if request.version() == Version::HTTP_2 {
@@ -175,6 +182,7 @@ impl ActiveStream {
             head: request.method() == Method::HEAD,
             info,
             connection: connection.clone(),
+            hcm,
             upgrade: None,
             response_started: false,
             complete: false,
@@ -255,7 +263,7 @@ impl ActiveStream {
 
     /// Keeps what access logs will print of the request.
     pub(crate) fn capture_request<B>(&mut self, request: &Request<B>) {
-        let hcm = &self.connection.hcm;
+        let hcm = &self.hcm;
         if hcm.access_logs.is_empty() {
             return;
         }
@@ -337,7 +345,7 @@ impl ActiveStream {
         self.info.flags.insert(failure.flag());
         self.info.response_code_details = failure.details_after_response();
         if failure == Failure::RequestTimeout {
-            self.connection.hcm.stats.downstream_rq_timeout.inc();
+            self.hcm.stats.downstream_rq_timeout.inc();
         }
         let Some(upstream) = &self.upstream else { return };
         match failure {
@@ -347,7 +355,7 @@ impl ActiveStream {
             }
             _ => {}
         }
-        self.connection.hcm.stats.downstream_rq_tx_reset.inc();
+        self.hcm.stats.downstream_rq_tx_reset.inc();
     }
 
     /// The upstream agrees to the protocol that the client wants.
@@ -390,8 +398,7 @@ impl ActiveStream {
 
     fn finish(&mut self) {
         let now = Instant::now();
-        let connection = self.connection.clone();
-        let hcm = &connection.hcm;
+        let (connection, hcm) = (&self.connection, &self.hcm);
         let stats = &hcm.stats;
         if let Some(progress) = &self.progress {
             self.info.bytes_received += progress.bytes.get();
@@ -421,7 +428,7 @@ impl ActiveStream {
             cluster.upstream_rq_time.observe_duration(self.info.duration);
         }
         if let Some(reporter) = hcm.reporter {
-            connection.mesh.record(reporter, &connection, &self.info, self.grpc);
+            connection.mesh.record(reporter, connection, &self.info, self.grpc);
         }
         for log in &hcm.access_logs {
             log.log(&self.info, &connection.worker.logs);

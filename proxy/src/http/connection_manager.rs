@@ -20,7 +20,7 @@ use super::mesh_metrics::MeshSeries;
 use super::path::Normalised;
 use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
 use super::upgrade::Upgrade;
-use super::{HttpConnectionManager, RouteSource, redirect, router};
+use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, redirect, router};
 use crate::net::Stream;
 use crate::route::{Action, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
 use crate::stream_info::{ConnectionInfo, ResponseFlags, details};
@@ -29,29 +29,31 @@ use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 /// Serves a connection to its end.
 pub async fn serve(
     worker: Rc<Worker>,
-    hcm: Arc<HttpConnectionManager>,
+    live: Arc<LiveConnectionManager>,
     mut stream: Stream,
     info: Arc<ConnectionInfo>,
     handle: Rc<ConnectionHandle>,
 ) {
     let opened = Instant::now();
+    let stats = live.get().stats.clone();
     handle.limit(ConnectionLimits {
-        idle_timeout: hcm.limits.idle_timeout,
-        max_duration: hcm.limits.max_connection_duration,
+        idle_timeout: live.connection.idle_timeout,
+        max_duration: live.connection.max_duration,
         // A stream cannot see its own timeout while the engine does not ask it for more, as the client takes nothing.
-        stall_timeout: hcm.limits.stream_idle_timeout,
-        stats: hcm.stats.clone(),
+        stall_timeout: live.connection.stall_timeout,
+        stats: stats.clone(),
     });
     let detected = tokio::select! {
-        detected = codec::detect(hcm.codec, info.tls.as_ref(), &mut stream) => detected,
+        detected = codec::detect(live.connection.codec, info.tls.as_ref(), &mut stream) => detected,
         () = handle.closing() => return,
     };
     let Ok((version, read_ahead)) = detected else { return };
-    let _counted = CountedConnection::new(&hcm, version, info.tls.is_some(), &handle, opened);
+    let _counted = CountedConnection::new(&stats, version, info.tls.is_some(), &handle, opened);
     let connection = Rc::new(DownstreamConnection {
         scheme: if info.tls.is_some() { "https" } else { "http" },
         worker,
-        hcm: hcm.clone(),
+        live: live.clone(),
+        stats: stats.clone(),
         info,
         handle: handle.clone(),
         version,
@@ -63,12 +65,8 @@ pub async fn serve(
     });
     let requests = |request| serve_request(connection.clone(), request);
     let ended = match version {
-        Version::Http1 => {
-            codec::serve_http1(stream, read_ahead, &hcm, &handle, &connection.framing, requests).await
-        }
-        Version::Http2 => {
-            codec::serve_http2(stream, read_ahead, &hcm, &handle, requests).await.map(|()| None)
-        }
+        Version::Http1 => codec::serve_http1(stream, read_ahead, &connection, requests).await,
+        Version::Http2 => codec::serve_http2(stream, read_ahead, &connection, requests).await.map(|()| None),
     };
     match ended {
         Ok(None) => {}
@@ -82,12 +80,12 @@ pub async fn serve(
             }
         }
         Err(ServeError::Protocol { status }) => {
-            hcm.stats.downstream_cx_protocol_error.inc();
+            stats.downstream_cx_protocol_error.inc();
             let framing = &connection.framing;
             let why = match framing.refused() {
                 Some(refusal) => refusal.details,
                 None if status != 431 => details::HTTP1_CODEC_ERROR,
-                None if framing.head_bytes() > hcm.limits.max_request_headers_bytes as usize => {
+                None if framing.head_bytes() > live.connection.max_request_headers_bytes as usize => {
                     details::HEADERS_TOO_LARGE
                 }
                 None => details::TOO_MANY_HEADERS,
@@ -99,7 +97,7 @@ pub async fn serve(
                 (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, details::DOWNSTREAM_REMOTE_DISCONNECT);
             log_without_request(&connection, 0, flag, why);
         }
-        Err(ServeError::HeaderTimeout) => hcm.stats.downstream_rq_header_timeout.inc(),
+        Err(ServeError::HeaderTimeout) => stats.downstream_rq_header_timeout.inc(),
         Err(ServeError::Io) => {}
     }
 }
@@ -112,15 +110,17 @@ async fn serve_request(
     connection: Rc<DownstreamConnection>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Aborted> {
-    let mut stream = ActiveStream::begin(&connection, &request);
-    let hcm = &connection.hcm;
-    connection.count_request();
+    // Pinned, with all that it has: whatever configuration does meanwhile.
+    let hcm = connection.live.get();
+    let mut stream = ActiveStream::begin(&connection, hcm.clone(), &request);
+    let hcm = &*hcm;
+    connection.count_request(hcm);
 
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &stream);
     stream.progress = progress;
     stream.upgrade = Upgrade::asked(&connection, &mut request);
-    let authority = match connection.normalise(&mut request) {
+    let authority = match connection.normalise(hcm, &mut request) {
         Ok(authority) => authority,
         Err(refusal) => {
             stream.capture_request(&request);
@@ -144,18 +144,18 @@ async fn serve_request(
     }
 
     // 2. Headers of ours.
-    let scheme = connection.mutate_headers(&mut request);
+    let scheme = connection.mutate_headers(hcm, &mut request);
     stream.capture_request(&request);
     if hcm.always_set_request_id_in_response {
         stream.request_id = request.headers().get(X_REQUEST_ID).cloned();
     }
 
-    // 3. Which route: pinned, whatever configuration does meanwhile.
-    let routes = match &hcm.routes {
-        RouteSource::Inline(routes) => Some(routes.clone()),
-        RouteSource::Rds(live) => live.get(),
+    // 3. Which route: pinned too.
+    let find = |routes: &RouteConfiguration| find_route(routes, &request, authority.as_str(), scheme);
+    let found = match &hcm.routes {
+        RouteSource::Inline(routes) => find(routes),
+        RouteSource::Rds(live) => live.peek().as_deref().and_then(find),
     };
-    let found = routes.as_deref().and_then(|r| find_route(r, &request, authority.as_str(), scheme));
     let route = match found {
         Some(Found::Route(route)) => {
             stream.info.route_name.clone_from(&route.name);

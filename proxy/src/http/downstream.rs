@@ -9,13 +9,14 @@ use http::header::{EXPECT, HOST};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, StatusCode};
 
-use super::HttpConnectionManager;
 use super::body::RequestBody;
 use super::codec::{Framing, Refusal, Version};
 use super::headers::{self, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
 use super::upgrade::Exchange;
+use super::{HttpConnectionManager, LiveConnectionManager};
 use crate::net::Address;
+use crate::stats::HttpStats;
 use crate::stream_info::{ConnectionInfo, details};
 use crate::worker::{ConnectionHandle, Worker};
 
@@ -23,7 +24,10 @@ use crate::worker::{ConnectionHandle, Worker};
 #[derive(Debug)]
 pub(crate) struct DownstreamConnection {
     pub(crate) worker: Rc<Worker>,
-    pub(crate) hcm: Arc<HttpConnectionManager>,
+    /// What serves it: each request loads the present one.
+    pub(crate) live: Arc<LiveConnectionManager>,
+    /// Where the connection itself counts, from its beginning to its end.
+    pub(crate) stats: Arc<HttpStats>,
     pub(crate) info: Arc<ConnectionInfo>,
     pub(crate) handle: Rc<ConnectionHandle>,
     pub(crate) version: Version,
@@ -41,8 +45,11 @@ pub(crate) struct DownstreamConnection {
 
 impl DownstreamConnection {
     /// Checks host and path, and brings both HTTP versions to one form: `host` header set, authority parsed.
-    pub(super) fn normalise(&self, request: &mut Request<RequestBody>) -> Result<Authority, Refusal> {
-        let hcm = &self.hcm;
+    pub(super) fn normalise(
+        &self,
+        hcm: &HttpConnectionManager,
+        request: &mut Request<RequestBody>,
+    ) -> Result<Authority, Refusal> {
         let refuse = |status, details| Refusal { status, details, protocol_error: false };
         let bad = |details| Refusal { protocol_error: true, ..refuse(StatusCode::BAD_REQUEST, details) };
         // First of all, so that nothing that is checked or added from here on can be taken away by a `connection` header.
@@ -139,8 +146,11 @@ impl DownstreamConnection {
     }
 
     /// Hop-by-hop headers go; forwarding headers and the request id come. Returns the scheme.
-    pub(super) fn mutate_headers(&self, request: &mut Request<RequestBody>) -> &'static str {
-        let hcm = &self.hcm;
+    pub(super) fn mutate_headers(
+        &self,
+        hcm: &HttpConnectionManager,
+        request: &mut Request<RequestBody>,
+    ) -> &'static str {
         let headers = request.headers_mut();
         headers::remove_internal(headers, hcm.use_remote_address);
         // The engine has answered it, or will as soon as somebody asks for the body.
@@ -167,11 +177,11 @@ impl DownstreamConnection {
     }
 
     /// The request that reaches the connection's maximum is the last one.
-    pub(super) fn count_request(&self) {
+    pub(super) fn count_request(&self, hcm: &HttpConnectionManager) {
         let requests = self.requests.get().saturating_add(1);
         self.requests.set(requests);
-        if requests == self.hcm.limits.max_requests_per_connection {
-            self.hcm.stats.downstream_cx_max_requests_reached.inc();
+        if requests == self.live.connection.max_requests {
+            hcm.stats.downstream_cx_max_requests_reached.inc();
             self.handle.drain();
         }
     }
@@ -195,7 +205,7 @@ fn without_port(authority: &Authority, local: &Address, any_port: bool) -> Optio
 
 /// `downstream_cx_*` of one connection.
 pub(super) struct CountedConnection {
-    hcm: Arc<HttpConnectionManager>,
+    stats: Arc<HttpStats>,
     version: Version,
     tls: bool,
     handle: Rc<ConnectionHandle>,
@@ -204,13 +214,12 @@ pub(super) struct CountedConnection {
 
 impl CountedConnection {
     pub(super) fn new(
-        hcm: &Arc<HttpConnectionManager>,
+        stats: &Arc<HttpStats>,
         version: Version,
         tls: bool,
         handle: &Rc<ConnectionHandle>,
         opened: Instant,
     ) -> Self {
-        let stats = &hcm.stats;
         stats.downstream_cx_total.inc();
         stats.downstream_cx_active.inc();
         match version {
@@ -227,13 +236,13 @@ impl CountedConnection {
             stats.downstream_cx_ssl_total.inc();
             stats.downstream_cx_ssl_active.inc();
         }
-        Self { hcm: hcm.clone(), version, tls, handle: handle.clone(), opened }
+        Self { stats: stats.clone(), version, tls, handle: handle.clone(), opened }
     }
 }
 
 impl Drop for CountedConnection {
     fn drop(&mut self) {
-        let stats = &self.hcm.stats;
+        let stats = &self.stats;
         stats.downstream_cx_active.dec();
         stats.downstream_cx_destroy.inc();
         match self.version {

@@ -43,7 +43,6 @@ pub(super) fn manager(
     let virtual_host = VirtualHost::new("all".into(), vec!["*".into()], routes, RequireTls::None, 0);
     HttpConnectionManager {
         stat_prefix: "test".into(),
-        codec: CodecType::Auto,
         stats: setup.stats.http("test"),
         routes: RouteSource::Inline(Arc::new(RouteConfiguration {
             name: "routes".into(),
@@ -65,26 +64,30 @@ pub(super) fn manager(
         suppress_envoy_headers: true,
         path: Default::default(),
         strip_host_port: None,
-        limits: StreamLimits {
-            request_timeout: None,
-            request_headers_timeout: None,
-            stream_idle_timeout: None,
-            idle_timeout: None,
-            max_connection_duration: None,
-            max_stream_duration: None,
-            max_requests_per_connection: 0,
-            max_request_headers_bytes: 60 << 10,
-            max_headers_count: 100,
-        },
+        limits: StreamLimits { request_timeout: None, stream_idle_timeout: None, max_stream_duration: None },
         http1: HttpOptions1 { allow_absolute_url: true, ..Default::default() },
+        upgrades: Upgrades::new(vec![("websocket".into(), true)]),
+        reporter: None,
+    }
+}
+
+/// What its connections are opened with.
+fn connection(manager: &HttpConnectionManager) -> ConnectionOptions {
+    ConnectionOptions {
+        codec: CodecType::Auto,
+        idle_timeout: None,
+        max_duration: None,
+        stall_timeout: manager.limits.stream_idle_timeout,
+        max_requests: 0,
+        request_headers_timeout: None,
+        max_request_headers_bytes: 60 << 10,
+        max_headers_count: 100,
         http2: HttpOptions2 {
             max_concurrent_streams: 100,
             initial_stream_window_bytes: 1 << 20,
             initial_connection_window_bytes: 1 << 20,
             allow_connect: true,
         },
-        upgrades: Upgrades::new(vec![("websocket".into(), true)]),
-        reporter: None,
     }
 }
 
@@ -97,14 +100,23 @@ pub(super) fn run_over(
     setup: Setup,
     manager: HttpConnectionManager,
 ) -> Running {
+    let connection = connection(&manager);
+    run_opened(transport, connection, setup, manager)
+}
+
+fn run_opened(
+    transport: DownstreamTransport,
+    connection: ConnectionOptions,
+    setup: Setup,
+    manager: HttpConnectionManager,
+) -> Running {
     let chain = Arc::new(FilterChain {
         id: FilterChain::next_id(),
         name: "only".into(),
         transport,
         handshake_timeout: None,
         peer_certificate_grace: None,
-        filter: NetworkFilter::Http(Arc::new(manager)),
-        hash: 0,
+        filter: NetworkFilter::Http(Arc::new(LiveConnectionManager::new(connection, Arc::new(manager)))),
     });
     let listener = setup.listener(FilterChains::build(Vec::new(), Some(chain)).unwrap());
     setup.run(listener)
@@ -284,9 +296,10 @@ fn the_headers_timeout_is_for_heads_that_have_begun() {
     let (host, _seen) = upstream(EMPTY, false);
     let setup = Setup::new();
     let cluster = cluster(&setup.stats, &[host], UpstreamTransport::Plaintext);
-    let mut manager = manager(&setup, cluster, None);
-    manager.limits.request_headers_timeout = Some(Duration::from_millis(50));
-    let proxy = run(setup, manager);
+    let manager = manager(&setup, cluster, None);
+    let request_headers_timeout = Some(Duration::from_millis(50));
+    let connection = ConnectionOptions { request_headers_timeout, ..connection(&manager) };
+    let proxy = run_opened(DownstreamTransport::Plaintext, connection, setup, manager);
     let mut idle = proxy.client();
     let mut answered = |last: &str| {
         idle.write_all(format!("GET / HTTP/1.1\r\nhost: a\r\n{last}\r\n").as_bytes()).unwrap();

@@ -47,7 +47,7 @@ pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>
 
 /// What the route adds to an upstream's response.
 fn add_own(stream: &ActiveStream, headers: &mut HeaderMap) {
-    if !stream.connection.hcm.suppress_envoy_headers {
+    if !stream.hcm.suppress_envoy_headers {
         let service_ms = stream.info.first_upstream_byte.map_or(0, |t| t.as_millis() as u64);
         headers.insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(service_ms));
     }
@@ -56,7 +56,7 @@ fn add_own(stream: &ActiveStream, headers: &mut HeaderMap) {
 
 /// A failed attempt becomes a local reply.
 pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Response<ResponseBody> {
-    let stats = stream.connection.hcm.stats.clone();
+    let stats = stream.hcm.stats.clone();
     match error.kind {
         Failure::NoCluster(_) => stats.no_cluster.inc(),
         Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
@@ -98,7 +98,7 @@ pub(super) fn local(
 /// A request that must not go on is answered, and its connection ends.
 pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Response<ResponseBody> {
     if refusal.protocol_error {
-        stream.connection.hcm.stats.downstream_cx_protocol_error.inc();
+        stream.hcm.stats.downstream_cx_protocol_error.inc();
         stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
         // To the log it never was a request.
         stream.info.request = None;
@@ -185,8 +185,7 @@ fn send_downstream(
     mut response: Response<()>,
     body: impl FnOnce(Box<ActiveStream>) -> ResponseBody,
 ) -> Response<ResponseBody> {
-    let connection = stream.connection.clone();
-    let hcm = &connection.hcm;
+    let (connection, hcm) = (&stream.connection, &stream.hcm);
     *response.version_mut() = match connection.version {
         Version::Http1 => http::Version::HTTP_11,
         Version::Http2 => http::Version::HTTP_2,
@@ -234,7 +233,7 @@ pub(super) fn log_without_request(
     info.response_code = status;
     info.response_code_details = why;
     info.flags.insert(flag);
-    for log in &connection.hcm.access_logs {
+    for log in &connection.live.get().access_logs {
         log.log(&info, &connection.worker.logs);
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 
 use super::PathRules;
@@ -18,8 +19,6 @@ use crate::stats::{HttpStats, Reporter};
 pub struct HttpConnectionManager {
     /// `stat_prefix`.
     pub stat_prefix: Arc<str>,
-    /// `codec_type`.
-    pub codec: CodecType,
     /// `envoy_http_*`.
     pub stats: Arc<HttpStats>,
     /// `route_config` or `rds`.
@@ -50,16 +49,63 @@ pub struct HttpConnectionManager {
     pub path: PathRules,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).
     pub strip_host_port: Option<bool>,
-    /// Time and number limits.
+    /// How long a request may take.
     pub limits: StreamLimits,
     /// `http_protocol_options`.
     pub http1: HttpOptions1,
-    /// `http2_protocol_options`.
-    pub http2: HttpOptions2,
     /// `upgrade_configs`.
     pub upgrades: Upgrades,
     /// Our own: the listener's `outrigger.dev` metadata turns mesh metrics on.
     pub reporter: Option<Reporter>,
+}
+
+/// What serves HTTP on the connections of a filter chain.
+#[derive(Debug)]
+pub struct LiveConnectionManager {
+    /// The same for all connections of the chain.
+    pub connection: ConnectionOptions,
+    current: ArcSwap<HttpConnectionManager>,
+}
+
+impl LiveConnectionManager {
+    /// For a new chain.
+    pub fn new(connection: ConnectionOptions, manager: Arc<HttpConnectionManager>) -> Self {
+        Self { connection, current: ArcSwap::new(manager) }
+    }
+
+    /// The present one, pinned: a request keeps it to its end.
+    pub fn get(&self) -> Arc<HttpConnectionManager> {
+        self.current.load_full()
+    }
+
+    /// The next request of every connection follows this one.
+    pub fn publish(&self, manager: Arc<HttpConnectionManager>) {
+        self.current.store(manager);
+    }
+}
+
+/// What a connection is opened with and has to its end (timeouts: `None` = off). A filter chain whose connections are opened in
+/// another way is another chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionOptions {
+    /// `codec_type`.
+    pub codec: CodecType,
+    /// `common_http_protocol_options.idle_timeout`, default 1 h.
+    pub idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`, default off.
+    pub max_duration: Option<Duration>,
+    /// How long the client may take nothing of what is ready for it: `stream_idle_timeout`, default 5 min.
+    pub stall_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_requests_per_connection`, 0 = no limit.
+    pub max_requests: u32,
+    /// `request_headers_timeout`, default off.
+    pub request_headers_timeout: Option<Duration>,
+    /// `max_request_headers_kb` in bytes, default 60 KiB.
+    pub max_request_headers_bytes: u32,
+    /// `common_http_protocol_options.max_headers_count`, default 100.
+    pub max_headers_count: u32,
+    /// `http2_protocol_options`.
+    pub http2: HttpOptions2,
 }
 
 /// `codec_type`.
@@ -93,27 +139,15 @@ pub enum ServerHeader {
     PassThrough,
 }
 
-/// Timeouts (`None` = off) and limits of the connection manager.
+/// Timeouts of a request (`None` = off).
 #[derive(Debug, Clone)]
 pub struct StreamLimits {
     /// `request_timeout`, default off.
     pub request_timeout: Option<Duration>,
-    /// `request_headers_timeout`, default off.
-    pub request_headers_timeout: Option<Duration>,
     /// `stream_idle_timeout`, default 5 min.
     pub stream_idle_timeout: Option<Duration>,
-    /// `common_http_protocol_options.idle_timeout`, default 1 h.
-    pub idle_timeout: Option<Duration>,
-    /// `common_http_protocol_options.max_connection_duration`, default off.
-    pub max_connection_duration: Option<Duration>,
     /// `common_http_protocol_options.max_stream_duration`, default off.
     pub max_stream_duration: Option<Duration>,
-    /// `common_http_protocol_options.max_requests_per_connection`, 0 = no limit.
-    pub max_requests_per_connection: u32,
-    /// `max_request_headers_kb` in bytes, default 60 KiB.
-    pub max_request_headers_bytes: u32,
-    /// `common_http_protocol_options.max_headers_count`, default 100.
-    pub max_headers_count: u32,
 }
 
 /// `http_protocol_options`.
@@ -128,7 +162,7 @@ pub struct HttpOptions1 {
 }
 
 /// `http2_protocol_options`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpOptions2 {
     /// `max_concurrent_streams`, default 1024.
     pub max_concurrent_streams: u32,

@@ -82,15 +82,15 @@ impl Connection {
         let info = Arc::new(self.info(inspected, peer, tls));
         let worker = self.worker.clone();
         match &chain.filter {
-            NetworkFilter::Http(hcm) => {
-                http::connection_manager::serve(worker, hcm.clone(), stream, info.clone(), handle).await;
+            NetworkFilter::Http(live) => {
+                http::connection_manager::serve(worker, live.clone(), stream, info.clone(), handle).await;
                 if !self.listener.access_logs.is_empty() {
                     self.log(StreamInfo::new(info, None));
                 }
             }
             NetworkFilter::Tcp(proxy) => {
                 let logs = &self.listener.access_logs;
-                tcp::serve(worker, proxy.clone(), stream, info, handle, logs).await;
+                tcp::serve(worker, proxy.load_full(), stream, info, handle, logs).await;
             }
         }
     }

@@ -1,5 +1,6 @@
-//! Filter chains that go: an update of the listener drains the connections of a chain that is removed or changed, at the next
-//! request boundary, and touches no other. A worker with a listener over ADS, real sockets.
+//! Filter chains that go: an update of the listener drains the connections of a chain that is removed, or that opens its connections
+//! otherwise, at the next request boundary, and touches no other; what serves a chain changes below its connections. A worker with
+//! a listener over ADS, real sockets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -47,10 +48,15 @@ fn answer(mut request: TcpStream) {
 
 /// A chain without a name for the connections to this address: `/held` goes to the upstream, the rest is answered in place.
 fn chain(address: Ipv4Addr, server_name: &str) -> String {
+    chain_with(address, &format!("server_name: {server_name},"))
+}
+
+/// The same with these fields of its connection manager.
+fn chain_with(address: Ipv4Addr, manager: &str) -> String {
     format!(
         "{{filter_chain_match: {{prefix_ranges: [{{address_prefix: {address}, prefix_len: 32}}]}}, filters: [{{name: hcm, \
          typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
-         HttpConnectionManager, stat_prefix: test, server_name: {server_name}, http_filters: [{{name: router, typed_config: \
+         HttpConnectionManager, stat_prefix: test, {manager} http_filters: [{{name: router, typed_config: \
          {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}], route_config: {{virtual_hosts: \
          [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /held}}, route: {{cluster: up}}}}, {{match: {{prefix: /}}, \
          direct_response: {{status: 204}}}}]}}]}}}}}}]}}"
@@ -180,8 +186,8 @@ impl Clients {
         }
     }
 
-    /// Nobody notices anything, whatever was in flight, and further requests are served.
-    fn expect_untouched(mut self) {
+    /// Nobody notices anything, whatever was in flight, and further requests are served: by this server.
+    fn expect_untouched(mut self, server: &str) {
         self.in_flight.into_iter().for_each(answer);
         self.http2_busy.until_end_of(1);
         for client in [&mut self.http2_busy, &mut self.http2_idle] {
@@ -189,16 +195,18 @@ impl Clients {
             let frames = client.until_end_of(3);
             assert!(frames.iter().all(|frame| frame.kind != GOAWAY), "{frames:?}");
         }
-        let mut responses = vec![read_response(&mut self.http1_busy)];
+        // A request keeps to its end what it began with.
+        let mut responses = vec![("old", read_response(&mut self.http1_busy))];
         for client in [&mut self.http1_busy, &mut self.http1_idle] {
             get(client, "/");
-            responses.push(read_response(client));
+            responses.push((server, read_response(client)));
         }
-        for response in responses {
+        for (server, response) in responses {
             assert!(
                 response.starts_with("HTTP/1.1 20") && !response.contains("connection: close"),
                 "{response}"
             );
+            assert!(response.contains(&format!("\r\nserver: {server}\r\n")), "{response}");
         }
     }
 }
@@ -215,10 +223,11 @@ fn chains_that_change_or_go_drain_and_no_other() {
     let [stays, changes, goes] =
         [STAYS, CHANGES, GOES].map(|address| Clients::connect(&proxy, address, &held));
 
-    proxy.update(&[chain(CHANGES, "new"), chain(STAYS, "old")]);
+    let opened_otherwise = chain_with(CHANGES, "server_name: new, max_request_headers_kb: 30,");
+    proxy.update(&[opened_otherwise, chain(STAYS, "old")]);
     changes.expect_drained();
     goes.expect_drained();
-    stays.expect_untouched();
+    stays.expect_untouched("old");
 
     // New connections find what is configured now.
     for (address, server) in [(STAYS, Some("old")), (CHANGES, Some("new")), (GOES, None)] {
@@ -231,6 +240,18 @@ fn chains_that_change_or_go_drain_and_no_other() {
             None => assert_eq!(response, ""),
         }
     }
+    proxy.finish();
+}
+
+#[test]
+fn what_serves_a_chain_changes_below_its_connections() {
+    let (upstream, held) = holding_upstream();
+    let mut proxy = Proxy::start(upstream, &[chain(STAYS, "old"), chain(CHANGES, "old")]);
+    let [stays, changes] = [STAYS, CHANGES].map(|address| Clients::connect(&proxy, address, &held));
+    let filters = "server_name: new, request_timeout: 10s,";
+    proxy.update(&[chain(STAYS, "old"), chain_with(CHANGES, filters)]);
+    stays.expect_untouched("old");
+    changes.expect_untouched("new");
     proxy.finish();
 }
 

@@ -1,14 +1,20 @@
 //! A filter chain: how a connection is secured and what serves it.
+//!
+//! A chain is what its connections were opened with. What serves them can be swapped below them: the next request on an old
+//! connection follows the new configuration, and no connection ends for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::http::HttpConnectionManager;
+use arc_swap::ArcSwap;
+
+use crate::http::LiveConnectionManager;
 use crate::tcp::TcpProxy;
 use crate::transport_socket::DownstreamTransport;
 
-/// One compiled filter chain. Equal chains keep their `Arc` (and so their connections) across listener updates.
+/// One compiled filter chain. It keeps its `Arc` (and so its connections) while a listener's next versions open connections in the
+/// same way.
 #[derive(Debug)]
 pub struct FilterChain {
     /// Unique in the process (see [`FilterChain::next_id`]): connections of a chain that is no longer current drain by it.
@@ -23,8 +29,6 @@ pub struct FilterChain {
     pub peer_certificate_grace: Option<Duration>,
     /// The last network filter.
     pub filter: NetworkFilter,
-    /// Hash of the wire form, so that an equal one is reused.
-    pub hash: u64,
 }
 
 impl FilterChain {
@@ -38,8 +42,8 @@ impl FilterChain {
 /// What a connection is given to.
 #[derive(Debug, Clone)]
 pub enum NetworkFilter {
-    /// `envoy.filters.network.http_connection_manager`.
-    Http(Arc<HttpConnectionManager>),
-    /// `envoy.filters.network.tcp_proxy`.
-    Tcp(Arc<TcpProxy>),
+    /// `envoy.filters.network.http_connection_manager`: loaded for each request.
+    Http(Arc<LiveConnectionManager>),
+    /// `envoy.filters.network.tcp_proxy`: loaded for each connection.
+    Tcp(Arc<ArcSwap<TcpProxy>>),
 }

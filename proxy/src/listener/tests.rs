@@ -153,7 +153,6 @@ fn a_handshake_has_its_time() {
         handshake_timeout: Some(Duration::from_millis(20)),
         peer_certificate_grace: None,
         filter: only.filter.clone(),
-        hash: 0,
     });
     let listener = setup.listener(FilterChains::build(Vec::new(), Some(limited)).unwrap());
     let running = setup.run(listener);

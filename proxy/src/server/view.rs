@@ -107,7 +107,7 @@ impl View {
             let active = c.listeners().iter().filter_map(|(_, slot)| slot.active());
             active
                 .filter(|v| !inbound_only || v.compiled.is_inbound)
-                .flat_map(|v| v.compiled.chains.iter().map(|(chain, _)| chain.id))
+                .flat_map(|v| v.compiled.chains.iter().map(|compiled| compiled.chain.id))
                 .collect()
         })
     }

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use super::*;
 use crate::access_log::{LogFiles, Sink};
 use crate::cluster::lb::LbPolicy;
@@ -81,8 +83,7 @@ pub(crate) fn chain(name: &str, transport: DownstreamTransport, proxy: TcpProxy)
         transport,
         handshake_timeout: None,
         peer_certificate_grace: None,
-        filter: NetworkFilter::Tcp(Arc::new(proxy)),
-        hash: 0,
+        filter: NetworkFilter::Tcp(Arc::new(ArcSwap::from_pointee(proxy))),
     })
 }
 

@@ -17,19 +17,20 @@ use super::source::compile_config_source;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
 use crate::http::{
-    CodecType, EscapedSlashes, HttpConnectionManager, PathRules, RouteSource, ServerHeader, StreamLimits,
+    CodecType, ConnectionOptions, EscapedSlashes, HttpConnectionManager, PathRules, RouteSource,
+    ServerHeader, StreamLimits,
 };
 
 /// Envoy's defaults.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 
-/// Compiles the connection manager of one filter chain, at the context's present path.
+/// Compiles the connection manager of one filter chain, at the context's present path, and what it opens connections with.
 pub(crate) fn compile_http_connection_manager(
     cx: &mut CompileCx<'_>,
     value: &wire::HttpConnectionManager,
     listener: &ListenerCx,
-) -> Compiled<HttpConnectionManager> {
+) -> Compiled<(HttpConnectionManager, ConnectionOptions)> {
     let wire::HttpConnectionManager {
         codec_type,
         stat_prefix,
@@ -163,9 +164,19 @@ pub(crate) fn compile_http_connection_manager(
     let request_headers_timeout = timeout(cx, "request_headers_timeout", request_headers_timeout, None);
     let stream_idle_timeout =
         timeout(cx, "stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT));
-    Ok(HttpConnectionManager {
-        stat_prefix: stat_prefix.as_str().into(),
+    let connection = ConnectionOptions {
         codec: codec?,
+        idle_timeout: common.idle_timeout,
+        max_duration: common.max_connection_duration,
+        stall_timeout: stream_idle_timeout,
+        max_requests: common.max_requests_per_connection,
+        request_headers_timeout,
+        max_request_headers_bytes: max_request_headers_kb * 1024,
+        max_headers_count: common.max_headers_count,
+        http2,
+    };
+    let manager = HttpConnectionManager {
+        stat_prefix: stat_prefix.as_str().into(),
         routes: routes?,
         access_logs,
         captures,
@@ -186,21 +197,15 @@ pub(crate) fn compile_http_connection_manager(
         strip_host_port,
         limits: StreamLimits {
             request_timeout,
-            request_headers_timeout,
             stream_idle_timeout,
-            idle_timeout: common.idle_timeout,
-            max_connection_duration: common.max_connection_duration,
             max_stream_duration: common.max_stream_duration,
-            max_requests_per_connection: common.max_requests_per_connection,
-            max_request_headers_bytes: max_request_headers_kb * 1024,
-            max_headers_count: common.max_headers_count,
         },
         http1,
-        http2,
         upgrades: upgrades?,
         reporter: listener.reporter,
         stats: cx.inputs.stats.http(stat_prefix),
-    })
+    };
+    Ok((manager, connection))
 }
 
 fn compile_codec(cx: &mut CompileCx<'_>, value: i32) -> Compiled<CodecType> {

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,8 +17,9 @@ use super::Incoming;
 use super::framing::Framing;
 use super::io::{Io, Side};
 use super::switched::Switched;
+use crate::http::CodecType;
 use crate::http::body::{Aborted, ResponseBody};
-use crate::http::{CodecType, HttpConnectionManager};
+use crate::http::downstream::DownstreamConnection;
 use crate::net::Stream;
 use crate::transport_socket::TlsInfo;
 use crate::worker::{ConnectionHandle, LocalExecutor};
@@ -82,22 +82,22 @@ pub(crate) async fn detect(
 pub(crate) async fn serve_http1<F>(
     stream: Stream,
     read_ahead: Bytes,
-    hcm: &HttpConnectionManager,
-    handle: &Rc<ConnectionHandle>,
-    framing: &Rc<Framing>,
+    downstream: &DownstreamConnection,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<Option<Switched>, ServeError>
 where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
 {
-    let side = Side::Downstream(hcm.stats.clone(), handle.clone(), Some(framing.clone()));
+    let DownstreamConnection { stats, handle, framing, .. } = downstream;
+    let options = &downstream.live.connection;
+    let side = Side::Downstream(stats.clone(), handle.clone(), Some(framing.clone()));
     let io = TokioIo::new(Io::new(stream, read_ahead, side));
     let mut builder = http1::Builder::new();
     builder
-        .max_header_size(hcm.limits.max_request_headers_bytes as usize)
-        .max_headers(hcm.limits.max_headers_count as usize);
+        .max_header_size(options.max_request_headers_bytes as usize)
+        .max_headers(options.max_headers_count as usize);
     let mut connection = builder.serve_connection(io, service_fn(service));
-    let mut head = HeadWatch { timeout: hcm.limits.request_headers_timeout, timer: None };
+    let mut head = HeadWatch { timeout: options.request_headers_timeout, timer: None };
     let mut closing = false;
     let finished = std::future::poll_fn(|cx| {
         handle.watch(cx);
@@ -157,22 +157,23 @@ impl HeadWatch {
 pub(crate) async fn serve_http2<F>(
     stream: Stream,
     read_ahead: Bytes,
-    hcm: &HttpConnectionManager,
-    handle: &Rc<ConnectionHandle>,
+    downstream: &DownstreamConnection,
     service: impl Fn(Request<Incoming>) -> F,
 ) -> Result<(), ServeError>
 where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>> + 'static,
 {
-    let side = Side::Downstream(hcm.stats.clone(), handle.clone(), None);
+    let DownstreamConnection { stats, handle, .. } = downstream;
+    let options = &downstream.live.connection;
+    let side = Side::Downstream(stats.clone(), handle.clone(), None);
     let io = TokioIo::new(Io::new(stream, read_ahead, side));
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
-        .max_concurrent_streams(hcm.http2.max_concurrent_streams)
-        .initial_stream_window_size(hcm.http2.initial_stream_window_bytes)
-        .initial_connection_window_size(hcm.http2.initial_connection_window_bytes)
-        .max_header_list_size(hcm.limits.max_request_headers_bytes);
-    if hcm.http2.allow_connect {
+        .max_concurrent_streams(options.http2.max_concurrent_streams)
+        .initial_stream_window_size(options.http2.initial_stream_window_bytes)
+        .initial_connection_window_size(options.http2.initial_connection_window_bytes)
+        .max_header_list_size(options.max_request_headers_bytes);
+    if options.http2.allow_connect {
         builder.enable_connect_protocol();
     }
     let mut connection = pin!(builder.serve_connection(io, service_fn(service)));

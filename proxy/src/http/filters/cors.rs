@@ -89,7 +89,7 @@ pub(super) fn on_request(
         && headers.get(ACCESS_CONTROL_REQUEST_METHOD).is_some_and(|method| !method.is_empty());
     let mut answer = HeaderMap::new();
     if policy.allows(origin) {
-        stream.connection.hcm.stats.cors_origin_valid.inc();
+        stream.hcm.stats.cors_origin_valid.inc();
         stream.filter_state.get_or_insert_default().cors_origin = Some(origin.clone());
         if !is_preflight {
             return Decision::Continue;
@@ -108,7 +108,7 @@ pub(super) fn on_request(
             answer.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
         }
     } else {
-        stream.connection.hcm.stats.cors_origin_invalid.inc();
+        stream.hcm.stats.cors_origin_invalid.inc();
         if !is_preflight || policy.forward_not_matching.unwrap_or(true) {
             return Decision::Continue;
         }

@@ -98,7 +98,7 @@ pub(super) fn on_request(
         if !fault.activate(stream) {
             return Decision::Continue;
         }
-        stream.connection.hcm.stats.fault_delays_injected.inc();
+        stream.hcm.stats.fault_delays_injected.inc();
         stream.info.flags.insert(ResponseFlags::DELAY_INJECTED);
         return Decision::Wait(Wait::Fault(delay, fault.clone()));
     }
@@ -130,7 +130,7 @@ pub(super) fn abort(
     if !is_drawn(abort.ppm, headers, ABORT_PERCENTAGE) || !fault.activate(stream) {
         return None;
     }
-    stream.connection.hcm.stats.fault_aborts_injected.inc();
+    stream.hcm.stats.fault_aborts_injected.inc();
     Some(FilterReply {
         status,
         grpc_status,
@@ -185,7 +185,7 @@ impl Fault {
         let before = self.active.fetch_add(1, Ordering::Relaxed);
         let active = Active(self.active.clone());
         if self.max_active.is_some_and(|max| before >= max) {
-            stream.connection.hcm.stats.fault_overflow.inc();
+            stream.hcm.stats.fault_overflow.inc();
             return false;
         }
         stream.filter_state.get_or_insert_default()._active_fault = Some(active);

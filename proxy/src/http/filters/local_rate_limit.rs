@@ -82,7 +82,7 @@ pub(super) fn on_request(
     if !is_drawn(limit.enabled_ppm) {
         return Decision::Continue;
     }
-    let stats = &stream.connection.hcm.stats;
+    let stats = &stream.hcm.stats;
     stats.local_rate_limit_enabled.inc();
     if bucket.take(Instant::now()) {
         stats.local_rate_limit_ok.inc();

@@ -46,7 +46,7 @@ pub(super) fn rewrite(
         }
         *request.headers_mut() = headers;
     }
-    let keeps_original = !stream.connection.hcm.suppress_envoy_headers;
+    let keeps_original = !stream.hcm.suppress_envoy_headers;
     let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
     // The route's host comes last, and wins.
     let of_route = action.host_rewrite.as_ref().and_then(|rewrite| rewrite.host(path, request.headers()));
@@ -96,7 +96,7 @@ pub(super) fn to_upstream_host(
     host: &Host,
 ) -> Option<Authority> {
     let name = HeaderValue::from_str(&host.hostname).ok().filter(|name| !name.is_empty())?;
-    let keeps_original = !stream.connection.hcm.suppress_envoy_headers;
+    let keeps_original = !stream.hcm.suppress_envoy_headers;
     let authority = set_host(request.headers_mut(), name, action.append_forwarded_host, keeps_original);
     stream.capture_request(request);
     authority

@@ -11,7 +11,7 @@ use crate::route::{GrpcTimeout, RouteAction};
 
 /// The deadlines of a request that takes this route.
 pub(crate) fn deadlines(stream: &ActiveStream, action: &RouteAction, headers: &HeaderMap) -> Deadlines {
-    let limits = &stream.connection.hcm.limits;
+    let limits = &stream.hcm.limits;
     let on = |timeout: Option<Duration>| timeout.filter(|t| !t.is_zero());
     let mut max_duration = match action.max_stream_duration {
         Some(own) => on(Some(own)),
@@ -59,7 +59,7 @@ pub(super) fn tell_upstream(stream: &ActiveStream, action: &RouteAction, request
         headers.insert("grpc-timeout", value);
     }
     if let Some(expected) = expected
-        && !stream.connection.hcm.suppress_envoy_headers
+        && !stream.hcm.suppress_envoy_headers
     {
         headers.insert(EXPECTED_TIMEOUT, expected);
     }
