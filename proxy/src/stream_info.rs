@@ -73,6 +73,8 @@ flags! {
     FAULT_INJECTED = 19, "FI", "FaultInjected";
     /// The request was rate limited.
     RATE_LIMITED = 20, "RL", "RateLimited";
+    /// A filter's configuration has not come from its source.
+    NO_FILTER_CONFIG_FOUND = 21, "NFCF", "NoFilterConfigFound";
 }
 
 impl ResponseFlags {
@@ -155,6 +157,8 @@ pub mod details {
     pub const CLUSTER_NOT_FOUND: &str = "cluster_not_found";
     /// All hosts of the cluster are out, or there is none.
     pub const NO_HEALTHY_UPSTREAM: &str = "no_healthy_upstream";
+    /// A filter's configuration has not come from its source, and it has no default.
+    pub const FILTER_CONFIG_NOT_FOUND: &str = "filter_config_not_found";
     /// The route answered by itself.
     pub const DIRECT_RESPONSE: &str = "direct_response";
     /// The fault filter aborted the request.

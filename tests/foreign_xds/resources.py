@@ -6,14 +6,16 @@ from google.protobuf.any_pb2 import Any
 from google.protobuf.json_format import ParseDict
 
 from envoy.config.cluster.v3 import cluster_pb2
+from envoy.config.core.v3 import extension_pb2
 from envoy.config.endpoint.v3 import endpoint_pb2
 from envoy.config.listener.v3 import listener_pb2
 from envoy.config.route.v3 import route_pb2
+from envoy.extensions.filters.http.header_mutation.v3 import header_mutation_pb2  # noqa: F401
 from envoy.extensions.filters.http.router.v3 import router_pb2  # noqa: F401, known by name in JSON
 from envoy.extensions.filters.network.http_connection_manager.v3 import http_connection_manager_pb2
 from envoy.extensions.transport_sockets.tls.v3 import secret_pb2, tls_pb2  # noqa: F401
 
-CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET = (
+CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, EXTENSION = (
     "type.googleapis.com/" + message.DESCRIPTOR.full_name
     for message in (
         cluster_pb2.Cluster,
@@ -21,6 +23,7 @@ CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET = (
         listener_pb2.Listener,
         route_pb2.RouteConfiguration,
         secret_pb2.Secret,
+        extension_pb2.TypedExtensionConfig,
     )
 )
 
@@ -31,6 +34,7 @@ TYPES = {
     "listeners": (LISTENER, listener_pb2.Listener),
     "routes": (ROUTE, route_pb2.RouteConfiguration),
     "secrets": (SECRET, secret_pb2.Secret),
+    "extensions": (EXTENSION, extension_pb2.TypedExtensionConfig),
 }
 ORDER = [url for url, _ in TYPES.values()]
 NAMES = {url: name for name, (url, _) in TYPES.items()}

@@ -3,7 +3,7 @@
     server.py HOST:PORT snapshot|linear
 
 It listens once it has a configuration. Each line on standard input is a whole configuration, `{"clusters": [...], "endpoints": [...], "listeners": [...], "routes": [...],
-"secrets": [...]}` in Envoy's JSON. Each line on standard output is something that happened: `serving`, `set` (with the reason, when it was
+"secrets": [...], "extensions": [...]}` in Envoy's JSON. Each line on standard output is something that happened: `serving`, `set` (with the reason, when it was
 refused), `request`, `response`, `closed`.
 """
 
@@ -16,6 +16,7 @@ import grpc
 from envoy.service.cluster.v3 import cds_pb2_grpc
 from envoy.service.discovery.v3 import ads_pb2_grpc
 from envoy.service.endpoint.v3 import eds_pb2_grpc
+from envoy.service.extension.v3 import config_discovery_pb2_grpc
 from envoy.service.listener.v3 import lds_pb2_grpc
 from envoy.service.route.v3 import rds_pb2_grpc
 from envoy.service.secret.v3 import sds_pb2_grpc
@@ -23,7 +24,7 @@ from envoy.service.secret.v3 import sds_pb2_grpc
 import delta
 import sotw
 from cache import LinearCache, SnapshotCache
-from resources import CLUSTER, ENDPOINT, LISTENER, NAMES, ROUTE, SECRET, parse
+from resources import CLUSTER, ENDPOINT, EXTENSION, LISTENER, NAMES, ROUTE, SECRET, parse
 
 # The service of each type, and what its methods are called; none of its own has the aggregated one.
 SERVICES = [
@@ -33,6 +34,7 @@ SERVICES = [
     (LISTENER, lds_pb2_grpc, "ListenerDiscoveryService", "Listeners"),
     (ROUTE, rds_pb2_grpc, "RouteDiscoveryService", "Routes"),
     (SECRET, sds_pb2_grpc, "SecretDiscoveryService", "Secrets"),
+    (EXTENSION, config_discovery_pb2_grpc, "ExtensionConfigDiscoveryService", "ExtensionConfigs"),
 ]
 
 

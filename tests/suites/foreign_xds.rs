@@ -18,7 +18,7 @@ use outrigger_tests::{Bootstrap, Proxy, RawClient, Tls, Upstream, addr, wait};
 use serde_json::{Value, json};
 
 /// What the server calls the types.
-const TYPES: [&str; 5] = ["clusters", "endpoints", "listeners", "routes", "secrets"];
+const TYPES: [&str; 6] = ["clusters", "endpoints", "listeners", "routes", "secrets", "extensions"];
 
 /// How the proxy and the server talk.
 #[derive(Clone, Copy)]
@@ -41,6 +41,8 @@ struct Config {
     stat_prefix: String,
     /// A number for each cluster, so that it changes.
     connect_timeout_s: u32,
+    /// What the listeners' first filter writes into responses.
+    mark: String,
     /// Clusters that no proxy can take.
     broken: Option<Value>,
 }
@@ -98,6 +100,14 @@ fn resources(
         settings.remove("route_config");
         settings
             .insert("rds".into(), json!({"route_config_name": "routes", "config_source": source(manner)}));
+        let discovered = json!({
+            "name": "mark",
+            "config_discovery": {
+                "config_source": source(manner),
+                "type_urls": [type_url("extensions.filters.http.header_mutation.v3.HeaderMutation")],
+            },
+        });
+        settings["http_filters"].as_array_mut().unwrap().insert(0, discovered);
         manager
     };
     let mut listeners = vec![listener("plain", plain, manager("plain"))];
@@ -125,6 +135,10 @@ fn resources(
         "listeners": listeners,
         "routes": [{"name": "routes", "virtual_hosts": all}],
         "secrets": secrets,
+        "extensions": [{"name": "mark", "typed_config": {
+            "@type": type_url("extensions.filters.http.header_mutation.v3.HeaderMutation"),
+            "mutations": {"response_mutations": [{"append": {"header": {"key": "x-mark", "value": config.mark}}}]},
+        }}],
     })
 }
 
@@ -146,6 +160,7 @@ impl World {
             stat_prefix: "tls".into(),
             leaf: Some(pki.trusted.leaf("server")),
             connect_timeout_s: 1,
+            mark: "0".into(),
             broken: None,
         };
         let (plain, tls) = (addr::free_addr(), addr::free_addr());
@@ -188,6 +203,12 @@ impl World {
             self.proxy.stderr(),
             self.server.stderr()
         );
+    }
+
+    /// What the discovered filter writes into a response.
+    fn mark(&self) -> Option<String> {
+        let response = RawClient::connect(self.plain).ok()?.get("h", "/").ok()?;
+        response.headers.get("x-mark").map(str::to_owned)
     }
 
     /// Whether the TLS listener answers to whom trusts this.
@@ -249,6 +270,11 @@ fn takes_updates(world: &mut World, config: &mut Config, load: &Load) {
         *config.clusters.get_mut(config.to).unwrap() = round % 3;
         world.set(config);
         world.wait_for(round % 3);
+        // The configuration of a filter.
+        assert_eq!(world.mark(), Some(config.mark.clone()), "no filter, or another one");
+        config.mark = round.to_string();
+        world.set(config);
+        wait::until("the filter is another one", || world.mark() == Some(config.mark.clone()));
         // A changed cluster and listener.
         config.connect_timeout_s += 1;
         config.stat_prefix = format!("tls-{round}");
@@ -308,14 +334,16 @@ fn resumes(world: &mut World, config: &mut Config, load: &Load) {
     let mut expected = match (world.manner.variant, world.manner.cache) {
         // Its versions are of its own process.
         (Variant::Sotw, Cache::Linear) => {
-            [once(&[config.to]), once(&[config.to]), once(listeners), once(&["routes"]), once(&["server"])]
+            let names: [&[&str]; 6] =
+                [&[config.to], &[config.to], listeners, &["routes"], &["server"], &["mark"]];
+            names.map(once)
         }
         // What a stream asks for by name for the first time is sent, whatever version the client has.
         (Variant::Sotw, Cache::Snapshot) => {
-            [vec![], once(&[config.to]), vec![], once(&["routes"]), once(&["server"])]
+            [vec![], once(&[config.to]), vec![], once(&["routes"]), once(&["server"]), once(&["mark"])]
         }
         // A wildcard is answered, with nothing.
-        (Variant::Delta, _) => [once(&[]), vec![], once(&[]), vec![], vec![]],
+        (Variant::Delta, _) => [once(&[]), vec![], once(&[]), vec![], vec![], vec![]],
     };
     wait::until("the proxy is back", || TYPES.map(|of| world.sent(of)) == expected);
     *config.clusters.get_mut(config.to).unwrap() = 1;

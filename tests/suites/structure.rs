@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use outrigger_tests::tools::repository;
 
-/// A room of the proxy and the rooms, or single names in them, that it may name. `config::live` is the one part of
-/// `config` that workers see; `worker` in a row means the handle of the worker that the room's code runs on (its timers,
+/// A room of the proxy and the rooms, or single names in them, that it may name. `config::live` is what workers see of
+/// `config`, and a `config::watch::Watch` says that a name is wanted as long as what has it lives; `worker` in a row means the handle of the worker that the room's code runs on (its timers,
 /// its executor, its log buffers).
 ///
 /// `config/compile` builds everything, and `server` and `worker` put everything together, so they may name everything.
@@ -49,6 +49,7 @@ const NETWORK_FILTER: &[&str] = &[
     "access_log",
     "cluster",
     "config::live",
+    "config::watch::Watch",
     "formatter",
     "mesh_peers",
     "net",

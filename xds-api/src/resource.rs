@@ -10,7 +10,7 @@ pub const TYPE_URL_PREFIX: &str = "type.googleapis.com/";
 /// A resource type that is exchanged over xDS.
 ///
 /// The order is the one in which a make-before-break update is sent: what is referred to comes before what refers
-/// to it, apart from secrets, which are asked for by name once their users have arrived.
+/// to it, apart from secrets and extension configurations, which are asked for by name once their users have arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ResourceType {
     /// `envoy.config.cluster.v3.Cluster` (CDS).
@@ -23,16 +23,19 @@ pub enum ResourceType {
     RouteConfiguration,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
     Secret,
+    /// `envoy.config.core.v3.TypedExtensionConfig` (ECDS).
+    ExtensionConfig,
 }
 
 impl ResourceType {
     /// Every type, in the order of a make-before-break update.
-    pub const ALL: [ResourceType; 5] = [
+    pub const ALL: [ResourceType; 6] = [
         ResourceType::Cluster,
         ResourceType::ClusterLoadAssignment,
         ResourceType::Listener,
         ResourceType::RouteConfiguration,
         ResourceType::Secret,
+        ResourceType::ExtensionConfig,
     ];
 
     /// The type URL, for instance `type.googleapis.com/envoy.config.cluster.v3.Cluster`.
@@ -47,6 +50,7 @@ impl ResourceType {
                 "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
             }
             ResourceType::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            ResourceType::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
         }
     }
 
@@ -60,7 +64,8 @@ impl ResourceType {
         ResourceType::ALL.into_iter().find(|resource_type| resource_type.type_url() == type_url)
     }
 
-    /// The usual abbreviation of the type's discovery service, for logs and metrics: `cds`, `eds`, `lds`, `rds`, `sds`.
+    /// The usual abbreviation of the type's discovery service, for logs and metrics: `cds`, `eds`, `lds`, `rds`, `sds`,
+    /// `ecds`.
     pub const fn short_name(self) -> &'static str {
         match self {
             ResourceType::Cluster => "cds",
@@ -68,6 +73,7 @@ impl ResourceType {
             ResourceType::Listener => "lds",
             ResourceType::RouteConfiguration => "rds",
             ResourceType::Secret => "sds",
+            ResourceType::ExtensionConfig => "ecds",
         }
     }
 
@@ -131,10 +137,10 @@ pub fn unpack<M: Message + Name + Default>(any: &Any) -> Result<M, UnpackError> 
         .map_err(|error| UnpackError::Malformed { message: M::full_name(), reason: error.to_string() })
 }
 
-/// The name of an encoded xDS resource: field 1 of all five types (`name`, or `cluster_name` of a load assignment).
+/// The name of an encoded xDS resource: field 1 of all types (`name`, or `cluster_name` of a load assignment).
 /// Reads no other field, so it is cheap for big resources.
 pub fn name_of(any: &Any) -> Result<String, UnpackError> {
-    /// The only field that the five resource types have in common.
+    /// The only field that the resource types have in common.
     #[derive(Clone, PartialEq, prost::Message)]
     struct Named {
         #[prost(string, tag = "1")]
@@ -179,6 +185,7 @@ mod tests {
     use super::*;
     use crate::wire::cluster::v3::Cluster;
     use crate::wire::cluster::v3::cluster::EdsClusterConfig;
+    use crate::wire::core::v3::TypedExtensionConfig;
     use crate::wire::endpoint::v3::ClusterLoadAssignment;
     use crate::wire::listener::v3::Listener;
     use crate::wire::route::v3::RouteConfiguration;
@@ -191,6 +198,7 @@ mod tests {
         assert_eq!(ResourceType::Listener.type_url(), Listener::type_url());
         assert_eq!(ResourceType::RouteConfiguration.type_url(), RouteConfiguration::type_url());
         assert_eq!(ResourceType::Secret.type_url(), Secret::type_url());
+        assert_eq!(ResourceType::ExtensionConfig.type_url(), TypedExtensionConfig::type_url());
         for resource_type in ResourceType::ALL {
             assert_eq!(ResourceType::from_type_url(resource_type.type_url()), Some(resource_type));
         }

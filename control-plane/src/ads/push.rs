@@ -25,12 +25,13 @@ use crate::scope::ScopeKey;
 use crate::snapshot::{Resource, ResourceMap, ResourceSet, Snapshot};
 
 /// Users before what they use.
-const REMOVAL_ORDER: [ResourceType; 5] = [
+const REMOVAL_ORDER: [ResourceType; ResourceType::ALL.len()] = [
     ResourceType::Listener,
     ResourceType::RouteConfiguration,
     ResourceType::Cluster,
     ResourceType::ClusterLoadAssignment,
     ResourceType::Secret,
+    ResourceType::ExtensionConfig,
 ];
 
 /// Everything that one proxy gets at one moment.

@@ -53,7 +53,7 @@ impl Configuration {
             let leaving = leaving.filter(|name| !listeners.get(name).is_some_and(Slot::is_static));
             self.leaving = leaving.map(|name| Arc::from(*name)).collect();
         } else {
-            removed.iter().for_each(|name| self.remove(resource_type, name));
+            removed.iter().for_each(|name| self.remove(source, resource_type, name));
         }
         let rejected: Vec<Invalid> = updates
             .iter()
@@ -64,7 +64,7 @@ impl Configuration {
         // Whoever takes over the address of a listener is there before that one goes: no connection falls between them.
         let leaving = std::mem::take(&mut self.leaving);
         if !leaving.is_empty() {
-            leaving.iter().for_each(|name| self.remove(resource_type, name));
+            leaving.iter().for_each(|name| self.remove(source, resource_type, name));
             self.settle(now);
         }
         rejected
@@ -86,7 +86,9 @@ impl Configuration {
             ResourceType::Cluster => self.clusters.get(&name).is_some(),
             ResourceType::Listener => self.listeners.get(&name).is_some(),
             ResourceType::Secret => self.secrets.of_mut(SourceId::STATIC).contains_key(name.as_str()),
-            ResourceType::ClusterLoadAssignment | ResourceType::RouteConfiguration => false,
+            ResourceType::ClusterLoadAssignment
+            | ResourceType::RouteConfiguration
+            | ResourceType::ExtensionConfig => false,
         };
         if exists {
             let kind = kind(resource_type);
@@ -136,6 +138,7 @@ impl Configuration {
             ResourceType::ClusterLoadAssignment => self.update_endpoints(source, update, offer),
             ResourceType::RouteConfiguration => self.update_routes(source, update, offer),
             ResourceType::Secret => self.update_secret(source, update, offer),
+            ResourceType::ExtensionConfig => self.update_extension(source, update, offer),
         }
     }
 
@@ -318,7 +321,7 @@ impl Configuration {
         Ok(())
     }
 
-    fn remove(&mut self, resource_type: ResourceType, name: &str) {
+    fn remove(&mut self, source: SourceId, resource_type: ResourceType, name: &str) {
         if self.is_static(resource_type, name) {
             return;
         }
@@ -344,6 +347,7 @@ impl Configuration {
                 // Not emptied: workers have it until they have heard of the change.
                 self.inputs.registry.listeners.forget(name);
             }
+            ResourceType::ExtensionConfig => self.inputs.registry.extensions.of_mut(source).withdraw(name),
             // As in Envoy: what is wanted by name goes when it is no longer wanted.
             ResourceType::ClusterLoadAssignment | ResourceType::RouteConfiguration | ResourceType::Secret => {
                 tracing::warn!(target: "config", "the server removed {} '{name}', which is in use: ignored", kind(resource_type));
@@ -360,11 +364,12 @@ pub(crate) fn kind(resource_type: ResourceType) -> &'static str {
         ResourceType::Listener => "listener",
         ResourceType::RouteConfiguration => "route configuration",
         ResourceType::Secret => "secret",
+        ResourceType::ExtensionConfig => "extension configuration",
     }
 }
 
 /// Decodes a resource, which must have the name that it came under.
-fn decode<M: Message + Name + Default>(
+pub(super) fn decode<M: Message + Name + Default>(
     resource_type: ResourceType,
     update: &Update<'_>,
     name: impl Fn(&M) -> &String,
@@ -380,7 +385,7 @@ fn decode<M: Message + Name + Default>(
 
 /// Envoy's validation rules of the message and all messages in it. What the schema does not know is refused too: nobody can
 /// tell whether it matters.
-fn validate(cx: &mut CompileCx<'_>, resource: &Any) {
+pub(super) fn validate(cx: &mut CompileCx<'_>, resource: &Any) {
     let report = validate::validate(resource::message_name(&resource.type_url), &resource.value);
     for violation in report.violations.iter().chain(&report.unknown) {
         cx.problem(&violation.path, &violation.reason);

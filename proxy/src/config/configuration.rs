@@ -190,6 +190,7 @@ impl Configuration {
                 registry.routes.of_mut(*source).forget(name);
                 self.rds_stats.remove(name);
             }
+            ResourceType::ExtensionConfig => registry.extensions.of_mut(*source).forget(name),
             ResourceType::Cluster | ResourceType::Listener => {}
         }
     }

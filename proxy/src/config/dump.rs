@@ -20,6 +20,7 @@ pub fn config_dump(configuration: &Configuration, include_eds: bool) -> Value {
         routes(configuration),
         secrets(configuration),
     ];
+    configs.extend(extensions(configuration));
     if include_eds {
         configs.push(endpoints(configuration));
     }
@@ -144,6 +145,28 @@ fn secrets(configuration: &Configuration) -> Value {
     value!({
         "@type": "type.googleapis.com/envoy.admin.v3.SecretsConfigDump",
         "dynamic_active_secrets": secrets,
+    })
+}
+
+/// Only where there are any, as in Envoy.
+fn extensions(configuration: &Configuration) -> Option<Value> {
+    let all = configuration.inputs().registry.extensions.iter();
+    let mut all: Vec<_> = all.flat_map(|(_, extensions)| extensions.iter()).collect();
+    all.sort_by_key(|(name, _)| (*name).clone());
+    let filters: Vec<Value> = all
+        .into_iter()
+        .map(|(_, leaf)| {
+            value!({
+                "version_info": &*leaf.version,
+                "ecds_filter": resource(ResourceType::ExtensionConfig, &leaf.wire),
+            })
+        })
+        .collect();
+    (!filters.is_empty()).then(|| {
+        value!({
+            "@type": "type.googleapis.com/envoy.admin.v3.EcdsConfigDump",
+            "ecds_filters": filters,
+        })
     })
 }
 

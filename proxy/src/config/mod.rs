@@ -14,6 +14,7 @@ pub mod compile;
 pub mod configuration;
 mod counts;
 pub mod dump;
+pub mod extensions;
 pub(crate) mod folder;
 pub mod handle;
 pub mod listeners;
@@ -37,5 +38,7 @@ mod certificate_files_tests;
 mod compile_tests;
 #[cfg(test)]
 mod ejection_tests;
+#[cfg(test)]
+mod extension_tests;
 #[cfg(test)]
 mod filter_tests;

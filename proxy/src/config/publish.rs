@@ -131,11 +131,15 @@ impl Configuration {
 
     fn activate_listeners(&mut self, now: Instant) {
         let (clusters, routes, secrets, inputs) = (&self.clusters, &self.routes, &self.secrets, &self.inputs);
+        let extensions = &inputs.registry.extensions;
+        let misses_extension = |source, name: &str| extensions.of(source).is_none_or(|e| e.is_missing(name));
         let is_published =
             |source, name: &str| routes.of(source).is_some_and(|routes| routes.active(name).is_some());
         let activated = self.listeners.activate(now, AtDeadline::ActivateFirst, |v| {
             let mut watched = v.references.watched(ResourceType::RouteConfiguration);
+            let mut extensions = v.references.watched(ResourceType::ExtensionConfig);
             watched.any(|(source, name)| !is_published(source, name))
+                || extensions.any(|(source, name)| misses_extension(source, name))
                 || misses_cluster(&v.references, clusters, inputs)
                 || misses_secret(&v.references, secrets, inputs)
         });

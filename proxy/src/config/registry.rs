@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use super::compile::Secret;
+use super::extensions::Extensions;
 use super::live::Live;
 use super::sources::{BySource, SourceId};
 use crate::cluster::{Cluster, EndpointSet};
@@ -30,6 +31,8 @@ pub struct Registry {
     pub certificates: BySource<Names<TlsCertificate>>,
     /// By secret name (SDS or static): secrets that are validation contexts.
     pub validations: BySource<Names<ValidationContext>>,
+    /// By name (ECDS): configurations of filters.
+    pub extensions: BySource<Extensions>,
     /// The workload's own certificate, `default` on the cluster `sds-grpc`.
     pub identity_certificate: Arc<Live<TlsCertificate>>,
     /// The roots that the workload trusts, `ROOTCA` on the cluster `sds-grpc`.
@@ -45,6 +48,7 @@ impl Default for Registry {
             listeners: Names::default(),
             certificates: BySource::default(),
             validations: BySource::default(),
+            extensions: BySource::default(),
             identity_certificate: Live::empty("default"),
             identity_validation: Live::empty("ROOTCA"),
         }

@@ -12,12 +12,13 @@ use super::sources::SourceId;
 use crate::state::Saved;
 
 /// What is referred to comes after what refers to it: it is taken once it is wanted.
-const ORDER: [ResourceType; 5] = [
+const ORDER: [ResourceType; ResourceType::ALL.len()] = [
     ResourceType::Cluster,
     ResourceType::ClusterLoadAssignment,
     ResourceType::Listener,
     ResourceType::RouteConfiguration,
     ResourceType::Secret,
+    ResourceType::ExtensionConfig,
 ];
 
 /// Versions by type and name.

@@ -22,10 +22,10 @@ use crate::tcp::tests::{read_to_end, wait_until};
 use crate::worker::{self, Shared, WorkerHandle};
 
 /// Requests that reached the upstream: each waits until its stream is answered.
-type Held = Receiver<TcpStream>;
+pub(crate) type Held = Receiver<TcpStream>;
 
 /// Takes a request on each connection.
-fn holding_upstream() -> (SocketAddr, Held) {
+pub(crate) fn holding_upstream() -> (SocketAddr, Held) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let (held, received) = channel();
@@ -42,7 +42,7 @@ fn holding_upstream() -> (SocketAddr, Held) {
     (address, received)
 }
 
-fn answer(mut request: TcpStream) {
+pub(crate) fn answer(mut request: TcpStream) {
     request.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").unwrap();
 }
 
@@ -53,10 +53,15 @@ fn chain(address: Ipv4Addr, server_name: &str) -> String {
 
 /// The same with these fields of its connection manager.
 fn chain_with(address: Ipv4Addr, manager: &str) -> String {
+    chain_of(address, manager, "")
+}
+
+/// The same with these filters before the router, each with a comma behind it.
+pub(crate) fn chain_of(address: Ipv4Addr, manager: &str, filters: &str) -> String {
     format!(
         "{{filter_chain_match: {{prefix_ranges: [{{address_prefix: {address}, prefix_len: 32}}]}}, filters: [{{name: hcm, \
          typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.\
-         HttpConnectionManager, stat_prefix: test, {manager} http_filters: [{{name: router, typed_config: \
+         HttpConnectionManager, stat_prefix: test, {manager} http_filters: [{filters} {{name: router, typed_config: \
          {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}], route_config: {{virtual_hosts: \
          [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /held}}, route: {{cluster: up}}}}, {{match: {{prefix: /}}, \
          direct_response: {{status: 204}}}}]}}]}}}}}}]}}"
@@ -64,14 +69,14 @@ fn chain_with(address: Ipv4Addr, manager: &str) -> String {
 }
 
 /// A proxy with one worker.
-struct Proxy {
-    configuration: Configuration,
+pub(crate) struct Proxy {
+    pub(crate) configuration: Configuration,
     workers: [WorkerHandle; 1],
     port: u16,
 }
 
 impl Proxy {
-    fn start(upstream: SocketAddr, chains: &[String]) -> Self {
+    pub(crate) fn start(upstream: SocketAddr, chains: &[String]) -> Self {
         let mut configuration = Configuration::new(inputs(), 1);
         let cluster = format!(
             "{{name: up, load_assignment: {{cluster_name: up, endpoints: [{{lb_endpoints: [{{endpoint: {{address: \
@@ -102,18 +107,18 @@ impl Proxy {
         self.tell();
     }
 
-    fn tell(&mut self) {
+    pub(crate) fn tell(&mut self) {
         self.configuration.take_changes().into_iter().for_each(|change| tell(&self.workers, change));
     }
 
-    fn connect(&self, address: Ipv4Addr) -> TcpStream {
+    pub(crate) fn connect(&self, address: Ipv4Addr) -> TcpStream {
         let client = TcpStream::connect((address, self.port)).unwrap();
         client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         client
     }
 
     /// Waits until all connections are gone.
-    fn finish(self) {
+    pub(crate) fn finish(self) {
         let stats = self.configuration.inputs().stats.clone();
         wait_until("connections end", || stats.server().total_connections.get() == 0);
         let [worker] = self.workers;
@@ -121,12 +126,12 @@ impl Proxy {
     }
 }
 
-fn get(client: &mut TcpStream, path: &str) {
+pub(crate) fn get(client: &mut TcpStream, path: &str) {
     client.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
 }
 
 /// The next response's head and body.
-fn read_response(client: &mut TcpStream) -> String {
+pub(crate) fn read_response(client: &mut TcpStream) -> String {
     let mut response = read_head(client);
     if response.contains("\r\ncontent-length: 2\r\n") {
         let mut body = [0; 2];

@@ -58,6 +58,6 @@ pub struct Listener {
 }
 
 #[cfg(test)]
-mod drain_tests;
+pub(crate) mod drain_tests;
 #[cfg(test)]
 mod tests;

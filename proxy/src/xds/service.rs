@@ -16,7 +16,9 @@ pub(super) enum Service {
 impl Service {
     /// Path of the streaming method.
     pub(super) fn path(self, variant: Variant) -> &'static str {
-        use ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration, Secret};
+        use ResourceType::{
+            Cluster, ClusterLoadAssignment, ExtensionConfig, Listener, RouteConfiguration, Secret,
+        };
         match (self, variant) {
             (Service::Aggregated, Variant::StateOfTheWorld) => {
                 "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
@@ -53,6 +55,12 @@ impl Service {
             }
             (Service::Of(Secret), Variant::Delta) => {
                 "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+            }
+            (Service::Of(ExtensionConfig), Variant::StateOfTheWorld) => {
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/StreamExtensionConfigs"
+            }
+            (Service::Of(ExtensionConfig), Variant::Delta) => {
+                "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs"
             }
         }
     }

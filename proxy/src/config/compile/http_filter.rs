@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::core::v3 as core;
 use outrigger_xds_api::wire::extensions::filters::http as wire;
 use outrigger_xds_api::wire::http_connection_manager::v3::{self as hcm, http_filter::ConfigType};
 use outrigger_xds_api::wire::protobuf::Any;
@@ -10,12 +12,17 @@ use outrigger_xds_api::wire::route::v3::FilterConfig;
 use outrigger_xds_api::wire::router::v3::Router;
 
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::source::compile_config_source;
 use super::{filter_cors, filter_fault, filter_header_mutation, filter_local_rate_limit, values};
-use crate::http::filters::{Buffer, FilterChain, HttpFilter, Override, Overrides, Slot};
+use crate::http::filters::{
+    Buffer, DiscoveredFilter, FilterChain, HttpFilter, Override, Overrides, Slot, SlotFilter,
+};
 
 /// A compiled entry of `http_filters`.
 enum Entry {
     Filter(HttpFilter),
+    /// Its configuration comes from a source.
+    Discovered(Arc<DiscoveredFilter>),
     /// The router, with its `suppress_envoy_headers`.
     Router(bool),
     /// Not known, and optional.
@@ -33,11 +40,8 @@ pub(crate) fn compile_http_filters(
     let mut router = None;
     for (at, (filter, entry)) in filters.iter().zip(entries).enumerate() {
         match entry {
-            Entry::Filter(compiled) => slots.push(Slot {
-                name: filter.name.as_str().into(),
-                disabled: filter.disabled,
-                filter: compiled,
-            }),
+            Entry::Filter(compiled) => slots.push(slot(filter, SlotFilter::Configured(compiled))),
+            Entry::Discovered(compiled) => slots.push(slot(filter, SlotFilter::Discovered(compiled))),
             Entry::Router(suppress_envoy_headers) if Some(at) == last => {
                 router = Some(suppress_envoy_headers)
             }
@@ -56,56 +60,125 @@ pub(crate) fn compile_http_filters(
     }
 }
 
+fn slot(value: &hcm::HttpFilter, filter: SlotFilter) -> Slot {
+    Slot { name: value.name.as_str().into(), disabled: value.disabled, filter }
+}
+
 fn compile_entry(filter: &hcm::HttpFilter, cx: &mut CompileCx<'_>) -> Compiled<Entry> {
     let hcm::HttpFilter { name, is_optional, disabled, config_type } = filter;
     let any = match config_type {
         Some(ConfigType::TypedConfig(any)) => any,
-        Some(ConfigType::ConfigDiscovery(_)) => return Err(cx.refuse("config_discovery", "not supported")),
+        Some(ConfigType::ConfigDiscovery(source)) => {
+            let compile = |cx: &mut CompileCx<'_>| compile_discovery(cx, name, source);
+            return cx.field("config_discovery", compile).map(Entry::Discovered);
+        }
         None => return Err(cx.refuse("typed_config", format!("http filter '{name}' has no typed_config"))),
     };
-    let compiled = cx.field("typed_config", |cx| {
-        Ok(match values::type_name(any) {
-            "envoy.extensions.filters.http.router.v3.Router" => {
-                let router = values::unpack(cx, any)?;
-                Entry::Router(compile_router(cx, &router))
-            }
-            "envoy.extensions.filters.http.buffer.v3.Buffer" => {
-                Entry::Filter(HttpFilter::Buffer(unpacked(cx, any, compile_buffer)?))
-            }
-            "envoy.extensions.filters.http.cors.v3.Cors" => {
-                let wire::cors::v3::Cors {} = values::unpack(cx, any)?;
-                Entry::Filter(HttpFilter::Cors)
-            }
-            "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
-                let fault = unpacked(cx, any, filter_fault::compile_fault)?;
-                Entry::Filter(HttpFilter::Fault(Arc::new(fault)))
-            }
-            "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
-                let wire::header_mutation::v3::HeaderMutation {
-                    mutations,
-                    most_specific_header_mutations_wins,
-                } = values::unpack(cx, any)?;
-                Entry::Filter(HttpFilter::HeaderMutation {
-                    own: Arc::new(filter_header_mutation::compile_mutations(cx, &mutations)?),
-                    most_specific_wins: most_specific_header_mutations_wins,
-                })
-            }
-            "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
-                let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
-                Entry::Filter(HttpFilter::LocalRateLimit(Arc::new(limit)))
-            }
-            // Envoy leaves it out as well, and says so.
-            _ if *is_optional => {
-                cx.ignored("@type");
-                Entry::LeftOut
-            }
-            other => return Err(cx.refuse("@type", format!("http filter '{other}' is not supported"))),
-        })
-    })?;
+    let compiled = cx.field("typed_config", |cx| compile_filter(cx, any, *is_optional))?;
     if *disabled && matches!(compiled, Entry::Router(_)) {
         return Err(cx.refuse("disabled", "the terminal filter cannot be disabled"));
     }
     Ok(compiled)
+}
+
+/// Compiles `config_discovery`. The chain waits for what comes under the filter's name, unless its default is to be good enough.
+fn compile_discovery(
+    cx: &mut CompileCx<'_>,
+    name: &str,
+    value: &core::ExtensionConfigSource,
+) -> Compiled<Arc<DiscoveredFilter>> {
+    let core::ExtensionConfigSource {
+        config_source,
+        default_config,
+        apply_default_config_without_warming,
+        type_urls,
+    } = value;
+    let fetch = compile_config_source(cx, "config_source", config_source)?;
+    let accepts: Box<[Box<str>]> =
+        type_urls.iter().map(|url| outrigger_xds_api::resource::message_name(url).into()).collect();
+    let default = match default_config {
+        Some(any) => {
+            let message = values::type_name(any);
+            if !accepts.iter().any(|accepted| **accepted == *message) {
+                let expected = accepts.join(", ");
+                return Err(cx.refuse(
+                    "default_config.@type",
+                    format!("filter config has type URL {message} but expect {expected}"),
+                ));
+            }
+            Some(cx.field("default_config", |cx| compile_discovered(cx, any))?)
+        }
+        None if *apply_default_config_without_warming => {
+            return Err(cx.refuse(
+                "apply_default_config_without_warming",
+                format!("filter config {name} applied without warming but has no default config"),
+            ));
+        }
+        None => None,
+    };
+    let watch = cx.inputs.watches.watch(fetch.source, ResourceType::ExtensionConfig, name);
+    if !apply_default_config_without_warming {
+        cx.watch(ResourceType::ExtensionConfig, fetch, name);
+    }
+    let filter = Arc::new(DiscoveredFilter::new(accepts, default, watch));
+    cx.inputs.registry.extensions.of_mut(fetch.source).follow(name, &filter);
+    Ok(filter)
+}
+
+/// Compiles a `TypedExtensionConfig` of ECDS: the filter, and the message that it is configured by.
+pub fn compile_extension(
+    value: &core::TypedExtensionConfig,
+    cx: &mut CompileCx<'_>,
+) -> Compiled<(Arc<HttpFilter>, Box<str>)> {
+    let core::TypedExtensionConfig { name: _, typed_config } = value;
+    let Some(any) = typed_config else { return Err(cx.refuse("typed_config", "value is required")) };
+    let filter = cx.field("typed_config", |cx| compile_discovered(cx, any))?;
+    Ok((filter, values::type_name(any).into()))
+}
+
+fn compile_discovered(cx: &mut CompileCx<'_>, any: &Any) -> Compiled<Arc<HttpFilter>> {
+    match compile_filter(cx, any, false)? {
+        Entry::Filter(filter) => Ok(Arc::new(filter)),
+        _ => Err(cx.refuse("@type", "the terminal filter is not taken from a source")),
+    }
+}
+
+fn compile_filter(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Compiled<Entry> {
+    Ok(match values::type_name(any) {
+        "envoy.extensions.filters.http.router.v3.Router" => {
+            let router = values::unpack(cx, any)?;
+            Entry::Router(compile_router(cx, &router))
+        }
+        "envoy.extensions.filters.http.buffer.v3.Buffer" => {
+            Entry::Filter(HttpFilter::Buffer(unpacked(cx, any, compile_buffer)?))
+        }
+        "envoy.extensions.filters.http.cors.v3.Cors" => {
+            let wire::cors::v3::Cors {} = values::unpack(cx, any)?;
+            Entry::Filter(HttpFilter::Cors)
+        }
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
+            let fault = unpacked(cx, any, filter_fault::compile_fault)?;
+            Entry::Filter(HttpFilter::Fault(Arc::new(fault)))
+        }
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
+            let wire::header_mutation::v3::HeaderMutation { mutations, most_specific_header_mutations_wins } =
+                values::unpack(cx, any)?;
+            Entry::Filter(HttpFilter::HeaderMutation {
+                own: Arc::new(filter_header_mutation::compile_mutations(cx, &mutations)?),
+                most_specific_wins: most_specific_header_mutations_wins,
+            })
+        }
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
+            Entry::Filter(HttpFilter::LocalRateLimit(Arc::new(limit)))
+        }
+        // Envoy leaves it out as well, and says so.
+        _ if is_optional => {
+            cx.ignored("@type");
+            Entry::LeftOut
+        }
+        other => return Err(cx.refuse("@type", format!("http filter '{other}' is not supported"))),
+    })
 }
 
 /// Unpacks the message and compiles it.

@@ -45,6 +45,7 @@ pub(crate) use connection::compile_bind_config;
 pub use cx::{CompileCx, Compiled, Inputs, Invalid, Problem, ReadFile, References, Refused};
 pub use endpoint::{Assignment, compile_endpoints};
 pub use filter_chain::CompiledChain;
+pub use http_filter::compile_extension;
 pub use listener::{CompiledListener, compile_listener};
 pub use route::compile_route_configuration;
 pub use secret::{Secret, compile_secret};

@@ -6,11 +6,16 @@
 
 mod buffer;
 mod cors;
+mod discovered;
 mod fault;
 mod header_mutation;
 mod local_rate_limit;
 mod overrides;
 
+#[cfg(test)]
+mod discovered_tests;
+
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +25,7 @@ use http::{HeaderMap, Request, StatusCode};
 pub use buffer::Buffer;
 pub(crate) use buffer::BufferedBody;
 pub use cors::CorsPolicy;
+pub use discovered::DiscoveredFilter;
 pub use fault::{Fault, FaultAbort, FaultDelay, FaultStatus};
 pub use header_mutation::{Mutation, Mutations, QueryMutation};
 pub use local_rate_limit::{LocalRateLimit, TokenBucket};
@@ -31,7 +37,11 @@ use crate::stream_info::ResponseFlags;
 
 /// `http_filters` without the router.
 #[derive(Debug, Default)]
-pub struct FilterChain(Box<[Slot]>);
+pub struct FilterChain {
+    slots: Box<[Slot]>,
+    /// Some filter's configuration comes from a source.
+    has_discovered: bool,
+}
 
 /// One entry of `http_filters`.
 #[derive(Debug)]
@@ -40,8 +50,17 @@ pub struct Slot {
     pub name: Arc<str>,
     /// `disabled`: only for routes that enable it.
     pub disabled: bool,
+    /// The filter itself.
+    pub filter: SlotFilter,
+}
+
+/// Where a filter's configuration comes from.
+#[derive(Debug)]
+pub enum SlotFilter {
     /// `typed_config`.
-    pub filter: HttpFilter,
+    Configured(HttpFilter),
+    /// `config_discovery`.
+    Discovered(Arc<DiscoveredFilter>),
 }
 
 /// A filter.
@@ -71,6 +90,8 @@ pub(crate) struct FilterState {
     cors_origin: Option<http::HeaderValue>,
     /// Counts as an active fault as long as the stream lives.
     _active_fault: Option<fault::Active>,
+    /// For each filter of the chain: what it was when the request came, if a source has it. Empty: the chain has not begun.
+    pinned: Box<[Option<Arc<HttpFilter>>]>,
 }
 
 /// What a filter says to a request.
@@ -117,12 +138,18 @@ pub(crate) enum Progress {
 impl FilterChain {
     /// The filters in the order of requests.
     pub fn new(slots: Vec<Slot>) -> Self {
-        Self(slots.into())
+        let has_discovered = slots.iter().any(|slot| matches!(slot.filter, SlotFilter::Discovered(_)));
+        Self { slots: slots.into(), has_discovered }
+    }
+
+    /// The filters in the order of requests.
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
     }
 
     /// Whether there is nothing but the router.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.slots.is_empty()
     }
 
     /// Runs the filters from the one of this number on.
@@ -132,14 +159,20 @@ impl FilterChain {
         stream: &mut ActiveStream,
         request: &mut Request<RequestBody>,
     ) -> Progress {
+        if from == 0 && self.has_discovered {
+            stream.filter_state.get_or_insert_default().pinned = self.pin();
+        }
         let route = stream.route.clone();
         let said_by = overrides_of(route.as_deref(), stream);
-        for (at, slot) in self.0.iter().enumerate().skip(from) {
+        for (at, slot) in self.slots.iter().enumerate().skip(from) {
             let said = said_by.and_then(|o| o.get(&slot.name));
             if slot.is_disabled(said) {
                 continue;
             }
-            let decision = match &slot.filter {
+            let Some(filter) = slot.filter(at, stream) else {
+                return Progress::Reply(discovered::missing());
+            };
+            let decision = match &*filter {
                 HttpFilter::Buffer(buffer) => buffer::on_request(buffer, said, request),
                 HttpFilter::Cors => cors::on_request(said, stream, request),
                 HttpFilter::Fault(fault) => fault::on_request(fault, said, stream, request),
@@ -162,12 +195,13 @@ impl FilterChain {
     /// Runs the filters in reverse over the head of a response.
     pub(crate) fn on_response(&self, stream: &ActiveStream, headers: &mut HeaderMap) {
         let said_by = overrides_of(stream.route.as_deref(), stream);
-        for slot in self.0.iter().rev() {
+        for (at, slot) in self.slots.iter().enumerate().rev() {
             let said = said_by.and_then(|o| o.get(&slot.name));
             if slot.is_disabled(said) {
                 continue;
             }
-            match &slot.filter {
+            let Some(filter) = slot.filter(at, stream) else { continue };
+            match &*filter {
                 HttpFilter::Cors => cors::on_response(said, stream, headers),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_response(own, *most_specific_wins, said, stream, headers);
@@ -178,7 +212,50 @@ impl FilterChain {
     }
 }
 
+impl FilterChain {
+    /// What the source has for each filter now.
+    fn pin(&self) -> Box<[Option<Arc<HttpFilter>>]> {
+        let present = |slot: &Slot| match &slot.filter {
+            SlotFilter::Configured(_) => None,
+            SlotFilter::Discovered(filter) => filter.get(),
+        };
+        self.slots.iter().map(present).collect()
+    }
+}
+
+/// A filter as one request has it.
+enum Present<'s> {
+    Configured(&'s HttpFilter),
+    Discovered(Arc<HttpFilter>),
+}
+
+impl Deref for Present<'_> {
+    type Target = HttpFilter;
+
+    fn deref(&self) -> &HttpFilter {
+        match self {
+            Self::Configured(filter) => filter,
+            Self::Discovered(filter) => filter,
+        }
+    }
+}
+
 impl Slot {
+    /// The filter as the stream has it; this is the slot of number `at`. `None`: its configuration has not come.
+    fn filter(&self, at: usize, stream: &ActiveStream) -> Option<Present<'_>> {
+        let filter = match &self.filter {
+            SlotFilter::Configured(filter) => return Some(Present::Configured(filter)),
+            SlotFilter::Discovered(filter) => filter,
+        };
+        let state = stream.filter_state.as_ref();
+        let found = match state.filter(|state| !state.pinned.is_empty()) {
+            Some(state) => state.pinned.get(at).cloned().flatten(),
+            // A request that was refused before its chain began.
+            None => filter.get(),
+        };
+        found.map(Present::Discovered)
+    }
+
     fn is_disabled(&self, said: Option<&Override>) -> bool {
         match said {
             Some(said) => matches!(said, Override::Disabled),
