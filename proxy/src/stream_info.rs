@@ -213,6 +213,8 @@ pub mod details {
     pub const HEADERS_TOO_LARGE: &str = "http1.headers_too_large";
     /// More headers than `max_headers_count`.
     pub const TOO_MANY_HEADERS: &str = "http1.too_many_headers";
+    /// The same of HTTP/2.
+    pub const HTTP2_TOO_MANY_HEADERS: &str = "http2.too_many_headers";
     /// A transfer encoding other than `chunked`.
     pub const INVALID_TRANSFER_ENCODING: &str = "http1.invalid_transfer_encoding";
     /// The path cannot be brought to its normal form.

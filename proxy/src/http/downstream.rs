@@ -52,7 +52,15 @@ impl DownstreamConnection {
     ) -> Result<Authority, Refusal> {
         let refuse = |status, details| Refusal { status, details, protocol_error: false };
         let bad = |details| Refusal { protocol_error: true, ..refuse(StatusCode::BAD_REQUEST, details) };
-        // First of all, so that nothing that is checked or added from here on can be taken away by a `connection` header.
+        // The HTTP/1 engine has counted them.
+        let limit = self.live.connection.max_headers_count as usize;
+        if self.version == Version::Http2 && request.headers().len() > limit {
+            return Err(Refusal {
+                protocol_error: true,
+                ..refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, details::HTTP2_TOO_MANY_HEADERS)
+            });
+        }
+        // Before all else, so that nothing that is checked or added from here on can be taken away by a `connection` header.
         headers::remove_hop_by_hop(request.headers_mut());
         if self.version == Version::Http2 {
             headers::join_cookies(request.headers_mut());

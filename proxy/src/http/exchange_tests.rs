@@ -87,6 +87,7 @@ fn connection(manager: &HttpConnectionManager) -> ConnectionOptions {
             initial_stream_window_bytes: 1 << 20,
             initial_connection_window_bytes: 1 << 20,
             allow_connect: true,
+            frames: FrameLimits::default(),
         },
     }
 }

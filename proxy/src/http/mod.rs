@@ -21,8 +21,8 @@ mod upgrade;
 pub use path::{EscapedSlashes, PathRules};
 pub use pool::Pools;
 pub use settings::{
-    CodecType, ConnectionOptions, HttpConnectionManager, HttpOptions1, HttpOptions2, LiveConnectionManager,
-    RouteSource, ServerHeader, StreamLimits,
+    CodecType, ConnectionOptions, FrameLimits, HttpConnectionManager, HttpOptions1, HttpOptions2,
+    LiveConnectionManager, RouteSource, ServerHeader, StreamLimits,
 };
 
 #[cfg(test)]

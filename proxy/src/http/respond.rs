@@ -100,9 +100,11 @@ pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Respon
     if refusal.protocol_error {
         stream.hcm.stats.downstream_cx_protocol_error.inc();
         stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
-        // To the log it never was a request.
-        stream.info.request = None;
-        stream.info.protocol = Some(http::Version::HTTP_11);
+        if stream.connection.version == Version::Http1 {
+            // To the log it never was a request.
+            stream.info.request = None;
+            stream.info.protocol = Some(http::Version::HTTP_11);
+        }
     }
     stream.connection.handle.drain();
     let words = refusal.status.canonical_reason().filter(|_| refusal.protocol_error).unwrap_or_default();

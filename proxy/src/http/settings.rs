@@ -172,4 +172,24 @@ pub struct HttpOptions2 {
     pub initial_connection_window_bytes: u32,
     /// `allow_connect`: clients may ask for other protocols on a stream (RFC 8441).
     pub allow_connect: bool,
+    /// What clients may send that brings nothing.
+    pub frames: FrameLimits,
+}
+
+/// Limits of `http2_protocol_options` for frames of a client that cost work and bring nothing; more ends the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameLimits {
+    /// `max_consecutive_inbound_frames_with_empty_payload`, default 1.
+    pub empty_in_a_row: u32,
+    /// `max_inbound_priority_frames_per_stream`, default 100: so many for each stream that was opened, and one stream more.
+    pub priorities_per_stream: u32,
+    /// `max_inbound_window_update_frames_per_data_frame_sent`, default 10: twice as many for each DATA frame, two for each stream,
+    /// and five.
+    pub window_updates_per_data_frame: u32,
+}
+
+impl Default for FrameLimits {
+    fn default() -> Self {
+        Self { empty_in_a_row: 1, priorities_per_stream: 100, window_updates_per_data_frame: 10 }
+    }
 }

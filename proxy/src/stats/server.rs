@@ -58,6 +58,13 @@ scope! {
         Counter http_inspector_http11_found as "http_inspector.http11_found" "Connections that began with HTTP/1.1.";
         Counter http_inspector_http2_found as "http_inspector.http2_found" "Connections that began with HTTP/2 in plain text.";
         Counter http_inspector_http_not_found as "http_inspector.http_not_found" "Connections that began with something else than HTTP.";
+        Counter http2_inbound_empty_frames_flood as "http2.inbound_empty_frames_flood"
+            "Connections closed for too many frames that carry nothing.";
+        Counter http2_inbound_priority_frames_flood as "http2.inbound_priority_frames_flood"
+            "Connections closed for too many PRIORITY frames.";
+        Counter http2_inbound_window_update_frames_flood as "http2.inbound_window_update_frames_flood"
+            "Connections closed for too many WINDOW_UPDATE frames.";
+        Counter http2_settings_missing as "outrigger.http2_settings_missing_total" "Connections closed because they did not begin with SETTINGS.";
         Counter tls_inspector_tls_found as "tls_inspector.tls_found" "Connections that began with a ClientHello.";
         Counter tls_inspector_tls_not_found as "tls_inspector.tls_not_found" "Connections that began with something else than TLS.";
         Counter tls_inspector_sni_found as "tls_inspector.sni_found" "ClientHellos with a server name.";

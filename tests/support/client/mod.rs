@@ -1,5 +1,6 @@
 //! Clients: raw HTTP/1 over plain TCP or TLS, HTTP/2, and the TLS settings of both.
 
+pub mod frames;
 mod http1;
 mod http2;
 mod tls;

@@ -190,7 +190,8 @@ fn compile_http_protocol_options(
                     Ok((UpstreamProtocol::Http1, http2(cx, &None)?))
                 }
                 Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
-                    let http2 = cx.field("http2_protocol_options", |cx| compile_http2(cx, options))?;
+                    let http2 =
+                        cx.field("http2_protocol_options", |cx| compile_http2(cx, options, Side::Upstream))?;
                     Ok((UpstreamProtocol::Http2, http2))
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
@@ -229,7 +230,9 @@ fn http1(cx: &mut CompileCx<'_>, options: &Option<core::Http1ProtocolOptions>) -
 }
 
 fn http2(cx: &mut CompileCx<'_>, options: &Option<core::Http2ProtocolOptions>) -> Compiled<HttpOptions2> {
-    cx.field("http2_protocol_options", |cx| compile_http2(cx, &options.clone().unwrap_or_default()))
+    cx.field("http2_protocol_options", |cx| {
+        compile_http2(cx, &options.clone().unwrap_or_default(), Side::Upstream)
+    })
 }
 
 /// SNI and SAN taken from each request's authority: one TLS configuration a connection pool here.

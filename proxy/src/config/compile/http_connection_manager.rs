@@ -125,7 +125,7 @@ pub(crate) fn compile_http_connection_manager(
         compile_http1(cx, &http_protocol_options.clone().unwrap_or_default(), Side::Downstream)
     });
     let http2 = cx.field("http2_protocol_options", |cx| {
-        compile_http2(cx, &http2_protocol_options.clone().unwrap_or_default())
+        compile_http2(cx, &http2_protocol_options.clone().unwrap_or_default(), Side::Downstream)
     });
     let server_header = compile_server_header(cx, *server_header_transformation);
     let server_name = if server_name.is_empty() {

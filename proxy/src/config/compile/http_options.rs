@@ -6,7 +6,7 @@ use outrigger_xds_api::wire::core::v3 as wire;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::values;
-use crate::http::{HttpOptions1, HttpOptions2};
+use crate::http::{FrameLimits, HttpOptions1, HttpOptions2};
 
 /// Envoy's default idle timeout of a connection, both sides.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -126,6 +126,7 @@ pub(crate) fn compile_http1(
 pub(crate) fn compile_http2(
     cx: &mut CompileCx<'_>,
     value: &wire::Http2ProtocolOptions,
+    side: Side,
 ) -> Compiled<HttpOptions2> {
     let wire::Http2ProtocolOptions {
         hpack_table_size,
@@ -152,14 +153,33 @@ pub(crate) fn compile_http2(
         stream_reset_rate,
     } = value;
     unsupported!(cx; allow_metadata, custom_settings_parameters);
-    // Flood protection is the codec's own, with its own numbers; the rest tunes Envoy's codec.
-    ignored!(cx; hpack_table_size, max_outbound_frames, max_outbound_control_frames,
-        max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
-        max_inbound_window_update_frames_per_data_frame_sent, stream_error_on_invalid_http_messaging,
+    // The engine holds back no more than one answer of each kind, and has its own limit for resets; the rest tunes Envoy's codec.
+    ignored!(cx; hpack_table_size, max_outbound_frames, max_outbound_control_frames, stream_error_on_invalid_http_messaging,
         override_stream_error_on_invalid_http_message, connection_keepalive, enable_huffman_encoding,
         max_header_field_size_kb, disallow_obs_text, stream_reset_burst, stream_reset_rate);
     informational!(use_oghttp2_codec, max_metadata_size);
+    if side == Side::Upstream {
+        // A host of our own is trusted with this.
+        ignored!(cx; max_consecutive_inbound_frames_with_empty_payload, max_inbound_priority_frames_per_stream,
+            max_inbound_window_update_frames_per_data_frame_sent);
+    }
+    let default = FrameLimits::default();
+    let frames = FrameLimits {
+        empty_in_a_row: values::uint32(
+            max_consecutive_inbound_frames_with_empty_payload,
+            default.empty_in_a_row,
+        ),
+        priorities_per_stream: values::uint32(
+            max_inbound_priority_frames_per_stream,
+            default.priorities_per_stream,
+        ),
+        window_updates_per_data_frame: values::uint32(
+            max_inbound_window_update_frames_per_data_frame_sent,
+            default.window_updates_per_data_frame,
+        ),
+    };
     Ok(HttpOptions2 {
+        frames,
         // Clusters need none: a client may ask, and the upstream says whether it agrees.
         allow_connect: *allow_connect,
         max_concurrent_streams: in_range(

@@ -9,17 +9,27 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::frame_watch::FrameWatch;
 use super::framing::Framing;
 use crate::net::Stream;
 use crate::stats::{ClusterStats, Counter, HttpStats};
 use crate::worker::ConnectionHandle;
 
 /// Which side of the proxy the connection is on: where its bytes are counted, and who hears that the client ended it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) enum Side {
-    /// With what follows the messages that are read, for HTTP/1.
-    Downstream(Arc<HttpStats>, Rc<ConnectionHandle>, Option<Rc<Framing>>),
+    /// With what follows the client's messages.
+    Downstream(Arc<HttpStats>, Rc<ConnectionHandle>, Follow),
     Upstream(Arc<ClusterStats>),
+}
+
+/// What follows the bytes of a client.
+#[derive(Debug)]
+pub(crate) enum Follow {
+    /// They are HTTP no more.
+    Nothing,
+    Http1(Rc<Framing>),
+    Http2(Box<FrameWatch>),
 }
 
 impl Side {
@@ -58,10 +68,22 @@ impl Io {
 
     /// What follows is not HTTP: nothing looks for messages in it.
     pub(crate) fn end_of_http(mut self) -> Self {
-        if let Side::Downstream(_, _, framing) = &mut self.side {
-            *framing = None;
+        if let Side::Downstream(_, _, follow) = &mut self.side {
+            *follow = Follow::Nothing;
         }
         self
+    }
+
+    fn follow_sent<'a>(
+        &mut self,
+        parts: impl IntoIterator<Item = &'a [u8]>,
+        written: &Poll<io::Result<usize>>,
+    ) {
+        if let (Side::Downstream(_, _, Follow::Http2(frames)), Poll::Ready(Ok(written))) =
+            (&mut self.side, written)
+        {
+            frames.sent(parts, *written);
+        }
     }
 
     fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -97,8 +119,17 @@ impl AsyncRead for Io {
         }
         let read = &buf.filled()[before..];
         self.side.received().inc_by(read.len() as u64);
-        if let Side::Downstream(_, _, Some(framing)) = &self.side {
-            framing.feed(read);
+        if let Side::Downstream(stats, _, follow) = &mut self.side {
+            match follow {
+                Follow::Nothing => {}
+                Follow::Http1(framing) => framing.feed(read),
+                Follow::Http2(frames) => {
+                    if let Err(error) = frames.received(read) {
+                        stats.downstream_cx_protocol_error.inc();
+                        return Poll::Ready(Err(error));
+                    }
+                }
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -107,6 +138,7 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.follow_sent([buf], &written);
         self.sent(written)
     }
 
@@ -116,6 +148,7 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.follow_sent(bufs.iter().map(|part| &**part), &written);
         self.sent(written)
     }
 

@@ -14,8 +14,9 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Sleep, sleep};
 
 use super::Incoming;
+use super::frame_watch::FrameWatch;
 use super::framing::Framing;
-use super::io::{Io, Side};
+use super::io::{Follow, Io, Side};
 use super::switched::Switched;
 use crate::http::CodecType;
 use crate::http::body::{Aborted, ResponseBody};
@@ -90,7 +91,7 @@ where
 {
     let DownstreamConnection { stats, handle, framing, .. } = downstream;
     let options = &downstream.live.connection;
-    let side = Side::Downstream(stats.clone(), handle.clone(), Some(framing.clone()));
+    let side = Side::Downstream(stats.clone(), handle.clone(), Follow::Http1(framing.clone()));
     let io = TokioIo::new(Io::new(stream, read_ahead, side));
     let mut builder = http1::Builder::new();
     builder
@@ -165,7 +166,8 @@ where
 {
     let DownstreamConnection { stats, handle, .. } = downstream;
     let options = &downstream.live.connection;
-    let side = Side::Downstream(stats.clone(), handle.clone(), None);
+    let frames = FrameWatch::new(options.http2.frames, downstream.worker.shared.stats.clone());
+    let side = Side::Downstream(stats.clone(), handle.clone(), Follow::Http2(Box::new(frames)));
     let io = TokioIo::new(Io::new(stream, read_ahead, side));
     let mut builder = http2::Builder::new(LocalExecutor);
     builder

@@ -1,0 +1,75 @@
+//! HTTP/2 by the sections of RFC 9113: what clients do wrong, frame by frame, and what they send too much of. A real Envoy is asked
+//! the same, so that an expectation which nobody meets is not a rule.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod abuse;
+mod conformance;
+
+use std::net::SocketAddr;
+
+use outrigger_tests::bootstrap::{any_host, cluster, http_connection_manager, listener, overlay, to};
+use outrigger_tests::client::frames::{Frame, FrameClient, PREFACE, block, flag, kind};
+use outrigger_tests::prometheus::Scrape;
+use outrigger_tests::{Bootstrap, Engine, Proxy, Upstream, addr};
+use serde_json::{Value, json};
+
+/// Error codes (RFC 9113 section 7).
+mod code {
+    pub const NONE: u32 = 0;
+    pub const PROTOCOL: u32 = 1;
+    pub const FLOW_CONTROL: u32 = 3;
+    pub const STREAM_CLOSED: u32 = 5;
+    pub const FRAME_SIZE: u32 = 6;
+    pub const REFUSED_STREAM: u32 = 7;
+    pub const COMPRESSION: u32 = 9;
+    pub const CALM: u32 = 11;
+}
+
+/// One proxy before one upstream that answers everything.
+struct Fixture {
+    proxy: Proxy,
+    upstream: Upstream,
+    addr: SocketAddr,
+    _bootstrap: Bootstrap,
+}
+
+impl Fixture {
+    /// `None`: it is not installed.
+    #[track_caller]
+    fn start(engine: Engine, manager: Value) -> Option<Self> {
+        let (bootstrap, addr, upstream) = (Bootstrap::new(), addr::free_addr(), Upstream::start());
+        let mut settings = json!({"codec_type": "HTTP2"});
+        overlay(&mut settings, manager);
+        let manager = http_connection_manager(any_host(to("up")), settings);
+        bootstrap
+            .write(&[listener("ingress", addr, manager)], &[cluster("up", &[upstream.addr()], json!({}))]);
+        let proxy = Proxy::start(engine, &bootstrap)?;
+        Some(Self { proxy, upstream, addr, _bootstrap: bootstrap })
+    }
+
+    /// Whether a client that does everything right is served.
+    fn serves(&self) -> bool {
+        let mut client = FrameClient::connect(self.addr);
+        client.send(&get(1));
+        let ended = std::iter::from_fn(|| client.frame()).find(|frame| frame.stream == 1 && frame.is_last());
+        ended.is_some_and(|frame| frame.kind != kind::RESET)
+    }
+}
+
+const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "h")];
+
+/// A whole request of these fields.
+fn request(stream: u32, fields: &[(&str, &str)]) -> Frame {
+    Frame::new(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, stream, block(fields))
+}
+
+/// A whole GET.
+fn get(stream: u32) -> Frame {
+    request(stream, &GET)
+}
+
+/// The head of a POST, whose body is to come.
+fn post(stream: u32, more: &[(&str, &str)]) -> Frame {
+    let fields: Vec<_> = [(":method", "POST")].iter().chain(&GET[1..]).chain(more).copied().collect();
+    Frame::new(kind::HEADERS, flag::END_HEADERS, stream, block(&fields))
+}
