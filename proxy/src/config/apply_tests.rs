@@ -83,6 +83,7 @@ fn names(routes: &crate::route::RouteConfiguration) -> Vec<Arc<str>> {
             Clusters::Weighted { clusters, .. } => {
                 clusters.iter().map(|c| c.cluster.name().clone()).collect()
             }
+            Clusters::Header(_) => Vec::new(),
         },
         _ => Vec::new(),
     })

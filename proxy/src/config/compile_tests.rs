@@ -142,7 +142,10 @@ fn route_configurations() {
             "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, request_headers_mutations: [{remove: x-y}]}]}}",
             "route.request_mirror_policies[0].request_headers_mutations: not supported",
         ),
-        ("{match: {prefix: /}, route: {cluster_header: x}}", "route.cluster_header: not supported"),
+        (
+            "{match: {prefix: /}, route: {cluster_header: ':x'}}",
+            "route.cluster_header: ':x' is not a header name",
+        ),
         (
             "{match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: a, weight: 0}]}}}",
             "route.weighted_clusters.clusters: Sum of weights in the weighted_cluster must be greater than 0.",

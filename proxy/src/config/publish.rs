@@ -39,8 +39,10 @@ impl Configuration {
             endpoints.any(|(source, name)| !is_there(source, name))
                 || misses_secret(&v.references, secrets, inputs)
         });
+        let mut added = Vec::new();
         for one in activated {
             let Some(version) = self.clusters.active_mut(&one.name) else { continue };
+            let is_new = one.replaced.is_none();
             let mut replaced = one.replaced;
             if let Some(old) = &mut replaced {
                 release_destinations(&old.compiled.discovery, Some(&version.compiled.discovery));
@@ -56,8 +58,13 @@ impl Configuration {
                 self.drop_cluster(&one.name, &old);
             }
             self.publish_endpoints(&one.name);
-            self.inputs.registry.clusters.cell(&one.name).publish(cluster);
+            let cell = self.inputs.registry.clusters.cell(&one.name);
+            cell.publish(cluster);
+            if is_new {
+                added.push(cell);
+            }
         }
+        self.inputs.registry.cluster_names.add(&added);
     }
 
     /// Publishes the hosts of an active cluster, unless they are the present ones already.
@@ -161,6 +168,7 @@ impl Configuration {
                 continue;
             }
             self.inputs.registry.clusters.forget(&name);
+            self.inputs.registry.cluster_names.remove(&name);
             if let Some(old) = self.clusters.withdraw(&name) {
                 withdraw_endpoints(&old.compiled.cluster);
                 release_destinations(&old.compiled.discovery, None);

@@ -20,7 +20,7 @@ use super::pool::Lease;
 use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
 use crate::formatter::{RequestLine, Values};
-use crate::route::{Action, Drawn, Route, is_grpc};
+use crate::route::{Action, Clusters, Drawn, NamedCluster, RequestView, Route, RouteAction, is_grpc};
 use crate::stream_info::{CapturedRequest, ResponseFlags, StreamInfo, details};
 use crate::worker::{Timer, Worker};
 
@@ -139,6 +139,8 @@ pub(crate) struct ActiveStream {
     pub(crate) route: Option<Arc<Route>>,
     /// Which of its weighted clusters was drawn.
     pub(crate) drawn: Drawn,
+    /// The cluster that the request names by the route's `cluster_header`.
+    pub(crate) named: Option<NamedCluster>,
     /// What filters keep for the response.
     pub(crate) filter_state: Option<Box<FilterState>>,
     /// The request's head, when headers of the response are made of it.
@@ -183,6 +185,7 @@ impl ActiveStream {
             progress: None,
             route: None,
             drawn: None,
+            named: None,
             filter_state: None,
             kept_head: None,
             watch: None,
@@ -221,10 +224,34 @@ impl ActiveStream {
         values
     }
 
+    /// Takes a route, and one of its clusters.
+    pub(crate) fn take(&mut self, route: &Arc<Route>, request: &RequestView<'_>) {
+        self.info.route_name.clone_from(&route.name);
+        if let Action::Route(action) = &route.action {
+            self.drawn = action.clusters.draw(fastrand::u64(..));
+            if let Clusters::Header(header) = &action.clusters {
+                self.named = header.named(request);
+            }
+        }
+        self.route = Some(route.clone());
+    }
+
+    /// The cluster that the request is for; `None`: there is none.
+    pub(crate) fn cluster(&self, action: &RouteAction) -> Option<Arc<Cluster>> {
+        match action.clusters.cluster(self.drawn) {
+            Some(cluster) => cluster.get(),
+            None => self.named.as_ref()?.cell.as_ref()?.get(),
+        }
+    }
+
     /// The name of the cluster that the request is for.
-    pub(crate) fn chosen_cluster(&self) -> Option<&Arc<str>> {
+    pub(crate) fn chosen_cluster(&self) -> Option<&str> {
         match &self.route.as_ref()?.action {
-            Action::Route(action) => Some(action.clusters.cluster(self.drawn).name()),
+            Action::Route(action) => match action.clusters.cluster(self.drawn) {
+                Some(cluster) => Some(&**cluster.name()),
+                // As in Envoy: a request that names none is for the one without a name.
+                None => Some(self.named.as_ref().and_then(NamedCluster::name).unwrap_or_default()),
+            },
             _ => None,
         }
     }
@@ -232,7 +259,7 @@ impl ActiveStream {
     /// To logs and metrics the request was for the route's cluster, although a filter kept it from going there.
     pub(crate) fn note_cluster(&mut self) {
         if let Some(Action::Route(action)) = self.route.as_deref().map(|route| &route.action) {
-            self.info.upstream_cluster = action.clusters.cluster(self.drawn).get();
+            self.info.upstream_cluster = self.cluster(action);
         }
     }
 

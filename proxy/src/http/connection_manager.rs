@@ -158,12 +158,8 @@ async fn serve_request(
     let found = routes.as_deref().and_then(|r| find_route(r, &request, authority.as_str(), scheme));
     let route = match found {
         Some(Found::Route(route)) => {
-            stream.info.route_name.clone_from(&route.name);
-            stream.route = Some(route.clone());
+            stream.take(&route, &view(&request, authority.as_str(), scheme));
             stream.keep_head_for_route(&request);
-            if let Action::Route(action) = &route.action {
-                stream.drawn = action.clusters.draw(fastrand::u64(..));
-            }
             Some(route)
         }
         Some(Found::RequiresTls) => {
@@ -199,7 +195,7 @@ async fn serve_request(
         Action::Route(action)
             if stream.upgrade.as_mut().is_some_and(|u| !u.is_allowed(hcm, action, &request)) =>
         {
-            stream.info.upstream_cluster = action.clusters.cluster(stream.drawn).get();
+            stream.info.upstream_cluster = stream.cluster(action);
             let (status, details) = (StatusCode::FORBIDDEN, details::UPGRADE_FAILED);
             return Ok(refused(stream, Refusal { status, details, protocol_error: false }));
         }
