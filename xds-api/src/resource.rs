@@ -23,15 +23,27 @@ pub enum ResourceType {
     RouteConfiguration,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
     Secret,
+    /// `envoy.config.route.v3.VirtualHost` (VHDS).
+    VirtualHost,
 }
 
 impl ResourceType {
-    /// Every type, in the order of a make-before-break update.
+    /// Every type that a control plane of ours serves, in the order of a make-before-break update.
     pub const ALL: [ResourceType; 5] = [
         ResourceType::Cluster,
         ResourceType::ClusterLoadAssignment,
         ResourceType::Listener,
         ResourceType::RouteConfiguration,
+        ResourceType::Secret,
+    ];
+
+    /// Every type that our proxy takes: from other control planes single virtual hosts too.
+    pub const CLIENT: [ResourceType; 6] = [
+        ResourceType::Cluster,
+        ResourceType::ClusterLoadAssignment,
+        ResourceType::Listener,
+        ResourceType::RouteConfiguration,
+        ResourceType::VirtualHost,
         ResourceType::Secret,
     ];
 
@@ -47,6 +59,7 @@ impl ResourceType {
                 "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
             }
             ResourceType::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            ResourceType::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
         }
     }
 
@@ -55,12 +68,12 @@ impl ResourceType {
         message_name(self.type_url())
     }
 
-    /// The type with this type URL, if it is one that xDS exchanges.
+    /// The type with this type URL, if it is one of [`ResourceType::ALL`].
     pub fn from_type_url(type_url: &str) -> Option<ResourceType> {
         ResourceType::ALL.into_iter().find(|resource_type| resource_type.type_url() == type_url)
     }
 
-    /// The usual abbreviation of the type's discovery service, for logs and metrics: `cds`, `eds`, `lds`, `rds`, `sds`.
+    /// The usual abbreviation of the type's discovery service, for logs and metrics: `cds`, `eds`, `lds`, `rds`, `sds`, `vhds`.
     pub const fn short_name(self) -> &'static str {
         match self {
             ResourceType::Cluster => "cds",
@@ -68,6 +81,7 @@ impl ResourceType {
             ResourceType::Listener => "lds",
             ResourceType::RouteConfiguration => "rds",
             ResourceType::Secret => "sds",
+            ResourceType::VirtualHost => "vhds",
         }
     }
 

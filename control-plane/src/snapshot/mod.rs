@@ -129,7 +129,7 @@ impl Snapshot {
                 let shared = self.routes.get(&proxy.client).cloned().unwrap_or_default();
                 ResourceSet { shared, own: Arc::default() }
             }
-            ResourceType::Secret => ResourceSet::default(),
+            ResourceType::Secret | ResourceType::VirtualHost => ResourceSet::default(),
         }
     }
 

@@ -26,7 +26,7 @@ impl Proxyless {
             ResourceType::ClusterLoadAssignment => self.endpoints.clone(),
             ResourceType::Listener => self.listeners.get(namespace).cloned().unwrap_or_default(),
             ResourceType::RouteConfiguration => self.routes.get(namespace).cloned().unwrap_or_default(),
-            ResourceType::Secret => Arc::default(),
+            ResourceType::Secret | ResourceType::VirtualHost => Arc::default(),
         };
         ResourceSet { shared, own: Arc::default() }
     }

@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::compile::{Assignment, Discovery, Inputs, References, Secret};
 use super::configuration::{ClusterVersion, Configuration, Leaf};
 use super::counts::count_membership;
-use super::sources::BySource;
+use super::listeners::ListenerVersion;
+use super::sources::{BySource, SourceId};
+use super::virtual_hosts::misses_virtual_hosts;
 use super::warming::{AtDeadline, Deadline, Slots};
 use crate::cluster::{Cluster, EndpointSet, HostSpec};
 use crate::net::Address;
@@ -27,6 +29,7 @@ impl Configuration {
         self.activate_routes(now);
         self.activate_listeners(now);
         self.withdraw_clusters(now);
+        self.settle_on_demand();
         self.awaited.retain(|(_, deadline)| !matches!(deadline, Deadline::At(deadline) if *deadline <= now));
         self.count();
     }
@@ -120,20 +123,29 @@ impl Configuration {
     }
 
     fn activate_routes(&mut self, now: Instant) {
+        let mut changed = self.activate_virtual_hosts(now, |this, users, routes, references| {
+            let asks = |user: &SourceId| asks_on_demand(&this.listeners, *user, routes);
+            misses_cluster(references, &this.clusters, &this.inputs)
+                && (!users.iter().any(asks)
+                    || misses_known(&references.clusters, &this.clusters, &this.inputs))
+        });
         for (source, routes) in self.routes.iter_mut() {
-            let (clusters, inputs) = (&self.clusters, &self.inputs);
+            let (clusters, listeners, inputs) = (&self.clusters, &self.listeners, &self.inputs);
+            let hosts = &self.virtual_hosts;
             let activated = routes.activate(now, AtDeadline::ActivateFirst, |v| {
-                misses_cluster(&v.references, clusters, inputs)
+                let misses_cluster = misses_cluster(&v.references, clusters, inputs)
+                    && (!asks_on_demand(listeners, source, &v.routes.name)
+                        || misses_known(&v.references.clusters, clusters, inputs));
+                misses_cluster || misses_virtual_hosts(&v.references, hosts)
             });
             for one in activated {
-                let Some(version) = routes.active(&one.name) else { continue };
-                let cell = self.inputs.registry.routes.of_mut(source).cell(&one.name);
-                cell.publish(version.routes.clone());
                 if let Some(stats) = self.rds_stats.get(&one.name) {
                     stats.config_reload.inc();
                 }
+                changed.insert((source, one.name));
             }
         }
+        changed.iter().for_each(|(source, name)| self.publish_routes(source, name));
     }
 
     fn activate_listeners(&mut self, now: Instant) {
@@ -174,6 +186,7 @@ impl Configuration {
                 release_destinations(&old.compiled.discovery, None);
                 self.inputs.stats.server().cluster_removed.inc();
                 self.drop_cluster(&name, &old);
+                self.cluster_is_gone(&name);
             }
         }
     }
@@ -198,6 +211,20 @@ fn release_destinations(old: &Discovery, new: Option<&Discovery>) {
 fn misses_cluster(references: &References, clusters: &Slots<ClusterVersion>, inputs: &Inputs) -> bool {
     let may_come = |name: &Arc<str>| inputs.has_cds || inputs.known_clusters.contains(name);
     references.clusters.iter().any(|name| clusters.active(name).is_none() && may_come(name))
+        || misses_known(&references.on_demand_clusters, clusters, inputs)
+}
+
+/// Whether one of these clusters has come and is not ready yet.
+fn misses_known(names: &[Arc<str>], clusters: &Slots<ClusterVersion>, inputs: &Inputs) -> bool {
+    names.iter().any(|name| clusters.active(name).is_none() && inputs.known_clusters.contains(name))
+}
+
+/// Whether requests that take this route configuration ask for clusters that are not there.
+fn asks_on_demand(listeners: &Slots<ListenerVersion>, source: SourceId, routes: &str) -> bool {
+    let asks = |version: &ListenerVersion| {
+        version.references.on_demand_routes.iter().any(|(s, name)| *s == source && **name == *routes)
+    };
+    listeners.iter().any(|(_, slot)| slot.versions().any(asks))
 }
 
 fn misses_secret(

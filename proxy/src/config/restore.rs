@@ -42,7 +42,12 @@ impl Configuration {
                     .filter(|(key, _)| key.0 == resource_type && is_wanted(&key.1))
                     .filter(|(key, _)| !restored.contains_key(*key) && !refused.contains(*key))
                     .filter_map(|((_, name), saved)| {
-                        Some(Update { name, version: &saved.version, resource: saved.resource.as_ref()? })
+                        Some(Update {
+                            name,
+                            version: &saved.version,
+                            resource: saved.resource.as_ref()?,
+                            aliases: &[],
+                        })
                     })
                     .collect();
                 if updates.is_empty() {

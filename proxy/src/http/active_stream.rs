@@ -20,7 +20,10 @@ use super::pool::Lease;
 use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
 use crate::formatter::{RequestLine, Values};
-use crate::route::{Action, Clusters, Drawn, NamedCluster, RequestView, Route, RouteAction, is_grpc};
+use crate::on_demand::Asker;
+use crate::route::{
+    Action, Clusters, Drawn, NamedCluster, RequestView, Route, RouteAction, RouteConfiguration, is_grpc,
+};
 use crate::stream_info::{CapturedRequest, ResponseFlags, StreamInfo, details};
 use crate::worker::{Timer, Worker};
 
@@ -141,6 +144,8 @@ pub(crate) struct ActiveStream {
     pub(crate) drawn: Drawn,
     /// The cluster that the request names by the route's `cluster_header`.
     pub(crate) named: Option<NamedCluster>,
+    /// The virtual host that is missing, where it can be asked for.
+    pub(crate) lacks_host: LacksHost,
     /// What filters keep for the response.
     pub(crate) filter_state: Option<Box<FilterState>>,
     /// The request's head, when headers of the response are made of it.
@@ -148,6 +153,16 @@ pub(crate) struct ActiveStream {
     /// Taken out while the router holds the stream.
     pub(crate) watch: Option<DeadlineWatch>,
     upstream: Option<Upstream>,
+}
+
+/// Whether a stream found no virtual host.
+#[derive(Debug)]
+pub(crate) enum LacksHost {
+    No,
+    /// Whom to ask for it, and its name.
+    Yes(Box<(Asker, String)>),
+    /// It was asked for.
+    Asked,
 }
 
 /// What the stream holds of its upstream.
@@ -186,6 +201,7 @@ impl ActiveStream {
             route: None,
             drawn: None,
             named: None,
+            lacks_host: LacksHost::No,
             filter_state: None,
             kept_head: None,
             watch: None,
@@ -222,6 +238,14 @@ impl ActiveStream {
             values.request = Some(&head.headers);
         }
         values
+    }
+
+    /// There is no virtual host for this authority. It is asked for once.
+    pub(crate) fn lack_host(&mut self, routes: &RouteConfiguration, authority: &str) {
+        if let (Some(asker), LacksHost::No) = (&routes.vhds, &self.lacks_host) {
+            let name = format!("{}/{}", routes.name, authority.to_ascii_lowercase());
+            self.lacks_host = LacksHost::Yes(Box::new((asker.clone(), name)));
+        }
     }
 
     /// Takes a route, and one of its clusters.

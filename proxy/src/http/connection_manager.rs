@@ -14,7 +14,7 @@ use super::body::{Aborted, RequestBody, ResponseBody};
 use super::codec::{self, Incoming, Refusal, ServeError, Version};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
-use super::filters::{FilterReply, Progress};
+use super::filters::{FilterReply, Progress, Waited};
 use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
 use super::path::Normalised;
@@ -22,7 +22,7 @@ use super::respond::{self, failed, local, log_without_request, redirected, refus
 use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, RouteSource, redirect, router};
 use crate::net::Stream;
-use crate::route::{Action, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
+use crate::route::{Action, RequestView, RequireTls, Route, RouteAction};
 use crate::stream_info::{ConnectionInfo, ResponseFlags, details};
 use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
@@ -151,37 +151,29 @@ async fn serve_request(
     }
 
     // 3. Which route: pinned, whatever configuration does meanwhile.
-    let routes = match &hcm.routes {
-        RouteSource::Inline(routes) => Some(routes.clone()),
-        RouteSource::Rds(live) => live.get(),
-    };
-    let found = routes.as_deref().and_then(|r| find_route(r, &request, authority.as_str(), scheme));
-    let route = match found {
-        Some(Found::Route(route)) => {
-            stream.take(&route, &view(&request, authority.as_str(), scheme));
-            stream.keep_head_for_route(&request);
-            Some(route)
-        }
-        Some(Found::RequiresTls) => {
+    loop {
+        if let Chosen::RequiresTls = choose_route(&mut stream, &request, authority.as_str(), scheme) {
             let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
             let location = HeaderValue::try_from(location).ok();
             return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
         }
-        None => None,
-    };
 
-    // 4. Filters.
-    if !hcm.filters.is_empty() {
+        // 4. Filters.
+        if hcm.filters.is_empty() {
+            break;
+        }
         match run_filters(hcm, &mut stream, &mut request).await {
-            Ok(None) => {}
-            Ok(Some(reply)) => return Ok(respond::filtered(stream, *reply)),
+            Ok(Filtered::Done) => break,
+            Ok(Filtered::Reply(reply)) => return Ok(respond::filtered(stream, *reply)),
+            // Its virtual host has come: from the start, as in Envoy.
+            Ok(Filtered::ChooseAgain) => {}
             Err(failure) => {
                 stream.note_cluster();
                 return Ok(failed(stream, failure.into()));
             }
         }
     }
-    let Some(route) = route else {
+    let Some(route) = stream.route.clone() else {
         hcm.stats.no_route.inc();
         if request.method() == Method::CONNECT {
             connection.handle.drain();
@@ -240,6 +232,14 @@ fn path_and_query(request: &Request<RequestBody>) -> &str {
     request.uri().path_and_query().map_or("", |p| p.as_str())
 }
 
+/// What came of the filters.
+enum Filtered {
+    Done,
+    Reply(Box<FilterReply>),
+    /// There may be a route now.
+    ChooseAgain,
+}
+
 /// Runs the filter chain to its end, or until a filter replies.
 ///
 /// # Errors
@@ -248,12 +248,12 @@ async fn run_filters(
     hcm: &HttpConnectionManager,
     stream: &mut ActiveStream,
     request: &mut Request<RequestBody>,
-) -> Result<Option<Box<FilterReply>>, Failure> {
+) -> Result<Filtered, Failure> {
     let mut progress = hcm.filters.on_request(0, stream, request);
     loop {
         match progress {
-            Progress::Done => return Ok(None),
-            Progress::Reply(reply) => return Ok(Some(reply)),
+            Progress::Done => return Ok(Filtered::Done),
+            Progress::Reply(reply) => return Ok(Filtered::Reply(reply)),
             Progress::Wait(wait, next) => {
                 let deadlines = Deadlines {
                     request: hcm.limits.request_timeout,
@@ -263,37 +263,54 @@ async fn run_filters(
                 };
                 let mut watch = DeadlineWatch::new(stream, deadlines, stream.info.start);
                 // On the heap, so that requests that wait for nothing do not carry its state.
-                let replied = Box::pin(watch.run(wait.done(stream, request))).await?;
-                if replied.is_some() {
-                    return Ok(replied);
-                }
+                let waited = Box::pin(watch.run(wait.done(stream, request))).await?;
                 stream.forwarded = Instant::now();
+                match waited {
+                    Waited::GoesOn => {}
+                    Waited::Reply(reply) => return Ok(Filtered::Reply(reply)),
+                    Waited::ChooseAgain => return Ok(Filtered::ChooseAgain),
+                }
                 progress = hcm.filters.on_request(next, stream, request);
             }
         }
     }
 }
 
-enum Found {
-    Route(Arc<Route>),
+enum Chosen {
+    /// A route, or none.
+    Route,
     RequiresTls,
 }
 
-fn find_route(
-    routes: &RouteConfiguration,
+/// Chooses the route that the stream takes.
+fn choose_route(
+    stream: &mut ActiveStream,
     request: &Request<RequestBody>,
     authority: &str,
     scheme: &str,
-) -> Option<Found> {
+) -> Chosen {
     // Only a `connect_matcher` takes CONNECT, and there is none: an empty prefix or a regex must not.
     if request.method() == Method::CONNECT {
-        return None;
+        return Chosen::Route;
     }
-    let virtual_host = routes.virtual_host(authority)?;
+    let routes = match &stream.connection.hcm.routes {
+        RouteSource::Inline(routes) => Some(routes.clone()),
+        RouteSource::Rds(live) => live.get(),
+    };
+    let Some(routes) = routes else { return Chosen::Route };
+    let Some(virtual_host) = routes.virtual_host(authority) else {
+        stream.lack_host(&routes, authority);
+        return Chosen::Route;
+    };
     if virtual_host.require_tls != RequireTls::None && scheme != "https" {
-        return Some(Found::RequiresTls);
+        return Chosen::RequiresTls;
     }
-    virtual_host.route(request.uri().path(), &view(request, authority, scheme)).cloned().map(Found::Route)
+    let request_view = view(request, authority, scheme);
+    if let Some(route) = virtual_host.route(request.uri().path(), &request_view) {
+        stream.take(route, &request_view);
+        stream.keep_head_for_route(request);
+    }
+    Chosen::Route
 }
 
 /// The request as matchers see it.

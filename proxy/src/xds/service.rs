@@ -16,7 +16,9 @@ pub(super) enum Service {
 impl Service {
     /// Path of the streaming method.
     pub(super) fn path(self, variant: Variant) -> &'static str {
-        use ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration, Secret};
+        use ResourceType::{
+            Cluster, ClusterLoadAssignment, Listener, RouteConfiguration, Secret, VirtualHost,
+        };
         match (self, variant) {
             (Service::Aggregated, Variant::StateOfTheWorld) => {
                 "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
@@ -53,6 +55,10 @@ impl Service {
             }
             (Service::Of(Secret), Variant::Delta) => {
                 "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+            }
+            // There is no other variant of it.
+            (Service::Of(VirtualHost), _) => {
+                "/envoy.service.route.v3.VirtualHostDiscoveryService/DeltaVirtualHosts"
             }
         }
     }
