@@ -25,6 +25,7 @@ use super::counts::EndpointUpdate;
 use super::listeners::{Change, ListenerVersion, bind, bound_elsewhere};
 use super::sources::SourceId;
 use super::warming::{Deadline, Offer, Slot, WARMING_TIMEOUT};
+use crate::on_demand::Asker;
 
 /// One resource as it arrived.
 #[derive(Debug, Clone, Copy)]
@@ -125,7 +126,7 @@ impl Configuration {
         self.update(SourceId::STATIC, resource_type, &update, now)
     }
 
-    fn update(
+    pub(super) fn update(
         &mut self,
         source: SourceId,
         resource_type: ResourceType,
@@ -295,8 +296,12 @@ impl Configuration {
         let outcome = self.refused.keep(ResourceType::RouteConfiguration, update.name, offer.hash, outcome);
         let ((routes, hosts), references) = outcome?;
         let name = routes.name.clone();
+        let vhds = routes.vhds.as_ref().map(Asker::source);
         offer.wait_for(&references, now);
         all.offer(&name, RouteVersion { routes: Arc::new(routes), hosts, references }, offer);
+        if let Some(source) = vhds {
+            self.take_early_hosts(source, &name, now);
+        }
         Ok(())
     }
 

@@ -211,6 +211,7 @@ impl Configuration {
                 self.routes.of_mut(*source).withdraw(name);
                 registry.routes.of_mut(*source).forget(name);
                 self.rds_stats.remove(name);
+                self.forget_virtual_hosts_of(name);
             }
             ResourceType::VirtualHost if **name == *WILDCARD => {
                 *self.virtual_hosts.of_mut(*source) = VirtualHosts::default();

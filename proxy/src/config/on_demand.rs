@@ -98,7 +98,10 @@ impl Configuration {
         if name.is_refused {
             return say(answer, Answer::Missing);
         }
-        name.waiting.retain(|waiting| !waiting.is_closed());
+        // Those that have given up make room before more is made.
+        if name.waiting.len() == name.waiting.capacity() {
+            name.waiting.retain(|waiting| !waiting.is_closed());
+        }
         name.waiting.push(answer);
         self.on_demand.waited_for.insert(key);
     }
@@ -152,14 +155,15 @@ impl Configuration {
         }
     }
 
-    /// What these belong to is no longer wanted.
-    pub(super) fn forget_on_demand(&mut self, belongs: impl Fn(&WatchKey) -> bool) {
+    /// What these belong to is no longer wanted. Gives their names.
+    pub(super) fn forget_on_demand(&mut self, belongs: impl Fn(&WatchKey) -> bool) -> Vec<WatchKey> {
         let gone: Vec<WatchKey> = self.on_demand.names.keys().filter(|key| belongs(key)).cloned().collect();
-        for key in gone {
-            self.on_demand.say(&key, Answer::Missing);
-            self.on_demand.names.remove(&key);
+        for key in &gone {
+            self.on_demand.say(key, Answer::Missing);
+            self.on_demand.names.remove(key);
         }
         self.count_on_demand();
+        gone
     }
 
     /// A cluster that nothing uses any more is gone.

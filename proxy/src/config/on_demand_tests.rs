@@ -173,6 +173,20 @@ fn a_listener_says_that_the_clusters_of_its_routes_are_asked_for() {
     assert!(published_routes(&configuration, "r").is_some());
 }
 
+#[test]
+fn a_source_that_says_nothing_is_waited_for_once() {
+    let (mut configuration, now) = world();
+    let _watch = configuration.inputs.watches.watch(SourceId::ADS, RouteConfiguration, "r");
+    let routes = |more: &str| format!("{{name: r, vhds: {{config_source: {{ads: {{}}}}}}, {more}}}");
+    apply(&mut configuration, RouteConfiguration, "r", &routes(""), now);
+    let late = now + crate::config::warming::WARMING_TIMEOUT;
+    configuration.settle(late);
+    assert!(published_routes(&configuration, "r").is_some());
+    let more = routes("ignore_port_in_host_matching: true");
+    apply(&mut configuration, RouteConfiguration, "r", &more, late);
+    assert!(published_routes(&configuration, "r").unwrap().ignore_port);
+}
+
 /// A route configuration `r` with VHDS, as its listener wants it.
 fn with_hosts() -> (Configuration, Instant, Watch) {
     let (mut configuration, now) = world();
@@ -252,8 +266,12 @@ fn a_virtual_host_that_is_no_good_is_refused_and_one_whose_domain_is_taken_left_
         []
     );
     assert_eq!(hosts(&configuration), ["own"]);
-    let nobody = apply(&mut configuration, VirtualHost, "s/a", &host("a", "a", "redirect: {}"), now);
-    assert_eq!(nobody, [], "of no route configuration that is wanted");
+    let early = apply(&mut configuration, VirtualHost, "s/a", &host("a", "a", "redirect: {}"), now);
+    assert_eq!(early, []);
+    let _watch = configuration.inputs.watches.watch(SourceId::ADS, RouteConfiguration, "s");
+    apply(&mut configuration, RouteConfiguration, "s", "{name: s, vhds: {config_source: {ads: {}}}}", now);
+    let routes = published_routes(&configuration, "s").unwrap();
+    assert_eq!(routes.virtual_hosts.len(), 1, "what came before its route configuration");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::virtual_hosts::misses_virtual_hosts;
 use super::warming::{AtDeadline, Deadline, Slots};
 use crate::cluster::{Cluster, EndpointSet, HostSpec};
 use crate::net::Address;
+use crate::on_demand::Asker;
 
 /// How often it is looked whether something still names a removed cluster.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -129,6 +130,7 @@ impl Configuration {
                 && (!users.iter().any(asks)
                     || misses_known(&references.clusters, &this.clusters, &this.inputs))
         });
+        let mut late = Vec::new();
         for (source, routes) in self.routes.iter_mut() {
             let (clusters, listeners, inputs) = (&self.clusters, &self.listeners, &self.inputs);
             let hosts = &self.virtual_hosts;
@@ -142,9 +144,13 @@ impl Configuration {
                 if let Some(stats) = self.rds_stats.get(&one.name) {
                     stats.config_reload.inc();
                 }
+                let vhds = routes.active(&one.name).and_then(|version| version.routes.vhds.as_ref());
+                late.extend(vhds.map(Asker::source));
                 changed.insert((source, one.name));
             }
         }
+        // Whoever had no answer in time is not waited for again.
+        late.iter().for_each(|source| self.virtual_hosts.of_mut(*source).has_answered = true);
         changed.iter().for_each(|(source, name)| self.publish_routes(source, name));
     }
 

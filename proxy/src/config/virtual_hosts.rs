@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::route::v3 as wire;
 use outrigger_xds_api::{ResourceType, resource};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -17,6 +18,7 @@ use super::compile::{CompileCx, Invalid, References, VirtualHostCx, compile_virt
 use super::configuration::{Configuration, RouteVersion};
 use super::sources::{BySource, SourceId};
 use super::warming::{AtDeadline, Offer, Slot, Slots};
+use super::watch::WatchKey;
 use crate::route::{DomainIndex, RouteConfiguration, VirtualHost};
 
 /// What one source has of virtual hosts.
@@ -26,7 +28,9 @@ pub struct VirtualHosts {
     pub(super) slots: Slots<VirtualHostVersion>,
     /// Route configuration → its resources.
     by_routes: FxHashMap<Arc<str>, BTreeSet<Arc<str>>>,
-    /// The source has said what it has without being asked.
+    /// What came, unasked for, of route configurations that nobody has yet, with its version: it is not sent again when they come.
+    early: FxHashMap<Arc<str>, (Box<str>, Any)>,
+    /// The source has said what it has without being asked, or had the time for it.
     pub(super) has_answered: bool,
 }
 
@@ -48,6 +52,7 @@ impl VirtualHosts {
 
     /// Forgets a resource; whether it was published.
     fn remove(&mut self, name: &str) -> bool {
+        self.early.remove(name);
         self.slots.remove(name);
         if let Some((routes, _)) = name.rsplit_once('/')
             && let Some(names) = self.by_routes.get_mut(routes)
@@ -62,7 +67,7 @@ impl VirtualHosts {
 }
 
 impl Configuration {
-    /// Takes in a virtual host. One of a route configuration that nobody has is not wanted.
+    /// Takes in a virtual host. One of a route configuration that nobody has is put by.
     pub(super) fn update_virtual_host(
         &mut self,
         source: SourceId,
@@ -75,7 +80,11 @@ impl Configuration {
             let reason = "the name must be that of the route configuration, a slash, and the host";
             return Err(refused(reason.to_owned()));
         };
-        let Some(cx) = self.virtual_host_cx(source, routes) else { return Ok(()) };
+        let Some(cx) = self.virtual_host_cx(source, routes) else {
+            let early = (update.version.into(), update.resource.clone());
+            self.virtual_hosts.of_mut(source).early.insert(update.name.into(), early);
+            return Ok(());
+        };
         let hosts = self.virtual_hosts.of_mut(source);
         if hosts.slots.is_unchanged(update.name, offer.hash) {
             return Ok(());
@@ -100,6 +109,30 @@ impl Configuration {
         let version = VirtualHostVersion { virtual_host: Arc::new(virtual_host), cx, references };
         hosts.slots.offer(&name, version, offer);
         Ok(())
+    }
+
+    /// A route configuration that takes virtual hosts from `source` has come: some of them may have come before it.
+    pub(super) fn take_early_hosts(&mut self, source: SourceId, routes: &str, now: Instant) {
+        let is_of = |name: &Arc<str>| name.rsplit_once('/').is_some_and(|(of, _)| of == routes);
+        let early = &mut self.virtual_hosts.of_mut(source).early;
+        let early: Vec<_> = early.extract_if(|name, _| is_of(name)).collect();
+        for (name, (version, resource)) in early {
+            let update = Update { name: &name, version: &version, resource: &resource, aliases: &[] };
+            if let Err(invalid) = self.update(source, ResourceType::VirtualHost, &update, now) {
+                tracing::warn!(target: "config", "rejected: {invalid}");
+            }
+        }
+    }
+
+    /// Nobody has this route configuration any more: what requests have asked for of it goes too.
+    pub(super) fn forget_virtual_hosts_of(&mut self, routes: &str) {
+        let is_of = |key: &WatchKey| {
+            let of = key.name.rsplit_once('/').map(|(of, _)| of);
+            key.resource_type == ResourceType::VirtualHost && of == Some(routes)
+        };
+        for key in self.forget_on_demand(is_of) {
+            self.virtual_hosts.of_mut(key.source).remove(&key.name);
+        }
     }
 
     /// The source has these no longer.

@@ -245,7 +245,8 @@ impl Exchange<'_> {
     /// Writes down what was accepted for good, and what is gone.
     fn record(&self, resource_type: ResourceType, received: &Received, rejected: &[Invalid]) {
         let Some(recorder) = &self.options.recorder else { return };
-        if self.asked.source != SourceId::ADS {
+        // Virtual hosts are asked for again.
+        if self.asked.source != SourceId::ADS || resource_type == ResourceType::VirtualHost {
             return;
         }
         let is_good = |name: &str| !rejected.iter().any(|invalid| invalid.name == name);
