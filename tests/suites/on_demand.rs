@@ -38,16 +38,34 @@ struct Has {
     hosts: Vec<(&'static str, Vec<&'static str>, &'static str)>,
     /// Name of a virtual host → what else it is called.
     aliases: Value,
+    /// What is asked for on demand comes on streams of its own.
+    separate: bool,
 }
 
 fn ads() -> Value {
     json!({"ads": {}, "resource_api_version": "V3"})
 }
 
-fn on_demand(message: &str, timeout: Duration) -> Value {
+/// Where what is asked for on demand comes from.
+fn source(has: &Has) -> Value {
+    match has.separate {
+        true => json!({"api_config_source": api(), "resource_api_version": "V3"}),
+        false => ads(),
+    }
+}
+
+fn api() -> Value {
+    json!({
+        "api_type": "DELTA_GRPC",
+        "transport_api_version": "V3",
+        "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
+    })
+}
+
+fn on_demand(has: &Has, message: &str, timeout: Duration) -> Value {
     json!({
         "@type": type_url(&format!("extensions.filters.http.on_demand.v3.{message}")),
-        "odcds": {"source": ads(), "timeout": format!("{}s", timeout.as_secs_f64())},
+        "odcds": {"source": source(has), "timeout": format!("{}s", timeout.as_secs_f64())},
     })
 }
 
@@ -57,7 +75,7 @@ fn resources(has: &Has, upstreams: &[Upstream], address: SocketAddr, log: &std::
         json!({
             "access_log": [file_access_log(log, Some("%RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"))],
             "http_filters": [
-                {"name": "on_demand", "typed_config": on_demand("OnDemand", Duration::from_secs(60))},
+                {"name": "on_demand", "typed_config": on_demand(has, "OnDemand", Duration::from_secs(60))},
                 {"name": "router", "typed_config": {"@type": type_url("extensions.filters.http.router.v3.Router")}},
             ],
         }),
@@ -71,7 +89,7 @@ fn resources(has: &Has, upstreams: &[Upstream], address: SocketAddr, log: &std::
         route
     };
     let own = json!({"name": "own", "domains": ["own"], "routes": [
-        by_header("/short", json!({"typed_per_filter_config": {"on_demand": on_demand("PerRouteConfig", SHORT)}})),
+        by_header("/short", json!({"typed_per_filter_config": {"on_demand": on_demand(has, "PerRouteConfig", SHORT)}})),
         by_header("/never", json!({"typed_per_filter_config": {"on_demand": {
             "@type": type_url("extensions.filters.http.on_demand.v3.PerRouteConfig")}}})),
         {"match": {"prefix": "/fixed"}, "route": {"cluster": "fixed"}},
@@ -91,7 +109,7 @@ fn resources(has: &Has, upstreams: &[Upstream], address: SocketAddr, log: &std::
         "clusters": clusters.collect::<Vec<_>>(),
         "endpoints": endpoints.collect::<Vec<_>>(),
         "listeners": [listener("l", address, manager)],
-        "routes": [{"name": "routes", "virtual_hosts": [own], "vhds": {"config_source": ads()}}],
+        "routes": [{"name": "routes", "virtual_hosts": [own], "vhds": {"config_source": source(has)}}],
         "virtual_hosts": hosts.collect::<Vec<_>>(),
         "aliases": has.aliases,
         "silent": ["silent", "routes/silent"],
@@ -112,11 +130,7 @@ impl World {
         bootstrap.write_value(&json!({
             "node": {"id": "on-demand", "cluster": "foreign"},
             "dynamic_resources": {
-                "ads_config": {
-                    "api_type": "DELTA_GRPC",
-                    "transport_api_version": "V3",
-                    "grpc_services": [{"envoy_grpc": {"cluster_name": "xds"}}],
-                },
+                "ads_config": api(),
                 "lds_config": ads(),
             },
             "static_resources": {"clusters": [cluster("xds", &[server.addr()], http2_upstream())]},
@@ -260,6 +274,7 @@ fn hosts(engine: Engine) {
         clusters: vec![("a", 0), ("b", 1)],
         hosts: vec![("a.example", vec!["a.example"], "a"), ("b", vec!["b.example", "also.example:81"], "b")],
         aliases: json!({"routes/b": ["routes/b.example", "routes/also.example:81"]}),
+        separate: false,
     };
     let Some(mut world) = World::start(engine, &has) else { return };
     assert_eq!((world.get("A.example", "/", ""), world.asked("routes/a.example")), (ok(0), 1));
@@ -295,7 +310,7 @@ fn virtual_hosts_are_found() {
     let mut has = Has {
         clusters: vec![("a", 0)],
         hosts: vec![("a.example", vec!["a.example"], "a")],
-        aliases: json!({}),
+        ..Has::default()
     };
     let Some(mut world) = World::start(Engine::Outrigger, &has) else { return };
     let post = "POST / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 5\r\n\r\nhello";
@@ -318,4 +333,18 @@ fn virtual_hosts_are_found() {
 #[test]
 fn virtual_hosts_are_found_as_by_envoy() {
     hosts(Engine::Envoy);
+}
+
+#[test]
+fn each_kind_may_come_on_a_stream_of_its_own() {
+    let has = Has {
+        clusters: vec![("a", 0)],
+        hosts: vec![("a.example", vec!["a.example"], "a")],
+        separate: true,
+        ..Has::default()
+    };
+    let Some(world) = World::start(Engine::Outrigger, &has) else { return };
+    assert_eq!((world.get("a.example", "/", ""), world.to("a")), (ok(0), ok(0)));
+    assert_eq!((world.to("missing").0, world.get("missing.example", "/", "").0), (503, 404));
+    assert_eq!((world.asked("a"), world.asked("routes/a.example")), (1, 1));
 }

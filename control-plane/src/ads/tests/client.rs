@@ -68,6 +68,7 @@ impl Dialect for Delta {
             }
             Service::Of(Route) => RouteDiscoveryServiceClient::new(channel).delta_routes(requests).await,
             Service::Of(Secret) => SecretDiscoveryServiceClient::new(channel).delta_secrets(requests).await,
+            Service::Of(ResourceType::VirtualHost) => unreachable!("it is not served"),
         }
     }
 
@@ -134,6 +135,7 @@ impl Dialect for Sotw {
             }
             Service::Of(Route) => RouteDiscoveryServiceClient::new(channel).stream_routes(requests).await,
             Service::Of(Secret) => SecretDiscoveryServiceClient::new(channel).stream_secrets(requests).await,
+            Service::Of(ResourceType::VirtualHost) => unreachable!("it is not served"),
         }
     }
 
