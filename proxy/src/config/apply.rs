@@ -157,8 +157,8 @@ impl Configuration {
         match resource_type {
             ResourceType::Cluster => self.update_cluster(update, offer, now),
             ResourceType::Listener => self.update_listener(update, offer, now),
-            // Nobody wants it any more; the source has not heard of it yet.
             ResourceType::VirtualHost => self.update_virtual_host(source, update, offer, now),
+            // Nobody wants it any more; the source has not heard of it yet.
             _ if !is_static && !self.inputs.watches.is_wanted(source, resource_type, update.name) => Ok(()),
             ResourceType::ClusterLoadAssignment => self.update_endpoints(source, update, offer),
             ResourceType::RouteConfiguration => self.update_routes(source, update, offer, now),
@@ -388,8 +388,9 @@ impl Configuration {
                 // Not emptied: workers have it until they have heard of the change.
                 self.inputs.registry.listeners.forget(name);
             }
-            // As in Envoy: what is wanted by name goes when it is no longer wanted.
+            // `remove_virtual_hosts` has done it.
             ResourceType::VirtualHost => {}
+            // As in Envoy: what is wanted by name goes when it is no longer wanted.
             ResourceType::ClusterLoadAssignment | ResourceType::RouteConfiguration | ResourceType::Secret => {
                 tracing::warn!(target: "config", "the server removed {} '{name}', which is in use: ignored", kind(resource_type));
             }

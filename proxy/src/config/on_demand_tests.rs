@@ -171,6 +171,13 @@ fn a_listener_says_that_the_clusters_of_its_routes_are_asked_for() {
     let routes = "{name: r, virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: c}}]}]}";
     assert!(apply(&mut configuration, RouteConfiguration, "r", routes, now).is_empty());
     assert!(published_routes(&configuration, "r").is_some());
+    // A cluster that is on its way is waited for.
+    assert!(apply(&mut configuration, Cluster, "c", EDS, now).is_empty());
+    let again = routes.replace("name: v", "name: w");
+    apply(&mut configuration, RouteConfiguration, "r", &again, now);
+    assert_eq!(hosts(&configuration), ["v"]);
+    apply(&mut configuration, ClusterLoadAssignment, "c", "{cluster_name: c}", now);
+    assert_eq!(hosts(&configuration), ["w"]);
 }
 
 #[test]

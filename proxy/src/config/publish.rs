@@ -125,20 +125,17 @@ impl Configuration {
 
     fn activate_routes(&mut self, now: Instant) {
         let mut changed = self.activate_virtual_hosts(now, |this, users, routes, references| {
-            let asks = |user: &SourceId| asks_on_demand(&this.listeners, *user, routes);
-            misses_cluster(references, &this.clusters, &this.inputs)
-                && (!users.iter().any(asks)
-                    || misses_known(&references.clusters, &this.clusters, &this.inputs))
+            let ask = || users.iter().any(|user| asks_on_demand(&this.listeners, *user, routes));
+            misses_cluster(references, &this.clusters, &this.inputs, ask)
         });
         let mut late = Vec::new();
         for (source, routes) in self.routes.iter_mut() {
             let (clusters, listeners, inputs) = (&self.clusters, &self.listeners, &self.inputs);
             let hosts = &self.virtual_hosts;
             let activated = routes.activate(now, AtDeadline::ActivateFirst, |v| {
-                let misses_cluster = misses_cluster(&v.references, clusters, inputs)
-                    && (!asks_on_demand(listeners, source, &v.routes.name)
-                        || misses_known(&v.references.clusters, clusters, inputs));
-                misses_cluster || misses_virtual_hosts(&v.references, hosts)
+                let ask = || asks_on_demand(listeners, source, &v.routes.name);
+                misses_cluster(&v.references, clusters, inputs, ask)
+                    || misses_virtual_hosts(&v.references, hosts)
             });
             for one in activated {
                 if let Some(stats) = self.rds_stats.get(&one.name) {
@@ -161,7 +158,7 @@ impl Configuration {
         let activated = self.listeners.activate(now, AtDeadline::ActivateFirst, |v| {
             let mut watched = v.references.watched(ResourceType::RouteConfiguration);
             watched.any(|(source, name)| !is_published(source, name))
-                || misses_cluster(&v.references, clusters, inputs)
+                || misses_cluster(&v.references, clusters, inputs, || false)
                 || misses_secret(&v.references, secrets, inputs)
         });
         for one in activated {
@@ -213,16 +210,18 @@ fn release_destinations(old: &Discovery, new: Option<&Discovery>) {
     }
 }
 
-/// Without CDS there is no use in waiting for a cluster that the bootstrap does not have.
-fn misses_cluster(references: &References, clusters: &Slots<ClusterVersion>, inputs: &Inputs) -> bool {
-    let may_come = |name: &Arc<str>| inputs.has_cds || inputs.known_clusters.contains(name);
-    references.clusters.iter().any(|name| clusters.active(name).is_none() && may_come(name))
-        || misses_known(&references.on_demand_clusters, clusters, inputs)
-}
-
-/// Whether one of these clusters has come and is not ready yet.
-fn misses_known(names: &[Arc<str>], clusters: &Slots<ClusterVersion>, inputs: &Inputs) -> bool {
-    names.iter().any(|name| clusters.active(name).is_none() && inputs.known_clusters.contains(name))
+/// Without CDS there is no use in waiting for a cluster that the bootstrap does not have; nor is there where requests ask for it, unless it
+/// has come already.
+fn misses_cluster(
+    references: &References,
+    clusters: &Slots<ClusterVersion>,
+    inputs: &Inputs,
+    requests_ask: impl Fn() -> bool,
+) -> bool {
+    let is_missing = |name: &Arc<str>| clusters.active(name).is_none();
+    let mut all = references.clusters.iter().chain(&references.on_demand_clusters);
+    all.any(|name| is_missing(name) && inputs.known_clusters.contains(name))
+        || (inputs.has_cds && references.clusters.iter().any(is_missing) && !requests_ask())
 }
 
 /// Whether requests that take this route configuration ask for clusters that are not there.
