@@ -20,6 +20,7 @@ pub mod listener;
 pub mod logging;
 mod mesh_peers;
 pub mod net;
+pub mod on_demand;
 pub mod route;
 pub mod sds;
 pub mod server;

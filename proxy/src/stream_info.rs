@@ -155,6 +155,8 @@ pub mod details {
     pub const ROUTE_NOT_FOUND: &str = "route_not_found";
     /// The route names a cluster that does not exist.
     pub const CLUSTER_NOT_FOUND: &str = "cluster_not_found";
+    /// The request needs what would have to be asked for, and too much was asked for already.
+    pub const TOO_MANY_ON_DEMAND: &str = "on_demand_names_exceeded";
     /// All hosts of the cluster are out, or there is none.
     pub const NO_HEALTHY_UPSTREAM: &str = "no_healthy_upstream";
     /// A filter's configuration has not come from its source, and it has no default.

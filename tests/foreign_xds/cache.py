@@ -33,6 +33,8 @@ class Cache:
 
     def __init__(self):
         self.types = {url: OfType() for url in ORDER}
+        self.aliases = {}  # alias -> name of a virtual host
+        self.silent = set()  # names of which nothing is ever said
 
     def set(self, resources):
         for url, messages in resources.items():

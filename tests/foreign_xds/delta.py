@@ -1,7 +1,7 @@
 """One stream of the incremental variant."""
 
 from envoy.service.discovery.v3 import discovery_pb2
-from resources import ORDER
+from resources import CLUSTER, ON_DEMAND, ORDER, VIRTUAL_HOST
 
 
 class Subscription:
@@ -10,6 +10,7 @@ class Subscription:
     def __init__(self, request):
         self.is_wildcard = not request.resource_names_subscribe
         self.names = set()
+        self.asked = set()  # Names that nothing was said of yet.
         self.versions = dict(request.initial_resource_versions)  # name -> version
         self.is_first = True
         self.nonce = ""
@@ -20,14 +21,16 @@ class Subscription:
         self.is_wildcard = "*" in subscribed or self.is_wildcard and "*" not in unsubscribed
         again = subscribed & self.names
         self.names = (self.names | subscribed) - unsubscribed - {"*"}
+        self.asked = (self.asked | subscribed) & self.names
         for name in unsubscribed | again:
             self.versions.pop(name, None)
         if request.response_nonce in ("", self.nonce):
             self.is_open = True
 
-    def changes(self, of):
+    def changes(self, of, is_wildcard, aliases):
         """Names to be sent and names to be taken away, and what the client has then."""
-        wanted = of.resources.keys() if self.is_wildcard else of.resources.keys() & self.names
+        names = {aliases.get(name, name) for name in self.names}
+        wanted = of.resources.keys() if is_wildcard else of.resources.keys() & names
         after = {name: of.hashes[name] for name in wanted}
         sent = sorted(name for name, version in after.items() if self.versions.get(name) != version)
         return sent, sorted(self.versions.keys() - after.keys()), after
@@ -55,23 +58,40 @@ class Stream:
             if not subscription or not subscription.is_open:
                 continue
             of = self.cache.types[url]
-            sent, removed, after = subscription.changes(of)
+            aliases = self.cache.aliases if url == VIRTUAL_HOST else {}
+            # Virtual hosts go to those who ask for them by name, or none would be asked for.
+            is_wildcard = subscription.is_wildcard and url != VIRTUAL_HOST
+            sent, removed, after = subscription.changes(of, is_wildcard, aliases)
+            missing = sorted(
+                name
+                for name in subscription.asked
+                if url in ON_DEMAND and aliases.get(name, name) not in of.resources and name not in self.cache.silent
+            )
             # The first request of a wildcard is answered in any case: an Envoy waits for that at its start.
-            if not sent and not removed and not (subscription.is_wildcard and subscription.is_first):
+            if not sent and not removed and not missing and not (subscription.is_wildcard and subscription.is_first):
                 continue
             # What was sent counts as held, also when it is refused: it is not sent again before it changes.
             subscription.versions = after
             subscription.is_first = subscription.is_open = False
+            subscription.asked &= self.cache.silent
             subscription.nonce = str(self.next_nonce)
             self.next_nonce += 1
             response = discovery_pb2.DeltaDiscoveryResponse(
                 system_version_info=self.cache.version(url),
                 type_url=url,
                 nonce=subscription.nonce,
-                removed_resources=removed,
+                removed_resources=sorted({*removed, *(missing if url == CLUSTER else ())}),
                 resources=[
-                    discovery_pb2.Resource(name=name, version=of.hashes[name], resource=of.resources[name])
+                    discovery_pb2.Resource(
+                        name=name,
+                        version=of.hashes[name],
+                        resource=of.resources[name],
+                        aliases=[alias for alias, other in aliases.items() if other == name],
+                    )
                     for name in sent
                 ],
             )
-            yield response, sent, removed
+            if url == VIRTUAL_HOST:
+                # An Envoy does not understand that one was removed which it never had.
+                response.resources.extend(discovery_pb2.Resource(name=name, aliases=[name]) for name in missing)
+            yield response, sent, sorted({*removed, *missing})

@@ -3,7 +3,8 @@
     server.py HOST:PORT snapshot|linear
 
 It listens once it has a configuration. Each line on standard input is a whole configuration, `{"clusters": [...], "endpoints": [...], "listeners": [...], "routes": [...],
-"secrets": [...], "extensions": [...]}` in Envoy's JSON. Each line on standard output is something that happened: `serving`, `set` (with the reason, when it was
+"virtual_hosts": [...], "secrets": [...], "extensions": [...]}` in Envoy's JSON, and for clients that ask on demand `"aliases": {NAME: [ALIAS, ...]}` of virtual hosts
+and `"silent": [NAME, ...]`, of which nothing is ever said. Each line on standard output is something that happened: `serving`, `set` (with the reason, when it was
 refused), `request`, `response`, `closed`.
 """
 
@@ -24,7 +25,18 @@ from envoy.service.secret.v3 import sds_pb2_grpc
 import delta
 import sotw
 from cache import LinearCache, SnapshotCache
-from resources import CLUSTER, ENDPOINT, EXTENSION, LISTENER, NAMES, ROUTE, SECRET, parse
+from resources import (
+    CLUSTER,
+    ENDPOINT,
+    EXTENSION,
+    LISTENER,
+    NAMES,
+    ROUTE,
+    SECRET,
+    VIRTUAL_HOST,
+    options,
+    parse,
+)
 
 # The service of each type, and what its methods are called; none of its own has the aggregated one.
 SERVICES = [
@@ -33,6 +45,7 @@ SERVICES = [
     (ENDPOINT, eds_pb2_grpc, "EndpointDiscoveryService", "Endpoints"),
     (LISTENER, lds_pb2_grpc, "ListenerDiscoveryService", "Listeners"),
     (ROUTE, rds_pb2_grpc, "RouteDiscoveryService", "Routes"),
+    (VIRTUAL_HOST, rds_pb2_grpc, "VirtualHostDiscoveryService", "VirtualHosts"),
     (SECRET, sds_pb2_grpc, "SecretDiscoveryService", "Secrets"),
     (EXTENSION, config_discovery_pb2_grpc, "ExtensionConfigDiscoveryService", "ExtensionConfigs"),
 ]
@@ -81,7 +94,9 @@ class Server:
 
     def set(self, line):
         try:
-            self.cache.set(parse(json.loads(line)))
+            command = json.loads(line)
+            self.cache.set(parse(command))
+            self.cache.aliases, self.cache.silent = options(command)
         except Exception as error:  # Whatever is wrong with it, whoever wrote it is told.
             tell("set", refused=str(error))
             return False

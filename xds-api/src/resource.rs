@@ -23,17 +23,29 @@ pub enum ResourceType {
     RouteConfiguration,
     /// `envoy.extensions.transport_sockets.tls.v3.Secret` (SDS).
     Secret,
+    /// `envoy.config.route.v3.VirtualHost` (VHDS).
+    VirtualHost,
     /// `envoy.config.core.v3.TypedExtensionConfig` (ECDS).
     ExtensionConfig,
 }
 
 impl ResourceType {
-    /// Every type, in the order of a make-before-break update.
-    pub const ALL: [ResourceType; 6] = [
+    /// Every type that a control plane of ours serves, in the order of a make-before-break update.
+    pub const ALL: [ResourceType; 5] = [
         ResourceType::Cluster,
         ResourceType::ClusterLoadAssignment,
         ResourceType::Listener,
         ResourceType::RouteConfiguration,
+        ResourceType::Secret,
+    ];
+
+    /// Every type that our proxy takes: from other control planes single virtual hosts and filters too.
+    pub const CLIENT: [ResourceType; 7] = [
+        ResourceType::Cluster,
+        ResourceType::ClusterLoadAssignment,
+        ResourceType::Listener,
+        ResourceType::RouteConfiguration,
+        ResourceType::VirtualHost,
         ResourceType::Secret,
         ResourceType::ExtensionConfig,
     ];
@@ -50,6 +62,7 @@ impl ResourceType {
                 "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
             }
             ResourceType::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            ResourceType::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
             ResourceType::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
         }
     }
@@ -59,12 +72,12 @@ impl ResourceType {
         message_name(self.type_url())
     }
 
-    /// The type with this type URL, if it is one that xDS exchanges.
+    /// The type with this type URL, if it is one of [`ResourceType::ALL`].
     pub fn from_type_url(type_url: &str) -> Option<ResourceType> {
         ResourceType::ALL.into_iter().find(|resource_type| resource_type.type_url() == type_url)
     }
 
-    /// The usual abbreviation of the type's discovery service, for logs and metrics: `cds`, `eds`, `lds`, `rds`, `sds`,
+    /// The usual abbreviation of the type's discovery service, for logs and metrics: `cds`, `eds`, `lds`, `rds`, `sds`, `vhds`,
     /// `ecds`.
     pub const fn short_name(self) -> &'static str {
         match self {
@@ -73,6 +86,7 @@ impl ResourceType {
             ResourceType::Listener => "lds",
             ResourceType::RouteConfiguration => "rds",
             ResourceType::Secret => "sds",
+            ResourceType::VirtualHost => "vhds",
             ResourceType::ExtensionConfig => "ecds",
         }
     }

@@ -31,7 +31,6 @@ const REMOVAL_ORDER: [ResourceType; ResourceType::ALL.len()] = [
     ResourceType::Cluster,
     ResourceType::ClusterLoadAssignment,
     ResourceType::Secret,
-    ResourceType::ExtensionConfig,
 ];
 
 /// Everything that one proxy gets at one moment.

@@ -129,7 +129,9 @@ impl Snapshot {
                 let shared = self.routes.get(&proxy.client).cloned().unwrap_or_default();
                 ResourceSet { shared, own: Arc::default() }
             }
-            ResourceType::Secret | ResourceType::ExtensionConfig => ResourceSet::default(),
+            ResourceType::Secret | ResourceType::VirtualHost | ResourceType::ExtensionConfig => {
+                ResourceSet::default()
+            }
         }
     }
 

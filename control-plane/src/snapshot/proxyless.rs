@@ -26,7 +26,9 @@ impl Proxyless {
             ResourceType::ClusterLoadAssignment => self.endpoints.clone(),
             ResourceType::Listener => self.listeners.get(namespace).cloned().unwrap_or_default(),
             ResourceType::RouteConfiguration => self.routes.get(namespace).cloned().unwrap_or_default(),
-            ResourceType::Secret | ResourceType::ExtensionConfig => Arc::default(),
+            ResourceType::Secret | ResourceType::VirtualHost | ResourceType::ExtensionConfig => {
+                Arc::default()
+            }
         };
         ResourceSet { shared, own: Arc::default() }
     }

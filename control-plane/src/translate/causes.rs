@@ -47,7 +47,9 @@ pub(crate) fn causes(of: ResourceType, resource: &Any, field: &str) -> Vec<Cause
         ResourceType::RouteConfiguration => {
             unpack(resource).map(|routes: RouteConfiguration| of_routes(&routes, field))
         }
-        ResourceType::Secret | ResourceType::ExtensionConfig => Ok(BTreeSet::new()),
+        ResourceType::Secret | ResourceType::VirtualHost | ResourceType::ExtensionConfig => {
+            Ok(BTreeSet::new())
+        }
     };
     // What cannot be read was not made here.
     causes.unwrap_or_default().into_iter().collect()

@@ -73,7 +73,7 @@ async fn live_changes_cost_what_they_change() {
         assert!(!(of == "cds" || of == "eds") || updated.contains(&cluster), "{of}: {updated:?}");
         first.push(of);
     }
-    assert_eq!(first, ["cds", "eds", "lds", "rds", "sds", "ecds"]);
+    assert_eq!(first, ["cds", "eds", "lds", "rds", "sds"]);
 
     // One endpoint changes: one resource, nothing else.
     save(&mesh, "slice.yaml", &slice("127.1.0.3"));

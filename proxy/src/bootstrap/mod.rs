@@ -258,7 +258,7 @@ fn compile_dynamic(cx: &mut CompileCx<'_>, value: wire::bootstrap::DynamicResour
         Some(ads) => Some(cx.field("ads_config", |cx| compile_api_source(cx, ads, &variants))?),
         None => None,
     };
-    cx.inputs.has_ads = ads.is_some();
+    cx.inputs.ads = ads.as_ref().map(|ads| ads.variant);
     cx.inputs.has_cds = cds_config.is_some();
     let sources = [
         (ResourceType::Cluster, "cds_config", &cds_config),

@@ -9,6 +9,7 @@ mod connect;
 mod endpoint_set;
 mod host;
 pub mod lb;
+mod names;
 pub mod original_dst;
 pub mod outlier;
 
@@ -18,4 +19,5 @@ pub use cluster::{Cluster, ConnectionSettings, MeshDestination, UpstreamProtocol
 pub use connect::{ConnectError, Connected, ConnectionGuard, connect};
 pub use endpoint_set::{EndpointSet, HostSpec, Priority};
 pub use host::Host;
+pub use names::ClusterNames;
 pub use original_dst::OriginalDestinations;

@@ -25,6 +25,7 @@ use super::counts::EndpointUpdate;
 use super::listeners::{Change, ListenerVersion, bind, bound_elsewhere};
 use super::sources::SourceId;
 use super::warming::{Deadline, Offer, Slot, WARMING_TIMEOUT};
+use crate::on_demand::Asker;
 
 /// One resource as it arrived.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,15 @@ pub struct Update<'a> {
     pub version: &'a str,
     /// Its content.
     pub resource: &'a Any,
+    /// Other names that it answers to (`Resource.aliases`); only virtual hosts have some.
+    pub aliases: &'a [String],
+}
+
+impl<'a> Update<'a> {
+    /// All its names.
+    fn names(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        std::iter::once(self.name).chain(self.aliases.iter().map(String::as_str))
+    }
 }
 
 impl Configuration {
@@ -52,13 +62,20 @@ impl Configuration {
             let leaving = removed.iter().filter(|name| !updates.iter().any(|update| update.name == **name));
             let leaving = leaving.filter(|name| !listeners.get(name).is_some_and(Slot::is_static));
             self.leaving = leaving.map(|name| Arc::from(*name)).collect();
+        } else if resource_type == ResourceType::VirtualHost {
+            self.virtual_hosts.of_mut(source).has_answered = true;
+            self.remove_virtual_hosts(source, removed);
         } else {
             removed.iter().for_each(|name| self.remove(source, resource_type, name));
         }
-        let rejected: Vec<Invalid> = updates
-            .iter()
-            .filter_map(|update| self.update(source, resource_type, update, now).err())
-            .collect();
+        let mut rejected = Vec::new();
+        for update in updates {
+            let outcome = self.update(source, resource_type, update, now);
+            for name in update.names() {
+                self.judge_on_demand(source, resource_type, name, outcome.is_err());
+            }
+            rejected.extend(outcome.err());
+        }
         self.awaited.retain(|(awaited, _)| *awaited != resource_type);
         self.settle(now);
         // Whoever takes over the address of a listener is there before that one goes: no connection falls between them.
@@ -66,6 +83,13 @@ impl Configuration {
         if !leaving.is_empty() {
             leaving.iter().for_each(|name| self.remove(source, resource_type, name));
             self.settle(now);
+        }
+        self.missing_on_demand(source, resource_type, removed);
+        if resource_type == ResourceType::VirtualHost {
+            // One that has come may still not be for the host that it was asked for.
+            let published = updates.iter().filter(|update| self.is_published_host(source, update.name));
+            let names: Vec<&str> = published.flat_map(Update::names).collect();
+            self.missing_on_demand(source, resource_type, &names);
         }
         rejected
     }
@@ -88,6 +112,7 @@ impl Configuration {
             ResourceType::Secret => self.secrets.of_mut(SourceId::STATIC).contains_key(name.as_str()),
             ResourceType::ClusterLoadAssignment
             | ResourceType::RouteConfiguration
+            | ResourceType::VirtualHost
             | ResourceType::ExtensionConfig => false,
         };
         if exists {
@@ -98,11 +123,11 @@ impl Configuration {
             // Also when it is refused: that routes name it is then no second mistake.
             self.inputs.known_clusters.insert(name.as_str().into());
         }
-        let update = Update { name: &name, version: "", resource: any };
+        let update = Update { name: &name, version: "", resource: any, aliases: &[] };
         self.update(SourceId::STATIC, resource_type, &update, now)
     }
 
-    fn update(
+    pub(super) fn update(
         &mut self,
         source: SourceId,
         resource_type: ResourceType,
@@ -133,10 +158,11 @@ impl Configuration {
         match resource_type {
             ResourceType::Cluster => self.update_cluster(update, offer, now),
             ResourceType::Listener => self.update_listener(update, offer, now),
+            ResourceType::VirtualHost => self.update_virtual_host(source, update, offer, now),
             // Nobody wants it any more; the source has not heard of it yet.
             _ if !is_static && !self.inputs.watches.is_wanted(source, resource_type, update.name) => Ok(()),
             ResourceType::ClusterLoadAssignment => self.update_endpoints(source, update, offer),
-            ResourceType::RouteConfiguration => self.update_routes(source, update, offer),
+            ResourceType::RouteConfiguration => self.update_routes(source, update, offer, now),
             ResourceType::Secret => self.update_secret(source, update, offer),
             ResourceType::ExtensionConfig => self.update_extension(source, update, offer),
         }
@@ -233,10 +259,16 @@ impl Configuration {
         Ok(if unchanged { EndpointUpdate::Unchanged } else { EndpointUpdate::Changed })
     }
 
-    fn update_routes(&mut self, source: SourceId, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
+    fn update_routes(
+        &mut self,
+        source: SourceId,
+        update: &Update<'_>,
+        offer: Offer,
+        now: Instant,
+    ) -> Result<(), Invalid> {
         let stats = self.rds_stats(update.name);
         stats.update_attempt.inc();
-        let outcome = self.take_routes(source, update, offer);
+        let outcome = self.take_routes(source, update, offer, now);
         match outcome {
             Ok(()) => stats.update_success.inc(),
             Err(_) => stats.update_rejected.inc(),
@@ -244,7 +276,13 @@ impl Configuration {
         outcome
     }
 
-    fn take_routes(&mut self, source: SourceId, update: &Update<'_>, offer: Offer) -> Result<(), Invalid> {
+    fn take_routes(
+        &mut self,
+        source: SourceId,
+        update: &Update<'_>,
+        mut offer: Offer,
+        now: Instant,
+    ) -> Result<(), Invalid> {
         let all = self.routes.of_mut(source);
         if all.is_unchanged(update.name, offer.hash) {
             return Ok(());
@@ -258,9 +296,14 @@ impl Configuration {
         let compiled = compile_route_configuration(&message, update.version, previous, false, &mut cx);
         let outcome = cx.finish(kind(ResourceType::RouteConfiguration), update.name, compiled);
         let outcome = self.refused.keep(ResourceType::RouteConfiguration, update.name, offer.hash, outcome);
-        let (routes, references) = outcome?;
+        let ((routes, hosts), references) = outcome?;
         let name = routes.name.clone();
-        all.offer(&name, RouteVersion { routes: Arc::new(routes), references }, offer);
+        let vhds = routes.vhds.as_ref().map(Asker::source);
+        offer.wait_for(&references, now);
+        all.offer(&name, RouteVersion { routes: Arc::new(routes), hosts, references }, offer);
+        if let Some(source) = vhds {
+            self.take_early_hosts(source, &name, now);
+        }
         Ok(())
     }
 
@@ -348,6 +391,8 @@ impl Configuration {
                 self.inputs.registry.listeners.forget(name);
             }
             ResourceType::ExtensionConfig => self.inputs.registry.extensions.of_mut(source).withdraw(name),
+            // `remove_virtual_hosts` has done it.
+            ResourceType::VirtualHost => {}
             // As in Envoy: what is wanted by name goes when it is no longer wanted.
             ResourceType::ClusterLoadAssignment | ResourceType::RouteConfiguration | ResourceType::Secret => {
                 tracing::warn!(target: "config", "the server removed {} '{name}', which is in use: ignored", kind(resource_type));
@@ -365,6 +410,7 @@ pub(crate) fn kind(resource_type: ResourceType) -> &'static str {
         ResourceType::RouteConfiguration => "route configuration",
         ResourceType::Secret => "secret",
         ResourceType::ExtensionConfig => "extension configuration",
+        ResourceType::VirtualHost => "virtual host",
     }
 }
 

@@ -84,6 +84,7 @@ fn names(routes: &crate::route::RouteConfiguration) -> Vec<Arc<str>> {
             Clusters::Weighted { clusters, .. } => {
                 clusters.iter().map(|c| c.cluster.name().clone()).collect()
             }
+            Clusters::Header(_) => Vec::new(),
         },
         _ => Vec::new(),
     })
@@ -172,7 +173,7 @@ fn sources_are_kept_apart() {
     let [change] = configuration.take_watch_changes().try_into().unwrap_or_else(|all| panic!("{all:?}"));
     assert!(change.key.source != SourceId::ADS && change.is_wanted);
     let routes = super::testing::resource(RouteConfiguration, "{name: r}");
-    let update = super::apply::Update { name: "r", version: "f", resource: &routes };
+    let update = super::apply::Update { name: "r", version: "f", resource: &routes, aliases: &[] };
     assert_eq!(configuration.apply(change.key.source, RouteConfiguration, &[update], &[], now), []);
     assert!(is_there(&configuration));
     assert_eq!(super::testing::published_version(&configuration, "r").as_deref(), Some("1"));
@@ -365,8 +366,8 @@ fn an_invalid_resource_keeps_its_last_good_version_and_valid_siblings_apply() {
     );
     let valid = super::testing::resource(RouteConfiguration, "{name: s}");
     let updates = [
-        super::apply::Update { name: "r", version: "2", resource: &invalid },
-        super::apply::Update { name: "s", version: "2", resource: &valid },
+        super::apply::Update { name: "r", version: "2", resource: &invalid, aliases: &[] },
+        super::apply::Update { name: "s", version: "2", resource: &valid, aliases: &[] },
     ];
     let rejected = configuration.apply(SourceId::ADS, RouteConfiguration, &updates, &[], now);
     assert_eq!(rejected.len(), 1);
@@ -572,7 +573,7 @@ fn a_renamed_listener_takes_over_its_address() {
     let _wanted = want_all(&mut configuration);
     apply(&mut configuration, RouteConfiguration, "r", ROUTES, now);
     let (old, new) = (listener("l"), listener("m"));
-    let add = |name, resource| [super::apply::Update { name, version: "1", resource }];
+    let add = |name, resource| [super::apply::Update { name, version: "1", resource, aliases: &[] }];
     assert_eq!(configuration.apply(SourceId::ADS, Listener, &add("l", &old), &[], now), []);
     // Somebody still has the sockets, as workers do until they have heard of the change.
     let held = configuration.listeners().get("l").unwrap().newest().unwrap().bound()[0].clone();
@@ -625,7 +626,7 @@ fn damaged_resources_never_panic() {
                 _ => resource.value.truncate(at.max(1)),
             }
         }
-        let update = super::apply::Update { name, version: "1", resource: &resource };
+        let update = super::apply::Update { name, version: "1", resource: &resource, aliases: &[] };
         match configuration.apply(SourceId::ADS, resource_type, &[update], &[], Instant::now()).as_slice() {
             [] => taken += 1,
             rejected => refused += rejected.len(),

@@ -107,6 +107,7 @@ fn route_configurations() {
     for route in [
         "{match: {prefix: /}, route: {cluster: known}}",
         "{match: {path: /x}, route: {cluster: unknown}}",
+        "{match: {path: /x}, route: {cluster_header: X-Cluster}}",
         "{match: {safe_regex: {regex: '/[a-z]+'}}, redirect: {host_redirect: example.org, response_code: FOUND}}",
         "{match: {path_separated_prefix: /a}, direct_response: {status: 200, body: {inline_string: hi}}}",
         "{match: {prefix: /, headers: [{name: x, string_match: {exact: Hello, ignore_case: true}}, {name: ':method', range_match: {start: 1, end: 2}}]}, route: {weighted_clusters: {clusters: [{name: known, weight: 90}, {name: other, weight: 10}]}, timeout: 0s}}",
@@ -142,7 +143,10 @@ fn route_configurations() {
             "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, request_headers_mutations: [{remove: x-y}]}]}}",
             "route.request_mirror_policies[0].request_headers_mutations: not supported",
         ),
-        ("{match: {prefix: /}, route: {cluster_header: x}}", "route.cluster_header: not supported"),
+        (
+            "{match: {prefix: /}, route: {cluster_header: ':x'}}",
+            "route.cluster_header: ':x' is not a header name",
+        ),
         (
             "{match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: a, weight: 0}]}}}",
             "route.weighted_clusters.clusters: Sum of weights in the weighted_cluster must be greater than 0.",
@@ -186,6 +190,12 @@ fn route_configurations() {
                 &["virtual_hosts[1].name: virtual host 'a' must have a unique name"],
             ),
             ("{name: r, internal_only_headers: [x]}", &["internal_only_headers: not supported"]),
+            (
+                "{name: r, vhds: {config_source: {path_config_source: {path: /empty/x}}}}",
+                &[
+                    "vhds.config_source: vhds: only 'DELTA_GRPC' or 'ADS' (which uses Delta xDS) is supported as a config source.",
+                ],
+            ),
         ],
     );
 }
@@ -225,6 +235,10 @@ fn connection_managers() {
     );
     let at = "filter_chains[0].filters[0].typed_config";
     for (fields, expected) in [
+        (
+            format!("http_filters: [{ROUTER}], route_config: {{name: r, vhds: {{config_source: {{ads: {{}}}}}}}}"),
+            "route_config.vhds: only supported in route configurations that come by RDS",
+        ),
         (inline("missing"), "route_config.virtual_hosts[0].routes[0].route.cluster: route: unknown cluster 'missing'"),
         (format!("use_remote_address: true, xff_num_trusted_hops: 1, {}", inline("known")), "xff_num_trusted_hops: not supported"),
         (format!("append_x_forwarded_port: true, {}", inline("known")), "append_x_forwarded_port: not supported"),

@@ -8,10 +8,14 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::time::Instant;
 
 use super::certificate_files::SecretFiles;
-use super::compile::{Assignment, CompiledCluster, Discovery, Fetch, Inputs, References, Secret};
+use super::compile::{
+    Assignment, CompiledCluster, Discovery, Fetch, Inputs, References, Secret, VirtualHostCx,
+};
 use super::listeners::{AddressUsers, Change, ListenerVersion};
+use super::on_demand::OnDemand;
 use super::refused::RefusedContent;
 use super::sources::BySource;
+use super::virtual_hosts::VirtualHosts;
 use super::warming::{Deadline, Slots};
 use super::watch::{Watch, WatchChange, WatchKey};
 use crate::route::RouteConfiguration;
@@ -32,6 +36,8 @@ pub struct ClusterVersion {
 pub struct RouteVersion {
     /// The compiled route configuration.
     pub routes: Arc<RouteConfiguration>,
+    /// With `vhds`: what its other virtual hosts inherit.
+    pub(super) hosts: Option<Arc<VirtualHostCx>>,
     pub(super) references: References,
 }
 
@@ -55,6 +61,7 @@ pub struct Configuration {
     roots: Vec<Watch>,
     pub(super) clusters: Slots<ClusterVersion>,
     pub(super) routes: BySource<Slots<RouteVersion>>,
+    pub(super) virtual_hosts: BySource<VirtualHosts>,
     pub(super) listeners: Slots<ListenerVersion>,
     pub(super) assignments: BySource<FxHashMap<Arc<str>, Leaf<Arc<Assignment>>>>,
     pub(super) secrets: BySource<FxHashMap<Arc<str>, Leaf<Secret>>>,
@@ -73,6 +80,7 @@ pub struct Configuration {
     /// Which listeners have an address.
     pub(super) address_users: AddressUsers,
     pub(super) refused: RefusedContent,
+    pub(super) on_demand: OnDemand,
     /// Types of which the process waits for the first answer, and how long.
     pub(super) awaited: Vec<(ResourceType, Deadline)>,
 }
@@ -85,6 +93,7 @@ impl Configuration {
             roots: Vec::new(),
             clusters: Slots::default(),
             routes: BySource::default(),
+            virtual_hosts: BySource::default(),
             listeners: Slots::default(),
             assignments: BySource::default(),
             secrets: BySource::default(),
@@ -97,6 +106,7 @@ impl Configuration {
             leaving: FxHashSet::default(),
             address_users: AddressUsers::default(),
             refused: RefusedContent::default(),
+            on_demand: OnDemand::default(),
             awaited: Vec::new(),
         }
     }
@@ -134,6 +144,11 @@ impl Configuration {
         &self.routes
     }
 
+    /// All virtual hosts of VHDS.
+    pub fn virtual_hosts(&self) -> &BySource<VirtualHosts> {
+        &self.virtual_hosts
+    }
+
     /// All listeners.
     pub fn listeners(&self) -> &Slots<ListenerVersion> {
         &self.listeners
@@ -156,11 +171,18 @@ impl Configuration {
 
     /// Which names are wanted of the sources from now on, and which no longer. Those are forgotten.
     pub fn take_watch_changes(&mut self) -> Vec<WatchChange> {
-        let changes = self.inputs.watches.take_changes();
-        for change in changes.iter().filter(|change| !change.is_wanted) {
-            self.forget(&change.key);
+        let mut changes = Vec::new();
+        loop {
+            let more = self.inputs.watches.take_changes();
+            if more.is_empty() {
+                return changes;
+            }
+            // What is forgotten may have wanted something itself.
+            for change in more.iter().filter(|change| !change.is_wanted) {
+                self.forget(&change.key);
+            }
+            changes.extend(more);
         }
-        changes
     }
 
     /// Lets go of the sockets of these listeners: as soon as the workers do so too, connections are refused.
@@ -189,9 +211,17 @@ impl Configuration {
                 self.routes.of_mut(*source).withdraw(name);
                 registry.routes.of_mut(*source).forget(name);
                 self.rds_stats.remove(name);
+                self.forget_virtual_hosts_of(name);
             }
             ResourceType::ExtensionConfig => registry.extensions.of_mut(*source).forget(name),
-            ResourceType::Cluster | ResourceType::Listener => {}
+            ResourceType::VirtualHost if **name == *WILDCARD => {
+                *self.virtual_hosts.of_mut(*source) = VirtualHosts::default();
+                let source = *source;
+                self.forget_on_demand(|key| {
+                    key.resource_type == ResourceType::VirtualHost && key.source == source
+                });
+            }
+            ResourceType::Cluster | ResourceType::Listener | ResourceType::VirtualHost => {}
         }
     }
 

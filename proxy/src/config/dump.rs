@@ -117,13 +117,26 @@ fn listeners(configuration: &Configuration) -> Value {
     })
 }
 
+/// `RouteConfiguration.virtual_hosts`.
+const VIRTUAL_HOSTS_TAG: u32 = 2;
+
+/// Route configurations of RDS, with what VHDS adds to them.
 fn routes(configuration: &Configuration) -> Value {
     let fields = Fields { resource_type: ResourceType::RouteConfiguration, field: "route_config" };
     let dynamic: Vec<Value> = configuration
         .routes()
         .iter()
         .flat_map(|(_, routes)| sorted(routes))
-        .filter_map(|(_, slot)| Some(version(slot, slot.active_wire()?, &fields)))
+        .filter_map(|(name, slot)| {
+            let mut wire = slot.active_wire()?.to_vec();
+            let vhds = slot.active().and_then(|version| version.routes.vhds.as_ref());
+            let hosts = vhds.and_then(|asker| configuration.virtual_hosts().of(asker.source()));
+            // Messages one after the other are one message with the fields of both.
+            hosts.into_iter().flat_map(|hosts| hosts.active_wires(name)).for_each(|host| {
+                prost::encoding::bytes::encode(VIRTUAL_HOSTS_TAG, &host.to_vec(), &mut wire);
+            });
+            Some(version(slot, &wire, &fields))
+        })
         .collect();
     value!({
         "@type": "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",

@@ -35,6 +35,8 @@ fn chains() {
             "local_ratelimit.v3.LocalRateLimit",
             "stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 1s}",
         ),
+        ("on_demand.v3.OnDemand", ""),
+        ("on_demand.v3.OnDemand", "odcds: {source: {ads: {}}, timeout: 0.5s}"),
     ] {
         let filters = format!("{}, {ROUTER}", filter(message, fields));
         assert_eq!(chain_problems(&filters), Vec::<String>::new(), "{message} {fields}");
@@ -77,6 +79,22 @@ fn chains() {
             "stat_prefix: s, local_rate_limit_per_downstream_connection: true",
             "local_rate_limit_per_downstream_connection: not supported",
         ),
+        ("on_demand.v3.OnDemand", "odcds: {}", "odcds.source: a config source is required"),
+        (
+            "on_demand.v3.OnDemand",
+            "odcds: {source: {ads: {}}, resources_locator: 'xdstp://a/envoy.config.cluster.v3.Cluster/x/*'}",
+            "odcds.resources_locator: not supported",
+        ),
+        (
+            "on_demand.v3.OnDemand",
+            "odcds: {source: {ads: {}}, timeout: -1s}",
+            "odcds.timeout: invalid duration: -1s 0ns, must not be negative",
+        ),
+        (
+            "on_demand.v3.OnDemand",
+            "odcds: {source: {path_config_source: {path: /empty/x}}}",
+            "odcds.source: only a source of incremental xDS can be asked on demand",
+        ),
     ] {
         let filters = format!("{}, {ROUTER}", filter(message, fields));
         assert!(
@@ -112,6 +130,8 @@ fn overrides() {
         packed("cors.v3.CorsPolicy", "allow_origin_string_match: [{exact: '*'}]"),
         packed("buffer.v3.BufferPerRoute", "disabled: true"),
         packed("header_mutation.v3.HeaderMutationPerRoute", "mutations: {}"),
+        packed("on_demand.v3.PerRouteConfig", "odcds: {source: {ads: {}}}"),
+        packed("on_demand.v3.PerRouteConfig", ""),
     ] {
         assert_eq!(problems(RouteConfiguration, &routes(&said)), Vec::<String>::new(), "{said}");
     }
@@ -120,6 +140,7 @@ fn overrides() {
         (filter_config(""), "config: Empty route/virtual host per filter configuration for a filter"),
         (packed("cors.v3.Cors", ""), "@type: 'envoy.extensions.filters.http.cors.v3.Cors' is not supported"),
         (packed("buffer.v3.BufferPerRoute", ""), "one of disabled or buffer is required"),
+        (packed("on_demand.v3.PerRouteConfig", "odcds: {}"), "odcds.source: a config source is required"),
     ] {
         let found = problems(RouteConfiguration, &routes(&said));
         assert!(

@@ -5,6 +5,8 @@
 //! * `registry` hands out the one cell per name.
 //! * `warming` decides what may be published: who waits for whom.
 //! * `apply` takes a delta of one type in and gives verdicts; `publish` makes what is ready visible and tells the workers.
+//! * `on_demand` subscribes to what requests ask for, and tells them what became of it.
+//! * `virtual_hosts` has those that come one by one (VHDS).
 //! * `restore` begins with what was good before the process started.
 //! * `configuration` holds it all.
 
@@ -19,6 +21,7 @@ pub(crate) mod folder;
 pub mod handle;
 pub mod listeners;
 pub mod live;
+pub(crate) mod on_demand;
 mod publish;
 mod refused;
 pub mod registry;
@@ -27,6 +30,7 @@ pub mod sources;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 pub(crate) mod testing;
+pub mod virtual_hosts;
 pub mod warming;
 pub mod watch;
 

@@ -11,10 +11,13 @@ use tokio::time::Instant;
 use super::compile::{Assignment, CompiledChain, Discovery, Inputs, References, Secret};
 use super::configuration::{ClusterVersion, Configuration, Leaf};
 use super::counts::count_membership;
-use super::sources::BySource;
+use super::listeners::ListenerVersion;
+use super::sources::{BySource, SourceId};
+use super::virtual_hosts::misses_virtual_hosts;
 use super::warming::{AtDeadline, Deadline, Slots};
 use crate::cluster::{Cluster, EndpointSet, HostSpec};
 use crate::net::Address;
+use crate::on_demand::Asker;
 
 /// How often it is looked whether something still names a removed cluster.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -27,6 +30,7 @@ impl Configuration {
         self.activate_routes(now);
         self.activate_listeners(now);
         self.withdraw_clusters(now);
+        self.settle_on_demand();
         self.awaited.retain(|(_, deadline)| !matches!(deadline, Deadline::At(deadline) if *deadline <= now));
         self.count();
     }
@@ -39,8 +43,10 @@ impl Configuration {
             endpoints.any(|(source, name)| !is_there(source, name))
                 || misses_secret(&v.references, secrets, inputs)
         });
+        let mut added = Vec::new();
         for one in activated {
             let Some(version) = self.clusters.active_mut(&one.name) else { continue };
+            let is_new = one.replaced.is_none();
             let mut replaced = one.replaced;
             if let Some(old) = &mut replaced {
                 release_destinations(&old.compiled.discovery, Some(&version.compiled.discovery));
@@ -56,8 +62,13 @@ impl Configuration {
                 self.drop_cluster(&one.name, &old);
             }
             self.publish_endpoints(&one.name);
-            self.inputs.registry.clusters.cell(&one.name).publish(cluster);
+            let cell = self.inputs.registry.clusters.cell(&one.name);
+            cell.publish(cluster);
+            if is_new {
+                added.push(cell);
+            }
         }
+        self.inputs.registry.cluster_names.add(&added);
     }
 
     /// Publishes the hosts of an active cluster, unless they are the present ones already.
@@ -113,20 +124,31 @@ impl Configuration {
     }
 
     fn activate_routes(&mut self, now: Instant) {
+        let mut changed = self.activate_virtual_hosts(now, |this, users, routes, references| {
+            let ask = || users.iter().any(|user| asks_on_demand(&this.listeners, *user, routes));
+            misses_cluster(references, &this.clusters, &this.inputs, ask)
+        });
+        let mut late = Vec::new();
         for (source, routes) in self.routes.iter_mut() {
-            let (clusters, inputs) = (&self.clusters, &self.inputs);
+            let (clusters, listeners, inputs) = (&self.clusters, &self.listeners, &self.inputs);
+            let hosts = &self.virtual_hosts;
             let activated = routes.activate(now, AtDeadline::ActivateFirst, |v| {
-                misses_cluster(&v.references, clusters, inputs)
+                let ask = || asks_on_demand(listeners, source, &v.routes.name);
+                misses_cluster(&v.references, clusters, inputs, ask)
+                    || misses_virtual_hosts(&v.references, hosts)
             });
             for one in activated {
-                let Some(version) = routes.active(&one.name) else { continue };
-                let cell = self.inputs.registry.routes.of_mut(source).cell(&one.name);
-                cell.publish(version.routes.clone());
                 if let Some(stats) = self.rds_stats.get(&one.name) {
                     stats.config_reload.inc();
                 }
+                let vhds = routes.active(&one.name).and_then(|version| version.routes.vhds.as_ref());
+                late.extend(vhds.map(Asker::source));
+                changed.insert((source, one.name));
             }
         }
+        // Whoever had no answer in time is not waited for again.
+        late.iter().for_each(|source| self.virtual_hosts.of_mut(*source).has_answered = true);
+        changed.iter().for_each(|(source, name)| self.publish_routes(source, name));
     }
 
     fn activate_listeners(&mut self, now: Instant) {
@@ -140,7 +162,7 @@ impl Configuration {
             let mut extensions = v.references.watched(ResourceType::ExtensionConfig);
             watched.any(|(source, name)| !is_published(source, name))
                 || extensions.any(|(source, name)| misses_extension(source, name))
-                || misses_cluster(&v.references, clusters, inputs)
+                || misses_cluster(&v.references, clusters, inputs, || false)
                 || misses_secret(&v.references, secrets, inputs)
         });
         for one in activated {
@@ -166,11 +188,13 @@ impl Configuration {
                 continue;
             }
             self.inputs.registry.clusters.forget(&name);
+            self.inputs.registry.cluster_names.remove(&name);
             if let Some(old) = self.clusters.withdraw(&name) {
                 withdraw_endpoints(&old.compiled.cluster);
                 release_destinations(&old.compiled.discovery, None);
                 self.inputs.stats.server().cluster_removed.inc();
                 self.drop_cluster(&name, &old);
+                self.cluster_is_gone(&name);
             }
         }
     }
@@ -191,10 +215,26 @@ fn release_destinations(old: &Discovery, new: Option<&Discovery>) {
     }
 }
 
-/// Without CDS there is no use in waiting for a cluster that the bootstrap does not have.
-fn misses_cluster(references: &References, clusters: &Slots<ClusterVersion>, inputs: &Inputs) -> bool {
-    let may_come = |name: &Arc<str>| inputs.has_cds || inputs.known_clusters.contains(name);
-    references.clusters.iter().any(|name| clusters.active(name).is_none() && may_come(name))
+/// Without CDS there is no use in waiting for a cluster that the bootstrap does not have; nor is there where requests ask for it, unless it
+/// has come already.
+fn misses_cluster(
+    references: &References,
+    clusters: &Slots<ClusterVersion>,
+    inputs: &Inputs,
+    requests_ask: impl Fn() -> bool,
+) -> bool {
+    let is_missing = |name: &Arc<str>| clusters.active(name).is_none();
+    let mut all = references.clusters.iter().chain(&references.on_demand_clusters);
+    all.any(|name| is_missing(name) && inputs.known_clusters.contains(name))
+        || (inputs.has_cds && references.clusters.iter().any(is_missing) && !requests_ask())
+}
+
+/// Whether requests that take this route configuration ask for clusters that are not there.
+fn asks_on_demand(listeners: &Slots<ListenerVersion>, source: SourceId, routes: &str) -> bool {
+    let asks = |version: &ListenerVersion| {
+        version.references.on_demand_routes.iter().any(|(s, name)| *s == source && **name == *routes)
+    };
+    listeners.iter().any(|(_, slot)| slot.versions().any(asks))
 }
 
 fn misses_secret(

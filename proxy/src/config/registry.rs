@@ -11,7 +11,7 @@ use super::compile::Secret;
 use super::extensions::Extensions;
 use super::live::Live;
 use super::sources::{BySource, SourceId};
-use crate::cluster::{Cluster, EndpointSet};
+use crate::cluster::{Cluster, ClusterNames, EndpointSet};
 use crate::listener::Listener;
 use crate::route::RouteConfiguration;
 use crate::transport_socket::{TlsCertificate, ValidationContext};
@@ -21,6 +21,8 @@ use crate::transport_socket::{TlsCertificate, ValidationContext};
 pub struct Registry {
     /// By cluster name.
     pub clusters: Names<Cluster>,
+    /// The published ones, where requests look for those that they name.
+    pub cluster_names: Arc<ClusterNames>,
     /// By cluster name: each cluster has its own hosts, also when two share a load assignment.
     pub endpoints: Names<EndpointSet>,
     /// By route configuration name (RDS).
@@ -43,6 +45,7 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             clusters: Names::default(),
+            cluster_names: Arc::default(),
             endpoints: Names::default(),
             routes: BySource::default(),
             listeners: Names::default(),

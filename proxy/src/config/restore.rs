@@ -12,7 +12,7 @@ use super::sources::SourceId;
 use crate::state::Saved;
 
 /// What is referred to comes after what refers to it: it is taken once it is wanted.
-const ORDER: [ResourceType; ResourceType::ALL.len()] = [
+const ORDER: [ResourceType; 6] = [
     ResourceType::Cluster,
     ResourceType::ClusterLoadAssignment,
     ResourceType::Listener,
@@ -43,7 +43,12 @@ impl Configuration {
                     .filter(|(key, _)| key.0 == resource_type && is_wanted(&key.1))
                     .filter(|(key, _)| !restored.contains_key(*key) && !refused.contains(*key))
                     .filter_map(|((_, name), saved)| {
-                        Some(Update { name, version: &saved.version, resource: saved.resource.as_ref()? })
+                        Some(Update {
+                            name,
+                            version: &saved.version,
+                            resource: saved.resource.as_ref()?,
+                            aliases: &[],
+                        })
                     })
                     .collect();
                 if updates.is_empty() {

@@ -93,6 +93,11 @@ impl Sources {
         }))
     }
 
+    /// The numbers of all sources.
+    pub fn ids(&self) -> impl Iterator<Item = SourceId> + use<> {
+        (0..self.0.len()).map(SourceId)
+    }
+
     /// What a source is.
     pub fn spec(&self, id: SourceId) -> &SourceSpec {
         &self.0[id.0]

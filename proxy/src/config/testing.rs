@@ -10,9 +10,10 @@ use super::apply::Update;
 use super::compile::{Inputs, Invalid};
 use super::configuration::Configuration;
 use super::registry::Registry;
-use super::sources::SourceId;
+use super::sources::{SourceId, Variant};
 use crate::access_log::LogFiles;
 use crate::cluster::{original_dst, outlier};
+use crate::on_demand;
 use crate::route::RouteConfiguration;
 use crate::stats::Stats;
 
@@ -21,6 +22,7 @@ pub(crate) fn inputs() -> Inputs {
     let stats = Stats::new();
     let (ejections, _) = outlier::channel();
     let (inhabited, _) = original_dst::channel();
+    let (on_demand, _) = on_demand::channel();
     Inputs {
         registry: Registry::default(),
         sources: Default::default(),
@@ -29,6 +31,7 @@ pub(crate) fn inputs() -> Inputs {
         stats,
         ejections,
         inhabited,
+        on_demand,
         read_file: Box::new(|path| match path.starts_with("/empty/") {
             true => Ok(Vec::new()),
             false => Err(std::io::ErrorKind::NotFound.into()),
@@ -40,7 +43,7 @@ pub(crate) fn inputs() -> Inputs {
         inline_validations: Default::default(),
         folders: Default::default(),
         told: Default::default(),
-        has_ads: true,
+        ads: Some(Variant::Delta),
         has_cds: true,
         has_identity: true,
     }
@@ -67,7 +70,7 @@ pub(crate) fn apply(
     now: Instant,
 ) -> Vec<Invalid> {
     let resource = resource(resource_type, yaml);
-    let update = Update { name, version: "1", resource: &resource };
+    let update = Update { name, version: "1", resource: &resource, aliases: &[] };
     configuration.apply(SourceId::ADS, resource_type, &[update], &[], now)
 }
 

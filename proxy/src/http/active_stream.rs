@@ -21,7 +21,10 @@ use super::pool::Lease;
 use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
 use crate::formatter::{RequestLine, Values};
-use crate::route::{Action, Drawn, Route, is_grpc};
+use crate::on_demand::Asker;
+use crate::route::{
+    Action, Clusters, Drawn, NamedCluster, RequestView, Route, RouteAction, RouteConfiguration, is_grpc,
+};
 use crate::stream_info::{CapturedRequest, ResponseFlags, StreamInfo, details};
 use crate::worker::{Timer, Worker};
 
@@ -142,6 +145,10 @@ pub(crate) struct ActiveStream {
     pub(crate) route: Option<Arc<Route>>,
     /// Which of its weighted clusters was drawn.
     pub(crate) drawn: Drawn,
+    /// The cluster that the request names by the route's `cluster_header`.
+    pub(crate) named: Option<NamedCluster>,
+    /// The virtual host that is missing, where it can be asked for.
+    pub(crate) lacks_host: LacksHost,
     /// What filters keep for the response.
     pub(crate) filter_state: Option<Box<FilterState>>,
     /// The request's head, when headers of the response are made of it.
@@ -149,6 +156,16 @@ pub(crate) struct ActiveStream {
     /// Taken out while the router holds the stream.
     pub(crate) watch: Option<DeadlineWatch>,
     upstream: Option<Upstream>,
+}
+
+/// Whether a stream found no virtual host.
+#[derive(Debug)]
+pub(crate) enum LacksHost {
+    No,
+    /// Whom to ask for it, and its name.
+    Yes(Box<(Asker, String)>),
+    /// It was asked for.
+    Asked,
 }
 
 /// What the stream holds of its upstream.
@@ -191,6 +208,8 @@ impl ActiveStream {
             progress: None,
             route: None,
             drawn: None,
+            named: None,
+            lacks_host: LacksHost::No,
             filter_state: None,
             kept_head: None,
             watch: None,
@@ -229,10 +248,42 @@ impl ActiveStream {
         values
     }
 
+    /// There is no virtual host for this authority. It is asked for once.
+    pub(crate) fn lack_host(&mut self, routes: &RouteConfiguration, authority: &str) {
+        if let (Some(asker), LacksHost::No) = (&routes.vhds, &self.lacks_host) {
+            let name = format!("{}/{}", routes.name, authority.to_ascii_lowercase());
+            self.lacks_host = LacksHost::Yes(Box::new((asker.clone(), name)));
+        }
+    }
+
+    /// Takes a route, and one of its clusters.
+    pub(crate) fn take(&mut self, route: &Arc<Route>, request: &RequestView<'_>) {
+        self.info.route_name.clone_from(&route.name);
+        if let Action::Route(action) = &route.action {
+            self.drawn = action.clusters.draw(fastrand::u64(..));
+            if let Clusters::Header(header) = &action.clusters {
+                self.named = header.named(request);
+            }
+        }
+        self.route = Some(route.clone());
+    }
+
+    /// The cluster that the request is for; `None`: there is none.
+    pub(crate) fn cluster(&self, action: &RouteAction) -> Option<Arc<Cluster>> {
+        match action.clusters.cluster(self.drawn) {
+            Some(cluster) => cluster.get(),
+            None => self.named.as_ref()?.cell.as_ref()?.get(),
+        }
+    }
+
     /// The name of the cluster that the request is for.
-    pub(crate) fn chosen_cluster(&self) -> Option<&Arc<str>> {
+    pub(crate) fn chosen_cluster(&self) -> Option<&str> {
         match &self.route.as_ref()?.action {
-            Action::Route(action) => Some(action.clusters.cluster(self.drawn).name()),
+            Action::Route(action) => match action.clusters.cluster(self.drawn) {
+                Some(cluster) => Some(&**cluster.name()),
+                // As in Envoy: a request that names none is for the one without a name.
+                None => Some(self.named.as_ref().and_then(NamedCluster::name).unwrap_or_default()),
+            },
             _ => None,
         }
     }
@@ -240,7 +291,7 @@ impl ActiveStream {
     /// To logs and metrics the request was for the route's cluster, although a filter kept it from going there.
     pub(crate) fn note_cluster(&mut self) {
         if let Some(Action::Route(action)) = self.route.as_deref().map(|route| &route.action) {
-            self.info.upstream_cluster = action.clusters.cluster(self.drawn).get();
+            self.info.upstream_cluster = self.cluster(action);
         }
     }
 

@@ -14,7 +14,7 @@ use super::body::{Aborted, RequestBody, ResponseBody};
 use super::codec::{self, Incoming, Refusal, ServeError, Version};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
-use super::filters::{FilterReply, Progress};
+use super::filters::{FilterReply, Progress, Waited};
 use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
 use super::path::Normalised;
@@ -22,7 +22,7 @@ use super::respond::{self, failed, local, log_without_request, redirected, refus
 use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, redirect, router};
 use crate::net::Stream;
-use crate::route::{Action, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
+use crate::route::{Action, RequestView, RequireTls, Route, RouteAction};
 use crate::stream_info::{ConnectionInfo, ResponseFlags, details};
 use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
@@ -151,41 +151,29 @@ async fn serve_request(
     }
 
     // 3. Which route: pinned too.
-    let find = |routes: &RouteConfiguration| find_route(routes, &request, authority.as_str(), scheme);
-    let found = match &hcm.routes {
-        RouteSource::Inline(routes) => find(routes),
-        RouteSource::Rds(live) => live.peek().as_deref().and_then(find),
-    };
-    let route = match found {
-        Some(Found::Route(route)) => {
-            stream.info.route_name.clone_from(&route.name);
-            stream.route = Some(route.clone());
-            stream.keep_head_for_route(&request);
-            if let Action::Route(action) = &route.action {
-                stream.drawn = action.clusters.draw(fastrand::u64(..));
-            }
-            Some(route)
-        }
-        Some(Found::RequiresTls) => {
+    loop {
+        if let Chosen::RequiresTls = choose_route(hcm, &mut stream, &request, authority.as_str(), scheme) {
             let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
             let location = HeaderValue::try_from(location).ok();
             return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
         }
-        None => None,
-    };
 
-    // 4. Filters.
-    if !hcm.filters.is_empty() {
+        // 4. Filters.
+        if hcm.filters.is_empty() {
+            break;
+        }
         match run_filters(hcm, &mut stream, &mut request).await {
-            Ok(None) => {}
-            Ok(Some(reply)) => return Ok(respond::filtered(stream, *reply)),
+            Ok(Filtered::Done) => break,
+            Ok(Filtered::Reply(reply)) => return Ok(respond::filtered(stream, *reply)),
+            // Its virtual host has come: from the start, as in Envoy.
+            Ok(Filtered::ChooseAgain) => {}
             Err(failure) => {
                 stream.note_cluster();
                 return Ok(failed(stream, failure.into()));
             }
         }
     }
-    let Some(route) = route else {
+    let Some(route) = stream.route.clone() else {
         hcm.stats.no_route.inc();
         if request.method() == Method::CONNECT {
             connection.handle.drain();
@@ -199,7 +187,7 @@ async fn serve_request(
         Action::Route(action)
             if stream.upgrade.as_mut().is_some_and(|u| !u.is_allowed(hcm, action, &request)) =>
         {
-            stream.info.upstream_cluster = action.clusters.cluster(stream.drawn).get();
+            stream.info.upstream_cluster = stream.cluster(action);
             let (status, details) = (StatusCode::FORBIDDEN, details::UPGRADE_FAILED);
             return Ok(refused(stream, Refusal { status, details, protocol_error: false }));
         }
@@ -244,6 +232,14 @@ fn path_and_query(request: &Request<RequestBody>) -> &str {
     request.uri().path_and_query().map_or("", |p| p.as_str())
 }
 
+/// What came of the filters.
+enum Filtered {
+    Done,
+    Reply(Box<FilterReply>),
+    /// There may be a route now.
+    ChooseAgain,
+}
+
 /// Runs the filter chain to its end, or until a filter replies.
 ///
 /// # Errors
@@ -252,12 +248,12 @@ async fn run_filters(
     hcm: &HttpConnectionManager,
     stream: &mut ActiveStream,
     request: &mut Request<RequestBody>,
-) -> Result<Option<Box<FilterReply>>, Failure> {
+) -> Result<Filtered, Failure> {
     let mut progress = hcm.filters.on_request(0, stream, request);
     loop {
         match progress {
-            Progress::Done => return Ok(None),
-            Progress::Reply(reply) => return Ok(Some(reply)),
+            Progress::Done => return Ok(Filtered::Done),
+            Progress::Reply(reply) => return Ok(Filtered::Reply(reply)),
             Progress::Wait(wait, next) => {
                 let deadlines = Deadlines {
                     request: hcm.limits.request_timeout,
@@ -267,37 +263,59 @@ async fn run_filters(
                 };
                 let mut watch = DeadlineWatch::new(stream, deadlines, stream.info.start);
                 // On the heap, so that requests that wait for nothing do not carry its state.
-                let replied = Box::pin(watch.run(wait.done(stream, request))).await?;
-                if replied.is_some() {
-                    return Ok(replied);
-                }
+                let waited = Box::pin(watch.run(wait.done(stream, request))).await?;
                 stream.forwarded = Instant::now();
+                match waited {
+                    Waited::GoesOn => {}
+                    Waited::Reply(reply) => return Ok(Filtered::Reply(reply)),
+                    Waited::ChooseAgain => return Ok(Filtered::ChooseAgain),
+                }
                 progress = hcm.filters.on_request(next, stream, request);
             }
         }
     }
 }
 
-enum Found {
-    Route(Arc<Route>),
+enum Chosen {
+    /// A route, or none.
+    Route,
     RequiresTls,
 }
 
-fn find_route(
-    routes: &RouteConfiguration,
+/// Chooses the route that the stream takes.
+fn choose_route(
+    hcm: &HttpConnectionManager,
+    stream: &mut ActiveStream,
     request: &Request<RequestBody>,
     authority: &str,
     scheme: &str,
-) -> Option<Found> {
+) -> Chosen {
     // Only a `connect_matcher` takes CONNECT, and there is none: an empty prefix or a regex must not.
     if request.method() == Method::CONNECT {
-        return None;
+        return Chosen::Route;
     }
-    let virtual_host = routes.virtual_host(authority)?;
+    let published;
+    let routes = match &hcm.routes {
+        RouteSource::Inline(routes) => routes,
+        RouteSource::Rds(live) => {
+            published = live.peek();
+            let Some(routes) = &*published else { return Chosen::Route };
+            routes
+        }
+    };
+    let Some(virtual_host) = routes.virtual_host(authority) else {
+        stream.lack_host(routes, authority);
+        return Chosen::Route;
+    };
     if virtual_host.require_tls != RequireTls::None && scheme != "https" {
-        return Some(Found::RequiresTls);
+        return Chosen::RequiresTls;
     }
-    virtual_host.route(request.uri().path(), &view(request, authority, scheme)).cloned().map(Found::Route)
+    let request_view = view(request, authority, scheme);
+    if let Some(route) = virtual_host.route(request.uri().path(), &request_view) {
+        stream.take(route, &request_view);
+        stream.keep_head_for_route(request);
+    }
+    Chosen::Route
 }
 
 /// The request as matchers see it.

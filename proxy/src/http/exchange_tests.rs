@@ -50,6 +50,7 @@ pub(super) fn manager(
             virtual_hosts: vec![Arc::new(virtual_host)],
             ignore_port: false,
             version: "".into(),
+            vhds: None,
         })),
         access_logs: vec![setup.access_log(LOG)],
         captures: CapturePlan::default(),

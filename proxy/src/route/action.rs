@@ -6,8 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{HeaderMutations, HostRewrite, PathRewrite, RegexSubstitution, RetryPolicy, Upgrades};
-use crate::cluster::Cluster;
+use super::{
+    HeaderMutations, HostRewrite, MatchedHeader, PathRewrite, RegexSubstitution, RequestView, RetryPolicy,
+    Upgrades,
+};
+use crate::cluster::{Cluster, ClusterNames};
 use crate::config::live::Live;
 use crate::http::filters::Overrides;
 
@@ -28,7 +31,7 @@ pub enum Action {
 /// `envoy.config.route.v3.RouteAction`.
 #[derive(Debug)]
 pub struct RouteAction {
-    /// `cluster` or `weighted_clusters`.
+    /// `cluster_specifier`.
     pub clusters: Clusters,
     /// `timeout`: default 15 s; 0 on the wire means `None`.
     pub timeout: Option<Duration>,
@@ -129,6 +132,48 @@ pub enum Clusters {
         /// Sum of weights, at least 1.
         total: u64,
     },
+    /// `cluster_header`.
+    Header(ClusterHeader),
+}
+
+/// A header by which the request names its cluster. What it names is found when the route is; it may be anything.
+#[derive(Debug)]
+pub struct ClusterHeader {
+    /// Only its first value counts.
+    pub header: MatchedHeader,
+    /// All clusters that there are.
+    pub clusters: Arc<ClusterNames>,
+}
+
+/// The cluster that a request names by its header.
+#[derive(Debug, Clone)]
+pub struct NamedCluster {
+    /// As the request says it.
+    pub value: HeaderValue,
+    /// `None`: there is none of this name.
+    pub cell: Option<ClusterRef>,
+}
+
+impl ClusterHeader {
+    /// The cluster that the request names; `None`: it names none.
+    pub fn named(&self, request: &RequestView<'_>) -> Option<NamedCluster> {
+        let value = self.header.first(request).filter(|value| !value.is_empty())?;
+        let mut named = NamedCluster { value, cell: None };
+        self.find(&mut named);
+        Some(named)
+    }
+
+    /// Looks for the cluster again.
+    pub fn find(&self, named: &mut NamedCluster) {
+        named.cell = named.name().and_then(|name| self.clusters.find(name));
+    }
+}
+
+impl NamedCluster {
+    /// The name; `None`: it is not text, and so no cluster's.
+    pub fn name(&self) -> Option<&str> {
+        std::str::from_utf8(self.value.as_bytes()).ok()
+    }
 }
 
 /// `WeightedCluster.ClusterWeight`.
@@ -184,21 +229,22 @@ impl Clusters {
     /// The weighted cluster that was drawn.
     pub fn weighted(&self, drawn: Drawn) -> Option<&WeightedCluster> {
         match self {
-            Clusters::Single(_) => None,
+            Clusters::Single(_) | Clusters::Header(_) => None,
             Clusters::Weighted { clusters, .. } => clusters.get(drawn?),
         }
     }
 
-    /// The cluster that was drawn.
-    pub fn cluster(&self, drawn: Drawn) -> &ClusterRef {
+    /// The cluster that was drawn; `None`: the request names it.
+    pub fn cluster(&self, drawn: Drawn) -> Option<&ClusterRef> {
         match self {
-            Clusters::Single(cluster) => cluster,
-            Clusters::Weighted { clusters, .. } => &clusters[drawn.unwrap_or(0)].cluster,
+            Clusters::Single(cluster) => Some(cluster),
+            Clusters::Weighted { clusters, .. } => Some(&clusters[drawn.unwrap_or(0)].cluster),
+            Clusters::Header(_) => None,
         }
     }
 
-    /// Draws and gives the cluster.
-    pub fn pick(&self, random: u64) -> &ClusterRef {
+    /// Draws and gives the cluster; `None`: the request names it.
+    pub fn pick(&self, random: u64) -> Option<&ClusterRef> {
         self.cluster(self.draw(random))
     }
 }

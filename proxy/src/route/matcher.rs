@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::Regex;
 
 use super::{QueryMatcher, RequestView};
@@ -214,6 +214,18 @@ impl MatchedHeader {
             ":scheme" => Self::Scheme,
             other => Self::Named(other.parse().map_err(|_| format!("'{name}' is not a header name"))?),
         })
+    }
+
+    /// The header's first field.
+    pub fn first(&self, request: &RequestView<'_>) -> Option<HeaderValue> {
+        let pseudo = match self {
+            Self::Method => request.method,
+            Self::Path => request.path,
+            Self::Authority => request.authority,
+            Self::Scheme => request.scheme,
+            Self::Named(name) => return request.headers.get(name).cloned(),
+        };
+        HeaderValue::from_str(pseudo).ok()
     }
 
     /// The header's fields.

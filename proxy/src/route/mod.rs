@@ -11,8 +11,8 @@ mod rewrite;
 mod upgrades;
 
 pub use action::{
-    Action, ClusterRef, Clusters, DirectResponse, Drawn, GrpcTimeout, Mirror, PathRedirect, Redirect,
-    RouteAction, WeightedCluster,
+    Action, ClusterHeader, ClusterRef, Clusters, DirectResponse, Drawn, GrpcTimeout, Mirror, NamedCluster,
+    PathRedirect, Redirect, RouteAction, WeightedCluster,
 };
 pub use domains::DomainIndex;
 pub(crate) use domains::without_port;
@@ -31,6 +31,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::http::filters::Overrides;
+use crate::on_demand::Asker;
 use index::RouteIndex;
 
 /// `envoy.config.route.v3.RouteConfiguration`, compiled.
@@ -46,6 +47,8 @@ pub struct RouteConfiguration {
     pub ignore_port: bool,
     /// `max_direct_response_body_size_bytes` was checked at compile; kept for `/config_dump` readers.
     pub version: Arc<str>,
+    /// `vhds`: asks for virtual hosts that are not here, by `name/authority`.
+    pub vhds: Option<Asker>,
 }
 
 /// `envoy.config.route.v3.VirtualHost`, compiled.

@@ -28,6 +28,7 @@ use crate::access_log::LogFiles;
 use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
 use crate::bootstrap::{Bootstrap, Document, Located, NodeFlags, compile_bootstrap};
 use crate::cluster::{OriginalDestinations, original_dst, outlier};
+use crate::config;
 use crate::config::certificate_files::{self, Folders};
 use crate::config::compile::{CompileCx, Inputs, Invalid};
 use crate::config::configuration::Configuration;
@@ -38,6 +39,7 @@ use crate::config::sources::GrpcSource;
 use crate::identity::{self, IdentityHandle, IdentityOptions};
 use crate::logging::Logging;
 use crate::net::{Address, Target};
+use crate::on_demand;
 use crate::sidecar::agent::{Agent, AgentOptions};
 use crate::state::{Recorder, Saved};
 use crate::stats::{PeerLabels, Stats};
@@ -138,6 +140,7 @@ struct Prepared {
     bootstrap: Bootstrap,
     ejections: UnboundedReceiver<outlier::Ejection>,
     inhabited: UnboundedReceiver<Arc<OriginalDestinations>>,
+    asks: UnboundedReceiver<on_demand::Ask>,
     folders: UnboundedReceiver<PathBuf>,
     identity: Option<IdentityHandle>,
 }
@@ -152,6 +155,7 @@ fn prepare(
 ) -> Result<Prepared, StartError> {
     let (events, ejections) = outlier::channel();
     let (inhabited, inhabited_clusters) = original_dst::channel();
+    let (on_demand, asks) = on_demand::channel();
     let (folders, wanted_folders) = Folders::channel();
     let mut registry = Registry::default();
     if let Some(identity) = &identity {
@@ -166,6 +170,7 @@ fn prepare(
         stats,
         ejections: events,
         inhabited,
+        on_demand,
         read_file: Box::new(|path| std::fs::read(path)),
         source_address: None,
         static_clusters: Default::default(),
@@ -174,7 +179,7 @@ fn prepare(
         inline_validations: Default::default(),
         folders,
         told: Default::default(),
-        has_ads: false,
+        ads: None,
         has_cds: false,
         has_identity: identity.is_some(),
     };
@@ -205,6 +210,7 @@ fn prepare(
         bootstrap,
         ejections,
         inhabited: inhabited_clusters,
+        asks,
         folders: wanted_folders,
         identity,
     })
@@ -249,7 +255,7 @@ impl Server {
         let stats = Stats::new();
         let identity = options.identity.map(|identity| identity::start(identity, stats.clone()));
         let identity = identity.transpose().map_err(StartError::Failed)?;
-        let Prepared { configuration, bootstrap, ejections, inhabited, folders, identity } =
+        let Prepared { configuration, bootstrap, ejections, inhabited, asks, folders, identity } =
             prepare(document, &options.node, stats.clone(), identity, options.concurrency)?;
         let identity = identity.map(Arc::new);
         let log_files = configuration.inputs().log_files.clone();
@@ -324,6 +330,7 @@ impl Server {
         let mut sources = vec![
             tokio::spawn(async move { deadlines.keep_deadlines().await }),
             tokio::spawn(certificate_files::follow(configuration.clone(), folders)),
+            tokio::spawn(config::on_demand::answer(configuration.clone(), asks)),
         ];
         if let Some(identity) = identity {
             let configuration = configuration.clone();

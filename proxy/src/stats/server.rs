@@ -72,6 +72,10 @@ scope! {
         Counter tls_inspector_alpn_found as "tls_inspector.alpn_found" "ClientHellos that offer application protocols.";
         Counter tls_inspector_alpn_not_found as "tls_inspector.alpn_not_found" "ClientHellos that offer no application protocol.";
 
+        Gauge on_demand_names as "outrigger.on_demand_names"
+            "Clusters and virtual hosts that are subscribed to because a request asked for them.";
+        Counter on_demand_refused_total as "outrigger.on_demand_refused_total"
+            "Requests whose cluster or virtual host was not asked for because too many names are.";
         Counter config_ignored_fields_total as "outrigger.config_ignored_fields_total"
             "Configuration fields that are set, harmless and not implemented.";
         Counter connections_refused_fd_total as "outrigger.connections_refused_fd_total"

@@ -84,7 +84,8 @@ impl<'a> Session<'a> {
 
     /// Picks a cluster and connects to a host of it, at most `max_connect_attempts` times. `None`: the reason is recorded.
     async fn connect(&mut self, deadline: Option<Instant>) -> Option<Connected> {
-        let Some(cluster) = self.proxy.clusters.pick(fastrand::u64(..)).get() else {
+        let Some(cluster) = self.proxy.clusters.pick(fastrand::u64(..)).and_then(|cluster| cluster.get())
+        else {
             self.proxy.stats.downstream_cx_no_route.inc();
             self.info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
             return None;

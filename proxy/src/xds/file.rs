@@ -120,7 +120,7 @@ impl Content {
 }
 
 fn update_of<'a>((name, (version, resource)): (&'a String, &'a (String, Any))) -> Update<'a> {
-    Update { name, version, resource }
+    Update { name, version, resource, aliases: &[] }
 }
 
 /// The resources of a file, by name; each must be of this type.

@@ -163,7 +163,8 @@ async fn names_that_are_wanted_later_are_given_from_what_was_read() {
     for name in ["r", "s"] {
         let listener = listener(name);
         world.configuration.update(|c| {
-            let update = crate::config::apply::Update { name, version: "", resource: &listener };
+            let update =
+                crate::config::apply::Update { name, version: "", resource: &listener, aliases: &[] };
             assert_eq!(c.apply(SourceId::ADS, Listener, &[update], &[], Instant::now()), []);
         });
         world.until(|world| world.configuration.read(|c| c.listeners().active(name).is_some())).await;

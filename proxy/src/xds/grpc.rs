@@ -32,7 +32,7 @@ impl Asked {
     fn sessions(&self, options: &XdsOptions) -> Sessions {
         let variant = self.grpc.variant;
         match self.service {
-            Service::Aggregated => Sessions::new(variant, ResourceType::ALL, options.restored.clone()),
+            Service::Aggregated => Sessions::new(variant, ResourceType::CLIENT, options.restored.clone()),
             Service::Of(resource_type) => Sessions::new(variant, [resource_type], Versions::new()),
         }
     }

@@ -74,6 +74,7 @@ impl Sources {
         let (source, resource_type) = (change.key.source, change.key.resource_type);
         if let Some(recorder) = &self.options.recorder
             && source == SourceId::ADS
+            && resource_type != ResourceType::VirtualHost
             && !change.is_wanted
         {
             recorder.record(Record::Gone(resource_type, change.key.name.to_string()));

@@ -18,6 +18,7 @@ impl Service {
     pub(super) fn path(self, variant: Variant) -> &'static str {
         use ResourceType::{
             Cluster, ClusterLoadAssignment, ExtensionConfig, Listener, RouteConfiguration, Secret,
+            VirtualHost,
         };
         match (self, variant) {
             (Service::Aggregated, Variant::StateOfTheWorld) => {
@@ -61,6 +62,10 @@ impl Service {
             }
             (Service::Of(ExtensionConfig), Variant::Delta) => {
                 "/envoy.service.extension.v3.ExtensionConfigDiscoveryService/DeltaExtensionConfigs"
+            }
+            // There is no other variant of it.
+            (Service::Of(VirtualHost), _) => {
+                "/envoy.service.route.v3.VirtualHostDiscoveryService/DeltaVirtualHosts"
             }
         }
     }

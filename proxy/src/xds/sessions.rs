@@ -155,7 +155,13 @@ mod tests {
 
     fn update(name: &str, seconds: Option<u64>) -> Update {
         let ttl = seconds.map(Duration::from_secs);
-        Update { name: name.to_owned(), version: String::new(), content: Any::default(), ttl }
+        Update {
+            name: name.to_owned(),
+            version: String::new(),
+            content: Any::default(),
+            aliases: Vec::new(),
+            ttl,
+        }
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Exchange<'_> {
 
     /// Applies one response and answers it.
     fn take(&mut self, response: Response, stats: &Stats) {
-        let resource_type = ResourceType::from_type_url(response.type_url());
+        let resource_type = ResourceType::CLIENT.into_iter().find(|of| of.type_url() == response.type_url());
         let Some((resource_type, session)) =
             resource_type.and_then(|resource_type| Some((resource_type, self.sessions.of(resource_type)?)))
         else {
@@ -213,8 +213,9 @@ impl Exchange<'_> {
             }
         };
         let updates = received.updated.iter();
-        let updates: Vec<Update<'_>> =
-            updates.map(|u| Update { name: &u.name, version: &u.version, resource: &u.content }).collect();
+        let updates: Vec<Update<'_>> = updates
+            .map(|u| Update { name: &u.name, version: &u.version, resource: &u.content, aliases: &u.aliases })
+            .collect();
         let removed: Vec<&str> = received.removed.iter().map(String::as_str).collect();
         let rejected =
             update::apply(self.configuration, self.asked.source, resource_type, &updates, &removed);
@@ -244,7 +245,8 @@ impl Exchange<'_> {
     /// Writes down what was accepted for good, and what is gone.
     fn record(&self, resource_type: ResourceType, received: &Received, rejected: &[Invalid]) {
         let Some(recorder) = &self.options.recorder else { return };
-        if self.asked.source != SourceId::ADS {
+        // Virtual hosts are asked for again.
+        if self.asked.source != SourceId::ADS || resource_type == ResourceType::VirtualHost {
             return;
         }
         let is_good = |name: &str| !rejected.iter().any(|invalid| invalid.name == name);

@@ -4,6 +4,7 @@
 
 mod actions;
 mod bench_shapes;
+mod cluster_header;
 mod comparer;
 mod domains;
 mod failures;

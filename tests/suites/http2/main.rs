@@ -15,14 +15,14 @@ use serde_json::{Value, json};
 
 /// Error codes (RFC 9113 section 7).
 mod code {
-    pub const NONE: u32 = 0;
-    pub const PROTOCOL: u32 = 1;
-    pub const FLOW_CONTROL: u32 = 3;
-    pub const STREAM_CLOSED: u32 = 5;
-    pub const FRAME_SIZE: u32 = 6;
-    pub const REFUSED_STREAM: u32 = 7;
-    pub const COMPRESSION: u32 = 9;
-    pub const CALM: u32 = 11;
+    pub(crate) const NONE: u32 = 0;
+    pub(crate) const PROTOCOL: u32 = 1;
+    pub(crate) const FLOW_CONTROL: u32 = 3;
+    pub(crate) const STREAM_CLOSED: u32 = 5;
+    pub(crate) const FRAME_SIZE: u32 = 6;
+    pub(crate) const REFUSED_STREAM: u32 = 7;
+    pub(crate) const COMPRESSION: u32 = 9;
+    pub(crate) const CALM: u32 = 11;
 }
 
 /// One proxy before one upstream that answers everything.

@@ -30,6 +30,8 @@ pub struct Update {
     pub version: String,
     /// The encoded resource.
     pub content: Any,
+    /// Other names of it (`Resource.aliases`).
+    pub aliases: Vec<String>,
     /// It is to be dropped after this long, unless it or a [`Heartbeat`] comes again; `None` is never. The owner keeps
     /// the time, and tells the session when it has dropped it (`expire`).
     pub ttl: Option<Duration>,
@@ -103,6 +105,7 @@ pub(super) struct Checked {
     /// `None` is a heartbeat.
     pub(super) content: Option<Any>,
     pub(super) ttl: Option<Duration>,
+    pub(super) aliases: Vec<String>,
 }
 
 /// Checks the form of a response's resources: each has a name that no other has, and content of the type `expected`.
@@ -115,7 +118,7 @@ pub(super) fn check(
     let mut names = BTreeSet::new();
     let mut checked = Vec::with_capacity(resources.len());
     for (index, resource) in resources.into_iter().enumerate() {
-        let Resource { name, version, resource: content, ttl, .. } = resource;
+        let Resource { name, version, resource: content, ttl, aliases, .. } = resource;
         if name.is_empty() {
             return Err(MalformedResponse::Unnamed { index });
         }
@@ -135,7 +138,7 @@ pub(super) fn check(
             Ok(ttl) => ttl,
             Err(reason) => return Err(MalformedResponse::Ttl { name, reason }),
         };
-        checked.push(Checked { name, version, content, ttl });
+        checked.push(Checked { name, version, content, ttl, aliases });
     }
     Ok(checked)
 }
@@ -150,10 +153,10 @@ impl Received {
         held: impl Fn(&str, &str) -> bool,
     ) -> Received {
         let mut received = Received { nonce, ..Received::default() };
-        for Checked { name, version, content, ttl } in resources {
+        for Checked { name, version, content, ttl, aliases } in resources {
             match content {
                 Some(content) if wants(&name) => {
-                    received.updated.push(Update { name, version, content, ttl });
+                    received.updated.push(Update { name, version, content, ttl, aliases });
                 }
                 None if held(&name, &version) => received.heartbeats.push(Heartbeat { name, ttl }),
                 _ => {}

@@ -68,7 +68,9 @@ impl Dialect for Delta {
             }
             Service::Of(Route) => RouteDiscoveryServiceClient::new(channel).delta_routes(requests).await,
             Service::Of(Secret) => SecretDiscoveryServiceClient::new(channel).delta_secrets(requests).await,
-            Service::Of(ExtensionConfig) => panic!("only aggregated streams have it, and nothing comes"),
+            Service::Of(ResourceType::VirtualHost | ResourceType::ExtensionConfig) => {
+                unreachable!("it is not served")
+            }
         }
     }
 
@@ -135,7 +137,9 @@ impl Dialect for Sotw {
             }
             Service::Of(Route) => RouteDiscoveryServiceClient::new(channel).stream_routes(requests).await,
             Service::Of(Secret) => SecretDiscoveryServiceClient::new(channel).stream_secrets(requests).await,
-            Service::Of(ExtensionConfig) => panic!("only aggregated streams have it, and nothing comes"),
+            Service::Of(ResourceType::VirtualHost | ResourceType::ExtensionConfig) => {
+                unreachable!("it is not served")
+            }
         }
     }
 

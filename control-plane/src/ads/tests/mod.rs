@@ -15,8 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_xds_api::ResourceType::{
-    self, Cluster, ClusterLoadAssignment as Endpoints, ExtensionConfig, Listener,
-    RouteConfiguration as Route, Secret,
+    self, Cluster, ClusterLoadAssignment as Endpoints, Listener, RouteConfiguration as Route, Secret,
 };
 use outrigger_xds_api::session::{delta::Server as Delta, sotw::Server as Sotw};
 use tokio::sync::watch;

@@ -18,8 +18,9 @@ use crate::cluster::original_dst::Inhabited;
 use crate::cluster::outlier::Ejections;
 use crate::config::certificate_files::{Files, Folders, Inlined};
 use crate::config::registry::Registry;
-use crate::config::sources::{SourceId, Sources};
+use crate::config::sources::{SourceId, Sources, Variant};
 use crate::config::watch::{Watch, Watches};
+use crate::on_demand::Asks;
 use crate::stats::Stats;
 use crate::transport_socket::{TlsCertificate, ValidationContext};
 
@@ -89,6 +90,10 @@ pub type Compiled<T> = Result<T, Refused>;
 pub struct References {
     /// Clusters that routes and `tcp_proxy` name.
     pub clusters: Vec<Arc<str>>,
+    /// The same where a request asks for a cluster that is not there: nothing waits for it to come by itself.
+    pub on_demand_clusters: Vec<Arc<str>>,
+    /// Route configurations whose clusters are asked for like that.
+    pub on_demand_routes: Vec<(SourceId, Arc<str>)>,
     /// What is taken from a source by name: route configurations, load assignments, secrets.
     pub watches: Vec<Watch>,
     /// Secrets taken from the workload's own identity (cluster `sds-grpc`).
@@ -101,6 +106,8 @@ impl References {
     /// Adds everything that `other` refers to.
     pub fn extend(&mut self, other: &References) {
         self.clusters.extend_from_slice(&other.clusters);
+        self.on_demand_clusters.extend_from_slice(&other.on_demand_clusters);
+        self.on_demand_routes.extend_from_slice(&other.on_demand_routes);
         self.watches.extend_from_slice(&other.watches);
         self.identity_secrets.extend_from_slice(&other.identity_secrets);
         self.fetch_timeout = self.fetch_timeout.max(other.fetch_timeout);
@@ -114,8 +121,12 @@ impl References {
 
     /// Each name once.
     fn deduplicate(&mut self) {
-        self.clusters.sort_unstable();
-        self.clusters.dedup();
+        for names in [&mut self.clusters, &mut self.on_demand_clusters] {
+            names.sort_unstable();
+            names.dedup();
+        }
+        self.on_demand_routes.sort_unstable();
+        self.on_demand_routes.dedup();
         self.watches.sort_unstable_by(|a, b| a.key().cmp(b.key()));
         self.watches.dedup();
         self.identity_secrets.sort_unstable();
@@ -142,6 +153,8 @@ pub struct Inputs {
     pub ejections: Ejections,
     /// Where workers report clusters whose hosts main has to clean up.
     pub inhabited: Inhabited,
+    /// Where workers ask for what requests need.
+    pub on_demand: Asks,
     /// Reads certificates, keys and bodies.
     pub read_file: Box<ReadFile>,
     /// `cluster_manager.upstream_bind_config.source_address`.
@@ -158,8 +171,8 @@ pub struct Inputs {
     pub folders: Folders,
     /// Ignored fields that the log has told about.
     pub told: FxHashSet<String>,
-    /// The bootstrap has `ads_config`, so `ads: {}` works.
-    pub has_ads: bool,
+    /// The variant of the bootstrap's `ads_config`; without it `ads: {}` does not work.
+    pub ads: Option<Variant>,
     /// The bootstrap has `cds_config`: a cluster that is not there may come.
     pub has_cds: bool,
     /// The workload's identity is served in this process under the cluster name `sds-grpc`.
@@ -224,6 +237,15 @@ impl<'a> CompileCx<'a> {
         let watch = self.inputs.watches.watch(fetch.source, resource_type, name);
         self.references.watches.push(watch);
         self.references.fetch_timeout = self.references.fetch_timeout.max(fetch.timeout);
+    }
+
+    /// Runs `f`, where requests ask for the clusters that it refers to.
+    pub(crate) fn on_demand<T>(&mut self, f: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.references.clusters.len();
+        let result = f(self);
+        let clusters = self.references.clusters.split_off(before);
+        self.references.on_demand_clusters.extend(clusters);
+        result
     }
 
     /// Runs `f` inside the field `name`.

@@ -151,7 +151,11 @@ pub(crate) fn compile_http_connection_manager(
         _ => strip_matching_host_port.then_some(false),
     };
     let (access_logs, captures) = compile_access_logs(cx, access_log)?;
-    let routes = compile_route_source(cx, route_specifier);
+    let on_demand = filters.as_ref().is_ok_and(|(filters, _)| filters.asks_for_clusters());
+    let routes = match on_demand {
+        true => cx.on_demand(|cx| compile_route_source(cx, route_specifier, true)),
+        false => compile_route_source(cx, route_specifier, false),
+    };
     let upgrades = cx.each("upgrade_configs", upgrade_configs, |config, cx| {
         let wire::http_connection_manager::UpgradeConfig { upgrade_type, filters, enabled } = config;
         unsupported!(cx; filters);
@@ -247,15 +251,16 @@ fn request_id(cx: &mut CompileCx<'_>, extension: &Option<wire::RequestIdExtensio
     }
 }
 
-/// `route_config` or `rds`.
+/// `route_config` or `rds`. `on_demand`: requests ask for clusters that are not there.
 fn compile_route_source(
     cx: &mut CompileCx<'_>,
     value: &Option<wire::http_connection_manager::RouteSpecifier>,
+    on_demand: bool,
 ) -> Compiled<RouteSource> {
     use wire::http_connection_manager::RouteSpecifier;
     match value {
         Some(RouteSpecifier::RouteConfig(routes)) => cx.field("route_config", |cx| {
-            let routes = compile_route_configuration(routes, "", None, true, cx)?;
+            let (routes, _) = compile_route_configuration(routes, "", None, true, cx)?;
             Ok(RouteSource::Inline(Arc::new(routes)))
         }),
         Some(RouteSpecifier::Rds(rds)) => cx.field("rds", |cx| {
@@ -266,6 +271,9 @@ fn compile_route_source(
             }
             cx.watch(ResourceType::RouteConfiguration, fetch, route_config_name);
             let cell = cx.inputs.registry.routes.of_mut(fetch.source).cell(route_config_name);
+            if on_demand {
+                cx.references.on_demand_routes.push((fetch.source, cell.name().clone()));
+            }
             Ok(RouteSource::Rds(cell))
         }),
         Some(RouteSpecifier::ScopedRoutes(_)) => Err(cx.refuse("scoped_routes", "not supported")),

@@ -13,7 +13,9 @@ use outrigger_xds_api::wire::router::v3::Router;
 
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::source::compile_config_source;
-use super::{filter_cors, filter_fault, filter_header_mutation, filter_local_rate_limit, values};
+use super::{
+    filter_cors, filter_fault, filter_header_mutation, filter_local_rate_limit, filter_on_demand, values,
+};
 use crate::http::filters::{
     Buffer, DiscoveredFilter, FilterChain, HttpFilter, Override, Overrides, Slot, SlotFilter,
 };
@@ -172,6 +174,10 @@ fn compile_filter(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Compi
             let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
             Entry::Filter(HttpFilter::LocalRateLimit(Arc::new(limit)))
         }
+        "envoy.extensions.filters.http.on_demand.v3.OnDemand" => {
+            let wire::on_demand::v3::OnDemand { odcds } = values::unpack(cx, any)?;
+            Entry::Filter(HttpFilter::OnDemand(filter_on_demand::compile_on_demand(cx, &odcds)?))
+        }
         // Envoy leaves it out as well, and says so.
         _ if is_optional => {
             cx.ignored("@type");
@@ -280,6 +286,10 @@ fn compile_override(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Com
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
             let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
             Override::LocalRateLimit(Arc::new(limit))
+        }
+        "envoy.extensions.filters.http.on_demand.v3.PerRouteConfig" => {
+            let wire::on_demand::v3::PerRouteConfig { odcds } = values::unpack(cx, any)?;
+            Override::OnDemand(Arc::new(filter_on_demand::compile_on_demand(cx, &odcds)?))
         }
         _ if is_optional => {
             cx.ignored("@type");

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::session::WILDCARD;
 use outrigger_xds_api::wire::core::v3::HeaderValueOption;
 use outrigger_xds_api::wire::protobuf::{Any, UInt32Value, UInt64Value};
 use outrigger_xds_api::wire::route::v3 as wire;
@@ -14,9 +16,11 @@ use super::http_filter::compile_overrides;
 use super::retry::compile_retry_policy;
 use super::route_action::{compile_action, compile_mirrors};
 use super::route_match::compile_route_match;
+use super::source::{compile_config_source, is_incremental};
 use super::values;
 use crate::formatter::CapturePlan;
 use crate::http::filters::Overrides;
+use crate::on_demand::{Asker, Kind};
 use crate::route::{
     Action, DomainIndex, HeaderMutations, Mirror, MutationSteps, RequireTls, RetryPolicy, Route,
     RouteConfiguration, VirtualHost,
@@ -79,7 +83,7 @@ pub fn compile_route_configuration(
     previous: Option<&RouteConfiguration>,
     inline: bool,
     cx: &mut CompileCx<'_>,
-) -> Compiled<RouteConfiguration> {
+) -> Compiled<(RouteConfiguration, Option<Arc<VirtualHostCx>>)> {
     let wire::RouteConfiguration {
         name,
         virtual_hosts,
@@ -101,7 +105,7 @@ pub fn compile_route_configuration(
         metadata,
         route_specifiers,
     } = value;
-    unsupported!(cx; vhds, internal_only_headers, cluster_specifier_plugins, vhost_header,
+    unsupported!(cx; internal_only_headers, cluster_specifier_plugins, vhost_header,
         ignore_path_parameters_in_path_matching, route_specifiers);
     informational!(metadata);
     let headers = compile_headers(
@@ -109,6 +113,7 @@ pub fn compile_route_configuration(
         (request_headers_to_add, request_headers_to_remove),
         (response_headers_to_add, response_headers_to_remove),
     )?;
+    let vhds = compile_vhds(cx, vhds, inline);
     let validate_clusters = cx.is_static && values::boolean(validate_clusters, inline);
     let route_cx = RouteCx {
         validate_clusters,
@@ -145,12 +150,53 @@ pub fn compile_route_configuration(
     })?;
     let domains = DomainIndex::build(virtual_hosts.iter().map(|v| v.domains.iter().map(|d| &**d)))
         .map_err(|e| cx.refuse("virtual_hosts", e))?;
-    Ok(RouteConfiguration {
+    let vhds = vhds?;
+    let routes = RouteConfiguration {
         name: name.as_str().into(),
         domains,
         virtual_hosts,
         ignore_port: *ignore_port_in_host_matching,
         version: version.into(),
+        vhds: vhds.clone(),
+    };
+    let hosts = vhds.map(|_| Arc::new(VirtualHostCx { routes: routes.name.clone(), inherited, route_cx }));
+    Ok((routes, hosts))
+}
+
+/// What virtual hosts that come one by one have of their route configuration.
+#[derive(Debug)]
+pub struct VirtualHostCx {
+    /// The route configuration's name.
+    pub routes: Arc<str>,
+    /// What they inherit, to be compared.
+    pub inherited: Vec<u8>,
+    route_cx: RouteCx,
+}
+
+/// Compiles a virtual host of VHDS.
+pub(crate) fn compile_virtual_host_of(
+    value: &wire::VirtualHost,
+    of: &VirtualHostCx,
+    cx: &mut CompileCx<'_>,
+) -> Compiled<VirtualHost> {
+    compile_virtual_host(value, &of.inherited, &of.route_cx, cx)
+}
+
+/// `vhds`: where virtual hosts come from one by one, some of them without being asked for.
+fn compile_vhds(cx: &mut CompileCx<'_>, value: &Option<wire::Vhds>, inline: bool) -> Compiled<Option<Asker>> {
+    let Some(wire::Vhds { config_source }) = value else { return Ok(None) };
+    if inline {
+        return Err(cx.refuse("vhds", "only supported in route configurations that come by RDS"));
+    }
+    cx.field("vhds", |cx| {
+        let fetch = compile_config_source(cx, "config_source", config_source)?;
+        if !is_incremental(cx, fetch) {
+            let reason =
+                "vhds: only 'DELTA_GRPC' or 'ADS' (which uses Delta xDS) is supported as a config source.";
+            return Err(cx.refuse("config_source", reason));
+        }
+        cx.watch(ResourceType::VirtualHost, fetch, WILDCARD);
+        Ok(Some(cx.inputs.on_demand.of(Kind::VirtualHost, fetch.source)))
     })
 }
 
@@ -309,8 +355,11 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
         None => Err(cx.refuse("match", "value is required")),
     };
     let overrides = compile_overrides(cx, route_cx.overrides.as_ref(), typed_per_filter_config)?;
-    let mut action =
-        compile_action(cx, action, &RouteCx { overrides: overrides.clone(), ..route_cx.clone() })?;
+    let own_cx = RouteCx { overrides: overrides.clone(), ..route_cx.clone() };
+    let mut action = match overrides.as_ref().is_some_and(|said| said.ask_for_clusters()) {
+        true => cx.on_demand(|cx| compile_action(cx, action, &own_cx)),
+        false => compile_action(cx, action, &own_cx),
+    }?;
     if let (Action::Route(action), Some(own)) = (&mut action, buffer_limit_bytes) {
         action.buffer_limit_bytes = Some(own);
     }

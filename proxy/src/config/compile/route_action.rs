@@ -19,7 +19,10 @@ use super::route_match::compile_fraction;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values;
 use crate::formatter::CapturePlan;
-use crate::route::{Action, Clusters, DirectResponse, GrpcTimeout, Mirror, RouteAction, WeightedCluster};
+use crate::route::{
+    Action, ClusterHeader, Clusters, DirectResponse, GrpcTimeout, MatchedHeader, Mirror, RouteAction,
+    WeightedCluster,
+};
 
 /// Envoy's default route timeout.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -134,14 +137,14 @@ fn compile_route_action(
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
             cx.field("weighted_clusters", |cx| compile_weighted(cx, weighted, route_cx, &mut plan))
         }
-        Some(ClusterSpecifier::ClusterHeader(_)) => Err(cx.refuse("cluster_header", "not supported")),
+        Some(ClusterSpecifier::ClusterHeader(name)) => compile_cluster_header(cx, name),
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => {
             Err(cx.refuse("cluster_specifier_plugin", "not supported"))
         }
         Some(ClusterSpecifier::InlineClusterSpecifierPlugin(_)) => {
             Err(cx.refuse("inline_cluster_specifier_plugin", "not supported"))
         }
-        None => Err(cx.refuse("", "one of cluster or weighted_clusters is required")),
+        None => Err(cx.refuse("", "one of cluster, weighted_clusters or cluster_header is required")),
     };
     let retry = retry?;
     let per_try_timeout = retry.as_ref().and_then(|policy| policy.per_try_timeout);
@@ -226,6 +229,12 @@ pub(crate) fn compile_mirrors(
             host_suffix: !disable_shadow_host_suffix_append,
         })
     })
+}
+
+fn compile_cluster_header(cx: &mut CompileCx<'_>, name: &str) -> Compiled<Clusters> {
+    let header = MatchedHeader::from_name(name).map_err(|reason| cx.refuse("cluster_header", reason))?;
+    let clusters = cx.inputs.registry.cluster_names.clone();
+    Ok(Clusters::Header(ClusterHeader { header, clusters }))
 }
 
 /// A reference to a cluster by name. With `must_exist`, the name must be one that is known by now.

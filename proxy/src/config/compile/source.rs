@@ -52,7 +52,7 @@ pub(crate) fn compile_config_source(
         };
         let source = match config_source_specifier {
             Some(ConfigSourceSpecifier::Ads(wire::AggregatedConfigSource {})) => {
-                if !cx.inputs.has_ads {
+                if cx.inputs.ads.is_none() {
                     return Err(cx.refuse("ads", "the bootstrap has no dynamic_resources.ads_config"));
                 }
                 SourceId::ADS
@@ -60,7 +60,7 @@ pub(crate) fn compile_config_source(
             // xDS federation's "where this came from".
             Some(ConfigSourceSpecifier::Self_(wire::SelfConfigSource { transport_api_version })) => {
                 resource_version(cx, "self.transport_api_version", *transport_api_version);
-                if cx.is_static || !cx.inputs.has_ads {
+                if cx.is_static || cx.inputs.ads.is_none() {
                     return Err(cx.refuse("self", "only a resource that came over ADS can use it"));
                 }
                 SourceId::ADS
@@ -84,6 +84,16 @@ pub(crate) fn compile_config_source(
         };
         Ok(Fetch { source, timeout })
     })
+}
+
+/// Whether the source can be asked for one more name at any time, and says when it does not have it.
+pub(crate) fn is_incremental(cx: &CompileCx<'_>, fetch: Fetch) -> bool {
+    let variant = match cx.inputs.sources.spec(fetch.source) {
+        SourceSpec::Ads => cx.inputs.ads,
+        SourceSpec::Grpc(grpc) => Some(grpc.variant),
+        SourceSpec::Static | SourceSpec::File(_) => None,
+    };
+    variant == Some(Variant::Delta)
 }
 
 /// Whether this asks for the workload's own secrets, which are served in process.

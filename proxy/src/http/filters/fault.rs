@@ -149,7 +149,7 @@ impl Fault {
             return false;
         }
         if let Some(wanted) = &self.upstream_cluster
-            && stream.chosen_cluster().is_none_or(|cluster| **cluster != **wanted)
+            && stream.chosen_cluster().is_none_or(|cluster| *cluster != **wanted)
         {
             return false;
         }

@@ -10,6 +10,7 @@ mod discovered;
 mod fault;
 mod header_mutation;
 mod local_rate_limit;
+mod on_demand;
 mod overrides;
 
 #[cfg(test)]
@@ -29,10 +30,12 @@ pub use discovered::DiscoveredFilter;
 pub use fault::{Fault, FaultAbort, FaultDelay, FaultStatus};
 pub use header_mutation::{Mutation, Mutations, QueryMutation};
 pub use local_rate_limit::{LocalRateLimit, TokenBucket};
+pub use on_demand::{OnDemand, OnDemandClusters};
 pub use overrides::{Override, Overrides};
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
+use crate::on_demand::Asker;
 use crate::stream_info::ResponseFlags;
 
 /// `http_filters` without the router.
@@ -81,6 +84,8 @@ pub enum HttpFilter {
     },
     /// `envoy.filters.http.local_ratelimit`.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// `envoy.filters.http.on_demand`.
+    OnDemand(OnDemand),
 }
 
 /// What filters keep of a request for its response. Only streams that need it have one.
@@ -110,6 +115,20 @@ pub(crate) enum Wait {
     Fault(Duration, Arc<Fault>),
     /// The whole body.
     Body(Buffer),
+    /// A cluster of this name.
+    Cluster(OnDemandClusters, String),
+    /// A virtual host of this name.
+    VirtualHost(Asker, String),
+}
+
+/// What came of waiting.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    /// The chain goes on.
+    GoesOn,
+    Reply(Box<FilterReply>),
+    /// There may be a route now.
+    ChooseAgain,
 }
 
 /// A response by a filter.
@@ -152,6 +171,17 @@ impl FilterChain {
         self.slots.is_empty()
     }
 
+    /// Whether clusters that are not known are asked for, or may be one day.
+    pub fn asks_for_clusters(&self) -> bool {
+        self.slots.iter().any(|slot| match &slot.filter {
+            SlotFilter::Configured(HttpFilter::OnDemand(own)) => own.clusters.is_some(),
+            SlotFilter::Configured(_) => false,
+            SlotFilter::Discovered(filter) => {
+                filter.accepts("envoy.extensions.filters.http.on_demand.v3.OnDemand")
+            }
+        })
+    }
+
     /// Runs the filters from the one of this number on.
     pub(crate) fn on_request(
         &self,
@@ -160,7 +190,10 @@ impl FilterChain {
         request: &mut Request<RequestBody>,
     ) -> Progress {
         if from == 0 && self.has_discovered {
-            stream.filter_state.get_or_insert_default().pinned = self.pin();
+            let state = stream.filter_state.get_or_insert_default();
+            if state.pinned.is_empty() {
+                state.pinned = self.pin();
+            }
         }
         let route = stream.route.clone();
         let said_by = overrides_of(route.as_deref(), stream);
@@ -182,6 +215,7 @@ impl FilterChain {
                 HttpFilter::LocalRateLimit(limit) => {
                     local_rate_limit::on_request(limit, said, stream, request)
                 }
+                HttpFilter::OnDemand(own) => on_demand::on_request(own, said, stream),
             };
             match decision {
                 Decision::Continue => {}
@@ -206,7 +240,10 @@ impl FilterChain {
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_response(own, *most_specific_wins, said, stream, headers);
                 }
-                HttpFilter::Buffer(_) | HttpFilter::Fault(_) | HttpFilter::LocalRateLimit(_) => {}
+                HttpFilter::Buffer(_)
+                | HttpFilter::Fault(_)
+                | HttpFilter::LocalRateLimit(_)
+                | HttpFilter::OnDemand(_) => {}
             }
         }
     }
@@ -275,18 +312,17 @@ fn overrides_of<'r>(route: Option<&'r crate::route::Route>, stream: &ActiveStrea
 }
 
 impl Wait {
-    /// Waits, and says what the filter then replies, if it does.
-    pub(crate) async fn done(
-        self,
-        stream: &mut ActiveStream,
-        request: &mut Request<RequestBody>,
-    ) -> Option<Box<FilterReply>> {
-        match self {
+    /// Waits, and says what then happens to the request.
+    pub(crate) async fn done(self, stream: &mut ActiveStream, request: &mut Request<RequestBody>) -> Waited {
+        let reply = match self {
             Wait::Fault(delay, fault) => {
                 stream.connection.worker.timers.wait(delay).await;
-                fault::abort(&fault, stream, request).map(Box::new)
+                fault::abort(&fault, stream, request)
             }
-            Wait::Body(buffer) => buffer::fill(buffer, request).await.map(Box::new),
-        }
+            Wait::Body(buffer) => buffer::fill(buffer, request).await,
+            Wait::Cluster(clusters, name) => on_demand::cluster(clusters, name, stream).await,
+            Wait::VirtualHost(asker, name) => return on_demand::virtual_host(asker, name).await,
+        };
+        reply.map_or(Waited::GoesOn, |reply| Waited::Reply(Box::new(reply)))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Buffer, CorsPolicy, Fault, LocalRateLimit, Mutations};
+use super::{Buffer, CorsPolicy, Fault, LocalRateLimit, Mutations, OnDemand};
 
 /// By the name of the filter in its chain. Few, and only routes that say something have them.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,8 @@ pub enum Override {
     HeaderMutation(Vec<Arc<Mutations>>),
     /// `LocalRateLimit`.
     LocalRateLimit(Arc<LocalRateLimit>),
+    /// `on_demand.v3.PerRouteConfig`.
+    OnDemand(Arc<OnDemand>),
 }
 
 impl Overrides {
@@ -34,6 +36,11 @@ impl Overrides {
     /// What is said to the filter of this name.
     pub fn get(&self, name: &str) -> Option<&Override> {
         self.0.iter().find(|(n, _)| **n == *name).map(|(_, said)| said)
+    }
+
+    /// Whether a filter is told to ask for clusters that are not known.
+    pub fn ask_for_clusters(&self) -> bool {
+        self.0.iter().any(|(_, said)| matches!(said, Override::OnDemand(said) if said.clusters.is_some()))
     }
 
     /// Adds what a more specific place says: it wins, but for filters that take what all places say.

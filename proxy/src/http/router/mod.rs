@@ -28,7 +28,7 @@ pub(crate) async fn forward(
     mut request: Request<RequestBody>,
     mut authority: Authority,
 ) -> Result<Response<Incoming>, StreamError> {
-    let Some(cluster) = action.clusters.cluster(stream.drawn).get() else {
+    let Some(cluster) = stream.cluster(action) else {
         return Err(Failure::NoCluster(action.cluster_not_found).into());
     };
     stream.info.upstream_cluster = Some(cluster.clone());

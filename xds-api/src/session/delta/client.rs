@@ -8,7 +8,7 @@ use crate::ResourceType;
 use crate::session::received::{self, MalformedResponse, Received};
 use crate::session::{WILDCARD, rejection};
 use crate::wire::core::v3::Node;
-use crate::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use crate::wire::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
 /// The subscriptions and accepted versions of one resource type.
 ///
@@ -162,7 +162,8 @@ impl Client {
 
     /// Takes in a response. It must be answered, also when it is malformed.
     pub fn on_response(&mut self, response: DeltaDiscoveryResponse) -> Result<Received, MalformedResponse> {
-        let DeltaDiscoveryResponse { resources, removed_resources: removed, type_url, nonce, .. } = response;
+        let DeltaDiscoveryResponse { mut resources, removed_resources, type_url, nonce, .. } = response;
+        let mut removed = removed_resources;
         // A response that is delivered twice is answered twice; the server ignores the second answer.
         self.unanswered.retain(|unanswered| unanswered.nonce != nonce);
         self.unanswered.push(Unanswered {
@@ -175,6 +176,17 @@ impl Client {
             return Err(MalformedResponse::Type { expected, actual: type_url });
         }
         let holds = |name: &str, version: &str| self.held_version(name) == Some(version);
+        if self.resource_type == ResourceType::VirtualHost {
+            // "There is none of these names", as VHDS also says it.
+            let is_none =
+                |r: &Resource| r.resource.is_none() && r.ttl.is_none() && !holds(&r.name, &r.version);
+            let none: BTreeSet<String> = resources
+                .extract_if(.., |resource| is_none(resource))
+                .flat_map(|resource| resource.aliases.into_iter().chain([resource.name]))
+                .filter(|name| !removed.contains(name))
+                .collect();
+            removed.extend(none);
+        }
         let resources = received::check(resources, expected, holds)?;
         let mut names: BTreeSet<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
         if let Some(name) = removed.iter().find(|name| !names.insert(name.as_str())) {

@@ -51,6 +51,37 @@ fn sends_nothing_until_something_is_wanted() {
 }
 
 #[test]
+fn a_virtual_host_without_content_is_none_of_its_names() {
+    let of = ResourceType::VirtualHost;
+    let mut client = Client::new(of);
+    client.subscribe(WILDCARD);
+    client.next_request(&node());
+    let resource = |name: &str, has_content: bool| Resource {
+        name: name.to_owned(),
+        aliases: vec![format!("{name}-alias")],
+        resource: has_content.then(|| Any { type_url: of.type_url().to_owned(), value: Vec::new() }),
+        ..Default::default()
+    };
+    let response = |resources: Vec<Resource>| DeltaDiscoveryResponse {
+        type_url: of.type_url().to_owned(),
+        resources,
+        removed_resources: vec!["r/gone".to_owned()],
+        ..Default::default()
+    };
+    let received = client.on_response(response(vec![resource("r/a", true), resource("r/b", false)])).unwrap();
+    assert_eq!(received.removed, ["r/gone", "r/b", "r/b-alias"]);
+    assert_eq!(received.updated.len(), 1);
+    assert_eq!(received.updated[0].aliases, ["r/a-alias"]);
+    // Of any other type it is a mistake.
+    let mut client = subscribed(&["a"]);
+    let mistaken = DeltaDiscoveryResponse {
+        type_url: TYPE.type_url().to_owned(),
+        ..response(vec![resource("a", false)])
+    };
+    assert!(matches!(client.on_response(mistaken), Err(MalformedResponse::ResourceType { .. })));
+}
+
+#[test]
 fn later_requests_carry_the_difference_only() {
     let mut client = subscribed(&["a", "b"]);
     client.subscribe("c");
