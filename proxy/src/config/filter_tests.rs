@@ -32,6 +32,14 @@ fn chains() {
             "mutations: {request_mutations: [{remove: x-a}, {append: {header: {key: x-b, value: '%PROTOCOL%'}}}]}",
         ),
         (
+            "health_check.v3.HealthCheck",
+            "pass_through_mode: true, cache_time: 1s, headers: [{name: ':path'}]",
+        ),
+        (
+            "health_check.v3.HealthCheck",
+            "pass_through_mode: false, cluster_min_healthy_percentages: {nowhere: {value: 25}}",
+        ),
+        (
             "local_ratelimit.v3.LocalRateLimit",
             "stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 1s}",
         ),
@@ -66,6 +74,12 @@ fn chains() {
             "header_mutation.v3.HeaderMutation",
             "mutations: {query_parameter_mutations: [{append: {record: {key: a, value: '%REQ(x)%'}}}]}",
             "mutations.query_parameter_mutations[0].append.record.value: commands and encoded text are not supported",
+        ),
+        ("health_check.v3.HealthCheck", "", "pass_through_mode: value is required"),
+        (
+            "health_check.v3.HealthCheck",
+            "pass_through_mode: false, cache_time: 1s",
+            "cache_time: cache_time_ms must not be set when path_through_mode is disabled",
         ),
         (
             "local_ratelimit.v3.LocalRateLimit",

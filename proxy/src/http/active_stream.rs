@@ -311,9 +311,11 @@ impl ActiveStream {
     /// The upstream answered with this status, or failed in a way that stands for it.
     pub(crate) fn upstream_outcome(&mut self, status: u16) {
         let Some(upstream) = &self.upstream else { return };
-        upstream.cluster.stats.response(status);
-        if status >= 500 {
-            upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
+        if !self.info.health_check {
+            upstream.cluster.stats.response(status);
+            if status >= 500 {
+                upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
+            }
         }
         outlier::record(&upstream.cluster, &upstream.host, status);
     }
@@ -405,8 +407,9 @@ impl ActiveStream {
             self.info.response_code_details = details::DOWNSTREAM_REMOTE_DISCONNECT;
             stats.downstream_rq_rx_reset.inc();
         }
-        stats.downstream_rq_active.dec();
-        if self.info.response_code > 0 {
+        if self.info.health_check {
+            stats.tracing_health_check.inc();
+        } else if self.info.response_code > 0 {
             stats.response(self.info.response_code);
         }
         stats.downstream_rq_time.observe_duration(self.info.duration);
@@ -418,7 +421,9 @@ impl ActiveStream {
             if !self.complete {
                 cluster.upstream_rq_tx_reset.inc();
             }
-            cluster.upstream_rq_time.observe_duration(self.info.duration);
+            if !self.info.health_check {
+                cluster.upstream_rq_time.observe_duration(self.info.duration);
+            }
         }
         if let Some(reporter) = hcm.reporter {
             connection.mesh.record(reporter, &connection, &self.info, self.grpc);
@@ -430,6 +435,8 @@ impl ActiveStream {
         if self.info.protocol == Some(Version::HTTP_2) {
             connection.worker.shared.count_panic();
         }
+        // Last of all, so that who waits for it finds everything counted.
+        stats.downstream_rq_active.dec();
         connection.handle.stream_ended(now);
     }
 }

@@ -1,6 +1,7 @@
 //! The way back: what goes downstream, whether the upstream or the proxy itself has made it.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, SERVER};
@@ -211,6 +212,9 @@ fn send_downstream(
     }
     if let Some(id) = stream.request_id.take() {
         headers.insert(X_REQUEST_ID, id);
+    }
+    if connection.worker.shared.health_check_failed.load(Ordering::Relaxed) {
+        connection.handle.drain();
     }
     if connection.is_last_response() {
         hcm.stats.downstream_cx_drain_close.inc();

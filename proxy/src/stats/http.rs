@@ -47,6 +47,7 @@ scope! {
         Counter rq_direct_response "Requests answered by their route.";
         Counter rq_redirect "Requests redirected by their route.";
         Counter rq_total "Requests that a route took.";
+        Counter tracing_health_check as "tracing.health_check" "Requests that a health check filter took for health checks.";
         Counter fault_delays_injected as "fault.delays_injected" "Requests that the fault filter held up.";
         Counter fault_aborts_injected as "fault.aborts_injected" "Requests that the fault filter aborted.";
         Counter fault_overflow as "fault.faults_overflow" "Faults that were not injected because of max_active_faults.";

@@ -10,7 +10,9 @@ use outrigger_xds_api::wire::route::v3::FilterConfig;
 use outrigger_xds_api::wire::router::v3::Router;
 
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
-use super::{filter_cors, filter_fault, filter_header_mutation, filter_local_rate_limit, values};
+use super::{
+    filter_cors, filter_fault, filter_header_mutation, filter_health_check, filter_local_rate_limit, values,
+};
 use crate::http::filters::{Buffer, FilterChain, HttpFilter, Override, Overrides, Slot};
 
 /// A compiled entry of `http_filters`.
@@ -89,6 +91,10 @@ fn compile_entry(filter: &hcm::HttpFilter, cx: &mut CompileCx<'_>) -> Compiled<E
                     own: Arc::new(filter_header_mutation::compile_mutations(cx, &mutations)?),
                     most_specific_wins: most_specific_header_mutations_wins,
                 })
+            }
+            "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
+                let check = unpacked(cx, any, filter_health_check::compile_health_check)?;
+                Entry::Filter(HttpFilter::HealthCheck(Arc::new(check)))
             }
             "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
                 let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;

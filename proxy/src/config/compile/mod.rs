@@ -15,6 +15,7 @@ mod endpoint;
 mod filter_cors;
 mod filter_fault;
 mod filter_header_mutation;
+mod filter_health_check;
 mod filter_local_rate_limit;
 mod header_mutation;
 mod http_connection_manager;

@@ -10,7 +10,6 @@ use http::{HeaderMap, Request, StatusCode};
 use super::{Decision, FilterReply, Override, Wait};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
-use crate::http::connection_manager::view;
 use crate::route::HeaderMatcher;
 use crate::stream_info::{ResponseFlags, details};
 
@@ -159,13 +158,7 @@ impl Fault {
                 return false;
             }
         }
-        if self.headers.is_empty() {
-            return true;
-        }
-        let host =
-            request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-        let view = view(request, host, stream.connection.scheme);
-        self.headers.iter().all(|header| header.matches(&view))
+        super::all_match(&self.headers, stream, request)
     }
 
     fn delay_for(&self, headers: &HeaderMap) -> Option<Duration> {

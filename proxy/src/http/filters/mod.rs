@@ -8,6 +8,7 @@ mod buffer;
 mod cors;
 mod fault;
 mod header_mutation;
+mod health_check;
 mod local_rate_limit;
 mod overrides;
 
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::HOST;
 use http::{HeaderMap, Request, StatusCode};
 
 pub use buffer::Buffer;
@@ -22,11 +24,14 @@ pub(crate) use buffer::BufferedBody;
 pub use cors::CorsPolicy;
 pub use fault::{Fault, FaultAbort, FaultDelay, FaultStatus};
 pub use header_mutation::{Mutation, Mutations, QueryMutation};
+pub use health_check::{AnswerCache, HealthCheck};
 pub use local_rate_limit::{LocalRateLimit, TokenBucket};
 pub use overrides::{Override, Overrides};
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
+use super::connection_manager::view;
+use crate::route::HeaderMatcher;
 use crate::stream_info::ResponseFlags;
 
 /// `http_filters` without the router.
@@ -60,6 +65,8 @@ pub enum HttpFilter {
         /// `most_specific_header_mutations_wins`: those of routes from the least specific on.
         most_specific_wins: bool,
     },
+    /// `envoy.filters.http.health_check`.
+    HealthCheck(Arc<HealthCheck>),
     /// `envoy.filters.http.local_ratelimit`.
     LocalRateLimit(Arc<LocalRateLimit>),
 }
@@ -69,6 +76,8 @@ pub enum HttpFilter {
 pub(crate) struct FilterState {
     /// The origin that a CORS policy allows.
     cors_origin: Option<http::HeaderValue>,
+    /// The health check filters that the request is for.
+    health_checks: Vec<Arc<HealthCheck>>,
     /// Counts as an active fault as long as the stream lives.
     _active_fault: Option<fault::Active>,
 }
@@ -89,6 +98,8 @@ pub(crate) enum Wait {
     Fault(Duration, Arc<Fault>),
     /// The whole body.
     Body(Buffer),
+    /// The body of a health check that is answered here.
+    HealthCheck(Arc<HealthCheck>),
 }
 
 /// A response by a filter.
@@ -146,6 +157,7 @@ impl FilterChain {
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_request(own, *most_specific_wins, said, stream, request)
                 }
+                HttpFilter::HealthCheck(check) => health_check::on_request(check, stream, request),
                 HttpFilter::LocalRateLimit(limit) => {
                     local_rate_limit::on_request(limit, said, stream, request)
                 }
@@ -172,6 +184,7 @@ impl FilterChain {
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_response(own, *most_specific_wins, said, stream, headers);
                 }
+                HttpFilter::HealthCheck(check) => health_check::on_response(check, stream, headers),
                 HttpFilter::Buffer(_) | HttpFilter::Fault(_) | HttpFilter::LocalRateLimit(_) => {}
             }
         }
@@ -185,6 +198,16 @@ impl Slot {
             None => self.disabled,
         }
     }
+}
+
+/// Whether the request has all of these headers.
+fn all_match(headers: &[HeaderMatcher], stream: &ActiveStream, request: &Request<RequestBody>) -> bool {
+    if headers.is_empty() {
+        return true;
+    }
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let view = view(request, host, stream.connection.scheme);
+    headers.iter().all(|header| header.matches(&view))
 }
 
 /// What the route, or its weighted cluster, says to filters.
@@ -210,6 +233,9 @@ impl Wait {
                 fault::abort(&fault, stream, request).map(Box::new)
             }
             Wait::Body(buffer) => buffer::fill(buffer, request).await.map(Box::new),
+            Wait::HealthCheck(check) => {
+                Some(Box::new(health_check::after_body(&check, stream, request).await))
+            }
         }
     }
 }

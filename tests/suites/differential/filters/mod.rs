@@ -4,6 +4,7 @@ mod chain;
 mod cors;
 mod fault;
 mod header_mutation;
+mod health_check;
 mod limits;
 
 use outrigger_tests::bootstrap::{overlay, type_url};
