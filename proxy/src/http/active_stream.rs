@@ -229,6 +229,14 @@ impl ActiveStream {
         }
     }
 
+    /// The cluster that the request is for, if it exists.
+    pub(crate) fn route_cluster(&self) -> Option<Arc<Cluster>> {
+        match &self.route.as_ref()?.action {
+            Action::Route(action) => action.clusters.cluster(self.drawn).get(),
+            _ => None,
+        }
+    }
+
     /// To logs and metrics the request was for the route's cluster, although a filter kept it from going there.
     pub(crate) fn note_cluster(&mut self) {
         if let Some(Action::Route(action)) = self.route.as_deref().map(|route| &route.action) {
@@ -320,12 +328,8 @@ impl ActiveStream {
         outlier::record(&upstream.cluster, &upstream.host, status);
     }
 
-    /// The upstream's response was read to the end.
+    /// The upstream's response was read to the end; the client may not have all of it yet.
     pub(crate) fn upstream_complete(&mut self) {
-        if self.complete {
-            return;
-        }
-        self.complete = true;
         if let Some(upstream) = &mut self.upstream
             && let Some(lease) = upstream.lease.take()
         {

@@ -6,13 +6,14 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, SERVER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Body as _;
 
 use super::active_stream::ActiveStream;
 use super::body::ResponseBody;
 use super::codec::{Incoming, Refusal, Version};
 use super::downstream::DownstreamConnection;
 use super::error::{Failure, StreamError};
-use super::filters::FilterReply;
+use super::filters::{FilterReply, ResponseHead};
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::{ServerHeader, local_reply, upgrade};
 use crate::route::DirectResponse;
@@ -28,7 +29,8 @@ pub(super) fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming
     headers::remove_hop_by_hop(&mut parts.headers);
     add_own(&stream, &mut parts.headers);
     let response = Response::from_parts(parts, ());
-    send_downstream(stream, response, |stream| ResponseBody::upstream(incoming, stream))
+    let ends = incoming.is_end_stream();
+    send_downstream(stream, response, ends, |stream| ResponseBody::upstream(incoming, stream))
 }
 
 /// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
@@ -39,7 +41,7 @@ pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>
     let (mut parts, _) = response.into_parts();
     let kept = stream.upgrade.as_ref().map(|upgrade| upgrade.clean_head(&mut parts.headers));
     add_own(&stream, &mut parts.headers);
-    let mut response = send_downstream(stream, Response::from_parts(parts, ()), upgrade::hand_over);
+    let mut response = send_downstream(stream, Response::from_parts(parts, ()), true, upgrade::hand_over);
     if let Some(kept) = kept {
         upgrade::finish_head(&mut response, version, kept);
     }
@@ -177,13 +179,15 @@ fn send_as_it_is(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Respo
     stream.info.response_code = parts.status.as_u16();
     // HTTP/2 would send it; its length stays in the headers.
     let body = if stream.head { Bytes::new() } else { body };
-    send_downstream(stream, Response::from_parts(parts, ()), |stream| ResponseBody::local(body, stream))
+    let response = Response::from_parts(parts, ());
+    send_downstream(stream, response, body.is_empty(), |stream| ResponseBody::local(body, stream))
 }
 
-/// The one way out: what every response gets, and what logs keep of it.
+/// The one way out: what every response gets, and what logs keep of it. `ends`: no body and no trailers follow.
 fn send_downstream(
     mut stream: Box<ActiveStream>,
     mut response: Response<()>,
+    ends: bool,
     body: impl FnOnce(Box<ActiveStream>) -> ResponseBody,
 ) -> Response<ResponseBody> {
     let connection = stream.connection.clone();
@@ -194,10 +198,12 @@ fn send_downstream(
     };
     stream.info.response_code = response.status().as_u16();
     stream.response_started = true;
+    let status = response.status();
     let headers = response.headers_mut();
-    if !hcm.filters.is_empty() {
-        hcm.filters.on_response(&stream, headers);
-    }
+    let stages = match hcm.filters.is_empty() {
+        true => Vec::new(),
+        false => hcm.filters.on_response(&stream, ResponseHead { status, headers, ends }),
+    };
     match hcm.server_header {
         ServerHeader::Overwrite => {
             headers.insert(SERVER, hcm.server_name.clone());
@@ -224,7 +230,11 @@ fn send_downstream(
         stream.info.response_headers =
             hcm.captures.response.iter().map(|name| headers.get(name).cloned()).collect();
     }
-    response.map(|()| body(stream))
+    let response = response.map(|()| body(stream));
+    match stages.is_empty() {
+        true => response,
+        false => response.map(|body| body.through(stages)),
+    }
 }
 
 /// A request that never became one is logged like any other, with what is known.

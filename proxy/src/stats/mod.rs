@@ -6,6 +6,7 @@
 
 mod cluster;
 mod codes;
+mod grpc;
 mod http;
 mod listener;
 pub mod mesh;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use cluster::{BreakerGauges, ClusterStats};
 pub use codes::{ResponseClasses, ResponseCodes};
+pub use grpc::{GrpcMethod, GrpcSeries, GrpcStats};
 pub use http::{HttpStats, RdsStats};
 pub use listener::{ListenerStats, SslStats};
 pub use mesh::{

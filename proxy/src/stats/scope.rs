@@ -23,6 +23,15 @@ pub(super) trait Scope: Sized + 'static {
     /// Values of the labels.
     fn labels(&self) -> &[Arc<str>];
 
+    /// What the dotted names begin with: `GROUP.LABEL.LABEL.`.
+    fn push_prefix(&self, dotted: &mut String) {
+        let group = [Self::GROUP].into_iter().filter(|group| !group.is_empty());
+        for part in group.chain(self.labels().iter().map(|label| &**label)) {
+            dotted.push_str(part);
+            dotted.push('.');
+        }
+    }
+
     /// `(prefix, classes, codes)`: `upstream_rq`, `downstream_rq`.
     fn responses(&self) -> Option<(&'static str, &ResponseClasses, Option<&ResponseCodes>)> {
         None

@@ -11,7 +11,8 @@ use outrigger_xds_api::wire::router::v3::Router;
 
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::{
-    filter_cors, filter_fault, filter_header_mutation, filter_health_check, filter_local_rate_limit, values,
+    filter_cors, filter_fault, filter_grpc_stats, filter_header_mutation, filter_health_check,
+    filter_local_rate_limit, values,
 };
 use crate::http::filters::{Buffer, FilterChain, HttpFilter, Override, Overrides, Slot};
 
@@ -81,6 +82,10 @@ fn compile_entry(filter: &hcm::HttpFilter, cx: &mut CompileCx<'_>) -> Compiled<E
             "envoy.extensions.filters.http.fault.v3.HTTPFault" => {
                 let fault = unpacked(cx, any, filter_fault::compile_fault)?;
                 Entry::Filter(HttpFilter::Fault(Arc::new(fault)))
+            }
+            "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {
+                let counting = unpacked(cx, any, filter_grpc_stats::compile_grpc_stats)?;
+                Entry::Filter(HttpFilter::GrpcStats(Arc::new(counting)))
             }
             "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
                 let wire::header_mutation::v3::HeaderMutation {

@@ -14,6 +14,7 @@ pub(crate) mod cx;
 mod endpoint;
 mod filter_cors;
 mod filter_fault;
+mod filter_grpc_stats;
 mod filter_header_mutation;
 mod filter_health_check;
 mod filter_local_rate_limit;

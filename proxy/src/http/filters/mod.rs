@@ -4,9 +4,11 @@
 //! that has to wait costs an allocation. What a route says to a filter is found by the filter's name in the chain, and only for
 //! routes that say something. To add a filter: one file here, one arm in `config/compile/http_filter.rs`.
 
+mod body;
 mod buffer;
 mod cors;
 mod fault;
+mod grpc_stats;
 mod header_mutation;
 mod health_check;
 mod local_rate_limit;
@@ -19,10 +21,12 @@ use bytes::Bytes;
 use http::header::HOST;
 use http::{HeaderMap, Request, StatusCode};
 
+pub(crate) use body::{FilteredRequest, FilteredResponse, ResponseStage};
 pub use buffer::Buffer;
 pub(crate) use buffer::BufferedBody;
 pub use cors::CorsPolicy;
 pub use fault::{Fault, FaultAbort, FaultDelay, FaultStatus};
+pub use grpc_stats::{CountedMethods, GrpcCounting};
 pub use header_mutation::{Mutation, Mutations, QueryMutation};
 pub use health_check::{AnswerCache, HealthCheck};
 pub use local_rate_limit::{LocalRateLimit, TokenBucket};
@@ -58,6 +62,8 @@ pub enum HttpFilter {
     Cors,
     /// `envoy.filters.http.fault`.
     Fault(Arc<Fault>),
+    /// `envoy.filters.http.grpc_stats`.
+    GrpcStats(Arc<GrpcCounting>),
     /// `envoy.filters.http.header_mutation`.
     HeaderMutation {
         /// Its own mutations, before those of routes.
@@ -76,10 +82,20 @@ pub enum HttpFilter {
 pub(crate) struct FilterState {
     /// The origin that a CORS policy allows.
     cors_origin: Option<http::HeaderValue>,
+    /// Series of a gRPC call.
+    counted_call: Option<grpc_stats::CountedCall>,
     /// The health check filters that the request is for.
     health_checks: Vec<Arc<HealthCheck>>,
     /// Counts as an active fault as long as the stream lives.
     _active_fault: Option<fault::Active>,
+}
+
+/// The head of a response on its way to the client.
+pub(crate) struct ResponseHead<'r> {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'r mut HeaderMap,
+    /// Neither body nor trailers follow.
+    pub(crate) ends: bool,
 }
 
 /// What a filter says to a request.
@@ -154,6 +170,7 @@ impl FilterChain {
                 HttpFilter::Buffer(buffer) => buffer::on_request(buffer, said, request),
                 HttpFilter::Cors => cors::on_request(said, stream, request),
                 HttpFilter::Fault(fault) => fault::on_request(fault, said, stream, request),
+                HttpFilter::GrpcStats(counting) => grpc_stats::on_request(counting, stream, request),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_request(own, *most_specific_wins, said, stream, request)
                 }
@@ -171,8 +188,9 @@ impl FilterChain {
         Progress::Done
     }
 
-    /// Runs the filters in reverse over the head of a response.
-    pub(crate) fn on_response(&self, stream: &ActiveStream, headers: &mut HeaderMap) {
+    /// Runs the filters in reverse over the head of a response, and tells what they do to its body.
+    pub(crate) fn on_response(&self, stream: &ActiveStream, head: ResponseHead<'_>) -> Vec<ResponseStage> {
+        let mut stages = Vec::new();
         let said_by = overrides_of(stream.route.as_deref(), stream);
         for slot in self.0.iter().rev() {
             let said = said_by.and_then(|o| o.get(&slot.name));
@@ -180,14 +198,16 @@ impl FilterChain {
                 continue;
             }
             match &slot.filter {
-                HttpFilter::Cors => cors::on_response(said, stream, headers),
+                HttpFilter::Cors => cors::on_response(said, stream, head.headers),
+                HttpFilter::GrpcStats(_) => stages.extend(grpc_stats::on_response(stream, &head)),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
-                    header_mutation::on_response(own, *most_specific_wins, said, stream, headers);
+                    header_mutation::on_response(own, *most_specific_wins, said, stream, head.headers);
                 }
-                HttpFilter::HealthCheck(check) => health_check::on_response(check, stream, headers),
+                HttpFilter::HealthCheck(check) => health_check::on_response(check, stream, head.headers),
                 HttpFilter::Buffer(_) | HttpFilter::Fault(_) | HttpFilter::LocalRateLimit(_) => {}
             }
         }
+        stages
     }
 }
 

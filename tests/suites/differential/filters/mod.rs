@@ -3,6 +3,7 @@
 mod chain;
 mod cors;
 mod fault;
+mod grpc_stats;
 mod header_mutation;
 mod health_check;
 mod limits;
