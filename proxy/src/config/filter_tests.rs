@@ -36,6 +36,14 @@ fn chains() {
             "pass_through_mode: true, cache_time: 1s, headers: [{name: ':path'}]",
         ),
         (
+            "grpc_stats.v3.FilterConfig",
+            "stats_for_all_methods: true, replace_dots_in_grpc_service_name: true",
+        ),
+        (
+            "grpc_stats.v3.FilterConfig",
+            "individual_method_stats_allowlist: {services: [{name: a.S, method_names: [M]}]}, enable_upstream_stats: true",
+        ),
+        (
             "health_check.v3.HealthCheck",
             "pass_through_mode: false, cluster_min_healthy_percentages: {nowhere: {value: 25}}",
         ),
@@ -74,6 +82,12 @@ fn chains() {
             "header_mutation.v3.HeaderMutation",
             "mutations: {query_parameter_mutations: [{append: {record: {key: a, value: '%REQ(x)%'}}}]}",
             "mutations.query_parameter_mutations[0].append.record.value: commands and encoded text are not supported",
+        ),
+        ("grpc_stats.v3.FilterConfig", "emit_filter_state: true", "emit_filter_state: not supported"),
+        (
+            "grpc_stats.v3.FilterConfig",
+            "individual_method_stats_allowlist: {services: [{name: a.S}]}",
+            "individual_method_stats_allowlist.services[0].method_names: value must contain at least 1 item(s)",
         ),
         ("health_check.v3.HealthCheck", "", "pass_through_mode: value is required"),
         (
