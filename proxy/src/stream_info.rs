@@ -165,6 +165,10 @@ pub mod details {
     pub const CORS_RESPONSE: &str = "cors_response";
     /// The local rate limit filter refused the request.
     pub const LOCAL_RATE_LIMITED: &str = "local_rate_limited";
+    /// The text of a gRPC-Web request does not come in fours.
+    pub const GRPC_WEB_LENGTH: &str = "grpc_base_64_decode_failed_bad_size";
+    /// The text of a gRPC-Web request is no base64.
+    pub const GRPC_WEB_DATA: &str = "grpc_base_64_decode_failed";
     /// The health check filter answered; nothing speaks against it.
     pub const HEALTH_CHECK_OK: &str = "health_check_ok";
     /// `/healthcheck/fail` was asked for.

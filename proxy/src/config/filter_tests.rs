@@ -25,6 +25,8 @@ fn chains() {
         ("buffer.v3.Buffer", "max_request_bytes: 10"),
         ("cors.v3.Cors", ""),
         ("fault.v3.HTTPFault", ""),
+        ("fault.v3.HTTPFault", "response_rate_limit: {header_limit: {}, percentage: {numerator: 50}}"),
+        ("grpc_web.v3.GrpcWeb", ""),
         ("fault.v3.HTTPFault", "delay: {fixed_delay: 1s, percentage: {numerator: 5, denominator: MILLION}}"),
         ("fault.v3.HTTPFault", "abort: {grpc_status: 14}, headers: [{name: x}], max_active_faults: 3"),
         (
@@ -70,8 +72,8 @@ fn chains() {
         ),
         (
             "fault.v3.HTTPFault",
-            "response_rate_limit: {fixed_limit: {limit_kbps: 1}}",
-            "response_rate_limit: not supported",
+            "response_rate_limit: {fixed_limit: {}}",
+            "response_rate_limit.fixed_limit.limit_kbps: value must be greater than or equal to 1",
         ),
         (
             "header_mutation.v3.HeaderMutation",

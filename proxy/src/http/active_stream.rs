@@ -389,6 +389,13 @@ impl ActiveStream {
         }
     }
 
+    /// The response is here; what keeps it is not the upstream's doing.
+    pub(crate) fn end_of_response(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.deadlines.response = None;
+        }
+    }
+
     /// Whether a deadline has passed; otherwise the task is woken when the next one may have.
     pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
         self.watch.as_mut()?.poll(cx)

@@ -52,6 +52,8 @@ pub(crate) enum RequestBody {
 pub(crate) enum BodyError {
     /// The client's doing.
     Client(hyper::Error),
+    /// A filter cannot decode it.
+    Malformed,
     /// Another attempt reads the body now, or a mirror was too slow for it.
     Superseded,
 }
@@ -60,6 +62,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BodyError::Client(error) => error.fmt(f),
+            BodyError::Malformed => f.write_str("the body is not what its type says"),
             BodyError::Superseded => f.write_str("the body is read elsewhere"),
         }
     }
@@ -69,7 +72,7 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             BodyError::Client(error) => Some(error),
-            BodyError::Superseded => None,
+            BodyError::Malformed | BodyError::Superseded => None,
         }
     }
 }
@@ -232,6 +235,12 @@ impl ResponseBody {
         Self { source: Source::Local(Some(body).filter(|b| !b.is_empty())), stream: Some(stream) }
     }
 
+    /// A body of the upstream that is here to its end.
+    pub(crate) fn whole(body: Bytes, mut stream: Box<ActiveStream>) -> Self {
+        stream.upstream_complete();
+        Self::local(body, stream)
+    }
+
     /// The upstream's body.
     pub(crate) fn upstream(incoming: Incoming, mut stream: Box<ActiveStream>) -> Self {
         if incoming.is_end_stream() {
@@ -249,6 +258,9 @@ impl ResponseBody {
     /// The same through these stages, the first one first.
     pub(crate) fn through(mut self, stages: Vec<ResponseStage>) -> Self {
         self.source = stages.into_iter().fold(self.source, FilteredResponse::wrap);
+        if let (true, Some(stream)) = (self.source.is_end_stream(), &mut self.stream) {
+            stream.complete = true;
+        }
         self
     }
 }

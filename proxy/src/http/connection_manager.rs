@@ -14,7 +14,7 @@ use super::body::{Aborted, RequestBody, ResponseBody};
 use super::codec::{self, Incoming, Refusal, ServeError, Version};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
-use super::filters::{FilterReply, Progress};
+use super::filters::{self, FilterReply, Progress};
 use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
 use super::path::Normalised;
@@ -225,9 +225,33 @@ async fn serve_request(
     stream.limit(deadlines);
     match forward_in_time(&mut stream, &route, action, request, authority).await {
         Ok(response) if stream.is_switching() => Ok(switch(stream, response)),
+        Ok(response) if stream.filter_state.as_ref().is_some_and(|state| state.wants_whole(&response)) => {
+            // On the heap, so that requests without such a filter do not carry its state.
+            Ok(Box::pin(respond_with_whole(stream, response)).await)
+        }
         Ok(response) => Ok(respond(stream, response)),
         Err(StreamError { kind: Failure::Downstream, .. }) => Err(Aborted),
         Err(error) => Ok(failed(stream, error)),
+    }
+}
+
+/// Waits for the end of the upstream's response.
+async fn respond_with_whole(
+    mut stream: Box<ActiveStream>,
+    response: Response<Incoming>,
+) -> Response<ResponseBody> {
+    let (parts, mut incoming) = response.into_parts();
+    let body = match stream.watch.take() {
+        None => filters::whole_body(&mut incoming).await,
+        Some(mut watch) => {
+            let body = watch.run(filters::whole_body(&mut incoming)).await;
+            stream.watch = Some(watch);
+            body.unwrap_or_else(Err)
+        }
+    };
+    match body {
+        Ok(body) => respond::respond_whole(stream, Response::from_parts(parts, body)),
+        Err(failure) => failed(stream, failure.into()),
     }
 }
 

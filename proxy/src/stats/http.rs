@@ -51,6 +51,8 @@ scope! {
         Counter fault_delays_injected as "fault.delays_injected" "Requests that the fault filter held up.";
         Counter fault_aborts_injected as "fault.aborts_injected" "Requests that the fault filter aborted.";
         Counter fault_overflow as "fault.faults_overflow" "Faults that were not injected because of max_active_faults.";
+        Counter fault_response_rl_injected as "fault.response_rl_injected" "Requests whose response the fault filter slows down.";
+        Gauge fault_active as "fault.active_faults" "Requests now that have a fault.";
         Counter cors_origin_valid as "cors.origin_valid" "Requests whose origin a CORS policy allows.";
         Counter cors_origin_invalid as "cors.origin_invalid" "Requests whose origin no CORS policy allows.";
         Counter local_rate_limit_enabled as "http_local_rate_limit.enabled" "Requests that a local rate limit looked at.";

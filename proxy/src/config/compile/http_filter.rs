@@ -87,6 +87,10 @@ fn compile_entry(filter: &hcm::HttpFilter, cx: &mut CompileCx<'_>) -> Compiled<E
                 let counting = unpacked(cx, any, filter_grpc_stats::compile_grpc_stats)?;
                 Entry::Filter(HttpFilter::GrpcStats(Arc::new(counting)))
             }
+            "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => {
+                let wire::grpc_web::v3::GrpcWeb {} = values::unpack(cx, any)?;
+                Entry::Filter(HttpFilter::GrpcWeb)
+            }
             "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
                 let wire::header_mutation::v3::HeaderMutation {
                     mutations,

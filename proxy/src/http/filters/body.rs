@@ -8,6 +8,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::grpc_stats::{RequestCount, ResponseCount};
+use super::grpc_web::{Decode, Encode};
+use super::pace::Pace;
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::{BodyError, RequestBody, Source};
 use crate::http::error::Failure;
@@ -24,6 +26,10 @@ pub(crate) struct FilteredRequest {
 pub(super) enum RequestStage {
     /// Messages are counted.
     Count(RequestCount),
+    /// It is base64.
+    Decode(Decode),
+    /// Nothing; its length is not told.
+    WithoutLength,
 }
 
 impl FilteredRequest {
@@ -42,18 +48,39 @@ impl FilteredRequest {
                 }
                 Poll::Ready(frame)
             }
+            RequestStage::Decode(decode) => loop {
+                let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+                let is_over = frame.is_none();
+                let data = match frame {
+                    None => Bytes::new(),
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => data,
+                        Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                    },
+                    Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                };
+                let ends = is_over || self.body.is_end_stream();
+                match decode.push(&data, ends) {
+                    None => return Poll::Ready(Some(Err(BodyError::Malformed))),
+                    Some(decoded) if !decoded.is_empty() => {
+                        return Poll::Ready(Some(Ok(Frame::data(decoded))));
+                    }
+                    Some(_) if ends => return Poll::Ready(None),
+                    Some(_) => {}
+                }
+            },
+            RequestStage::WithoutLength => Pin::new(&mut self.body).poll_frame(cx),
         }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
-        match &self.stage {
-            RequestStage::Count(_) => self.body.is_end_stream(),
-        }
+        self.body.is_end_stream()
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.stage {
             RequestStage::Count(_) => self.body.size_hint(),
+            RequestStage::Decode(_) | RequestStage::WithoutLength => SizeHint::default(),
         }
     }
 }
@@ -69,6 +96,12 @@ pub(crate) struct FilteredResponse {
 pub(crate) enum ResponseStage {
     /// Messages and outcomes are counted.
     Count(ResponseCount),
+    /// It becomes gRPC-Web.
+    Web(Encode),
+    /// It goes no faster than a rate.
+    Pace(Pace),
+    /// It is dropped.
+    Nothing,
 }
 
 impl FilteredResponse {
@@ -90,18 +123,41 @@ impl FilteredResponse {
                 }
                 Poll::Ready(frame)
             }
+            ResponseStage::Web(encode) => loop {
+                if encode.has_ended() {
+                    return Poll::Ready(None);
+                }
+                let encoded = match ready!(self.source.poll(stream, cx)) {
+                    Some(Ok(frame)) => encode.push(frame),
+                    end => return Poll::Ready(end),
+                };
+                if let Some(frame) = encoded {
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+            },
+            ResponseStage::Pace(pace) => pace.poll(&mut self.source, stream, cx),
+            ResponseStage::Nothing => Poll::Ready(None),
         }
     }
 
     pub(crate) fn is_end_stream(&self) -> bool {
         match &self.stage {
             ResponseStage::Count(_) => self.source.is_end_stream(),
+            ResponseStage::Web(encode) => encode.has_ended() || self.source.is_end_stream(),
+            ResponseStage::Pace(pace) => pace.is_end_stream(),
+            ResponseStage::Nothing => true,
         }
     }
 
     pub(crate) fn size_hint(&self) -> SizeHint {
         match &self.stage {
             ResponseStage::Count(_) => self.source.size_hint(),
+            ResponseStage::Web(_) => SizeHint::default(),
+            ResponseStage::Pace(pace) => match self.source.size_hint().exact() {
+                Some(length) => SizeHint::with_exact(length + pace.queued()),
+                None => SizeHint::default(),
+            },
+            ResponseStage::Nothing => SizeHint::with_exact(0),
         }
     }
 }

@@ -11,7 +11,7 @@ use http_body::{Body as _, Frame};
 use rustc_hash::FxHashMap;
 
 use super::body::{FilteredRequest, RequestStage, ResponseStage};
-use super::{Decision, ResponseHead};
+use super::{Content, Decision, ResponseHead};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::route::is_grpc;
@@ -69,7 +69,7 @@ pub(super) fn on_request(
 pub(super) fn on_response(stream: &ActiveStream, head: &ResponseHead<'_>) -> Option<ResponseStage> {
     let call = stream.filter_state.as_ref()?.counted_call.as_ref()?;
     call.outcome(head.headers);
-    if head.ends {
+    if matches!(head.content, Content::Nothing) {
         call.ended(stream);
         return None;
     }

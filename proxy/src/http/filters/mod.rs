@@ -9,23 +9,25 @@ mod buffer;
 mod cors;
 mod fault;
 mod grpc_stats;
+mod grpc_web;
 mod header_mutation;
 mod health_check;
 mod local_rate_limit;
 mod overrides;
+mod pace;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 
 pub(crate) use body::{FilteredRequest, FilteredResponse, ResponseStage};
 pub use buffer::Buffer;
 pub(crate) use buffer::BufferedBody;
 pub use cors::CorsPolicy;
-pub use fault::{Fault, FaultAbort, FaultDelay, FaultStatus};
+pub use fault::{Fault, FaultAbort, FaultDelay, FaultRateLimit, FaultStatus};
 pub use grpc_stats::{CountedMethods, GrpcCounting};
 pub use header_mutation::{Mutation, Mutations, QueryMutation};
 pub use health_check::{AnswerCache, HealthCheck};
@@ -34,7 +36,9 @@ pub use overrides::{Override, Overrides};
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
+use super::codec::Incoming;
 use super::connection_manager::view;
+use super::error::Failure;
 use crate::route::HeaderMatcher;
 use crate::stream_info::ResponseFlags;
 
@@ -64,6 +68,8 @@ pub enum HttpFilter {
     Fault(Arc<Fault>),
     /// `envoy.filters.http.grpc_stats`.
     GrpcStats(Arc<GrpcCounting>),
+    /// `envoy.filters.http.grpc_web`.
+    GrpcWeb,
     /// `envoy.filters.http.header_mutation`.
     HeaderMutation {
         /// Its own mutations, before those of routes.
@@ -84,6 +90,10 @@ pub(crate) struct FilterState {
     cors_origin: Option<http::HeaderValue>,
     /// Series of a gRPC call.
     counted_call: Option<grpc_stats::CountedCall>,
+    /// A call of gRPC-Web.
+    web_call: Option<grpc_web::WebCall>,
+    /// What the fault filter lets through of the response, KiB a second.
+    throughput_kbps: Option<u64>,
     /// The health check filters that the request is for.
     health_checks: Vec<Arc<HealthCheck>>,
     /// Counts as an active fault as long as the stream lives.
@@ -94,8 +104,33 @@ pub(crate) struct FilterState {
 pub(crate) struct ResponseHead<'r> {
     pub(crate) status: StatusCode,
     pub(crate) headers: &'r mut HeaderMap,
-    /// Neither body nor trailers follow.
-    pub(crate) ends: bool,
+    pub(crate) content: Content,
+}
+
+/// What follows the head of a response.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Neither body nor trailers.
+    Nothing,
+    /// This.
+    Whole(Bytes),
+    /// What the upstream will send.
+    Streamed,
+}
+
+impl FilterState {
+    /// Whether the response has to be here to its end before its head can go.
+    pub(crate) fn wants_whole(&self, response: &Response<Incoming>) -> bool {
+        grpc_web::wants_whole(self.web_call.as_ref(), response)
+    }
+}
+
+/// What a response that is wanted whole has of its body, if it is long only its beginning.
+///
+/// # Errors
+/// What ended the body before its end.
+pub(crate) async fn whole_body(body: &mut Incoming) -> Result<Bytes, Failure> {
+    grpc_web::message_of(body).await
 }
 
 /// What a filter says to a request.
@@ -171,6 +206,7 @@ impl FilterChain {
                 HttpFilter::Cors => cors::on_request(said, stream, request),
                 HttpFilter::Fault(fault) => fault::on_request(fault, said, stream, request),
                 HttpFilter::GrpcStats(counting) => grpc_stats::on_request(counting, stream, request),
+                HttpFilter::GrpcWeb => grpc_web::on_request(stream, request),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_request(own, *most_specific_wins, said, stream, request)
                 }
@@ -189,7 +225,11 @@ impl FilterChain {
     }
 
     /// Runs the filters in reverse over the head of a response, and tells what they do to its body.
-    pub(crate) fn on_response(&self, stream: &ActiveStream, head: ResponseHead<'_>) -> Vec<ResponseStage> {
+    pub(crate) fn on_response(
+        &self,
+        stream: &ActiveStream,
+        mut head: ResponseHead<'_>,
+    ) -> Vec<ResponseStage> {
         let mut stages = Vec::new();
         let said_by = overrides_of(stream.route.as_deref(), stream);
         for slot in self.0.iter().rev() {
@@ -199,12 +239,14 @@ impl FilterChain {
             }
             match &slot.filter {
                 HttpFilter::Cors => cors::on_response(said, stream, head.headers),
+                HttpFilter::Fault(_) => stages.extend(fault::on_response(stream, &head)),
+                HttpFilter::GrpcWeb => stages.extend(grpc_web::on_response(stream, &mut head)),
                 HttpFilter::GrpcStats(_) => stages.extend(grpc_stats::on_response(stream, &head)),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_response(own, *most_specific_wins, said, stream, head.headers);
                 }
                 HttpFilter::HealthCheck(check) => health_check::on_response(check, stream, head.headers),
-                HttpFilter::Buffer(_) | HttpFilter::Fault(_) | HttpFilter::LocalRateLimit(_) => {}
+                HttpFilter::Buffer(_) | HttpFilter::LocalRateLimit(_) => {}
             }
         }
         stages

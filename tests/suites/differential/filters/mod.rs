@@ -4,6 +4,7 @@ mod chain;
 mod cors;
 mod fault;
 mod grpc_stats;
+mod grpc_web;
 mod header_mutation;
 mod health_check;
 mod limits;
