@@ -53,6 +53,12 @@ fn chains() {
             "local_ratelimit.v3.LocalRateLimit",
             "stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 1s}",
         ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, local_rate_limit_per_downstream_connection: true, vh_rate_limits: INCLUDE, max_dynamic_descriptors: 5,
+             descriptors: [{entries: [{key: a}], token_bucket: {max_tokens: 1, fill_interval: 1s}, shadow_mode: true}],
+             rate_limits: [{actions: [{request_headers: {header_name: x-a, descriptor_key: a}}]}]",
+        ),
     ] {
         let filters = format!("{}, {ROUTER}", filter(message, fields));
         assert_eq!(chain_problems(&filters), Vec::<String>::new(), "{message} {fields}");
@@ -104,8 +110,35 @@ fn chains() {
         ),
         (
             "local_ratelimit.v3.LocalRateLimit",
-            "stat_prefix: s, local_rate_limit_per_downstream_connection: true",
-            "local_rate_limit_per_downstream_connection: not supported",
+            "stat_prefix: s, local_cluster_rate_limit: {}",
+            "local_cluster_rate_limit: not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, descriptors: [{entries: [{key: a, value: b}], token_bucket: {max_tokens: 1, fill_interval: 0s}}]",
+            "descriptors[0].token_bucket.fill_interval: local rate limit descriptor token bucket fill timer must be >= 50ms",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, descriptors: [
+                {entries: [{key: a}], token_bucket: {max_tokens: 1, fill_interval: 1s}},
+                {entries: [{key: a}], token_bucket: {max_tokens: 2, fill_interval: 1s}}]",
+            "descriptors[1]: duplicate descriptor in the local rate descriptor: a=",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, rate_limits: [{stage: 1, actions: [{remote_address: {}}]}]",
+            "rate_limits[0].stage: 'stage' field and 'disable_key' field are not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, rate_limits: [{actions: [{metadata: {descriptor_key: k, metadata_key: {key: m, path: [{key: p}]}}}]}]",
+            "rate_limits[0].actions[0].metadata: not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, rate_limits: [{actions: [{generic_key: {descriptor_value: '%REQ(x)%'}}]}]",
+            "rate_limits[0].actions[0].generic_key.descriptor_value: commands are not supported",
         ),
     ] {
         let filters = format!("{}, {ROUTER}", filter(message, fields));
@@ -147,6 +180,10 @@ fn overrides() {
     }
     let at = "virtual_hosts[0].routes[0].typed_per_filter_config[\"f\"]";
     for (said, expected) in [
+        (
+            packed("local_ratelimit.v3.LocalRateLimit", "stat_prefix: s"),
+            "token_bucket: local rate limit token bucket must be set for per filter configs",
+        ),
         (filter_config(""), "config: Empty route/virtual host per filter configuration for a filter"),
         (packed("cors.v3.Cors", ""), "@type: 'envoy.extensions.filters.http.cors.v3.Cors' is not supported"),
         (packed("buffer.v3.BufferPerRoute", ""), "one of disabled or buffer is required"),

@@ -1,6 +1,6 @@
 //! One downstream HTTP connection, and the request pipeline: read `serve_request` top to bottom.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,6 +59,7 @@ pub async fn serve(
         authority: RefCell::new(None),
         requests: Cell::new(0),
         exchange: RefCell::new(None),
+        limiter: OnceCell::new(),
         framing: Rc::default(),
     });
     let requests = |request| serve_request(connection.clone(), request);

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{HeaderMutations, HostRewrite, PathRewrite, RegexSubstitution, RetryPolicy, Upgrades};
+use super::{
+    HeaderMutations, HostRewrite, PathRewrite, RateLimits, RegexSubstitution, RetryPolicy, Upgrades,
+};
 use crate::cluster::Cluster;
 use crate::config::live::Live;
 use crate::http::filters::Overrides;
@@ -63,6 +65,8 @@ pub struct RouteAction {
     pub buffer_limit_bytes: Option<u64>,
     /// A format of a weighted cluster's `response_headers` prints something of the request.
     pub keeps_request_head: bool,
+    /// `rate_limits` of the route and its virtual host; `None`: there are none.
+    pub rate_limits: Option<Box<RateLimits>>,
 }
 
 /// How a client's `grpc-timeout` is taken.
@@ -108,6 +112,7 @@ impl RouteAction {
             mirrors: Box::default(),
             buffer_limit_bytes: None,
             keeps_request_head: false,
+            rate_limits: None,
         }
     }
 

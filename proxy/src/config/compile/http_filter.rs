@@ -10,9 +10,10 @@ use outrigger_xds_api::wire::route::v3::FilterConfig;
 use outrigger_xds_api::wire::router::v3::Router;
 
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::filter_local_rate_limit::compile_local_rate_limit;
+use super::rate_limit::Place;
 use super::{
-    filter_cors, filter_fault, filter_grpc_stats, filter_header_mutation, filter_health_check,
-    filter_local_rate_limit, values,
+    filter_cors, filter_fault, filter_grpc_stats, filter_header_mutation, filter_health_check, values,
 };
 use crate::http::filters::{Buffer, FilterChain, HttpFilter, Override, Overrides, Slot};
 
@@ -106,7 +107,7 @@ fn compile_entry(filter: &hcm::HttpFilter, cx: &mut CompileCx<'_>) -> Compiled<E
                 Entry::Filter(HttpFilter::HealthCheck(Arc::new(check)))
             }
             "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
-                let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
+                let limit = unpacked(cx, any, |cx, m| compile_local_rate_limit(cx, m, Place::Filter))?;
                 Entry::Filter(HttpFilter::LocalRateLimit(Arc::new(limit)))
             }
             // Envoy leaves it out as well, and says so.
@@ -220,7 +221,7 @@ fn compile_override(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Com
             Override::HeaderMutation(vec![Arc::new(mutations)])
         }
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
-            let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
+            let limit = unpacked(cx, any, |cx, m| compile_local_rate_limit(cx, m, Place::Route))?;
             Override::LocalRateLimit(Arc::new(limit))
         }
         _ if is_optional => {

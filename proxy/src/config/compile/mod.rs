@@ -27,6 +27,7 @@ mod listener_filter;
 mod original_dst;
 mod outlier;
 mod own_metadata;
+mod rate_limit;
 mod redirect;
 mod retry;
 mod rewrite;

@@ -12,6 +12,7 @@ mod grpc_stats;
 mod grpc_web;
 mod header_mutation;
 mod health_check;
+mod limiter;
 mod local_rate_limit;
 mod overrides;
 mod pace;
@@ -31,7 +32,8 @@ pub use fault::{Fault, FaultAbort, FaultDelay, FaultRateLimit, FaultStatus};
 pub use grpc_stats::{CountedMethods, GrpcCounting};
 pub use header_mutation::{Mutation, Mutations, QueryMutation};
 pub use health_check::{AnswerCache, HealthCheck};
-pub use local_rate_limit::{LocalRateLimit, TokenBucket};
+pub use limiter::{BucketSize, LimitedDescriptor, Limiter, LimiterPlan, TokenBucket};
+pub use local_rate_limit::{LocalRateLimit, VirtualHostLimits};
 pub use overrides::{Override, Overrides};
 
 use super::active_stream::ActiveStream;
@@ -94,6 +96,8 @@ pub(crate) struct FilterState {
     web_call: Option<grpc_web::WebCall>,
     /// What the fault filter lets through of the response, KiB a second.
     throughput_kbps: Option<u64>,
+    /// The bucket that decided, when the response tells it.
+    rate_limit: Option<Arc<TokenBucket>>,
     /// The health check filters that the request is for.
     health_checks: Vec<Arc<HealthCheck>>,
     /// Counts as an active fault as long as the stream lives.
@@ -246,7 +250,8 @@ impl FilterChain {
                     header_mutation::on_response(own, *most_specific_wins, said, stream, head.headers);
                 }
                 HttpFilter::HealthCheck(check) => health_check::on_response(check, stream, head.headers),
-                HttpFilter::Buffer(_) | HttpFilter::LocalRateLimit(_) => {}
+                HttpFilter::LocalRateLimit(_) => local_rate_limit::on_response(stream, head.headers),
+                HttpFilter::Buffer(_) => {}
             }
         }
         stages

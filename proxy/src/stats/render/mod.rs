@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use super::mesh::MeshOwnStats;
 use super::scope::{Family, Scope};
-use super::{ClusterStats, GrpcStats, HttpStats, ListenerStats, RdsStats, ServerStats, Stats, TcpStats};
+use super::{
+    ClusterStats, GrpcStats, HttpStats, ListenerStats, LocalRateLimitStats, RdsStats, ServerStats, Stats,
+    TcpStats,
+};
 
 /// Which statistics are shown: `?usedonly` and `?filter=`.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +57,7 @@ impl Stats {
         let grpc_web: Vec<_> = clusters.iter().flat_map(|cluster| cluster.grpc_web.alive()).collect();
         visitor.visit(&refs(&grpc_web), GrpcStats::<true>::FAMILIES);
         visitor.visit(&refs(&self.http.alive()), HttpStats::FAMILIES);
+        visitor.visit(&refs(&self.local_rate_limits.alive()), LocalRateLimitStats::FAMILIES);
         visitor.visit(&refs(&self.rds.alive()), RdsStats::FAMILIES);
         visitor.visit(&refs(&self.listeners.alive()), ListenerStats::FAMILIES);
         visitor.visit(&refs(&self.tcp.alive()), TcpStats::FAMILIES);

@@ -8,6 +8,7 @@ mod grpc_web;
 mod header_mutation;
 mod health_check;
 mod limits;
+mod rate_limits;
 
 use outrigger_tests::bootstrap::{overlay, type_url};
 use serde_json::{Value, json};
