@@ -1,5 +1,6 @@
 //! Token buckets, and which of them a request takes from. Lock-free: all workers share them.
 
+use std::cmp::Reverse;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,7 +158,7 @@ impl Limiter {
             .filter_map(|(i, descriptor)| Some((self.bucket(descriptor, now)?, i)))
             .collect();
         // Stable, and by what comes in a second.
-        matched.sort_by(|(a, _), (b, _)| b.ns_per_token.cmp(&a.ns_per_token));
+        matched.sort_by_key(|(bucket, _)| Reverse(bucket.ns_per_token));
         for (bucket, at) in &matched {
             if !bucket.take(now) {
                 return Verdict { allowed: false, bucket: Some((bucket.clone(), Some(*at))) };
@@ -292,6 +293,8 @@ impl RecentBuckets {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::slice;
+
     use smallvec::smallvec;
 
     use super::*;
@@ -352,7 +355,7 @@ mod tests {
     fn the_value_that_was_not_seen_for_longest_goes() {
         let now = Instant::now();
         let limiter = Limiter::new(&plan(&[(&[("a", "")], 1)], 2), now);
-        let mut take = |value| allows(&limiter, &[("a", value)], now);
+        let take = |value| allows(&limiter, &[("a", value)], now);
         assert_eq!([take("1"), take("2"), take("1"), take("2")], [true, true, false, false]);
         assert_eq!([take("1"), take("3"), take("1"), take("2")], [false, true, false, true]);
     }
@@ -365,7 +368,7 @@ mod tests {
         let limiter = Limiter::new(&plan(&[(&[("a", "")], 1)], 1_000), now);
         for number in 0..5_000 {
             let descriptor: Descriptor<'_> = smallvec![("a", number.to_string().into())];
-            assert!(limiter.take(&[descriptor.clone()], now).allowed);
+            assert!(limiter.take(slice::from_ref(&descriptor), now).allowed);
             assert!(!limiter.take(&[descriptor], now).allowed, "the last one has its bucket");
         }
         let kept = limiter.any[0].1.slots.iter().filter(|slot| slot.load().is_some()).count();
