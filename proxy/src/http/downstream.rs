@@ -37,7 +37,7 @@ pub(crate) struct DownstreamConnection {
     /// The stream that goes on when an HTTP/1 connection has left HTTP.
     pub(super) exchange: RefCell<Option<Box<Exchange>>>,
     /// Token buckets of its own, when a local rate limit wants them.
-    pub(super) limiter: OnceCell<Limiter>,
+    pub(super) limiter: OnceCell<Box<Limiter>>,
     /// The raw heads of an HTTP/1 client.
     pub(super) framing: Rc<Framing>,
 }

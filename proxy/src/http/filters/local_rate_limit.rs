@@ -125,7 +125,7 @@ impl LocalRateLimit {
         let limiter = match &self.limiter {
             Some(limiter) => limiter,
             // As in Envoy the first filter of a connection makes them for all that ask.
-            None => stream.connection.limiter.get_or_init(|| Limiter::new(&self.plan, now)),
+            None => stream.connection.limiter.get_or_init(|| Box::new(Limiter::new(&self.plan, now))),
         };
         if self.plan.descriptors.is_empty() {
             return (limiter.take(&[], now), self.tells_limits);
