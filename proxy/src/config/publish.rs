@@ -56,6 +56,7 @@ impl Configuration {
                 self.drop_cluster(&one.name, &old);
             }
             self.publish_endpoints(&one.name);
+            self.inputs.registry.judged_clusters.follow(&one.name, Some(cluster.clone()));
             self.inputs.registry.clusters.cell(&one.name).publish(cluster);
         }
     }
@@ -161,6 +162,7 @@ impl Configuration {
                 continue;
             }
             self.inputs.registry.clusters.forget(&name);
+            self.inputs.registry.judged_clusters.follow(&name, None);
             if let Some(old) = self.clusters.withdraw(&name) {
                 withdraw_endpoints(&old.compiled.cluster);
                 release_destinations(&old.compiled.discovery, None);

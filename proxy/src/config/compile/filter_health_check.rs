@@ -32,7 +32,7 @@ pub(crate) fn compile_health_check(
         // A cluster that does not exist fails the health check rather than the configuration.
         false => clusters
             .into_iter()
-            .map(|(name, percent)| (cx.inputs.registry.clusters.cell(name), percent.value as u64))
+            .map(|(name, percent)| (cx.inputs.registry.judged_cluster(name), percent.value as u64))
             .collect(),
     };
     let service_cluster = cx.inputs.service_cluster.clone();
