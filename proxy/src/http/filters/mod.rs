@@ -1,8 +1,9 @@
 //! HTTP filters: what is done to every request and response around the route's own action.
 //!
 //! A chain runs in its order for a request and in reverse for the response, upstream's or our own. A filter decides at once; only one
-//! that has to wait costs an allocation. What one does to bodies is in `body`. What a route says to a filter is found by the filter's name in the chain, and only for
-//! routes that say something. To add a filter: one file here, one arm in `config/compile/http_filter.rs`.
+//! that has to wait costs an allocation. What one does to bodies is in `body`. What a route says to a filter is found by the
+//! filter's name in the chain, and only for routes that say something. To add a filter: one file here, one arm in
+//! `config/compile/http_filter.rs`.
 
 mod body;
 mod buffer;
