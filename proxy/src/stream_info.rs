@@ -73,8 +73,10 @@ flags! {
     FAULT_INJECTED = 19, "FI", "FaultInjected";
     /// The request was rate limited.
     RATE_LIMITED = 20, "RL", "RateLimited";
+    /// A health check was answered here with a failure.
+    FAILED_LOCAL_HEALTH_CHECK = 21, "LH", "FailedLocalHealthCheck";
     /// A filter's configuration has not come from its source.
-    NO_FILTER_CONFIG_FOUND = 21, "NFCF", "NoFilterConfigFound";
+    NO_FILTER_CONFIG_FOUND = 22, "NFCF", "NoFilterConfigFound";
 }
 
 impl ResponseFlags {
@@ -169,6 +171,24 @@ pub mod details {
     pub const CORS_RESPONSE: &str = "cors_response";
     /// The local rate limit filter refused the request.
     pub const LOCAL_RATE_LIMITED: &str = "local_rate_limited";
+    /// The text of a gRPC-Web request does not come in fours.
+    pub const GRPC_WEB_LENGTH: &str = "grpc_base_64_decode_failed_bad_size";
+    /// The text of a gRPC-Web request is no base64.
+    pub const GRPC_WEB_DATA: &str = "grpc_base_64_decode_failed";
+    /// The health check filter answered; nothing speaks against it.
+    pub const HEALTH_CHECK_OK: &str = "health_check_ok";
+    /// `/healthcheck/fail` was asked for.
+    pub const HEALTH_CHECK_FAILED: &str = "health_check_failed";
+    /// The upstream's last answer to a health check.
+    pub const HEALTH_CHECK_CACHED: &str = "health_check_cached";
+    /// A cluster of `cluster_min_healthy_percentages` does not exist.
+    pub const HEALTH_CHECK_NO_CLUSTER: &str = "health_check_failed_no_cluster_found";
+    /// A cluster of `cluster_min_healthy_percentages` has no host.
+    pub const HEALTH_CHECK_CLUSTER_EMPTY: &str = "health_check_failed_cluster_empty";
+    /// A cluster of `cluster_min_healthy_percentages` has too few healthy hosts.
+    pub const HEALTH_CHECK_CLUSTER_UNHEALTHY: &str = "health_check_failed_cluster_unhealthy";
+    /// All of `cluster_min_healthy_percentages` have enough healthy hosts.
+    pub const HEALTH_CHECK_CLUSTER_HEALTHY: &str = "health_check_ok_cluster_healthy";
     /// The request's body is larger than the buffer filter allows.
     pub const REQUEST_TOO_LARGE: &str = "request_payload_too_large";
     /// The request's timeout passed before the response was complete.
@@ -294,6 +314,8 @@ pub struct StreamInfo {
     pub bytes_received: u64,
     /// Response body bytes (or TCP bytes) sent to downstream.
     pub bytes_sent: u64,
+    /// It is a health check by somebody else (`envoy.filters.http.health_check`).
+    pub health_check: bool,
     /// The matched route's name.
     pub route_name: Option<Arc<str>>,
     /// The cluster that was chosen.
@@ -333,6 +355,7 @@ impl StreamInfo {
             flags: ResponseFlags::NONE,
             bytes_received: 0,
             bytes_sent: 0,
+            health_check: false,
             route_name: None,
             upstream_cluster: None,
             upstream_host: None,

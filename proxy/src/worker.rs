@@ -32,13 +32,20 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// The process is on its way out: no keep-alive any more.
     pub draining: AtomicBool,
+    /// `/healthcheck/fail` was asked for: health checks fail, and each connection ends with its next response.
+    pub health_check_failed: AtomicBool,
     connection_ids: AtomicU64,
 }
 
 impl Shared {
     /// Shared state of a process that begins.
     pub fn new(stats: Arc<Stats>) -> Arc<Self> {
-        Arc::new(Self { stats, draining: AtomicBool::new(false), connection_ids: AtomicU64::new(1) })
+        Arc::new(Self {
+            stats,
+            draining: AtomicBool::new(false),
+            health_check_failed: AtomicBool::new(false),
+            connection_ids: AtomicU64::new(1),
+        })
     }
 
     /// To be called where a connection or a stream is dropped: counts it when a panic is what drops it. The panic ends that task

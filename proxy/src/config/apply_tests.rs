@@ -253,6 +253,21 @@ fn a_removed_cluster_that_comes_back_or_is_named_again_stays() {
 }
 
 #[test]
+fn a_health_check_follows_a_cluster_and_does_not_keep_it() {
+    let mut configuration = configuration();
+    let now = Instant::now();
+    let static_cluster = "{name: judged}";
+    apply(&mut configuration, Cluster, "judged", static_cluster, now);
+    let cell = configuration.inputs_mut().registry.judged_cluster("judged");
+    assert!(cell.get().is_some());
+    remove(&mut configuration, Cluster, "judged", now);
+    configuration.settle(now + Duration::from_secs(5));
+    assert!(cell.get().is_none(), "it went although somebody judges it");
+    apply(&mut configuration, Cluster, "judged", static_cluster, now + Duration::from_secs(6));
+    assert!(cell.get().is_some(), "it has come back");
+}
+
+#[test]
 fn first_routes_are_published_at_the_deadline_although_a_cluster_is_missing() {
     let mut configuration = configuration();
     let _wanted = want_all(&mut configuration);

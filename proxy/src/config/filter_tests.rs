@@ -25,6 +25,8 @@ fn chains() {
         ("buffer.v3.Buffer", "max_request_bytes: 10"),
         ("cors.v3.Cors", ""),
         ("fault.v3.HTTPFault", ""),
+        ("fault.v3.HTTPFault", "response_rate_limit: {header_limit: {}, percentage: {numerator: 50}}"),
+        ("grpc_web.v3.GrpcWeb", ""),
         ("fault.v3.HTTPFault", "delay: {fixed_delay: 1s, percentage: {numerator: 5, denominator: MILLION}}"),
         ("fault.v3.HTTPFault", "abort: {grpc_status: 14}, headers: [{name: x}], max_active_faults: 3"),
         (
@@ -32,11 +34,33 @@ fn chains() {
             "mutations: {request_mutations: [{remove: x-a}, {append: {header: {key: x-b, value: '%PROTOCOL%'}}}]}",
         ),
         (
+            "health_check.v3.HealthCheck",
+            "pass_through_mode: true, cache_time: 1s, headers: [{name: ':path'}]",
+        ),
+        (
+            "grpc_stats.v3.FilterConfig",
+            "stats_for_all_methods: true, replace_dots_in_grpc_service_name: true",
+        ),
+        (
+            "grpc_stats.v3.FilterConfig",
+            "individual_method_stats_allowlist: {services: [{name: a.S, method_names: [M]}]}, enable_upstream_stats: true",
+        ),
+        (
+            "health_check.v3.HealthCheck",
+            "pass_through_mode: false, cluster_min_healthy_percentages: {nowhere: {value: 25}}",
+        ),
+        (
             "local_ratelimit.v3.LocalRateLimit",
             "stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 1s}",
         ),
         ("on_demand.v3.OnDemand", ""),
         ("on_demand.v3.OnDemand", "odcds: {source: {ads: {}}, timeout: 0.5s}"),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, local_rate_limit_per_downstream_connection: true, vh_rate_limits: INCLUDE, max_dynamic_descriptors: 5,
+             descriptors: [{entries: [{key: a}], token_bucket: {max_tokens: 1, fill_interval: 1s}, shadow_mode: true}],
+             rate_limits: [{actions: [{request_headers: {header_name: x-a, descriptor_key: a}}]}]",
+        ),
     ] {
         let filters = format!("{}, {ROUTER}", filter(message, fields));
         assert_eq!(chain_problems(&filters), Vec::<String>::new(), "{message} {fields}");
@@ -56,8 +80,8 @@ fn chains() {
         ),
         (
             "fault.v3.HTTPFault",
-            "response_rate_limit: {fixed_limit: {limit_kbps: 1}}",
-            "response_rate_limit: not supported",
+            "response_rate_limit: {fixed_limit: {}}",
+            "response_rate_limit.fixed_limit.limit_kbps: value must be greater than or equal to 1",
         ),
         (
             "header_mutation.v3.HeaderMutation",
@@ -69,6 +93,18 @@ fn chains() {
             "mutations: {query_parameter_mutations: [{append: {record: {key: a, value: '%REQ(x)%'}}}]}",
             "mutations.query_parameter_mutations[0].append.record.value: commands and encoded text are not supported",
         ),
+        ("grpc_stats.v3.FilterConfig", "emit_filter_state: true", "emit_filter_state: not supported"),
+        (
+            "grpc_stats.v3.FilterConfig",
+            "individual_method_stats_allowlist: {services: [{name: a.S}]}",
+            "individual_method_stats_allowlist.services[0].method_names: value must contain at least 1 item(s)",
+        ),
+        ("health_check.v3.HealthCheck", "", "pass_through_mode: value is required"),
+        (
+            "health_check.v3.HealthCheck",
+            "pass_through_mode: false, cache_time: 1s",
+            "cache_time: cache_time_ms must not be set when path_through_mode is disabled",
+        ),
         (
             "local_ratelimit.v3.LocalRateLimit",
             "stat_prefix: s, token_bucket: {max_tokens: 1, fill_interval: 0.01s}",
@@ -76,8 +112,35 @@ fn chains() {
         ),
         (
             "local_ratelimit.v3.LocalRateLimit",
-            "stat_prefix: s, local_rate_limit_per_downstream_connection: true",
-            "local_rate_limit_per_downstream_connection: not supported",
+            "stat_prefix: s, local_cluster_rate_limit: {}",
+            "local_cluster_rate_limit: not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, descriptors: [{entries: [{key: a, value: b}], token_bucket: {max_tokens: 1, fill_interval: 0s}}]",
+            "descriptors[0].token_bucket.fill_interval: local rate limit descriptor token bucket fill timer must be >= 50ms",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, descriptors: [
+                {entries: [{key: a}], token_bucket: {max_tokens: 1, fill_interval: 1s}},
+                {entries: [{key: a}], token_bucket: {max_tokens: 2, fill_interval: 1s}}]",
+            "descriptors[1]: duplicate descriptor in the local rate descriptor: a=",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, rate_limits: [{stage: 1, actions: [{remote_address: {}}]}]",
+            "rate_limits[0].stage: 'stage' field and 'disable_key' field are not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, rate_limits: [{actions: [{metadata: {descriptor_key: k, metadata_key: {key: m, path: [{key: p}]}}}]}]",
+            "rate_limits[0].actions[0].metadata: not supported",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, rate_limits: [{actions: [{generic_key: {descriptor_value: '%REQ(x)%'}}]}]",
+            "rate_limits[0].actions[0].generic_key.descriptor_value: commands are not supported",
         ),
         ("on_demand.v3.OnDemand", "odcds: {}", "odcds.source: a config source is required"),
         (
@@ -137,6 +200,10 @@ fn overrides() {
     }
     let at = "virtual_hosts[0].routes[0].typed_per_filter_config[\"f\"]";
     for (said, expected) in [
+        (
+            packed("local_ratelimit.v3.LocalRateLimit", "stat_prefix: s"),
+            "token_bucket: local rate limit token bucket must be set for per filter configs",
+        ),
         (filter_config(""), "config: Empty route/virtual host per filter configuration for a filter"),
         (packed("cors.v3.Cors", ""), "@type: 'envoy.extensions.filters.http.cors.v3.Cors' is not supported"),
         (packed("buffer.v3.BufferPerRoute", ""), "one of disabled or buffer is required"),

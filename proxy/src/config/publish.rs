@@ -62,6 +62,7 @@ impl Configuration {
                 self.drop_cluster(&one.name, &old);
             }
             self.publish_endpoints(&one.name);
+            self.inputs.registry.judged_clusters.follow(&one.name, Some(cluster.clone()));
             let cell = self.inputs.registry.clusters.cell(&one.name);
             cell.publish(cluster);
             if is_new {
@@ -189,6 +190,7 @@ impl Configuration {
             }
             self.inputs.registry.clusters.forget(&name);
             self.inputs.registry.cluster_names.remove(&name);
+            self.inputs.registry.judged_clusters.follow(&name, None);
             if let Some(old) = self.clusters.withdraw(&name) {
                 withdraw_endpoints(&old.compiled.cluster);
                 release_destinations(&old.compiled.discovery, None);

@@ -23,6 +23,8 @@ pub struct Registry {
     pub clusters: Names<Cluster>,
     /// The published ones, where requests look for those that they name.
     pub cluster_names: Arc<ClusterNames>,
+    /// By cluster name, for those who judge clusters without sending anything there: they keep no removed cluster.
+    pub judged_clusters: Names<Cluster>,
     /// By cluster name: each cluster has its own hosts, also when two share a load assignment.
     pub endpoints: Names<EndpointSet>,
     /// By route configuration name (RDS).
@@ -46,6 +48,7 @@ impl Default for Registry {
         Self {
             clusters: Names::default(),
             cluster_names: Arc::default(),
+            judged_clusters: Names::default(),
             endpoints: Names::default(),
             routes: BySource::default(),
             listeners: Names::default(),
@@ -59,6 +62,13 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// The cell of a cluster for somebody who judges it.
+    pub(crate) fn judged_cluster(&mut self, name: &str) -> Arc<Live<Cluster>> {
+        let cell = self.judged_clusters.cell(name);
+        self.judged_clusters.follow(name, self.clusters.get(name));
+        cell
+    }
+
     /// Publishes a secret under its name.
     pub(super) fn publish_secret(&mut self, source: SourceId, name: &str, secret: &Secret) {
         match secret {
@@ -113,6 +123,15 @@ impl<T> Names<T> {
     /// The name gets another cell when it comes up again; who holds the present one keeps it as it is.
     pub fn forget(&mut self, name: &str) {
         self.cells.remove(name);
+    }
+
+    /// Publishes or withdraws a value where somebody else has the cell, and forgets the cell where nobody has.
+    pub fn follow(&mut self, name: &str, value: Option<Arc<T>>) {
+        match (self.is_held(name), value) {
+            (true, Some(value)) => self.cell(name).publish(value),
+            (true, None) => self.cell(name).withdraw(),
+            (false, _) => self.forget(name),
+        }
     }
 
     /// The published value of a name.

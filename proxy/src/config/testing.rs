@@ -37,6 +37,7 @@ pub(crate) fn inputs() -> Inputs {
             false => Err(std::io::ErrorKind::NotFound.into()),
         }),
         source_address: None,
+        service_cluster: "service".into(),
         static_clusters: Default::default(),
         known_clusters: Default::default(),
         inline_certificates: Default::default(),

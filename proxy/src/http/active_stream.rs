@@ -288,6 +288,14 @@ impl ActiveStream {
         }
     }
 
+    /// The cluster that the request is for, if it exists.
+    pub(crate) fn route_cluster(&self) -> Option<Arc<Cluster>> {
+        match &self.route.as_ref()?.action {
+            Action::Route(action) => self.cluster(action),
+            _ => None,
+        }
+    }
+
     /// To logs and metrics the request was for the route's cluster, although a filter kept it from going there.
     pub(crate) fn note_cluster(&mut self) {
         if let Some(Action::Route(action)) = self.route.as_deref().map(|route| &route.action) {
@@ -370,19 +378,17 @@ impl ActiveStream {
     /// The upstream answered with this status, or failed in a way that stands for it.
     pub(crate) fn upstream_outcome(&mut self, status: u16) {
         let Some(upstream) = &self.upstream else { return };
-        upstream.cluster.stats.response(status);
-        if status >= 500 {
-            upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
+        if !self.info.health_check {
+            upstream.cluster.stats.response(status);
+            if status >= 500 {
+                upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
+            }
         }
         outlier::record(&upstream.cluster, &upstream.host, status);
     }
 
-    /// The upstream's response was read to the end.
+    /// The upstream's response was read to the end; the client may not have all of it yet.
     pub(crate) fn upstream_complete(&mut self) {
-        if self.complete {
-            return;
-        }
-        self.complete = true;
         if let Some(upstream) = &mut self.upstream
             && let Some(lease) = upstream.lease.take()
         {
@@ -442,6 +448,13 @@ impl ActiveStream {
         }
     }
 
+    /// The response is here; what keeps it is not the upstream's doing.
+    pub(crate) fn end_of_response(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.deadlines.response = None;
+        }
+    }
+
     /// Whether a deadline has passed; otherwise the task is woken when the next one may have.
     pub(crate) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
         self.watch.as_mut()?.poll(cx)
@@ -463,8 +476,9 @@ impl ActiveStream {
             self.info.response_code_details = details::DOWNSTREAM_REMOTE_DISCONNECT;
             stats.downstream_rq_rx_reset.inc();
         }
-        stats.downstream_rq_active.dec();
-        if self.info.response_code > 0 {
+        if self.info.health_check {
+            stats.tracing_health_check.inc();
+        } else if self.info.response_code > 0 {
             stats.response(self.info.response_code);
         }
         stats.downstream_rq_time.observe_duration(self.info.duration);
@@ -476,7 +490,9 @@ impl ActiveStream {
             if !self.complete {
                 cluster.upstream_rq_tx_reset.inc();
             }
-            cluster.upstream_rq_time.observe_duration(self.info.duration);
+            if !self.info.health_check {
+                cluster.upstream_rq_time.observe_duration(self.info.duration);
+            }
         }
         if let Some(reporter) = hcm.reporter {
             connection.mesh.record(reporter, connection, &self.info, self.grpc);
@@ -488,6 +504,8 @@ impl ActiveStream {
         if self.info.protocol == Some(Version::HTTP_2) {
             connection.worker.shared.count_panic();
         }
+        // Last of all, so that who waits for it finds everything counted.
+        stats.downstream_rq_active.dec();
         connection.handle.stream_ended(now);
     }
 }

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::active_stream::ActiveStream;
 use super::codec::{self, Incoming};
 use super::error::Failure;
-use super::filters::BufferedBody;
+use super::filters::{BufferedBody, FilteredRequest, FilteredResponse, ResponseStage};
 use super::router::{Copied, CopiedBody, ReplayedBody};
 
 /// What the request's body has done so far; shared by the body (owned by the upstream connection) and its stream.
@@ -37,6 +37,8 @@ pub(crate) enum RequestBody {
     Incoming(Incoming, Rc<RequestProgress>),
     /// Received as a whole.
     Buffered(Box<BufferedBody>),
+    /// Changed or counted by a filter.
+    Filtered(Box<FilteredRequest>),
     /// Kept to be sent again.
     Replayed(Box<ReplayedBody>),
     /// Copied for mirrors.
@@ -50,6 +52,8 @@ pub(crate) enum RequestBody {
 pub(crate) enum BodyError {
     /// The client's doing.
     Client(hyper::Error),
+    /// A filter cannot decode it.
+    Malformed,
     /// Another attempt reads the body now, or a mirror was too slow for it.
     Superseded,
 }
@@ -58,6 +62,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BodyError::Client(error) => error.fmt(f),
+            BodyError::Malformed => f.write_str("the body is not what its type says"),
             BodyError::Superseded => f.write_str("the body is read elsewhere"),
         }
     }
@@ -67,7 +72,7 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             BodyError::Client(error) => Some(error),
-            BodyError::Superseded => None,
+            BodyError::Malformed | BodyError::Superseded => None,
         }
     }
 }
@@ -101,6 +106,7 @@ impl Body for RequestBody {
             RequestBody::Incoming(incoming, progress) => (incoming, progress),
             RequestBody::Empty => return Poll::Ready(None),
             RequestBody::Buffered(body) => return body.poll(),
+            RequestBody::Filtered(body) => return body.poll(cx),
             RequestBody::Replayed(body) => return body.poll(cx),
             RequestBody::Copied(body) => return body.poll(cx),
             RequestBody::Copy(body) => return body.poll(cx),
@@ -130,6 +136,7 @@ impl Body for RequestBody {
             RequestBody::Empty => true,
             RequestBody::Incoming(incoming, _) => incoming.is_end_stream(),
             RequestBody::Buffered(body) => body.is_end_stream(),
+            RequestBody::Filtered(body) => body.is_end_stream(),
             RequestBody::Replayed(body) => body.is_end_stream(),
             RequestBody::Copied(body) => body.is_end_stream(),
             RequestBody::Copy(body) => body.is_end_stream(),
@@ -142,6 +149,7 @@ impl Body for RequestBody {
             RequestBody::Empty => SizeHint::default(),
             RequestBody::Incoming(incoming, _) => incoming.size_hint(),
             RequestBody::Buffered(body) => body.size_hint(),
+            RequestBody::Filtered(body) => body.size_hint(),
             RequestBody::Replayed(body) => body.size_hint(),
             RequestBody::Copied(body) => body.size_hint(),
             RequestBody::Copy(body) => body.size_hint(),
@@ -156,9 +164,14 @@ pub(crate) struct ResponseBody {
     stream: Option<Box<ActiveStream>>,
 }
 
-enum Source {
+/// Where a response's body comes from.
+pub(crate) enum Source {
+    /// The proxy made it.
     Local(Option<Bytes>),
+    /// The upstream sends it.
     Upstream(Incoming),
+    /// A filter counts or changes it.
+    Filtered(Box<FilteredResponse>),
 }
 
 /// The response cannot be finished: the engine resets the stream (HTTP/2) or closes the connection (HTTP/1).
@@ -173,6 +186,48 @@ impl fmt::Display for Aborted {
 
 impl std::error::Error for Aborted {}
 
+impl Source {
+    /// The next part of the body.
+    pub(crate) fn poll(
+        &mut self,
+        stream: &mut ActiveStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        let incoming = match self {
+            Source::Local(body) => return Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
+            Source::Filtered(filtered) => return filtered.poll(stream, cx),
+            Source::Upstream(incoming) => incoming,
+        };
+        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        match &frame {
+            None => stream.upstream_complete(),
+            // The engine asks for nothing after trailers.
+            Some(Ok(frame)) if frame.is_trailers() || incoming.is_end_stream() => stream.upstream_complete(),
+            _ => {}
+        }
+        let failure = |error| stream.request_failure().unwrap_or_else(|| codec::failure(&error));
+        Poll::Ready(frame.map(|frame| frame.map_err(failure)))
+    }
+
+    /// Whether nothing comes any more.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Source::Local(body) => body.is_none(),
+            Source::Upstream(incoming) => incoming.is_end_stream(),
+            Source::Filtered(filtered) => filtered.is_end_stream(),
+        }
+    }
+
+    /// How much comes.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Source::Local(body) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
+            Source::Upstream(incoming) => incoming.size_hint(),
+            Source::Filtered(filtered) => filtered.size_hint(),
+        }
+    }
+}
+
 impl ResponseBody {
     /// A body that the proxy made.
     pub(crate) fn local(body: Bytes, mut stream: Box<ActiveStream>) -> Self {
@@ -180,10 +235,17 @@ impl ResponseBody {
         Self { source: Source::Local(Some(body).filter(|b| !b.is_empty())), stream: Some(stream) }
     }
 
+    /// A body of the upstream that is here to its end.
+    pub(crate) fn whole(body: Bytes, mut stream: Box<ActiveStream>) -> Self {
+        stream.upstream_complete();
+        Self::local(body, stream)
+    }
+
     /// The upstream's body.
     pub(crate) fn upstream(incoming: Incoming, mut stream: Box<ActiveStream>) -> Self {
         if incoming.is_end_stream() {
             stream.upstream_complete();
+            stream.complete = true;
         }
         Self { source: Source::Upstream(incoming), stream: Some(stream) }
     }
@@ -191,6 +253,15 @@ impl ResponseBody {
     /// No body, of a stream that goes on without it.
     pub(crate) fn none() -> Self {
         Self { source: Source::Local(None), stream: None }
+    }
+
+    /// The same through these stages, the first one first.
+    pub(crate) fn through(mut self, stages: Vec<ResponseStage>) -> Self {
+        self.source = stages.into_iter().fold(self.source, FilteredResponse::wrap);
+        if let (true, Some(stream)) = (self.source.is_end_stream(), &mut self.stream) {
+            stream.complete = true;
+        }
+        self
     }
 }
 
@@ -209,16 +280,7 @@ impl Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, Aborted>>> {
         let this = &mut *self;
         let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
-        let incoming = match &mut this.source {
-            Source::Local(body) => {
-                stream.complete = true;
-                let body = body.take();
-                stream.info.bytes_sent += body.as_ref().map_or(0, |b| b.len() as u64);
-                return Poll::Ready(body.map(|b| Ok(Frame::data(b))));
-            }
-            Source::Upstream(incoming) => incoming,
-        };
-        match Pin::new(&mut *incoming).poll_frame(cx) {
+        match this.source.poll(stream, cx) {
             Poll::Pending => match stream.poll_deadline(cx) {
                 Some(failure) => abort(stream, failure),
                 None => Poll::Pending,
@@ -228,36 +290,27 @@ impl Body for ResponseBody {
                     stream.info.bytes_sent += data.len() as u64;
                 }
                 // The engine asks for nothing after trailers.
-                if frame.is_trailers() || incoming.is_end_stream() {
-                    stream.upstream_complete();
+                if frame.is_trailers() || this.source.is_end_stream() {
+                    stream.complete = true;
                 } else {
                     stream.touch();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
-                stream.upstream_complete();
+                stream.complete = true;
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => {
-                let failure = stream.request_failure().unwrap_or_else(|| codec::failure(&error));
-                abort(stream, failure)
-            }
+            Poll::Ready(Some(Err(failure))) => abort(stream, failure),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Local(body) => body.is_none(),
-            Source::Upstream(incoming) => incoming.is_end_stream(),
-        }
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Local(body) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
-            Source::Upstream(incoming) => incoming.size_hint(),
-        }
+        self.source.size_hint()
     }
 }
 

@@ -1,6 +1,6 @@
 //! One downstream HTTP connection, and the request pipeline: read `serve_request` top to bottom.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::body::{Aborted, RequestBody, ResponseBody};
 use super::codec::{self, Incoming, Refusal, ServeError, Version};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
-use super::filters::{FilterReply, Progress, Waited};
+use super::filters::{self, FilterReply, Progress, Waited};
 use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
 use super::path::Normalised;
@@ -61,6 +61,7 @@ pub async fn serve(
         authority: RefCell::new(None),
         requests: Cell::new(0),
         exchange: RefCell::new(None),
+        limiter: OnceCell::new(),
         framing: Rc::default(),
     });
     let requests = |request| serve_request(connection.clone(), request);
@@ -213,9 +214,33 @@ async fn serve_request(
     stream.limit(deadlines);
     match forward_in_time(&mut stream, &route, action, request, authority).await {
         Ok(response) if stream.is_switching() => Ok(switch(stream, response)),
+        Ok(response) if stream.filter_state.as_ref().is_some_and(|state| state.wants_whole(&response)) => {
+            // On the heap, so that requests without such a filter do not carry its state.
+            Ok(Box::pin(respond_with_whole(stream, response)).await)
+        }
         Ok(response) => Ok(respond(stream, response)),
         Err(StreamError { kind: Failure::Downstream, .. }) => Err(Aborted),
         Err(error) => Ok(failed(stream, error)),
+    }
+}
+
+/// Waits for the end of the upstream's response.
+async fn respond_with_whole(
+    mut stream: Box<ActiveStream>,
+    response: Response<Incoming>,
+) -> Response<ResponseBody> {
+    let (parts, mut incoming) = response.into_parts();
+    let body = match stream.watch.take() {
+        None => filters::whole_body(&mut incoming).await,
+        Some(mut watch) => {
+            let body = watch.run(filters::whole_body(&mut incoming)).await;
+            stream.watch = Some(watch);
+            body.unwrap_or_else(Err)
+        }
+    };
+    match body {
+        Ok(body) => respond::respond_whole(stream, Response::from_parts(parts, body)),
+        Err(failure) => failed(stream, failure.into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One downstream connection as its requests share it: what is checked and changed on every request, and what is counted.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 
 use super::body::RequestBody;
 use super::codec::{Framing, Refusal, Version};
+use super::filters::Limiter;
 use super::headers::{self, X_FORWARDED_PROTO, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
 use super::upgrade::Exchange;
@@ -39,6 +40,8 @@ pub(crate) struct DownstreamConnection {
     pub(super) requests: Cell<u32>,
     /// The stream that goes on when an HTTP/1 connection has left HTTP.
     pub(super) exchange: RefCell<Option<Box<Exchange>>>,
+    /// Token buckets of its own, when a local rate limit wants them.
+    pub(super) limiter: OnceCell<Box<Limiter>>,
     /// The raw heads of an HTTP/1 client.
     pub(super) framing: Rc<Framing>,
 }

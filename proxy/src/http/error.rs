@@ -53,6 +53,10 @@ pub(crate) enum Failure {
     Downstream,
     /// The client's body is not what its framing says.
     DownstreamProtocol,
+    /// The client's gRPC-Web text does not come in fours.
+    GrpcWebLength,
+    /// The client's gRPC-Web text is no base64.
+    GrpcWebData,
 }
 
 impl From<Failure> for StreamError {
@@ -76,7 +80,7 @@ impl Failure {
                 ResponseFlags::UPSTREAM_REQUEST_TIMEOUT
             }
             // As in Envoy: the details say it.
-            Failure::RequestTimeout => ResponseFlags::NONE,
+            Failure::RequestTimeout | Failure::GrpcWebLength | Failure::GrpcWebData => ResponseFlags::NONE,
             Failure::StreamIdle => ResponseFlags::STREAM_IDLE_TIMEOUT,
             Failure::MaxDuration => ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
             Failure::Downstream => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
@@ -104,6 +108,8 @@ impl Failure {
             Failure::MaxDuration => details::MAX_DURATION,
             Failure::Downstream => details::DOWNSTREAM_REMOTE_DISCONNECT,
             Failure::DownstreamProtocol => details::HTTP1_CODEC_ERROR,
+            Failure::GrpcWebLength => details::GRPC_WEB_LENGTH,
+            Failure::GrpcWebData => details::GRPC_WEB_DATA,
         }
     }
 
@@ -124,7 +130,10 @@ impl Failure {
             Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => StatusCode::GATEWAY_TIMEOUT,
             Failure::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Failure::StreamIdle | Failure::MaxDuration => StatusCode::GATEWAY_TIMEOUT,
-            Failure::Downstream | Failure::DownstreamProtocol => StatusCode::BAD_REQUEST,
+            Failure::Downstream
+            | Failure::DownstreamProtocol
+            | Failure::GrpcWebLength
+            | Failure::GrpcWebData => StatusCode::BAD_REQUEST,
             Failure::Protocol => StatusCode::BAD_GATEWAY,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }

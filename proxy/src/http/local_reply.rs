@@ -39,6 +39,9 @@ pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
             Bytes::from_static(b"upstream request timeout")
         }
         Failure::RequestTimeout => Bytes::from_static(b"request timeout"),
+        Failure::GrpcWebLength | Failure::GrpcWebData => {
+            Bytes::from_static(b"Bad gRPC-web request, invalid base64 data.")
+        }
         Failure::StreamIdle => Bytes::from_static(b"stream timeout"),
         Failure::MaxDuration => Bytes::from_static(b"downstream duration timeout"),
         kind => match kind.reset_reason() {
@@ -58,7 +61,7 @@ pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
 }
 
 /// HTTP status → gRPC status, by the table of the gRPC project.
-fn grpc_status(status: StatusCode) -> u16 {
+pub(crate) fn grpc_status(status: StatusCode) -> u16 {
     match status.as_u16() {
         400 => 13,
         401 => 16,
@@ -76,14 +79,14 @@ pub(crate) fn set_grpc_status(reply: &mut Response<Bytes>, status: u16) {
     }
 }
 
-/// `grpc-message` percent-encodes everything that is not printable ASCII.
-fn grpc_message(body: &[u8]) -> Option<HeaderValue> {
+/// `grpc-message` percent-encodes everything that is not printable ASCII, and `~`, as Envoy does.
+pub(crate) fn grpc_message(body: &[u8]) -> Option<HeaderValue> {
     if body.is_empty() {
         return None;
     }
     let mut encoded = String::with_capacity(body.len());
     for &b in body {
-        if (0x20..=0x7e).contains(&b) && b != b'%' {
+        if (0x20..0x7e).contains(&b) && b != b'%' {
             encoded.push(b as char);
         } else {
             encoded.push_str(&format!("%{b:02X}"));

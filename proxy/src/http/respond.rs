@@ -1,17 +1,19 @@
 //! The way back: what goes downstream, whether the upstream or the proxy itself has made it.
 
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, LOCATION, SERVER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::Body as _;
 
 use super::active_stream::ActiveStream;
 use super::body::ResponseBody;
 use super::codec::{Incoming, Refusal, Version};
 use super::downstream::DownstreamConnection;
 use super::error::{Failure, StreamError};
-use super::filters::FilterReply;
+use super::filters::{Content, FilterReply, ResponseHead};
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::{ServerHeader, local_reply, upgrade};
 use crate::route::DirectResponse;
@@ -19,15 +21,29 @@ use crate::stream_info::{ResponseFlags, StreamInfo, details};
 
 /// The upstream's response goes downstream.
 pub(super) fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
-    let status = response.status();
-    stream.upstream_outcome(status.as_u16());
+    let (parts, incoming) = response.into_parts();
+    let head = from_upstream(&mut stream, parts);
+    let content = if incoming.is_end_stream() { Content::Nothing } else { Content::Streamed };
+    send_downstream(stream, head, content, |stream| ResponseBody::upstream(incoming, stream))
+}
+
+/// The same for a response that filters wanted whole.
+pub(super) fn respond_whole(
+    mut stream: Box<ActiveStream>,
+    response: Response<Bytes>,
+) -> Response<ResponseBody> {
+    let (parts, body) = response.into_parts();
+    let head = from_upstream(&mut stream, parts);
+    send_downstream(stream, head, Content::Whole(body.clone()), |stream| ResponseBody::whole(body, stream))
+}
+
+fn from_upstream(stream: &mut ActiveStream, mut parts: http::response::Parts) -> Response<()> {
+    stream.upstream_outcome(parts.status.as_u16());
     stream.info.response_code_details = details::VIA_UPSTREAM;
-    let (mut parts, incoming) = response.into_parts();
-    stream.info.response_code = status.as_u16();
+    stream.info.response_code = parts.status.as_u16();
     headers::remove_hop_by_hop(&mut parts.headers);
-    add_own(&stream, &mut parts.headers);
-    let response = Response::from_parts(parts, ());
-    send_downstream(stream, response, |stream| ResponseBody::upstream(incoming, stream))
+    add_own(stream, &mut parts.headers);
+    Response::from_parts(parts, ())
 }
 
 /// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
@@ -38,7 +54,8 @@ pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>
     let (mut parts, _) = response.into_parts();
     let kept = stream.upgrade.as_ref().map(|upgrade| upgrade.clean_head(&mut parts.headers));
     add_own(&stream, &mut parts.headers);
-    let mut response = send_downstream(stream, Response::from_parts(parts, ()), upgrade::hand_over);
+    let mut response =
+        send_downstream(stream, Response::from_parts(parts, ()), Content::Nothing, upgrade::hand_over);
     if let Some(kept) = kept {
         upgrade::finish_head(&mut response, version, kept);
     }
@@ -178,13 +195,16 @@ fn send_as_it_is(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Respo
     stream.info.response_code = parts.status.as_u16();
     // HTTP/2 would send it; its length stays in the headers.
     let body = if stream.head { Bytes::new() } else { body };
-    send_downstream(stream, Response::from_parts(parts, ()), |stream| ResponseBody::local(body, stream))
+    let response = Response::from_parts(parts, ());
+    let content = if body.is_empty() { Content::Nothing } else { Content::Whole(body.clone()) };
+    send_downstream(stream, response, content, |stream| ResponseBody::local(body, stream))
 }
 
 /// The one way out: what every response gets, and what logs keep of it.
 fn send_downstream(
     mut stream: Box<ActiveStream>,
     mut response: Response<()>,
+    content: Content,
     body: impl FnOnce(Box<ActiveStream>) -> ResponseBody,
 ) -> Response<ResponseBody> {
     let (connection, hcm) = (&stream.connection, &stream.hcm);
@@ -194,10 +214,12 @@ fn send_downstream(
     };
     stream.info.response_code = response.status().as_u16();
     stream.response_started = true;
+    let status = response.status();
     let headers = response.headers_mut();
-    if !hcm.filters.is_empty() {
-        hcm.filters.on_response(&stream, headers);
-    }
+    let stages = match hcm.filters.is_empty() {
+        true => Vec::new(),
+        false => hcm.filters.on_response(&stream, ResponseHead { status, headers, content }),
+    };
     match hcm.server_header {
         ServerHeader::Overwrite => {
             headers.insert(SERVER, hcm.server_name.clone());
@@ -213,6 +235,9 @@ fn send_downstream(
     if let Some(id) = stream.request_id.take() {
         headers.insert(X_REQUEST_ID, id);
     }
+    if connection.worker.shared.health_check_failed.load(Ordering::Relaxed) {
+        connection.handle.drain();
+    }
     if connection.is_last_response() {
         hcm.stats.downstream_cx_drain_close.inc();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -221,7 +246,11 @@ fn send_downstream(
         stream.info.response_headers =
             hcm.captures.response.iter().map(|name| headers.get(name).cloned()).collect();
     }
-    response.map(|()| body(stream))
+    let response = response.map(|()| body(stream));
+    match stages.is_empty() {
+        true => response,
+        false => response.map(|body| body.through(stages)),
+    }
 }
 
 /// A request that never became one is logged like any other, with what is known.

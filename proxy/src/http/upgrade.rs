@@ -227,7 +227,10 @@ impl Exchange {
         })
         .await;
         match end {
-            End::Finished => stream.upstream_complete(),
+            End::Finished => {
+                stream.upstream_complete();
+                stream.complete = true;
+            }
             // What a stream is taken for that ends without being complete.
             End::Downstream => {}
             End::Upstream => stream.fail_after_response(Failure::ConnectionTermination),

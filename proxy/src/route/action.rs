@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
-    HeaderMutations, HostRewrite, MatchedHeader, PathRewrite, RegexSubstitution, RequestView, RetryPolicy,
-    Upgrades,
+    HeaderMutations, HostRewrite, MatchedHeader, PathRewrite, RateLimits, RegexSubstitution, RequestView,
+    RetryPolicy, Upgrades,
 };
 use crate::cluster::{Cluster, ClusterNames};
 use crate::config::live::Live;
@@ -66,6 +66,8 @@ pub struct RouteAction {
     pub buffer_limit_bytes: Option<u64>,
     /// A format of a weighted cluster's `response_headers` prints something of the request.
     pub keeps_request_head: bool,
+    /// `rate_limits` of the route and its virtual host; `None`: there are none.
+    pub rate_limits: Option<Box<RateLimits>>,
 }
 
 /// How a client's `grpc-timeout` is taken.
@@ -111,6 +113,7 @@ impl RouteAction {
             mirrors: Box::default(),
             buffer_limit_bytes: None,
             keeps_request_head: false,
+            rate_limits: None,
         }
     }
 

@@ -229,7 +229,7 @@ impl MatchedHeader {
     }
 
     /// The header's fields.
-    fn values<'a>(&self, request: &RequestView<'a>) -> impl Iterator<Item = Cow<'a, str>> {
+    pub(super) fn values<'a>(&self, request: &RequestView<'a>) -> impl Iterator<Item = Cow<'a, str>> {
         let (pseudo, name) = match self {
             Self::Method => (Some(request.method), None),
             Self::Path => (Some(request.path), None),

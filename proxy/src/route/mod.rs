@@ -6,6 +6,7 @@ mod header_mutation;
 mod index;
 mod matcher;
 mod query_match;
+mod rate_limit;
 mod retry;
 mod rewrite;
 mod upgrades;
@@ -22,6 +23,9 @@ pub use matcher::{
     is_grpc,
 };
 pub use query_match::QueryMatcher;
+pub use rate_limit::{
+    Described, Descriptor, DescriptorEntry, RateLimit, RateLimitAction, RateLimitCondition, RateLimits,
+};
 pub use retry::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 pub use rewrite::{HostRewrite, PathRewrite, RegexSubstitution};
 pub use upgrades::Upgrades;

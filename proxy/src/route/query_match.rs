@@ -1,5 +1,7 @@
 //! Conditions on the query string.
 
+use std::borrow::Cow;
+
 use super::StringMatcher;
 
 /// `envoy.config.route.v3.QueryParameterMatcher`.
@@ -16,13 +18,37 @@ pub struct QueryMatcher {
 impl QueryMatcher {
     /// Whether the query (without `?`) has it. The first parameter of the name counts.
     pub fn matches(&self, query: &str) -> bool {
-        let first = parameters(query).find(|(name, _)| **name == *self.name);
+        self.takes(parameters(query).find(|(name, _)| **name == *self.name).map(|(_, value)| value))
+    }
+
+    /// The same, where the value counts as it is meant and not as it is written.
+    pub(super) fn matches_decoded(&self, query: &str) -> bool {
+        self.takes(first_value(query, &self.name).as_deref())
+    }
+
+    fn takes(&self, first: Option<&str>) -> bool {
         match (&self.value, first) {
             (None, found) => found.is_some() == self.present,
             (Some(_), None) => false,
-            (Some(matcher), Some((_, value))) => matcher.matches(value),
+            (Some(matcher), Some(value)) => matcher.matches(value),
         }
     }
+}
+
+/// The decoded value of the first parameter of this name.
+pub(super) fn first_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+    let (_, value) = parameters(query).find(|(n, _)| *n == name)?;
+    if !value.contains('%') {
+        return Some(value.into());
+    }
+    let (mut decoded, mut rest) = (Vec::with_capacity(value.len()), value.as_bytes());
+    while let [byte, after @ ..] = rest {
+        let hex = after.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        decoded.push(code.unwrap_or(*byte));
+        rest = if code.is_some() { &after[2..] } else { after };
+    }
+    Some(String::from_utf8_lossy(&decoded).into_owned().into())
 }
 
 /// Names and values of a query, as they stand there.

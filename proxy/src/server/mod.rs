@@ -173,6 +173,7 @@ fn prepare(
         on_demand,
         read_file: Box::new(|path| std::fs::read(path)),
         source_address: None,
+        service_cluster: "".into(),
         static_clusters: Default::default(),
         known_clusters: Default::default(),
         inline_certificates: Default::default(),
@@ -187,6 +188,7 @@ fn prepare(
     let bootstrap = compile_bootstrap(document.message.clone(), node, CompileCx::new(&mut inputs, true))
         .map_err(|invalid| refused("", &invalid))?;
     inputs.source_address = bootstrap.source_address;
+    inputs.service_cluster = bootstrap.node.cluster.as_str().into();
     let mut configuration = Configuration::new(inputs, workers);
     let now = Instant::now();
     let mut problems = Vec::new();

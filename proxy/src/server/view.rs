@@ -1,7 +1,7 @@
 //! What the admin interface sees of the process and does to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
@@ -21,7 +21,6 @@ pub(super) struct View {
     shared: Arc<Shared>,
     events: UnboundedSender<Event>,
     state: AtomicU8,
-    healthy: AtomicBool,
     facts: Facts,
 }
 
@@ -44,7 +43,7 @@ impl View {
         facts: Facts,
     ) -> Self {
         let state = AtomicU8::new(ServerState::PreInitializing as u8);
-        Self { configuration, shared, events, state, healthy: AtomicBool::new(true), facts }
+        Self { configuration, shared, events, state, facts }
     }
 
     pub(super) fn configuration(&self) -> &Arc<ConfigurationHandle> {
@@ -115,7 +114,7 @@ impl View {
 
 impl AdminView for View {
     fn state(&self) -> ServerState {
-        if !self.healthy.load(Ordering::Relaxed) {
+        if self.shared.health_check_failed.load(Ordering::Relaxed) {
             return ServerState::Draining;
         }
         match self.state.load(Ordering::Relaxed) {
@@ -222,7 +221,7 @@ impl AdminView for View {
     }
 
     fn set_healthy(&self, healthy: bool) {
-        self.healthy.store(healthy, Ordering::Relaxed);
+        self.shared.health_check_failed.store(!healthy, Ordering::Relaxed);
         self.count();
     }
 

@@ -1,7 +1,9 @@
 //! `envoy_cluster_*`: one upstream cluster.
 
+use std::sync::Arc;
+
 use super::scope::{Scope as _, scope};
-use super::{Gauge, ResponseClasses, ResponseCodes, SslStats};
+use super::{Gauge, GrpcSeries, ResponseClasses, ResponseCodes, SslStats};
 
 /// Which circuit breakers of one priority are open (1) or closed (0).
 #[derive(Debug, Default)]
@@ -84,6 +86,10 @@ scope! {
         classes: ResponseClasses,
         /// `upstream_rq_NNN`.
         codes: ResponseCodes,
+        /// `grpc.*`.
+        grpc: GrpcSeries<false>,
+        /// `grpc-web.*`.
+        grpc_web: GrpcSeries<true>,
     }
     nested {
         ssl.handshake as "ssl.handshake" "TLS handshakes that succeeded.";
@@ -111,6 +117,11 @@ scope! {
 impl ClusterStats {
     /// The name that the cluster has in statistics: its `alt_stat_name`, else its name.
     pub fn name(&self) -> &str {
+        self.label()
+    }
+
+    /// The same, for series that share it.
+    pub fn label(&self) -> &Arc<str> {
         &self.labels()[0]
     }
 

@@ -47,16 +47,14 @@ scope! {
         Counter rq_direct_response "Requests answered by their route.";
         Counter rq_redirect "Requests redirected by their route.";
         Counter rq_total "Requests that a route took.";
+        Counter tracing_health_check as "tracing.health_check" "Requests that a health check filter took for health checks.";
         Counter fault_delays_injected as "fault.delays_injected" "Requests that the fault filter held up.";
         Counter fault_aborts_injected as "fault.aborts_injected" "Requests that the fault filter aborted.";
         Counter fault_overflow as "fault.faults_overflow" "Faults that were not injected because of max_active_faults.";
+        Counter fault_response_rl_injected as "fault.response_rl_injected" "Requests whose response the fault filter slows down.";
+        Gauge fault_active as "fault.active_faults" "Requests now that have a fault.";
         Counter cors_origin_valid as "cors.origin_valid" "Requests whose origin a CORS policy allows.";
         Counter cors_origin_invalid as "cors.origin_invalid" "Requests whose origin no CORS policy allows.";
-        Counter local_rate_limit_enabled as "http_local_rate_limit.enabled" "Requests that a local rate limit looked at.";
-        Counter local_rate_limit_ok as "http_local_rate_limit.ok" "Requests that a local rate limit let pass.";
-        Counter local_rate_limit_rate_limited as "http_local_rate_limit.rate_limited"
-            "Requests for which a local rate limit had no token.";
-        Counter local_rate_limit_enforced as "http_local_rate_limit.enforced" "Requests that a local rate limit refused.";
     }
     with {
         /// `downstream_rq_Nxx`.
@@ -86,4 +84,18 @@ scope! {
     }
     with {}
     nested {}
+}
+
+scope! {
+    /// Statistics of all local rate limits with one `stat_prefix`.
+    LocalRateLimitStats in "http_local_rate_limit" ["envoy_local_http_ratelimit_prefix"] {
+        Counter enabled "Requests that a local rate limit looked at.";
+        Counter ok "Requests that a local rate limit let pass.";
+        Counter rate_limited "Requests for which a local rate limit had no token.";
+        Counter enforced "Requests that a local rate limit refused.";
+        Counter shadow_mode "Requests that a local rate limit would have refused.";
+    }
+    with {}
+    nested {}
+    labels_first true
 }

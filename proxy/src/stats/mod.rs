@@ -6,6 +6,7 @@
 
 mod cluster;
 mod codes;
+mod grpc;
 mod http;
 mod listener;
 pub mod mesh;
@@ -19,7 +20,8 @@ use std::sync::Arc;
 
 pub use cluster::{BreakerGauges, ClusterStats};
 pub use codes::{ResponseClasses, ResponseCodes};
-pub use http::{HttpStats, RdsStats};
+pub use grpc::{GrpcMethod, GrpcSeries, GrpcStats};
+pub use http::{HttpStats, LocalRateLimitStats, RdsStats};
 pub use listener::{ListenerStats, SslStats};
 pub use mesh::{
     HopLabels, MeshHandles, MeshStats, PeerLabels, RequestLabels, RequestProtocol, SecurityPolicy,
@@ -47,6 +49,7 @@ pub struct Stats {
     clusters: Scopes<ClusterStats>,
     http: Scopes<HttpStats>,
     rds: Scopes<RdsStats>,
+    local_rate_limits: Scopes<LocalRateLimitStats>,
     listeners: Scopes<ListenerStats>,
     tcp: Scopes<TcpStats>,
     server: ServerStats,
@@ -61,6 +64,7 @@ impl Stats {
             clusters: Scopes::new(),
             http: Scopes::new(),
             rds: Scopes::new(),
+            local_rate_limits: Scopes::new(),
             listeners: Scopes::new(),
             tcp: Scopes::new(),
             server: ServerStats::new(Box::default()),
@@ -77,6 +81,11 @@ impl Stats {
     /// The statistics of the HTTP connection managers with this `stat_prefix`.
     pub fn http(&self, stat_prefix: &str) -> Arc<HttpStats> {
         self.http.get([sanitize(stat_prefix)].into())
+    }
+
+    /// The statistics of the local rate limits with this `stat_prefix`.
+    pub fn local_rate_limit(&self, stat_prefix: &str) -> Arc<LocalRateLimitStats> {
+        self.local_rate_limits.get([sanitize(stat_prefix)].into())
     }
 
     /// The statistics of the updates of a route configuration.

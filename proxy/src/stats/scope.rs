@@ -12,6 +12,8 @@ use super::{Counter, Gauge, Histogram, ResponseClasses, ResponseCodes};
 pub(super) trait Scope: Sized + 'static {
     /// First part of the dotted names (`cluster`), empty when the families' names say it themselves.
     const GROUP: &'static str;
+    /// Dotted names begin with the labels and not with the group.
+    const LABELS_FIRST: bool = false;
     /// Names of the labels; the values are `labels()`.
     const LABELS: &'static [&'static str];
     /// All metrics but those by response code.
@@ -22,6 +24,17 @@ pub(super) trait Scope: Sized + 'static {
 
     /// Values of the labels.
     fn labels(&self) -> &[Arc<str>];
+
+    /// What the dotted names begin with: `GROUP.LABEL.LABEL.`.
+    fn push_prefix(&self, dotted: &mut String) {
+        let group = || [Self::GROUP].into_iter().filter(|group| !group.is_empty());
+        let (before, after) = if Self::LABELS_FIRST { (None, Some(group())) } else { (Some(group()), None) };
+        let labels = self.labels().iter().map(|label| &**label);
+        for part in before.into_iter().flatten().chain(labels).chain(after.into_iter().flatten()) {
+            dotted.push_str(part);
+            dotted.push('.');
+        }
+    }
 
     /// `(prefix, classes, codes)`: `upstream_rq`, `downstream_rq`.
     fn responses(&self) -> Option<(&'static str, &ResponseClasses, Option<&ResponseCodes>)> {
@@ -89,6 +102,7 @@ macro_rules! scope {
         with { $($(#[$with_doc:meta])* $with:ident: $with_type:ty,)* }
         nested { $($path:ident $([$index:literal])? . $leaf:ident as $nested_name:literal $nested_help:literal;)* }
         $(responses $prefix:literal { $classes:ident $(, $codes:ident)? })?
+        $(labels_first $labels_first:literal)?
     ) => {
         $(#[$doc])*
         #[derive(Debug)]
@@ -100,6 +114,7 @@ macro_rules! scope {
 
         impl $crate::stats::scope::Scope for $scope {
             const GROUP: &'static str = $group;
+            $(const LABELS_FIRST: bool = $labels_first;)?
             const LABELS: &'static [&'static str] = &[$($label),*];
             const FAMILIES: &'static [$crate::stats::scope::Family<Self>] = &[
                 $($crate::stats::scope::Family {

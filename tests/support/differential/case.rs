@@ -15,6 +15,7 @@ pub struct Case {
     pub(super) clusters: fn(&World) -> Vec<Value>,
     pub(super) exchanges: Vec<Exchange>,
     pub(super) drive: Option<fn(&Target<'_>, &mut View)>,
+    pub(super) statistics: Option<&'static str>,
     pub(super) compare_logs: bool,
     pub(super) codec_answers: bool,
     pub(super) deviations: Vec<(&'static str, &'static str)>,
@@ -52,6 +53,7 @@ impl Case {
             clusters: |_| Vec::new(),
             exchanges: Vec::new(),
             drive: None,
+            statistics: None,
             compare_logs: true,
             codec_answers: false,
             deviations: Vec::new(),
@@ -147,6 +149,13 @@ impl Case {
     #[must_use]
     pub fn drive(mut self, drive: fn(&Target<'_>, &mut View)) -> Self {
         self.drive = Some(drive);
+        self
+    }
+
+    /// Compares what counters and gauges whose dotted name this regex finds say at the end.
+    #[must_use]
+    pub fn statistics(mut self, filter: &'static str) -> Self {
+        self.statistics = Some(filter);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::view::mask_bytes_sent;
 use super::{Case, View, mask_log_line};
@@ -15,6 +15,7 @@ use crate::client::RawClient;
 use crate::message::{Request, Response};
 use crate::proxy::{Engine, Launch};
 use crate::upstream::{Gate, Http2Upstream, Reply, Upstream};
+use crate::wait;
 
 /// Istio's default text format.
 pub const ISTIO_FORMAT: &str = concat!(
@@ -77,7 +78,10 @@ impl World {
         let listeners = cases.iter().zip(&world.listeners).enumerate();
         let listeners: Vec<Value> =
             listeners.map(|(number, (case, addr))| world.listener(number, case, *addr)).collect();
-        world.bootstrap.write(&listeners, &clusters);
+        world.bootstrap.write_value(&json!({
+            "node": {"id": "node", "cluster": "service"},
+            "static_resources": {"listeners": listeners, "clusters": clusters},
+        }));
         world
     }
 
@@ -87,7 +91,7 @@ impl World {
     }
 
     fn listener(&self, number: usize, case: &Case, addr: SocketAddr) -> Value {
-        let mut more = serde_json::json!({"access_log": [
+        let mut more = json!({"access_log": [
             file_access_log(&self.bootstrap.path(&default_log(number)), None),
             file_access_log(&self.bootstrap.path(&istio_log(number)), Some(ISTIO_FORMAT)),
         ]});
@@ -174,6 +178,33 @@ impl World {
             drive(&Target { addr, world: self }, view);
             self.reset_scripts();
         }
+        if let Some(filter) = case.statistics {
+            view.add("statistics", self.statistics(filter));
+        }
+    }
+
+    /// The counters and gauges that this regex finds, once no request is in flight.
+    fn statistics(&self, filter: &str) -> String {
+        wait::until("all requests have ended", || {
+            // Envoy's admin listener counts the very request that asks.
+            let active = self.stats("downstream_rq_active");
+            active.lines().all(|line| line.ends_with(": 0") || line.starts_with("http.admin."))
+        });
+        let used = self.stats(filter);
+        let used = used.lines().filter(|line| !line.ends_with(": 0") && !line.contains(": P"));
+        used.map(|line| format!("  {line}\n")).collect()
+    }
+
+    fn stats(&self, filter: &str) -> String {
+        self.admin("GET", &format!("/stats?usedonly&filter={filter}")).text()
+    }
+
+    /// The answer of the admin listener of the proxy that runs now.
+    pub fn admin(&self, method: &str, path: &str) -> Response {
+        let mut client = RawClient::connect(self.bootstrap.admin).expect("connect to the admin listener");
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n");
+        client.send(format!("{head}content-length: 0\r\n\r\n").as_bytes());
+        client.response().expect("an answer of the admin listener")
     }
 
     /// The requests that reached any upstream since the last call.

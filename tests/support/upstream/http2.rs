@@ -123,11 +123,13 @@ async fn serve(
 
 fn whole(response: Response) -> http::Response<Body> {
     let trailers = header_map(&response.trailers);
-    let body = Full::new(Bytes::from(response.body.clone())).map_err(|never: Infallible| match never {});
+    let data = Bytes::from(response.body.clone());
     let body = if trailers.is_empty() {
-        body.boxed()
+        Full::new(data).map_err(|never: Infallible| match never {}).boxed()
     } else {
-        body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed()
+        // Like gRPC's servers, without a length.
+        let frames = [Ok(Frame::data(data)), Ok(Frame::trailers(trailers))];
+        BodyExt::boxed(StreamBody::new(futures_util::stream::iter(frames)))
     };
     build(&response, body)
 }

@@ -5,10 +5,10 @@ use outrigger_xds_api::wire::extensions::filters::common::fault::v3 as common;
 use outrigger_xds_api::wire::extensions::filters::http::fault::v3 as wire;
 use outrigger_xds_api::wire::r#type::v3::FractionalPercent;
 
-use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::cx::{CompileCx, Compiled, ignored};
 use super::route_match::{compile_header_matcher, compile_percent};
 use super::values;
-use crate::http::filters::{Fault, FaultAbort, FaultDelay, FaultStatus};
+use crate::http::filters::{Fault, FaultAbort, FaultDelay, FaultRateLimit, FaultStatus};
 
 /// Envoy's default of `response_body`.
 const BODY: &str = "fault filter abort";
@@ -33,7 +33,6 @@ pub(crate) fn compile_fault(cx: &mut CompileCx<'_>, value: &wire::HttpFault) -> 
         disable_downstream_cluster_stats,
         filter_metadata,
     } = value;
-    unsupported!(cx; response_rate_limit);
     // There is no runtime to look keys up in; there are no statistics of downstream clusters; metadata is for other filters.
     ignored!(cx; delay_percent_runtime, abort_percent_runtime, delay_duration_runtime, abort_http_status_runtime,
         max_active_faults_runtime, response_rate_limit_percent_runtime, abort_grpc_status_runtime,
@@ -46,15 +45,19 @@ pub(crate) fn compile_fault(cx: &mut CompileCx<'_>, value: &wire::HttpFault) -> 
         Some(abort) => cx.field("abort", |cx| compile_abort(cx, abort)).map(Some),
         None => Ok(None),
     };
+    let rate_limit = match response_rate_limit {
+        Some(limit) => cx.field("response_rate_limit", |cx| compile_rate_limit(cx, limit)).map(Some),
+        None => Ok(None),
+    };
     let headers = cx.each("headers", headers, compile_header_matcher);
     Ok(Fault {
         delay: delay?,
         abort: abort?,
+        rate_limit: rate_limit?,
         upstream_cluster: Some(upstream_cluster.as_str().into()).filter(|_| !upstream_cluster.is_empty()),
         headers: headers?.into(),
         downstream_nodes: downstream_nodes.iter().map(|node| node.as_str().into()).collect(),
         max_active: max_active_faults.as_ref().map(|max| max.value),
-        active: Default::default(),
     })
 }
 
@@ -73,6 +76,20 @@ fn compile_delay(cx: &mut CompileCx<'_>, value: &common::FaultDelay) -> Compiled
         None => return Err(cx.refuse("", "one of fixed_delay or header_delay is required")),
     };
     Ok(FaultDelay { fixed, ppm: percentage_ppm(cx, percentage)? })
+}
+
+fn compile_rate_limit(cx: &mut CompileCx<'_>, value: &common::FaultRateLimit) -> Compiled<FaultRateLimit> {
+    use common::fault_rate_limit::{FixedLimit, HeaderLimit, LimitType};
+    let common::FaultRateLimit { percentage, limit_type } = value;
+    let kbps = match limit_type {
+        Some(LimitType::FixedLimit(FixedLimit { limit_kbps: 0 })) => {
+            return Err(cx.refuse("fixed_limit.limit_kbps", "value must be greater than or equal to 1"));
+        }
+        Some(LimitType::FixedLimit(FixedLimit { limit_kbps })) => Some(*limit_kbps),
+        Some(LimitType::HeaderLimit(HeaderLimit {})) => None,
+        None => return Err(cx.refuse("", "one of fixed_limit or header_limit is required")),
+    };
+    Ok(FaultRateLimit { kbps, ppm: percentage_ppm(cx, percentage)? })
 }
 
 fn compile_abort(cx: &mut CompileCx<'_>, value: &wire::FaultAbort) -> Compiled<FaultAbort> {

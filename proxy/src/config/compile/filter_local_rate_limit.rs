@@ -4,24 +4,41 @@ use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
 use outrigger_xds_api::wire::core::v3::RuntimeFractionalPercent;
+use outrigger_xds_api::wire::extensions::common::ratelimit::v3::{
+    LocalRateLimitDescriptor, VhRateLimitsOptions, XRateLimitHeadersRfcVersion as Headers,
+};
 use outrigger_xds_api::wire::extensions::filters::http::local_ratelimit::v3 as wire;
 use outrigger_xds_api::wire::r#type::v3::{HttpStatus, TokenBucket as WireBucket};
+use rustc_hash::FxHashSet;
 
-use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, unsupported};
 use super::header_mutation::compile_addition;
+use super::rate_limit::{Place, compile_rate_limits};
 use super::route_match::compile_fraction;
 use super::values;
 use crate::formatter::CapturePlan;
-use crate::http::filters::{LocalRateLimit, TokenBucket};
+use crate::http::filters::{
+    BucketSize, LimitedDescriptor, Limiter, LimiterPlan, LocalRateLimit, VirtualHostLimits,
+};
 use crate::route::HeaderMutations;
 
 /// Envoy's shortest `fill_interval`.
 const MIN_FILL_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Envoy's highest `stage`.
+const MAX_STAGE: u32 = 10;
+
+/// Envoy's default of `max_dynamic_descriptors`.
+const MAX_DYNAMIC_DESCRIPTORS: u32 = 20;
+
+const DEFAULT_BUCKET: &str = "local rate limit token bucket";
+const DESCRIPTOR_BUCKET: &str = "local rate limit descriptor token bucket";
+
 /// Compiles a `LocalRateLimit`, at the context's present path.
 pub(crate) fn compile_local_rate_limit(
     cx: &mut CompileCx<'_>,
     value: &wire::LocalRateLimit,
+    place: Place,
 ) -> Compiled<LocalRateLimit> {
     let wire::LocalRateLimit {
         stat_prefix,
@@ -43,16 +60,34 @@ pub(crate) fn compile_local_rate_limit(
         max_dynamic_descriptors,
         enable_retry_after_header,
     } = value;
-    unsupported!(cx; descriptors, local_rate_limit_per_downstream_connection, local_cluster_rate_limit,
-        enable_x_ratelimit_headers, rate_limits, enable_retry_after_header);
-    // No effect without descriptors.
-    informational!(stage, vh_rate_limits, always_consume_default_token_bucket, max_dynamic_descriptors);
-    // Counted under the connection manager's prefix.
-    ignored!(cx; stat_prefix);
+    unsupported!(cx; local_cluster_rate_limit);
+    if stat_prefix.is_empty() {
+        return Err(cx.refuse("stat_prefix", "value length must be at least 1 characters"));
+    }
+    if *stage > MAX_STAGE {
+        return Err(cx.refuse("stage", "value must be less than or equal to 10"));
+    }
     let bucket = match token_bucket {
-        Some(bucket) => cx.field("token_bucket", |cx| compile_bucket(cx, bucket)).map(Some),
+        Some(bucket) => cx.field("token_bucket", |cx| compile_bucket(cx, bucket, DEFAULT_BUCKET)).map(Some),
+        None if place == Place::Route => {
+            Err(cx.refuse("token_bucket", "local rate limit token bucket must be set for per filter configs"))
+        }
         None => Ok(None),
     };
+    let max_values = values::uint32(max_dynamic_descriptors, MAX_DYNAMIC_DESCRIPTORS);
+    if max_values == 0 {
+        return Err(cx.refuse("max_dynamic_descriptors", "value must be greater than or equal to 1"));
+    }
+    let descriptors = compile_descriptors(cx, descriptors);
+    let rate_limits = compile_rate_limits(cx, rate_limits, Place::Filter);
+    let virtual_host = match values::enumeration(cx, "vh_rate_limits", *vh_rate_limits)? {
+        VhRateLimitsOptions::Override => VirtualHostLimits::Override,
+        VhRateLimitsOptions::Include => VirtualHostLimits::Include,
+        VhRateLimitsOptions::Ignore => VirtualHostLimits::Ignore,
+    };
+    let tells_limits =
+        values::enumeration::<Headers>(cx, "enable_x_ratelimit_headers", *enable_x_ratelimit_headers)?
+            == Headers::DraftVersion03;
     let mut plan = CapturePlan::live();
     let not_enforced = cx.each(
         "request_headers_to_add_when_not_enforced",
@@ -62,8 +97,23 @@ pub(crate) fn compile_local_rate_limit(
     let response_headers = cx.each("response_headers_to_add", response_headers_to_add, |option, cx| {
         compile_addition(option, &mut plan, cx)
     });
+    let plan = LimiterPlan {
+        default: bucket?,
+        descriptors: descriptors?,
+        always_takes_default: values::boolean(always_consume_default_token_bucket, true),
+        max_values,
+    };
+    let shared = !local_rate_limit_per_downstream_connection;
     Ok(LocalRateLimit {
-        bucket: bucket?,
+        stats: cx.inputs.stats.local_rate_limit(stat_prefix),
+        limiter: shared.then(|| Limiter::new(&plan, Instant::now())),
+        plan,
+        rate_limits: rate_limits?.into(),
+        stage: *stage,
+        virtual_host,
+        service_cluster: cx.inputs.service_cluster.clone(),
+        tells_limits,
+        tells_retry_after: *enable_retry_after_header,
         status: compile_status(cx, status)?,
         enabled_ppm: share(cx, "filter_enabled", filter_enabled)?,
         enforced_ppm: share(cx, "filter_enforced", filter_enforced)?,
@@ -73,7 +123,35 @@ pub(crate) fn compile_local_rate_limit(
     })
 }
 
-fn compile_bucket(cx: &mut CompileCx<'_>, value: &WireBucket) -> Compiled<TokenBucket> {
+/// Envoy does not know which of two equal descriptors is meant.
+fn compile_descriptors(
+    cx: &mut CompileCx<'_>,
+    descriptors: &[LocalRateLimitDescriptor],
+) -> Compiled<Vec<LimitedDescriptor>> {
+    let mut seen = FxHashSet::default();
+    cx.each("descriptors", descriptors, |descriptor, cx| {
+        let LocalRateLimitDescriptor { entries, token_bucket, shadow_mode } = descriptor;
+        if entries.is_empty() {
+            return Err(cx.refuse("entries", "value must contain at least 1 item(s)"));
+        }
+        let entries = cx.each("entries", entries, |entry, cx| match entry.key.is_empty() {
+            true => Err(cx.refuse("key", "value length must be at least 1 characters")),
+            false => Ok((Box::<str>::from(&*entry.key), Box::<str>::from(&*entry.value))),
+        })?;
+        let Some(bucket) = token_bucket else {
+            return Err(cx.refuse("token_bucket", "value is required"));
+        };
+        let size = cx.field("token_bucket", |cx| compile_bucket(cx, bucket, DESCRIPTOR_BUCKET))?;
+        if !seen.insert(entries.clone()) {
+            let names: Vec<String> = entries.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let names = names.join(", ");
+            return Err(cx.refuse("", format!("duplicate descriptor in the local rate descriptor: {names}")));
+        }
+        Ok(LimitedDescriptor { entries: entries.into(), size, shadow: *shadow_mode })
+    })
+}
+
+fn compile_bucket(cx: &mut CompileCx<'_>, value: &WireBucket, of: &str) -> Compiled<BucketSize> {
     let WireBucket { max_tokens, tokens_per_fill, fill_interval } = value;
     if *max_tokens == 0 {
         return Err(cx.refuse("max_tokens", "value must be greater than 0"));
@@ -86,9 +164,9 @@ fn compile_bucket(cx: &mut CompileCx<'_>, value: &WireBucket) -> Compiled<TokenB
         return Err(cx.refuse("fill_interval", "value is required"));
     };
     if interval < MIN_FILL_INTERVAL {
-        return Err(cx.refuse("fill_interval", "local rate limit token bucket fill timer must be >= 50ms"));
+        return Err(cx.refuse("fill_interval", format!("{of} fill timer must be >= 50ms")));
     }
-    Ok(TokenBucket::new(*max_tokens, tokens, interval, Instant::now()))
+    Ok(BucketSize { max_tokens: *max_tokens, tokens, interval })
 }
 
 /// Default and everything below 400: 429.

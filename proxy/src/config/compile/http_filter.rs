@@ -12,9 +12,12 @@ use outrigger_xds_api::wire::route::v3::FilterConfig;
 use outrigger_xds_api::wire::router::v3::Router;
 
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::filter_local_rate_limit::compile_local_rate_limit;
+use super::rate_limit::Place;
 use super::source::compile_config_source;
 use super::{
-    filter_cors, filter_fault, filter_header_mutation, filter_local_rate_limit, filter_on_demand, values,
+    filter_cors, filter_fault, filter_grpc_stats, filter_header_mutation, filter_health_check,
+    filter_on_demand, values,
 };
 use crate::http::filters::{
     Buffer, DiscoveredFilter, FilterChain, HttpFilter, Override, Overrides, Slot, SlotFilter,
@@ -162,6 +165,14 @@ fn compile_filter(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Compi
             let fault = unpacked(cx, any, filter_fault::compile_fault)?;
             Entry::Filter(HttpFilter::Fault(Arc::new(fault)))
         }
+        "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig" => {
+            let counting = unpacked(cx, any, filter_grpc_stats::compile_grpc_stats)?;
+            Entry::Filter(HttpFilter::GrpcStats(Arc::new(counting)))
+        }
+        "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb" => {
+            let wire::grpc_web::v3::GrpcWeb {} = values::unpack(cx, any)?;
+            Entry::Filter(HttpFilter::GrpcWeb)
+        }
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
             let wire::header_mutation::v3::HeaderMutation { mutations, most_specific_header_mutations_wins } =
                 values::unpack(cx, any)?;
@@ -170,8 +181,12 @@ fn compile_filter(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Compi
                 most_specific_wins: most_specific_header_mutations_wins,
             })
         }
+        "envoy.extensions.filters.http.health_check.v3.HealthCheck" => {
+            let check = unpacked(cx, any, filter_health_check::compile_health_check)?;
+            Entry::Filter(HttpFilter::HealthCheck(Arc::new(check)))
+        }
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
-            let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
+            let limit = unpacked(cx, any, |cx, m| compile_local_rate_limit(cx, m, Place::Filter))?;
             Entry::Filter(HttpFilter::LocalRateLimit(Arc::new(limit)))
         }
         "envoy.extensions.filters.http.on_demand.v3.OnDemand" => {
@@ -284,7 +299,7 @@ fn compile_override(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Com
             Override::HeaderMutation(vec![Arc::new(mutations)])
         }
         "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
-            let limit = unpacked(cx, any, filter_local_rate_limit::compile_local_rate_limit)?;
+            let limit = unpacked(cx, any, |cx, m| compile_local_rate_limit(cx, m, Place::Route))?;
             Override::LocalRateLimit(Arc::new(limit))
         }
         "envoy.extensions.filters.http.on_demand.v3.PerRouteConfig" => {

@@ -13,6 +13,7 @@ use prost::Message;
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::header_mutation::compile_header_mutations;
 use super::http_filter::compile_overrides;
+use super::rate_limit::{Place, compile_rate_limits};
 use super::retry::compile_retry_policy;
 use super::route_action::{compile_action, compile_mirrors};
 use super::route_match::compile_route_match;
@@ -22,7 +23,7 @@ use crate::formatter::CapturePlan;
 use crate::http::filters::Overrides;
 use crate::on_demand::{Asker, Kind};
 use crate::route::{
-    Action, DomainIndex, HeaderMutations, Mirror, MutationSteps, RequireTls, RetryPolicy, Route,
+    Action, DomainIndex, HeaderMutations, Mirror, MutationSteps, RateLimit, RequireTls, RetryPolicy, Route,
     RouteConfiguration, VirtualHost,
 };
 
@@ -46,6 +47,8 @@ pub(crate) struct RouteCx {
     pub(crate) overrides: Option<Arc<Overrides>>,
     /// `retry_policy` of the virtual host.
     pub(crate) retry: Option<Arc<RetryPolicy>>,
+    /// `rate_limits` of the virtual host.
+    pub(crate) rate_limits: Arc<[RateLimit]>,
     /// `request_body_buffer_limit` of the virtual host.
     pub(crate) buffer_limit_bytes: Option<u64>,
     attempt_count_in_request: bool,
@@ -123,6 +126,7 @@ pub fn compile_route_configuration(
         mirrors: compile_mirrors(cx, request_mirror_policies, validate_clusters)?,
         overrides: compile_overrides(cx, None, typed_per_filter_config)?,
         retry: None,
+        rate_limits: Arc::default(),
         buffer_limit_bytes: None,
         attempt_count_in_request: false,
         attempt_count_in_response: false,
@@ -245,7 +249,7 @@ fn compile_virtual_host(
         metadata,
         route_specifiers,
     } = value;
-    unsupported!(cx; matcher, rate_limits, cors, retry_policy_typed_config, hedge_policy,
+    unsupported!(cx; matcher, cors, retry_policy_typed_config, hedge_policy,
         include_is_timeout_retry_header, route_specifiers);
     // Statistics.
     ignored!(cx; virtual_clusters);
@@ -264,6 +268,7 @@ fn compile_virtual_host(
         let policy = cx.field("retry_policy", |cx| compile_retry_policy(cx, policy))?;
         route_cx.retry = Some(Arc::new(policy));
     }
+    route_cx.rate_limits = compile_rate_limits(cx, rate_limits, Place::Route)?.into();
     route_cx.buffer_limit_bytes = buffer_limit(cx, request_body_buffer_limit, per_request_buffer_limit_bytes);
     route_cx.attempt_count_in_request = *include_request_attempt_count;
     route_cx.attempt_count_in_response = *include_attempt_count_in_response;

@@ -11,6 +11,7 @@ use outrigger_xds_api::wire::route::v3 as wire;
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::header_mutation::compile_header_mutations;
 use super::http_filter::compile_overrides;
+use super::rate_limit::{Place, compile_rate_limits};
 use super::redirect::compile_redirect;
 use super::retry::compile_retry_policy;
 use super::rewrite::{compile_host_rewrite, compile_path_rewrite};
@@ -20,8 +21,8 @@ use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values;
 use crate::formatter::CapturePlan;
 use crate::route::{
-    Action, ClusterHeader, Clusters, DirectResponse, GrpcTimeout, MatchedHeader, Mirror, RouteAction,
-    WeightedCluster,
+    Action, ClusterHeader, Clusters, DirectResponse, GrpcTimeout, MatchedHeader, Mirror, RateLimits,
+    RouteAction, WeightedCluster,
 };
 
 /// Envoy's default route timeout.
@@ -88,13 +89,14 @@ fn compile_route_action(
         cluster_specifier,
         host_rewrite_specifier,
     } = action;
-    unsupported!(cx; metadata_match, path_rewrite_policy, path_rewrite, retry_policy_typed_config, rate_limits, cors,
+    unsupported!(cx; metadata_match, path_rewrite_policy, path_rewrite, retry_policy_typed_config, cors,
         internal_redirect_policy, internal_redirect_action, hedge_policy);
     // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout. No cluster
     // here looks at a hash: those that would pick at random.
     ignored!(cx; early_data_policy, flush_timeout, hash_policy);
-    // No effect without rate limits and internal redirects.
-    informational!(include_vh_rate_limits, max_internal_redirects);
+    // No effect without internal redirects.
+    informational!(max_internal_redirects);
+    let rate_limits = compile_rate_limits(cx, rate_limits, Place::Route);
     let path_rewrite = compile_path_rewrite(cx, prefix_rewrite, regex_rewrite);
     let host_rewrite = compile_host_rewrite(cx, host_rewrite_specifier);
     let retry = match retry_policy {
@@ -173,6 +175,13 @@ fn compile_route_action(
         mirrors: mirrors?.into(),
         buffer_limit_bytes: route_cx.buffer_limit_bytes,
         keeps_request_head: plan.names_request(),
+        rate_limits: Some(RateLimits {
+            of_route: rate_limits?.into(),
+            of_virtual_host: route_cx.rate_limits.clone(),
+            include_virtual_host: values::boolean(include_vh_rate_limits, false),
+        })
+        .filter(|limits| !(limits.of_route.is_empty() && limits.of_virtual_host.is_empty()))
+        .map(Box::new),
     })
 }
 

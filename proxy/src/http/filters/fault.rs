@@ -1,17 +1,17 @@
 //! `envoy.filters.http.fault`: requests that are held up or answered with an error, to see how callers bear it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 
-use super::{Decision, FilterReply, Override, Wait};
+use super::pace::Pace;
+use super::{Content, Decision, FilterReply, Override, ResponseHead, ResponseStage, Wait};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
-use crate::http::connection_manager::view;
 use crate::route::HeaderMatcher;
+use crate::stats::HttpStats;
 use crate::stream_info::{ResponseFlags, details};
 
 /// `envoy.extensions.filters.http.fault.v3.HTTPFault`, compiled.
@@ -21,16 +21,25 @@ pub struct Fault {
     pub delay: Option<FaultDelay>,
     /// `abort`.
     pub abort: Option<FaultAbort>,
+    /// `response_rate_limit`.
+    pub rate_limit: Option<FaultRateLimit>,
     /// `upstream_cluster`: only requests for this one.
     pub upstream_cluster: Option<Box<str>>,
     /// `headers`: only requests that match all of them.
     pub headers: Box<[HeaderMatcher]>,
     /// `downstream_nodes`: only requests whose `x-envoy-downstream-service-node` is one of them.
     pub downstream_nodes: Box<[Box<str>]>,
-    /// `max_active_faults`; `None` = no limit.
+    /// `max_active_faults`; `None` = no limit. Faults of all filters with one `stat_prefix` count, as in Envoy.
     pub max_active: Option<u32>,
-    /// Faults that are active now.
-    pub active: Arc<AtomicU32>,
+}
+
+/// `FaultRateLimit`.
+#[derive(Debug, Clone, Copy)]
+pub struct FaultRateLimit {
+    /// `fixed_limit.limit_kbps`, KiB a second; `None`: `header_limit`, the request says it.
+    pub kbps: Option<u64>,
+    /// `percentage` in parts per million.
+    pub ppm: u32,
 }
 
 /// `FaultDelay`.
@@ -66,16 +75,18 @@ pub enum FaultStatus {
 
 /// One active fault; dropped, it no longer counts.
 #[derive(Debug)]
-pub(super) struct Active(Arc<AtomicU32>);
+pub(super) struct Active(Arc<HttpStats>);
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fault_active.dec();
     }
 }
 
 const DELAY: &str = "x-envoy-fault-delay-request";
 const DELAY_PERCENTAGE: &str = "x-envoy-fault-delay-request-percentage";
+const THROUGHPUT: &str = "x-envoy-fault-throughput-response";
+const THROUGHPUT_PERCENTAGE: &str = "x-envoy-fault-throughput-response-percentage";
 const ABORT: &str = "x-envoy-fault-abort-request";
 const ABORT_GRPC: &str = "x-envoy-fault-abort-grpc-request";
 const ABORT_PERCENTAGE: &str = "x-envoy-fault-abort-request-percentage";
@@ -94,6 +105,12 @@ pub(super) fn on_request(
         return Decision::Continue;
     }
     let headers = request.headers();
+    if let Some(kbps) = fault.throughput_for(headers)
+        && fault.activate(stream)
+    {
+        stream.hcm.stats.fault_response_rl_injected.inc();
+        stream.filter_state.get_or_insert_default().throughput_kbps = Some(kbps);
+    }
     if let Some(delay) = fault.delay_for(headers) {
         if !fault.activate(stream) {
             return Decision::Continue;
@@ -106,6 +123,12 @@ pub(super) fn on_request(
         Some(reply) => Decision::Reply(Box::new(reply)),
         None => Decision::Continue,
     }
+}
+
+pub(super) fn on_response(stream: &ActiveStream, head: &ResponseHead<'_>) -> Option<ResponseStage> {
+    let kbps = stream.filter_state.as_ref()?.throughput_kbps?;
+    let has_body = !matches!(head.content, Content::Nothing);
+    has_body.then(|| ResponseStage::Pace(Pace::new(kbps, &stream.connection.worker)))
 }
 
 /// The reply that the request gets, if it is one of those to be aborted.
@@ -145,7 +168,7 @@ pub(super) fn abort(
 impl Fault {
     /// Whether the fault is for such requests.
     fn concerns(&self, stream: &ActiveStream, request: &Request<RequestBody>) -> bool {
-        if self.delay.is_none() && self.abort.is_none() {
+        if self.delay.is_none() && self.abort.is_none() && self.rate_limit.is_none() {
             return false;
         }
         if let Some(wanted) = &self.upstream_cluster
@@ -159,13 +182,7 @@ impl Fault {
                 return false;
             }
         }
-        if self.headers.is_empty() {
-            return true;
-        }
-        let host =
-            request.headers().get(http::header::HOST).and_then(|h| h.to_str().ok()).unwrap_or_default();
-        let view = view(request, host, stream.connection.scheme);
-        self.headers.iter().all(|header| header.matches(&view))
+        super::all_match(&self.headers, stream, request)
     }
 
     fn delay_for(&self, headers: &HeaderMap) -> Option<Duration> {
@@ -177,17 +194,25 @@ impl Fault {
         (!length.is_zero() && is_drawn(delay.ppm, headers, DELAY_PERCENTAGE)).then_some(length)
     }
 
+    fn throughput_for(&self, headers: &HeaderMap) -> Option<u64> {
+        let limit = self.rate_limit?;
+        let kbps = limit.kbps.or_else(|| number(headers, THROUGHPUT)).filter(|kbps| *kbps > 0)?;
+        is_drawn(limit.ppm, headers, THROUGHPUT_PERCENTAGE).then_some(kbps)
+    }
+
     /// Counts one more active fault for as long as the stream lives, unless there are too many.
     fn activate(&self, stream: &mut ActiveStream) -> bool {
         if stream.filter_state.as_ref().is_some_and(|state| state._active_fault.is_some()) {
             return true;
         }
-        let before = self.active.fetch_add(1, Ordering::Relaxed);
-        let active = Active(self.active.clone());
-        if self.max_active.is_some_and(|max| before >= max) {
-            stream.hcm.stats.fault_overflow.inc();
+        let stats = &stream.hcm.stats;
+        // Not exact when many come at once, as with other circuit breakers.
+        if self.max_active.is_some_and(|max| stats.fault_active.get() >= max.into()) {
+            stats.fault_overflow.inc();
             return false;
         }
+        stats.fault_active.inc();
+        let active = Active(stats.clone());
         stream.filter_state.get_or_insert_default()._active_fault = Some(active);
         true
     }

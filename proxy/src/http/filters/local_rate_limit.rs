@@ -1,23 +1,46 @@
-//! `envoy.filters.http.local_ratelimit`: a token bucket that all workers of the proxy share.
+//! `envoy.filters.http.local_ratelimit`: requests take tokens of buckets that all workers of the proxy share, or of their connection's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::header::{HOST, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use smallvec::SmallVec;
 
+use super::limiter::{Limiter, LimiterPlan, TokenBucket, Verdict};
 use super::{Decision, FilterReply, Override};
 use crate::formatter::Values;
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
-use crate::route::HeaderMutations;
+use crate::http::connection_manager::view;
+use crate::net::Address;
+use crate::route::{Action, Described, HeaderMutations, RateLimit, RateLimits, RequestView};
+use crate::stats::LocalRateLimitStats;
 use crate::stream_info::{ResponseFlags, details};
+
+const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
 /// `envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`, compiled.
 #[derive(Debug)]
 pub struct LocalRateLimit {
-    /// `token_bucket`; `None`: nothing is limited.
-    pub bucket: Option<TokenBucket>,
+    /// `stat_prefix`.
+    pub stats: Arc<LocalRateLimitStats>,
+    /// `token_bucket`, `descriptors` and what belongs to them.
+    pub plan: LimiterPlan,
+    /// The buckets; `None`: each connection has its own (`local_rate_limit_per_downstream_connection`).
+    pub limiter: Option<Limiter>,
+    /// `rate_limits`; empty: those of the route and its virtual host.
+    pub rate_limits: Box<[RateLimit]>,
+    /// `stage`: those of the route with this number.
+    pub stage: u32,
+    /// `vh_rate_limits`.
+    pub virtual_host: VirtualHostLimits,
+    /// The node's `cluster`.
+    pub service_cluster: Arc<str>,
     /// `status`, default 429.
     pub status: StatusCode,
     /// `filter_enabled` in parts per million, default never.
@@ -30,42 +53,21 @@ pub struct LocalRateLimit {
     pub response_headers: HeaderMutations,
     /// `rate_limited_as_resource_exhausted`: gRPC status 8 instead of 14.
     pub resource_exhausted: bool,
+    /// `enable_x_ratelimit_headers`.
+    pub tells_limits: bool,
+    /// `enable_retry_after_header`.
+    pub tells_retry_after: bool,
 }
 
-/// `envoy.type.v3.TokenBucket`. Lock-free: its whole state is the moment at which it was empty.
-#[derive(Debug)]
-pub struct TokenBucket {
-    start: Instant,
-    /// Nanoseconds after `start` at which no token was left.
-    empty_at_ns: AtomicU64,
-    max_tokens: u64,
-    ns_per_token: u64,
-}
-
-/// So far before `start` a bucket may have been empty, so that a full one can be told by a number that is not negative.
-const HEAD_START_NS: u64 = 1 << 62;
-
-impl TokenBucket {
-    /// A full bucket that gets `tokens` in every `interval`, spread evenly.
-    pub fn new(max_tokens: u32, tokens: u32, interval: Duration, start: Instant) -> Self {
-        let interval_ns = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX);
-        let ns_per_token = (interval_ns / u64::from(tokens.max(1))).max(1);
-        Self { start, empty_at_ns: AtomicU64::new(0), max_tokens: max_tokens.into(), ns_per_token }
-    }
-
-    /// Takes one token, if there is one.
-    pub fn take(&self, now: Instant) -> bool {
-        let since = u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX);
-        let now_ns = HEAD_START_NS.saturating_add(since);
-        let full_ns = self.max_tokens.saturating_mul(self.ns_per_token);
-        let took = self.empty_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |empty_at| {
-            // More than a full bucket does not fit.
-            let empty_at = empty_at.max(now_ns.saturating_sub(full_ns));
-            let after = empty_at.saturating_add(self.ns_per_token);
-            (after <= now_ns).then_some(after)
-        });
-        took.is_ok()
-    }
+/// `vh_rate_limits`: whether the virtual host's rate limits count beside the route's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VirtualHostLimits {
+    /// `OVERRIDE`: only if the route has none.
+    Override,
+    /// `INCLUDE`.
+    Include,
+    /// `IGNORE`.
+    Ignore,
 }
 
 pub(super) fn on_request(
@@ -78,53 +80,136 @@ pub(super) fn on_request(
         Some(Override::LocalRateLimit(limit)) => limit,
         _ => own,
     };
-    let Some(bucket) = &limit.bucket else { return Decision::Continue };
     if !is_drawn(limit.enabled_ppm) {
         return Decision::Continue;
     }
-    let stats = &stream.hcm.stats;
-    stats.local_rate_limit_enabled.inc();
-    if bucket.take(Instant::now()) {
-        stats.local_rate_limit_ok.inc();
+    limit.stats.enabled.inc();
+    let now = Instant::now();
+    let (verdict, tells_limits) = limit.judge(stream, request, now);
+    let bucket = verdict.bucket.map(|(bucket, _)| bucket);
+    if let Some(bucket) = bucket.as_ref().filter(|_| tells_limits) {
+        stream.filter_state.get_or_insert_default().rate_limit = Some(bucket.clone());
+    }
+    if verdict.allowed {
+        limit.stats.ok.inc();
         return Decision::Continue;
     }
-    stats.local_rate_limit_rate_limited.inc();
+    limit.stats.rate_limited.inc();
+    if bucket.as_ref().is_some_and(|bucket| bucket.shadow) {
+        limit.stats.shadow_mode.inc();
+        return Decision::Continue;
+    }
     if !is_drawn(limit.enforced_ppm) {
         if !limit.not_enforced.is_empty() {
             super::header_mutation::change_request(&limit.not_enforced, stream, request);
         }
         return Decision::Continue;
     }
-    stats.local_rate_limit_enforced.inc();
-    let mut headers = HeaderMap::new();
-    limit.response_headers.apply_to_response(&mut headers, Values::from(&stream.info));
-    Decision::Reply(Box::new(FilterReply {
-        status: limit.status,
-        grpc_status: limit.resource_exhausted.then_some(8),
-        body: Bytes::from_static(b"local_rate_limited"),
-        headers,
-        takes_route_headers: true,
-        flag: ResponseFlags::RATE_LIMITED,
-        details: details::LOCAL_RATE_LIMITED,
-    }))
+    limit.stats.enforced.inc();
+    Decision::Reply(Box::new(limit.reply(stream, bucket.as_deref(), now)))
+}
+
+pub(super) fn on_response(stream: &ActiveStream, headers: &mut HeaderMap) {
+    let Some(bucket) = stream.filter_state.as_ref().and_then(|state| state.rate_limit.as_ref()) else {
+        return;
+    };
+    let (left, seconds) = bucket.left(Instant::now());
+    headers.append(LIMIT, HeaderValue::from(bucket.limit()));
+    headers.append(REMAINING, HeaderValue::from(left));
+    headers.append(RESET, HeaderValue::from(seconds));
+}
+
+impl LocalRateLimit {
+    /// Whether the request may pass, and whether the response tells the limit.
+    fn judge(&self, stream: &ActiveStream, request: &Request<RequestBody>, now: Instant) -> (Verdict, bool) {
+        let limiter = match &self.limiter {
+            Some(limiter) => limiter,
+            // As in Envoy the first filter of a connection makes them for all that ask.
+            None => stream.connection.limiter.get_or_init(|| Box::new(Limiter::new(&self.plan, now))),
+        };
+        if self.plan.descriptors.is_empty() {
+            return (limiter.take(&[], now), self.tells_limits);
+        }
+        let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let view = view(request, host, stream.connection.scheme);
+        let described = self.described(stream, &view);
+        let (mut descriptors, mut made_by) = (SmallVec::<[_; 4]>::new(), SmallVec::<[&RateLimit; 4]>::new());
+        self.each_rate_limit(stream, |rate_limit| {
+            if let Some(descriptor) = rate_limit.descriptor(described) {
+                descriptors.push(descriptor);
+                made_by.push(rate_limit);
+            }
+        });
+        let verdict = limiter.take(&descriptors, now);
+        let of_rate_limit = match &verdict.bucket {
+            Some((_, Some(at))) => made_by[*at].tells_limits,
+            _ => None,
+        };
+        (verdict, of_rate_limit.unwrap_or(self.tells_limits))
+    }
+
+    fn described<'r>(&'r self, stream: &'r ActiveStream, request: &'r RequestView<'r>) -> Described<'r> {
+        Described {
+            request,
+            source_cluster: &self.service_cluster,
+            destination_cluster: stream.chosen_cluster().unwrap_or_default(),
+            remote: remote_ip(&stream.connection.info.peer_address),
+        }
+    }
+
+    /// The rate limits for such requests, in their order.
+    fn each_rate_limit<'r>(&'r self, stream: &'r ActiveStream, mut each: impl FnMut(&'r RateLimit)) {
+        if !self.rate_limits.is_empty() {
+            return self.rate_limits.iter().for_each(each);
+        }
+        let Some(Action::Route(action)) = stream.route.as_deref().map(|route| &route.action) else { return };
+        let Some(RateLimits { of_route, of_virtual_host, include_virtual_host }) =
+            action.rate_limits.as_deref()
+        else {
+            return;
+        };
+        let of_stage = |limits: &'r [RateLimit]| limits.iter().filter(|limit| limit.stage == self.stage);
+        of_stage(of_route).for_each(&mut each);
+        let with_virtual_host = match self.virtual_host {
+            _ if *include_virtual_host => true,
+            VirtualHostLimits::Include => true,
+            VirtualHostLimits::Ignore => false,
+            VirtualHostLimits::Override => of_route.is_empty(),
+        };
+        if with_virtual_host {
+            of_stage(of_virtual_host).for_each(&mut each);
+        }
+    }
+
+    fn reply(&self, stream: &ActiveStream, bucket: Option<&TokenBucket>, now: Instant) -> FilterReply {
+        let mut headers = HeaderMap::new();
+        self.response_headers.apply_to_response(&mut headers, Values::from(&stream.info));
+        if let Some(bucket) = bucket
+            && self.tells_retry_after
+            && self.status == StatusCode::TOO_MANY_REQUESTS
+        {
+            let (_, seconds) = bucket.left(now);
+            headers.entry(RETRY_AFTER).or_insert(HeaderValue::from(seconds.max(1)));
+        }
+        FilterReply {
+            status: self.status,
+            grpc_status: self.resource_exhausted.then_some(8),
+            body: Bytes::from_static(b"local_rate_limited"),
+            headers,
+            takes_route_headers: true,
+            flag: ResponseFlags::RATE_LIMITED,
+            details: details::LOCAL_RATE_LIMITED,
+        }
+    }
+}
+
+fn remote_ip(address: &Address) -> Option<IpAddr> {
+    match address {
+        Address::Ip(address) => Some(address.ip()),
+        Address::Pipe(_) => None,
+    }
 }
 
 fn is_drawn(ppm: u32) -> bool {
     ppm >= 1_000_000 || (ppm > 0 && fastrand::u32(..1_000_000) < ppm)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bucket_is_full_at_first_and_fills_evenly() {
-        let start = Instant::now();
-        let bucket = TokenBucket::new(3, 2, Duration::from_secs(1), start);
-        let takes = |ms: u64| bucket.take(start + Duration::from_millis(ms));
-        assert_eq!([takes(0), takes(0), takes(0), takes(0)], [true, true, true, false]);
-        assert_eq!([takes(499), takes(500), takes(501)], [false, true, false]);
-        // Never more than it holds.
-        assert_eq!([takes(60_000), takes(60_000), takes(60_000), takes(60_000)], [true, true, true, false]);
-    }
 }

@@ -1,17 +1,24 @@
 //! HTTP filters: what is done to every request and response around the route's own action.
 //!
 //! A chain runs in its order for a request and in reverse for the response, upstream's or our own. A filter decides at once; only one
-//! that has to wait costs an allocation. What a route says to a filter is found by the filter's name in the chain, and only for
-//! routes that say something. To add a filter: one file here, one arm in `config/compile/http_filter.rs`.
+//! that has to wait costs an allocation. What one does to bodies is in `body`. What a route says to a filter is found by the
+//! filter's name in the chain, and only for routes that say something. To add a filter: one file here, one arm in
+//! `config/compile/http_filter.rs`.
 
+mod body;
 mod buffer;
 mod cors;
 mod discovered;
 mod fault;
+mod grpc_stats;
+mod grpc_web;
 mod header_mutation;
+mod health_check;
+mod limiter;
 mod local_rate_limit;
 mod on_demand;
 mod overrides;
+mod pace;
 
 #[cfg(test)]
 mod discovered_tests;
@@ -21,21 +28,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::header::HOST;
+use http::{HeaderMap, Request, Response, StatusCode};
 
+pub(crate) use body::{FilteredRequest, FilteredResponse, ResponseStage};
 pub use buffer::Buffer;
 pub(crate) use buffer::BufferedBody;
 pub use cors::CorsPolicy;
 pub use discovered::DiscoveredFilter;
-pub use fault::{Fault, FaultAbort, FaultDelay, FaultStatus};
+pub use fault::{Fault, FaultAbort, FaultDelay, FaultRateLimit, FaultStatus};
+pub use grpc_stats::{CountedMethods, GrpcCounting};
 pub use header_mutation::{Mutation, Mutations, QueryMutation};
-pub use local_rate_limit::{LocalRateLimit, TokenBucket};
+pub use health_check::{AnswerCache, HealthCheck};
+pub use limiter::{BucketSize, LimitedDescriptor, Limiter, LimiterPlan, TokenBucket};
+pub use local_rate_limit::{LocalRateLimit, VirtualHostLimits};
 pub use on_demand::{OnDemand, OnDemandClusters};
 pub use overrides::{Override, Overrides};
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
+use super::codec::Incoming;
+use super::connection_manager::view;
+use super::error::Failure;
 use crate::on_demand::Asker;
+use crate::route::HeaderMatcher;
 use crate::stream_info::ResponseFlags;
 
 /// `http_filters` without the router.
@@ -75,6 +91,10 @@ pub enum HttpFilter {
     Cors,
     /// `envoy.filters.http.fault`.
     Fault(Arc<Fault>),
+    /// `envoy.filters.http.grpc_stats`.
+    GrpcStats(Arc<GrpcCounting>),
+    /// `envoy.filters.http.grpc_web`.
+    GrpcWeb,
     /// `envoy.filters.http.header_mutation`.
     HeaderMutation {
         /// Its own mutations, before those of routes.
@@ -82,6 +102,8 @@ pub enum HttpFilter {
         /// `most_specific_header_mutations_wins`: those of routes from the least specific on.
         most_specific_wins: bool,
     },
+    /// `envoy.filters.http.health_check`.
+    HealthCheck(Arc<HealthCheck>),
     /// `envoy.filters.http.local_ratelimit`.
     LocalRateLimit(Arc<LocalRateLimit>),
     /// `envoy.filters.http.on_demand`.
@@ -93,10 +115,53 @@ pub enum HttpFilter {
 pub(crate) struct FilterState {
     /// The origin that a CORS policy allows.
     cors_origin: Option<http::HeaderValue>,
+    /// Series of a gRPC call.
+    counted_call: Option<grpc_stats::CountedCall>,
+    /// A call of gRPC-Web.
+    web_call: Option<grpc_web::WebCall>,
+    /// What the fault filter lets through of the response, KiB a second.
+    throughput_kbps: Option<u64>,
+    /// The bucket that decided, when the response tells it.
+    rate_limit: Option<Arc<TokenBucket>>,
+    /// The health check filters that the request is for.
+    health_checks: Vec<Arc<HealthCheck>>,
     /// Counts as an active fault as long as the stream lives.
     _active_fault: Option<fault::Active>,
     /// For each filter of the chain: what it was when the request came, if a source has it. Empty: the chain has not begun.
     pinned: Box<[Option<Arc<HttpFilter>>]>,
+}
+
+/// The head of a response on its way to the client.
+pub(crate) struct ResponseHead<'r> {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'r mut HeaderMap,
+    pub(crate) content: Content,
+}
+
+/// What follows the head of a response.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Neither body nor trailers.
+    Nothing,
+    /// This.
+    Whole(Bytes),
+    /// What the upstream will send.
+    Streamed,
+}
+
+impl FilterState {
+    /// Whether the response has to be here to its end before its head can go.
+    pub(crate) fn wants_whole(&self, response: &Response<Incoming>) -> bool {
+        grpc_web::wants_whole(self.web_call.as_ref(), response)
+    }
+}
+
+/// What a response that is wanted whole has of its body, if it is long only its beginning.
+///
+/// # Errors
+/// What ended the body before its end.
+pub(crate) async fn whole_body(body: &mut Incoming) -> Result<Bytes, Failure> {
+    grpc_web::message_of(body).await
 }
 
 /// What a filter says to a request.
@@ -115,6 +180,8 @@ pub(crate) enum Wait {
     Fault(Duration, Arc<Fault>),
     /// The whole body.
     Body(Buffer),
+    /// The body of a health check that is answered here.
+    HealthCheck(Arc<HealthCheck>),
     /// A cluster of this name.
     Cluster(OnDemandClusters, String),
     /// A virtual host of this name.
@@ -209,9 +276,12 @@ impl FilterChain {
                 HttpFilter::Buffer(buffer) => buffer::on_request(buffer, said, request),
                 HttpFilter::Cors => cors::on_request(said, stream, request),
                 HttpFilter::Fault(fault) => fault::on_request(fault, said, stream, request),
+                HttpFilter::GrpcStats(counting) => grpc_stats::on_request(counting, stream, request),
+                HttpFilter::GrpcWeb => grpc_web::on_request(stream, request),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_request(own, *most_specific_wins, said, stream, request)
                 }
+                HttpFilter::HealthCheck(check) => health_check::on_request(check, stream, request),
                 HttpFilter::LocalRateLimit(limit) => {
                     local_rate_limit::on_request(limit, said, stream, request)
                 }
@@ -226,8 +296,13 @@ impl FilterChain {
         Progress::Done
     }
 
-    /// Runs the filters in reverse over the head of a response.
-    pub(crate) fn on_response(&self, stream: &ActiveStream, headers: &mut HeaderMap) {
+    /// Runs the filters in reverse over the head of a response, and tells what they do to its body.
+    pub(crate) fn on_response(
+        &self,
+        stream: &ActiveStream,
+        mut head: ResponseHead<'_>,
+    ) -> Vec<ResponseStage> {
+        let mut stages = Vec::new();
         let said_by = overrides_of(stream.route.as_deref(), stream);
         for (at, slot) in self.slots.iter().enumerate().rev() {
             let said = said_by.and_then(|o| o.get(&slot.name));
@@ -236,16 +311,19 @@ impl FilterChain {
             }
             let Some(filter) = slot.filter(at, stream) else { continue };
             match &*filter {
-                HttpFilter::Cors => cors::on_response(said, stream, headers),
+                HttpFilter::Cors => cors::on_response(said, stream, head.headers),
+                HttpFilter::Fault(_) => stages.extend(fault::on_response(stream, &head)),
+                HttpFilter::GrpcWeb => stages.extend(grpc_web::on_response(stream, &mut head)),
+                HttpFilter::GrpcStats(_) => stages.extend(grpc_stats::on_response(stream, &head)),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
-                    header_mutation::on_response(own, *most_specific_wins, said, stream, headers);
+                    header_mutation::on_response(own, *most_specific_wins, said, stream, head.headers);
                 }
-                HttpFilter::Buffer(_)
-                | HttpFilter::Fault(_)
-                | HttpFilter::LocalRateLimit(_)
-                | HttpFilter::OnDemand(_) => {}
+                HttpFilter::HealthCheck(check) => health_check::on_response(check, stream, head.headers),
+                HttpFilter::LocalRateLimit(_) => local_rate_limit::on_response(stream, head.headers),
+                HttpFilter::Buffer(_) | HttpFilter::OnDemand(_) => {}
             }
         }
+        stages
     }
 }
 
@@ -301,6 +379,16 @@ impl Slot {
     }
 }
 
+/// Whether the request has all of these headers.
+fn all_match(headers: &[HeaderMatcher], stream: &ActiveStream, request: &Request<RequestBody>) -> bool {
+    if headers.is_empty() {
+        return true;
+    }
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let view = view(request, host, stream.connection.scheme);
+    headers.iter().all(|header| header.matches(&view))
+}
+
 /// What the route, or its weighted cluster, says to filters.
 fn overrides_of<'r>(route: Option<&'r crate::route::Route>, stream: &ActiveStream) -> Option<&'r Overrides> {
     let route = route?;
@@ -320,6 +408,7 @@ impl Wait {
                 fault::abort(&fault, stream, request)
             }
             Wait::Body(buffer) => buffer::fill(buffer, request).await,
+            Wait::HealthCheck(check) => Some(health_check::after_body(&check, stream, request).await),
             Wait::Cluster(clusters, name) => on_demand::cluster(clusters, name, stream).await,
             Wait::VirtualHost(asker, name) => return on_demand::virtual_host(asker, name).await,
         };

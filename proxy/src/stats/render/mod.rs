@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use super::mesh::MeshOwnStats;
 use super::scope::{Family, Scope};
-use super::{ClusterStats, HttpStats, ListenerStats, RdsStats, ServerStats, Stats, TcpStats};
+use super::{
+    ClusterStats, GrpcStats, HttpStats, ListenerStats, LocalRateLimitStats, RdsStats, ServerStats, Stats,
+    TcpStats,
+};
 
 /// Which statistics are shown: `?usedonly` and `?filter=`.
 #[derive(Debug, Clone, Default)]
@@ -27,17 +30,10 @@ impl Selection {
     }
 }
 
-/// `GROUP.LABEL.LABEL.NAME`.
+/// `GROUP.LABEL.LABEL.NAME`, as a rule.
 fn dotted_name<S: Scope>(scope: &S, name: &str) -> String {
     let mut dotted = String::with_capacity(64);
-    if !S::GROUP.is_empty() {
-        dotted.push_str(S::GROUP);
-        dotted.push('.');
-    }
-    for label in scope.labels() {
-        dotted.push_str(label);
-        dotted.push('.');
-    }
+    scope.push_prefix(&mut dotted);
     dotted.push_str(name);
     dotted
 }
@@ -54,8 +50,14 @@ fn refs<S>(scopes: &[Arc<S>]) -> Vec<&S> {
 impl Stats {
     fn visit_scopes(&self, visitor: &mut impl Visitor) {
         self.server().refresh();
-        visitor.visit(&refs(&self.clusters.alive()), ClusterStats::FAMILIES);
+        let clusters = self.clusters.alive();
+        visitor.visit(&refs(&clusters), ClusterStats::FAMILIES);
+        let grpc: Vec<_> = clusters.iter().flat_map(|cluster| cluster.grpc.alive()).collect();
+        visitor.visit(&refs(&grpc), GrpcStats::<false>::FAMILIES);
+        let grpc_web: Vec<_> = clusters.iter().flat_map(|cluster| cluster.grpc_web.alive()).collect();
+        visitor.visit(&refs(&grpc_web), GrpcStats::<true>::FAMILIES);
         visitor.visit(&refs(&self.http.alive()), HttpStats::FAMILIES);
+        visitor.visit(&refs(&self.local_rate_limits.alive()), LocalRateLimitStats::FAMILIES);
         visitor.visit(&refs(&self.rds.alive()), RdsStats::FAMILIES);
         visitor.visit(&refs(&self.listeners.alive()), ListenerStats::FAMILIES);
         visitor.visit(&refs(&self.tcp.alive()), TcpStats::FAMILIES);

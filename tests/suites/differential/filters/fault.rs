@@ -1,6 +1,10 @@
 //! Faults: delays and aborts.
 
-use outrigger_tests::differential::{Case, compare_cases};
+use std::time::Instant;
+
+use outrigger_tests::RawClient;
+use outrigger_tests::differential::{Case, Target, View, compare_cases};
+use outrigger_tests::upstream::Reply;
 use serde_json::{Value, json};
 
 use super::{chain, filter, filter_config, route, says, typed};
@@ -166,5 +170,90 @@ fn routes() {
             ),
             json!({}),
         ),
+    ]);
+}
+
+/// Sends it and says within which of these the whole response came.
+fn paced(target: &Target<'_>, view: &mut View, request: &str) {
+    let mut client = RawClient::connect(target.addr).unwrap();
+    let start = Instant::now();
+    client.send(request.as_bytes());
+    view.add_answer("client", &client.response());
+    // Wide enough for a busy machine: half a second, of which the rate says at least how much.
+    let halves = start.elapsed().as_millis() / 500;
+    view.add("halves of a second", format!("  {halves}\n"));
+}
+
+#[test]
+fn slow_responses() {
+    let limit = |limit: Value, more: Value| {
+        let mut limit = json!({"response_rate_limit": limit});
+        limit["response_rate_limit"]["percentage"] = percent(100);
+        outrigger_tests::bootstrap::overlay(&mut limit, more);
+        limit
+    };
+    let fixed = |kbps: u64| limit(json!({"fixed_limit": {"limit_kbps": kbps}}), json!({}));
+    /// A case with a `stat_prefix` of its own.
+    fn slow(name: &'static str, prefix: &str, config: Value) -> Case {
+        let mut hcm = chain(&[fault(config)]);
+        hcm["stat_prefix"] = json!(prefix);
+        Case::plain(name).hcm(hcm)
+    }
+    let get = "GET / HTTP/1.1\r\nhost: h\r\n\r\n";
+    // 768 bytes at 1 KiB/s: 51 at once, the rest within 0.7 s.
+    fn answer_768(target: &Target<'_>) {
+        let response = outrigger_tests::message::Response::new(200, "x".repeat(768));
+        target.world.up.answer(Reply::Respond(response));
+    }
+    compare_cases(&[
+        slow("1 KiB a second", "r1", fixed(1))
+            .drive(|target, view| {
+                answer_768(target);
+                paced(target, view, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+            })
+            .statistics("^http.r1.fault"),
+        slow("chunks and their end", "r2", fixed(1)).paths(&["/chunked", "/204", "/large-not"]),
+        slow("a MiB at once", "r3", fixed(1 << 20)).paths(&["/large"]),
+        slow("never", "r4", json!({"response_rate_limit": {"fixed_limit": {"limit_kbps": 1}, "percentage": percent(0)}}))
+            .paths(&["/large"])
+            .statistics("^http.r4.fault"),
+        slow("by header", "r5", limit(json!({"header_limit": {}}), json!({})))
+            .drive(|target, view| {
+                answer_768(target);
+                for lines in [
+                    "",
+                    "x-envoy-fault-throughput-response: 1\r\n",
+                    "x-envoy-fault-throughput-response: 0\r\n",
+                    "x-envoy-fault-throughput-response: fast\r\n",
+                    "x-envoy-fault-throughput-response: 1\r\nx-envoy-fault-throughput-response-percentage: 0\r\n",
+                ] {
+                    paced(target, view, &format!("GET / HTTP/1.1\r\nhost: h\r\n{lines}\r\n"));
+                }
+            })
+            .statistics("^http.r5.fault"),
+        slow("none may be active", "r6", limit(json!({"fixed_limit": {"limit_kbps": 1}}), json!({"max_active_faults": 0})))
+            .drive(|target, view| {
+                answer_768(target);
+                paced(target, view, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+            })
+            .statistics("^http.r6.fault"),
+        slow("and abort", "r7", limit(json!({"fixed_limit": {"limit_kbps": 1}}),
+            json!({"abort": {"http_status": 503, "percentage": percent(100), "response_body": "y".repeat(700)}})))
+            .drive(|target, view| paced(target, view, "GET / HTTP/1.1\r\nhost: h\r\n\r\n"))
+            .statistics("^http.r7.fault"),
+        {
+            let mut hcm = chain(&[fault(fixed(1))]);
+            hcm["stat_prefix"] = json!("r8");
+            Case::routes(
+                "longer than the timeout",
+                json!([{"match": {"prefix": "/"}, "route": {"cluster": "up", "timeout": "0.3s"}}]),
+            )
+            .hcm(hcm)
+            .drive(|target, view| {
+                answer_768(target);
+                paced(target, view, "GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+            })
+        },
+        slow("trailers", "r9", fixed(1)).send("trailers", &get.replace("/ ", "/trailers ")),
     ]);
 }

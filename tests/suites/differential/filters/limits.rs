@@ -8,7 +8,7 @@ use super::{EARLY, chain, filter, filter_config, route, says, typed};
 const GET: &str = "GET / HTTP/1.1\r\nhost: h\r\n\r\n";
 
 /// Two tokens, and no more while the test lasts.
-fn limit(more: Value) -> Value {
+pub(super) fn limit(more: Value) -> Value {
     let always = json!({"default_value": {"numerator": 100}});
     let mut limit = json!({"stat_prefix": "limit",
         "token_bucket": {"max_tokens": 2, "fill_interval": "3600s"},

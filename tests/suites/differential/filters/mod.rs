@@ -3,8 +3,12 @@
 mod chain;
 mod cors;
 mod fault;
+mod grpc_stats;
+mod grpc_web;
 mod header_mutation;
+mod health_check;
 mod limits;
+mod rate_limits;
 
 use outrigger_tests::bootstrap::{overlay, type_url};
 use serde_json::{Value, json};
