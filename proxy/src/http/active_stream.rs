@@ -12,7 +12,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use super::body::RequestProgress;
-use super::codec::Incoming;
+use super::codec::{self, Incoming};
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::filters::FilterState;
@@ -21,7 +21,7 @@ use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
 use crate::formatter::{RequestLine, Values};
 use crate::route::{Action, Drawn, Route, is_grpc};
-use crate::stream_info::{CapturedRequest, ResponseFlags, StreamInfo, details};
+use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
 use crate::worker::{Timer, Worker};
 
 /// What a request may take.
@@ -168,7 +168,10 @@ impl ActiveStream {
             stats.downstream_rq_http1_total.inc();
         }
         connection.handle.stream_started();
-        let info = StreamInfo::new(connection.info.clone(), Some(request.version()));
+        let mut info = StreamInfo::new(connection.info.clone(), Some(request.version()));
+        if connection.hcm.access_logs.captures.details {
+            info.log_details = Some(Box::default());
+        }
         Box::new(Self {
             forwarded: info.start,
             grpc: is_grpc(request.headers()),
@@ -253,22 +256,6 @@ impl ActiveStream {
         }
     }
 
-    /// Keeps what access logs will print of the request.
-    pub(crate) fn capture_request<B>(&mut self, request: &Request<B>) {
-        let hcm = &self.connection.hcm;
-        if hcm.access_logs.is_empty() {
-            return;
-        }
-        let headers = request.headers();
-        self.info.request = Some(CapturedRequest {
-            method: request.method().clone(),
-            path: request.uri().path_and_query().cloned(),
-            authority: headers.get(HOST).cloned(),
-            scheme: self.connection.scheme,
-            headers: hcm.captures.request.iter().map(|name| headers.get(name).cloned()).collect(),
-        });
-    }
-
     /// The attempt goes to this host.
     pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) {
         self.info.upstream_host = Some(host.clone());
@@ -285,7 +272,12 @@ impl ActiveStream {
     pub(crate) fn note(&mut self, lease: &Lease) {
         let about = lease.connection();
         self.info.upstream_local_address = about.local_address;
+        self.info.upstream_protocol = Some(match lease.version() {
+            codec::Version::Http1 => Version::HTTP_11,
+            codec::Version::Http2 => Version::HTTP_2,
+        });
         self.info.upstream_tls.clone_from(&about.tls);
+        self.note_connection(about);
     }
 
     /// Keeps the connection until the response was read.
@@ -303,6 +295,7 @@ impl ActiveStream {
         }
         outlier::record(&upstream.cluster, &upstream.host, status);
         self.info.upstream_local_address = None;
+        self.info.upstream_protocol = None;
         self.info.upstream_tls = None;
         self.info.upstream_transport_failure = None;
         self.info.first_upstream_byte = None;
@@ -324,6 +317,9 @@ impl ActiveStream {
             return;
         }
         self.complete = true;
+        if let Some(details) = &mut self.info.log_details {
+            details.upstream_rx_end = Some(Instant::now());
+        }
         if let Some(upstream) = &mut self.upstream
             && let Some(lease) = upstream.lease.take()
         {
@@ -423,8 +419,8 @@ impl ActiveStream {
         if let Some(reporter) = hcm.reporter {
             connection.mesh.record(reporter, &connection, &self.info, self.grpc);
         }
-        for log in &hcm.access_logs {
-            log.log(&self.info, &connection.worker.logs);
+        if !hcm.access_logs.logs.is_empty() {
+            self.log(AccessLogType::DownstreamEnd);
         }
         // With HTTP/1 the stream is part of the connection's task, which counts itself.
         if self.info.protocol == Some(Version::HTTP_2) {

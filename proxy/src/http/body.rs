@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -226,6 +226,10 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     stream.info.bytes_sent += data.len() as u64;
+                    stream.note_body();
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    stream.capture_trailers(trailers);
                 }
                 // The engine asks for nothing after trailers.
                 if frame.is_trailers() || incoming.is_end_stream() {
@@ -257,6 +261,27 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Local(body) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
             Source::Upstream(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    /// The engine asks for nothing behind the last byte of a body whose length it knows: neither for its end nor for its trailers.
+    fn drop(&mut self) {
+        let (Source::Upstream(incoming), Some(stream)) = (&mut self.source, &mut self.stream) else { return };
+        if stream.complete || incoming.size_hint().exact() != Some(0) {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        match Pin::new(incoming).poll_frame(&mut cx) {
+            Poll::Ready(Some(Err(_))) => {}
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    stream.capture_trailers(trailers);
+                }
+                stream.upstream_complete();
+            }
+            Poll::Ready(None) | Poll::Pending => stream.upstream_complete(),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, RouteSource, redirect, router};
 use crate::net::Stream;
 use crate::route::{Action, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
-use crate::stream_info::{ConnectionInfo, ResponseFlags, details};
+use crate::stream_info::{AccessLogType, ConnectionInfo, ResponseFlags, details};
 use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
 /// Serves a connection to its end.
@@ -173,6 +173,11 @@ async fn serve_request(
         }
         None => None,
     };
+
+    if hcm.log_on_new_request {
+        stream.note_cluster();
+        stream.log_so_far(AccessLogType::DownstreamStart);
+    }
 
     // 4. Filters.
     if !hcm.filters.is_empty() {

@@ -12,9 +12,9 @@ use http::{HeaderValue, StatusCode};
 
 use super::http2_frames::{Http2Peer, block};
 use super::*;
+use crate::access_log::AccessLogs;
 use crate::cluster::{CircuitBreakers, Cluster, Thresholds, UpstreamProtocol};
 use crate::config::live::Live;
-use crate::formatter::CapturePlan;
 use crate::listener::{FilterChain, FilterChains, NetworkFilter};
 use crate::route::{
     Action, Clusters, DirectResponse, DomainIndex, PathMatcher, RequireTls, Route, RouteAction,
@@ -52,8 +52,9 @@ pub(super) fn manager(
             ignore_port: false,
             version: "".into(),
         })),
-        access_logs: vec![setup.access_log(LOG)],
-        captures: CapturePlan::default(),
+        access_logs: AccessLogs { logs: vec![setup.access_log(LOG)], ..AccessLogs::default() },
+        log_on_new_request: false,
+        log_on_tunnel: false,
         server_name: HeaderValue::from_static("envoy"),
         server_header: ServerHeader::Overwrite,
         use_remote_address: false,

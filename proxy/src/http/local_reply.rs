@@ -6,6 +6,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::error::{Failure, StreamError};
 use super::headers::OVERLOADED;
+use crate::stream_info::grpc_status_of_http;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -16,7 +17,7 @@ pub(crate) fn reply(status: StatusCode, body: Bytes, grpc: bool) -> Response<Byt
     let headers = response.headers_mut();
     if grpc {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(status)));
+        headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status_of_http(status.as_u16())));
         if let Some(message) = grpc_message(&body) {
             headers.insert(GRPC_MESSAGE, message);
         }
@@ -55,18 +56,6 @@ pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
         response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
     }
     response
-}
-
-/// HTTP status → gRPC status, by the table of the gRPC project.
-fn grpc_status(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
 }
 
 /// The same reply with another gRPC status, when it is in gRPC form.

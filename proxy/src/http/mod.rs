@@ -2,6 +2,7 @@
 
 mod active_stream;
 mod body;
+mod captures;
 mod codec;
 pub mod connection_manager;
 mod downstream;

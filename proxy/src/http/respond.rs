@@ -15,7 +15,7 @@ use super::filters::FilterReply;
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::{ServerHeader, local_reply, upgrade};
 use crate::route::DirectResponse;
-use crate::stream_info::{ResponseFlags, StreamInfo, details};
+use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
 
 /// The upstream's response goes downstream.
 pub(super) fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
@@ -216,9 +216,9 @@ fn send_downstream(
         hcm.stats.downstream_cx_drain_close.inc();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if !hcm.access_logs.is_empty() {
-        stream.info.response_headers =
-            hcm.captures.response.iter().map(|name| headers.get(name).cloned()).collect();
+    stream.capture_response(headers);
+    if hcm.log_on_tunnel && stream.is_switching() {
+        stream.log_so_far(AccessLogType::DownstreamTunnelSuccessfullyEstablished);
     }
     response.map(|()| body(stream))
 }
@@ -234,7 +234,5 @@ pub(super) fn log_without_request(
     info.response_code = status;
     info.response_code_details = why;
     info.flags.insert(flag);
-    for log in &connection.hcm.access_logs {
-        log.log(&info, &connection.worker.logs);
-    }
+    connection.hcm.access_logs.log(&info, AccessLogType::DownstreamEnd, &connection.worker.logs);
 }

@@ -7,9 +7,8 @@ use http::HeaderValue;
 
 use super::PathRules;
 use super::filters::FilterChain;
-use crate::access_log::AccessLog;
+use crate::access_log::AccessLogs;
 use crate::config::live::Live;
-use crate::formatter::CapturePlan;
 use crate::route::{RouteConfiguration, Upgrades};
 use crate::stats::{HttpStats, Reporter};
 
@@ -25,9 +24,11 @@ pub struct HttpConnectionManager {
     /// `route_config` or `rds`.
     pub routes: RouteSource,
     /// `access_log`.
-    pub access_logs: Vec<AccessLog>,
-    /// Which headers those logs print.
-    pub captures: CapturePlan,
+    pub access_logs: AccessLogs,
+    /// `access_log_options.flush_access_log_on_new_request`.
+    pub log_on_new_request: bool,
+    /// `access_log_options.flush_log_on_tunnel_successfully_established`.
+    pub log_on_tunnel: bool,
     /// `server_name`, default `envoy`.
     pub server_name: HeaderValue,
     /// `server_header_transformation`.

@@ -2,6 +2,7 @@
 //! and the access log must be equal. To add a case is to add a row to a table here.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access_log;
 mod actions;
 mod bench_shapes;
 mod comparer;

@@ -16,6 +16,7 @@ use super::route::compile_route_configuration;
 use super::source::compile_config_source;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
+use crate::formatter::CapturePlan;
 use crate::http::{
     CodecType, EscapedSlashes, HttpConnectionManager, PathRules, RouteSource, ServerHeader, StreamLimits,
 };
@@ -100,8 +101,7 @@ pub(crate) fn compile_http_connection_manager(
     // its connection; a last flush is bounded by the drain; between the two GOAWAY frames of a draining connection lies a
     // round trip to the client rather than a time.
     ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout,
-        drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, flush_access_log_on_new_request,
-        access_log_options, stream_error_on_invalid_http_message, proxy_status_config, append_local_overload,
+        drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, stream_error_on_invalid_http_message, proxy_status_config, append_local_overload,
         add_proxy_protocol_connection_state);
     if stat_prefix.is_empty() {
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
@@ -149,7 +149,8 @@ pub(crate) fn compile_http_connection_manager(
         Some(wire::http_connection_manager::StripPortMode::StripAnyHostPort(true)) => Some(true),
         _ => strip_matching_host_port.then_some(false),
     };
-    let (access_logs, captures) = compile_access_logs(cx, access_log)?;
+    let access_logs = compile_access_logs(cx, access_log, CapturePlan::default())?;
+    let options = compile_log_options(cx, access_log_options, *flush_access_log_on_new_request);
     let routes = compile_route_source(cx, route_specifier);
     let upgrades = cx.each("upgrade_configs", upgrade_configs, |config, cx| {
         let wire::http_connection_manager::UpgradeConfig { upgrade_type, filters, enabled } = config;
@@ -168,7 +169,8 @@ pub(crate) fn compile_http_connection_manager(
         codec: codec?,
         routes: routes?,
         access_logs,
-        captures,
+        log_on_new_request: options.flush_access_log_on_new_request,
+        log_on_tunnel: options.flush_log_on_tunnel_successfully_established,
         server_name: server_name?,
         server_header: server_header?,
         use_remote_address: boolean(use_remote_address, false),
@@ -201,6 +203,34 @@ pub(crate) fn compile_http_connection_manager(
         reporter: listener.reporter,
         stats: cx.inputs.stats.http(stat_prefix),
     })
+}
+
+/// `access_log_options`, or what it was called before.
+fn compile_log_options(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::http_connection_manager::HcmAccessLogOptions>,
+    flush_on_new_request: bool,
+) -> wire::http_connection_manager::HcmAccessLogOptions {
+    let Some(options) = value else {
+        return wire::http_connection_manager::HcmAccessLogOptions {
+            flush_access_log_on_new_request: flush_on_new_request,
+            ..Default::default()
+        };
+    };
+    let wire::http_connection_manager::HcmAccessLogOptions {
+        access_log_flush_interval,
+        flush_access_log_on_new_request: _,
+        flush_log_on_tunnel_successfully_established: _,
+    } = options;
+    // Lines in between: each stream has its line at its end.
+    cx.field("access_log_options", |cx| ignored!(cx; access_log_flush_interval));
+    if flush_on_new_request {
+        cx.refuse(
+            "access_log_options",
+            "only one of flush_access_log_on_new_request or access_log_options can be specified",
+        );
+    }
+    *options
 }
 
 fn compile_codec(cx: &mut CompileCx<'_>, value: i32) -> Compiled<CodecType> {

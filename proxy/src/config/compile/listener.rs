@@ -16,6 +16,7 @@ use super::own_metadata::{OwnMetadata, compile_own_metadata};
 use super::tcp_proxy::compile_tcp_proxy;
 use super::tls::compile_downstream_transport;
 use super::values;
+use crate::formatter::CapturePlan;
 use crate::listener::{
     FilterChain, FilterChainMatch, FilterChains, Listener, ListenerFilter, ListenerFilterKind, NetworkFilter,
     SourceType,
@@ -135,7 +136,7 @@ pub fn compile_listener(
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         chains = Err(cx.refuse("filter_chains", "no filter chains specified"));
     }
-    let (access_logs, _) = compile_access_logs(cx, access_log)?;
+    let access_logs = compile_access_logs(cx, access_log, CapturePlan::tcp())?;
     let listener_filters_timeout = values::timeout(
         cx,
         "listener_filters_timeout",

@@ -7,6 +7,7 @@
 #![allow(deprecated)]
 
 mod access_log;
+mod access_log_filter;
 mod circuit_breakers;
 mod cluster;
 pub(crate) mod connection;
@@ -16,12 +17,14 @@ mod filter_cors;
 mod filter_fault;
 mod filter_header_mutation;
 mod filter_local_rate_limit;
+mod format_string;
 mod header_mutation;
 mod http_connection_manager;
 mod http_filter;
 mod http_options;
 mod listener;
 mod listener_filter;
+mod metadata;
 mod original_dst;
 mod outlier;
 mod own_metadata;
