@@ -51,6 +51,8 @@ enum Scope {
     Http,
     /// In logs below HTTP.
     Tcp,
+    /// In replies that the proxy makes itself: the request is captured, the response is there.
+    LocalReply,
     /// While the headers are there: nothing is captured.
     Live,
 }
@@ -66,6 +68,14 @@ impl CapturePlan {
         Self { scope: Scope::Tcp, ..Self::default() }
     }
 
+    /// Compiles formats of replies that the proxy makes itself, beside those of the logs.
+    pub fn of_local_replies<T>(&mut self, compile: impl FnOnce(&mut Self) -> T) -> T {
+        let logs = std::mem::replace(&mut self.scope, Scope::LocalReply);
+        let compiled = compile(self);
+        self.scope = logs;
+        compiled
+    }
+
     /// Streams have to keep what only logs print.
     fn want_details(&mut self, operator: &str) -> Result<(), String> {
         if self.scope == Scope::Live {
@@ -77,7 +87,7 @@ impl CapturePlan {
 
     /// Whether anything is to be kept.
     pub fn is_used(&self) -> bool {
-        self.names_request || self.details || !self.response.is_empty()
+        self.names_request || self.details
     }
 
     /// Whether the bytes on the wire are known.
@@ -100,7 +110,7 @@ impl CapturePlan {
 
     fn response_header(&mut self, name: HeaderName) -> Header {
         match self.scope {
-            Scope::Live => Header::LiveResponse(name),
+            Scope::Live | Scope::LocalReply => Header::LiveResponse(name),
             _ => Header::Response(Self::index(&mut self.response, name)),
         }
     }

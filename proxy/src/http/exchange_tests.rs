@@ -55,6 +55,7 @@ pub(super) fn manager(
         access_logs: AccessLogs { logs: vec![setup.access_log(LOG)], ..AccessLogs::default() },
         log_on_new_request: false,
         log_on_tunnel: false,
+        local_replies: None,
         server_name: HeaderValue::from_static("envoy"),
         server_header: ServerHeader::Overwrite,
         use_remote_address: false,

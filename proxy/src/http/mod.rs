@@ -19,6 +19,7 @@ mod router;
 mod settings;
 mod upgrade;
 
+pub use local_reply::{BodyFormat, LocalReplies, ReplyMapper};
 pub use path::{EscapedSlashes, PathRules};
 pub use pool::Pools;
 pub use settings::{

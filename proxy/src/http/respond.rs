@@ -13,6 +13,7 @@ use super::downstream::DownstreamConnection;
 use super::error::{Failure, StreamError};
 use super::filters::FilterReply;
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
+use super::local_reply::LocalReply;
 use super::{ServerHeader, local_reply, upgrade};
 use crate::route::DirectResponse;
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
@@ -73,11 +74,11 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     if error.kind.blames_upstream() {
         stream.upstream_outcome(error.kind.status().as_u16());
     }
-    let reply = local_reply::for_error(&error, stream.grpc);
+    let reply = local_reply::for_error(&error);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
     let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;
-    let mut response = send_local(stream, reply);
+    let mut response = send_local(stream, reply, true);
     if closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -91,8 +92,7 @@ pub(super) fn local(
     why: &'static str,
 ) -> Response<ResponseBody> {
     stream.info.response_code_details = why;
-    let reply = local_reply::reply(status, body, stream.grpc);
-    send_local(stream, reply)
+    send_local(stream, local_reply::reply(status, body), true)
 }
 
 /// A request that must not go on is answered, and its connection ends.
@@ -133,12 +133,9 @@ pub(super) fn to_normalised(stream: Box<ActiveStream>, path: &str) -> Response<R
 /// `direct_response`.
 pub(super) fn direct(mut stream: Box<ActiveStream>, direct: &DirectResponse) -> Response<ResponseBody> {
     stream.info.response_code_details = details::DIRECT_RESPONSE;
-    let mut reply = local_reply::reply(direct.status, direct.body.clone(), stream.grpc);
-    // A gRPC form has its own content type.
-    if !stream.grpc {
-        reply.headers_mut().extend(direct.headers.clone());
-    }
-    send_local(stream, reply)
+    let mut reply = local_reply::reply(direct.status, direct.body.clone());
+    reply.response.headers_mut().extend(direct.headers.clone());
+    send_local(stream, reply, true)
 }
 
 /// A filter has answered.
@@ -147,35 +144,35 @@ pub(super) fn filtered(mut stream: Box<ActiveStream>, filter: FilterReply) -> Re
     stream.note_cluster();
     stream.info.flags.insert(flag);
     stream.info.response_code_details = details;
-    let mut reply = local_reply::reply(status, body, stream.grpc);
-    if let Some(status) = grpc_status {
-        local_reply::set_grpc_status(&mut reply, status);
-    }
-    reply.headers_mut().extend(headers);
-    match takes_route_headers {
-        true => send_local(stream, reply),
-        false => send_as_it_is(stream, reply),
-    }
+    let mut reply = LocalReply { grpc_status, ..local_reply::reply(status, body) };
+    reply.response.headers_mut().extend(headers);
+    send_local(stream, reply, takes_route_headers)
 }
 
-fn send_local(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
-    let (mut parts, body) = reply.into_parts();
+fn send_local(
+    mut stream: Box<ActiveStream>,
+    reply: LocalReply,
+    takes_route_headers: bool,
+) -> Response<ResponseBody> {
+    let (mut parts, mut body) = reply.response.into_parts();
     stream.info.response_code = parts.status.as_u16();
-    // Its own content type is none of the route's business, as in Envoy, but for a route that sets one.
-    let content_type = parts.headers.remove(CONTENT_TYPE);
-    stream.change_response_headers(&mut parts.headers);
-    if let Some(content_type) = content_type {
-        parts.headers.entry(CONTENT_TYPE).or_insert(content_type);
+    if takes_route_headers {
+        // Its own content type is none of the route's business, as in Envoy, but for a route that sets one.
+        let content_type = parts.headers.remove(CONTENT_TYPE);
+        stream.change_response_headers(&mut parts.headers);
+        if let Some(content_type) = content_type {
+            parts.headers.entry(CONTENT_TYPE).or_insert(content_type);
+        }
     }
-    send_as_it_is(stream, Response::from_parts(parts, body))
-}
-
-/// Without what the route changes of responses.
-fn send_as_it_is(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
-    let (parts, body) = reply.into_parts();
-    stream.info.response_code = parts.status.as_u16();
-    // HTTP/2 would send it; its length stays in the headers.
-    let body = if stream.head { Bytes::new() } else { body };
+    let connection = stream.connection.clone();
+    if let Some(replies) = &connection.hcm.local_replies {
+        replies.rewrite(&mut stream.info, &mut parts, &mut body);
+    }
+    if stream.grpc {
+        local_reply::as_grpc(&mut parts, &body, reply.grpc_status);
+    }
+    // HTTP/2 would send what HEAD must not have; its length stays in the headers.
+    let body = if stream.head || stream.grpc { Bytes::new() } else { body };
     send_downstream(stream, Response::from_parts(parts, ()), |stream| ResponseBody::local(body, stream))
 }
 

@@ -7,6 +7,7 @@ use http::HeaderValue;
 
 use super::PathRules;
 use super::filters::FilterChain;
+use super::local_reply::LocalReplies;
 use crate::access_log::AccessLogs;
 use crate::config::live::Live;
 use crate::route::{RouteConfiguration, Upgrades};
@@ -29,6 +30,8 @@ pub struct HttpConnectionManager {
     pub log_on_new_request: bool,
     /// `access_log_options.flush_log_on_tunnel_successfully_established`.
     pub log_on_tunnel: bool,
+    /// `local_reply_config`.
+    pub local_replies: Option<LocalReplies>,
     /// `server_name`, default `envoy`.
     pub server_name: HeaderValue,
     /// `server_header_transformation`.

@@ -11,6 +11,7 @@ mod failures;
 mod filter_chains;
 mod filters;
 mod header_match;
+mod local_replies;
 mod messages;
 mod mirrors;
 mod original_dst;

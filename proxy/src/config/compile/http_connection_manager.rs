@@ -12,6 +12,7 @@ use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::http_filter::compile_http_filters;
 use super::http_options::{Side, compile_common, compile_http1, compile_http2};
 use super::listener::ListenerCx;
+use super::local_reply::compile_local_replies;
 use super::route::compile_route_configuration;
 use super::source::compile_config_source;
 use super::upgrades::{compile_upgrade, compile_upgrades};
@@ -93,7 +94,7 @@ pub(crate) fn compile_http_connection_manager(
     } = value;
     unsupported!(cx; scheme_header_transformation, original_ip_detection_extensions,
         early_header_mutation_extensions, internal_address_config, via, forward_client_cert_matcher,
-        proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
+        proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, strip_trailing_host_dot, typed_header_validation_config,
         append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops);
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
@@ -149,7 +150,13 @@ pub(crate) fn compile_http_connection_manager(
         Some(wire::http_connection_manager::StripPortMode::StripAnyHostPort(true)) => Some(true),
         _ => strip_matching_host_port.then_some(false),
     };
-    let access_logs = compile_access_logs(cx, access_log, CapturePlan::default())?;
+    let mut access_logs = compile_access_logs(cx, access_log, CapturePlan::default())?;
+    let local_replies = match local_reply_config {
+        Some(config) => {
+            Some(cx.field("local_reply_config", |cx| compile_local_replies(cx, config, &mut access_logs))?)
+        }
+        None => None,
+    };
     let options = compile_log_options(cx, access_log_options, *flush_access_log_on_new_request);
     let routes = compile_route_source(cx, route_specifier);
     let upgrades = cx.each("upgrade_configs", upgrade_configs, |config, cx| {
@@ -169,6 +176,7 @@ pub(crate) fn compile_http_connection_manager(
         codec: codec?,
         routes: routes?,
         access_logs,
+        local_replies,
         log_on_new_request: options.flush_access_log_on_new_request,
         log_on_tunnel: options.flush_log_on_tunnel_successfully_established,
         server_name: server_name?,

@@ -24,6 +24,7 @@ mod http_filter;
 mod http_options;
 mod listener;
 mod listener_filter;
+mod local_reply;
 mod metadata;
 mod original_dst;
 mod outlier;
