@@ -294,6 +294,8 @@ pub struct StreamInfo {
     pub start: Instant,
     /// The same by the wall clock, for logs.
     pub start_time: SystemTime,
+    /// The client's address behind other proxies, where it is not the connection's.
+    pub remote_address: Option<SocketAddr>,
     /// HTTP version of the downstream side; `None` for TCP.
     pub protocol: Option<Version>,
     /// Request parts for logs; `None` for TCP.
@@ -345,6 +347,7 @@ impl StreamInfo {
             connection,
             start: Instant::now(),
             start_time: SystemTime::now(),
+            remote_address: None,
             protocol,
             request: None,
             response_headers: SmallVec::new(),

@@ -371,6 +371,12 @@ impl Operator {
             Operator::DownstreamDirectLocalAddress(part) => {
                 address(Some(&connection.direct_local_address), *part, out)
             }
+            Operator::DownstreamRemoteAddress(part) if info.remote_address.is_some() => {
+                match info.remote_address {
+                    Some(remote) => socket_address(remote, *part, out),
+                    None => Appended::Empty,
+                }
+            }
             Operator::DownstreamRemoteAddress(part) | Operator::DownstreamDirectRemoteAddress(part) => {
                 address(Some(&connection.peer_address), *part, out)
             }

@@ -1,6 +1,6 @@
 //! One downstream HTTP connection, and the request pipeline: read `serve_request` top to bottom.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,6 +17,7 @@ use super::error::{Failure, StreamError};
 use super::filters::{FilterReply, Progress};
 use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
+use super::origin::INTERNAL;
 use super::path::Normalised;
 use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
 use super::upgrade::Upgrade;
@@ -58,6 +59,7 @@ pub async fn serve(
         mesh: MeshSeries::default(),
         authority: RefCell::new(None),
         requests: Cell::new(0),
+        client_cert: OnceCell::new(),
         exchange: RefCell::new(None),
         framing: Rc::default(),
     });
@@ -144,7 +146,9 @@ async fn serve_request(
     }
 
     // 2. Headers of ours.
-    let scheme = connection.mutate_headers(&mut request);
+    let origin = connection.mutate_headers(&mut request);
+    let scheme = origin.scheme;
+    stream.info.remote_address = origin.address;
     stream.capture_request(&request);
     if hcm.always_set_request_id_in_response {
         stream.request_id = request.headers().get(X_REQUEST_ID).cloned();
@@ -299,7 +303,13 @@ fn find_route(
         return None;
     }
     let virtual_host = routes.virtual_host(authority)?;
-    if virtual_host.require_tls != RequireTls::None && scheme != "https" {
+    let is_internal = || request.headers().contains_key(INTERNAL);
+    let requires_tls = match virtual_host.require_tls {
+        RequireTls::None => false,
+        RequireTls::ExternalOnly => !is_internal(),
+        RequireTls::All => true,
+    };
+    if requires_tls && scheme != "https" {
         return Some(Found::RequiresTls);
     }
     virtual_host.route(request.uri().path(), &view(request, authority, scheme)).cloned().map(Found::Route)

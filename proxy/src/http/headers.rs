@@ -5,7 +5,6 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use smallvec::SmallVec;
 
-use crate::net::Address;
 use crate::stream_info::new_uuid;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -19,7 +18,6 @@ pub(crate) const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-or
 pub(crate) const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 pub(crate) const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 pub(crate) const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
-const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -49,25 +47,25 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what a client cannot be believed, and what only the router reads.
-///
-/// `x-forwarded-client-cert` goes by default (`forward_client_cert_details: SANITIZE`). From `external` clients more goes.
-pub(crate) fn remove_internal(headers: &mut HeaderMap, external: bool) {
-    headers.remove(X_FORWARDED_CLIENT_CERT);
+/// Removes what only the router reads, what only callers inside may say, and more at the `edge`.
+pub(crate) fn remove_internal(headers: &mut HeaderMap, internal: bool, edge: bool) {
     if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
         return;
     }
     for name in FOR_THE_ROUTER {
         headers.remove(*name);
     }
-    if external {
+    if !internal {
         for name in FROM_INSIDE_ONLY {
             headers.remove(*name);
         }
     }
+    if edge {
+        for name in NOT_AT_THE_EDGE {
+            headers.remove(*name);
+        }
+    }
 }
-
-const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// The router's own controls: they never reach an upstream.
 const FOR_THE_ROUTER: &[&str] = &[
@@ -86,15 +84,16 @@ const FOR_THE_ROUTER: &[&str] = &[
 ];
 
 /// What only a caller inside may say.
-const FROM_INSIDE_ONLY: &[&str] = &[
+const FROM_INSIDE_ONLY: &[&str] =
+    &["x-envoy-expected-rq-timeout-ms", "x-envoy-force-trace", "x-envoy-ip-tags", "x-envoy-original-url"];
+
+/// What only another proxy may say.
+const NOT_AT_THE_EDGE: &[&str] = &[
     "x-envoy-decorator-operation",
     "x-envoy-downstream-service-cluster",
     "x-envoy-downstream-service-node",
     "x-envoy-original-path",
     "x-envoy-original-host",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-force-trace",
-    "x-envoy-ip-tags",
 ];
 
 /// Whether an HTTP/1 request asks for another protocol; HTTP/2 by this way is ignored, as in Envoy.
@@ -129,21 +128,6 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     // Joined valid values are valid.
     if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
         headers.insert(header::COOKIE, joined);
-    }
-}
-
-/// `use_remote_address`: the peer's address is appended to `x-forwarded-for` and is the external address.
-pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, peer: &Address) {
-    let Address::Ip(peer) = peer else { return };
-    let ip = peer.ip().to_string();
-    let value = match headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
-        Some(before) => format!("{before},{ip}"),
-        None => ip.clone(),
-    };
-    // An address is always a valid header value, and so is what the codec accepted before it.
-    if let (Ok(value), Ok(ip)) = (HeaderValue::try_from(value), HeaderValue::try_from(ip)) {
-        headers.insert(X_FORWARDED_FOR, value);
-        headers.insert(EXTERNAL_ADDRESS, ip);
     }
 }
 
@@ -202,15 +186,5 @@ mod tests {
         }
         join_cookies(&mut headers);
         assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
-    }
-
-    #[test]
-    fn forwarded_for_appends() {
-        let mut headers = HeaderMap::new();
-        let peer = Address::Ip(([127, 1, 0, 9], 5).into());
-        append_forwarded_for(&mut headers, &peer);
-        assert_eq!(headers[X_FORWARDED_FOR], "127.1.0.9");
-        append_forwarded_for(&mut headers, &peer);
-        assert_eq!(headers[X_FORWARDED_FOR], "127.1.0.9,127.1.0.9");
     }
 }

@@ -14,7 +14,7 @@ use super::error::{Failure, StreamError};
 use super::filters::FilterReply;
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::local_reply::LocalReply;
-use super::{ServerHeader, local_reply, upgrade};
+use super::{ServerHeader, local_reply, origin, upgrade};
 use crate::route::DirectResponse;
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
 
@@ -208,6 +208,9 @@ fn send_downstream(
     }
     if let Some(id) = stream.request_id.take() {
         headers.insert(X_REQUEST_ID, id);
+    }
+    if let Some(via) = &hcm.via {
+        origin::append_via(headers, via);
     }
     if connection.is_last_response() {
         hcm.stats.downstream_cx_drain_close.inc();

@@ -6,8 +6,10 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::PathRules;
+use super::client_certificate::ForwardClientCert;
 use super::filters::FilterChain;
 use super::local_reply::LocalReplies;
+use super::origin::InternalAddresses;
 use crate::access_log::AccessLogs;
 use crate::config::live::Live;
 use crate::route::{RouteConfiguration, Upgrades};
@@ -40,6 +42,16 @@ pub struct HttpConnectionManager {
     pub use_remote_address: bool,
     /// `skip_xff_append`.
     pub skip_xff_append: bool,
+    /// `xff_num_trusted_hops`.
+    pub xff_num_trusted_hops: u32,
+    /// `internal_address_config`.
+    pub internal_addresses: InternalAddresses,
+    /// `append_x_forwarded_port`.
+    pub append_x_forwarded_port: bool,
+    /// `via`, for requests and responses.
+    pub via: Option<HeaderValue>,
+    /// `forward_client_cert_details` and `set_current_client_cert_details`.
+    pub forward_client_cert: ForwardClientCert,
     /// `generate_request_id`, default true.
     pub generate_request_id: bool,
     /// `preserve_external_request_id`.
@@ -54,6 +66,8 @@ pub struct HttpConnectionManager {
     pub path: PathRules,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).
     pub strip_host_port: Option<bool>,
+    /// `strip_trailing_host_dot`.
+    pub strip_trailing_host_dot: bool,
     /// Time and number limits.
     pub limits: StreamLimits,
     /// `http_protocol_options`.

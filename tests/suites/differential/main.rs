@@ -5,6 +5,7 @@
 mod access_log;
 mod actions;
 mod bench_shapes;
+mod client_certificates;
 mod comparer;
 mod domains;
 mod failures;
@@ -14,6 +15,7 @@ mod header_match;
 mod local_replies;
 mod messages;
 mod mirrors;
+mod origin;
 mod original_dst;
 mod path_match;
 mod path_normal;

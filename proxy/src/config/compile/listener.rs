@@ -329,7 +329,7 @@ fn port_number(cx: &mut CompileCx<'_>, name: &str, port: u32) -> Compiled<u16> {
 }
 
 /// `CidrRange`: an unset length means 0, as in Envoy.
-fn compile_cidr(value: &core::CidrRange, cx: &mut CompileCx<'_>) -> Compiled<IpNet> {
+pub(super) fn compile_cidr(value: &core::CidrRange, cx: &mut CompileCx<'_>) -> Compiled<IpNet> {
     let core::CidrRange { address_prefix, prefix_len } = value;
     let ip = address_prefix
         .parse()
