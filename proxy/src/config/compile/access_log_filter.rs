@@ -1,4 +1,4 @@
-//! `AccessLogFilter`: of access logs, and of the mappers of local replies.
+//! `AccessLogFilter`: of access logs, and of the mappers of local replies. Envoy's validation rules have seen the lengths of its lists and texts.
 
 use outrigger_xds_api::wire::accesslog::v3 as wire;
 use outrigger_xds_api::wire::core::v3::RuntimeUInt32;
@@ -16,9 +16,6 @@ use crate::stream_info::{AccessLogType, ResponseFlags};
 
 /// Matchers of requests that one network filter may have: the bits of a number.
 const MAX_MATCHERS: usize = 64;
-
-/// Envoy's flags that nothing here ever sets.
-const FOREIGN_FLAGS: [&str; 10] = ["LH", "RLSE", "UAEX", "IH", "RFCF", "NFCF", "DF", "DO", "DR", "UDO"];
 
 /// Compiles the field `filter`. What it asks of requests is added to `logs`.
 pub(super) fn compile_filter(
@@ -52,9 +49,7 @@ pub(super) fn compile_filter(
             cx.field("or_filter", |cx| compile_several(cx, filters, logs)).map(LogFilter::Any)
         }
         Filter::HeaderFilter(filter) => cx.field("header_filter", |cx| compile_header(cx, filter, logs)),
-        Filter::ResponseFlagFilter(wire::ResponseFlagFilter { flags }) => {
-            cx.field("response_flag_filter", |cx| compile_flags(cx, flags))
-        }
+        Filter::ResponseFlagFilter(wire::ResponseFlagFilter { flags }) => Ok(compile_flags(flags)),
         Filter::GrpcStatusFilter(filter) => {
             cx.field("grpc_status_filter", |cx| compile_grpc_status(cx, filter, logs))
         }
@@ -79,9 +74,6 @@ fn compile_several(
     filters: &[wire::AccessLogFilter],
     logs: &mut AccessLogs,
 ) -> Compiled<Box<[LogFilter]>> {
-    if filters.len() < 2 {
-        return Err(cx.refuse("filters", "value must contain at least 2 item(s)"));
-    }
     cx.each("filters", filters, |filter, cx| compile_filter(cx, filter, logs)).map(Into::into)
 }
 
@@ -103,9 +95,6 @@ fn compile_comparison(
         let Some(RuntimeUInt32 { default_value, runtime_key }) = value else {
             return Err(cx.refuse("value", "value is required"));
         };
-        if runtime_key.is_empty() {
-            return Err(cx.refuse("value.runtime_key", "value length must be at least 1 characters"));
-        }
         // There is no runtime to look the key up in, so the default holds. Envoy demands a key.
         informational!(runtime_key);
         Ok(Comparison { operator, value: (*default_value).into() })
@@ -118,9 +107,7 @@ fn compile_runtime(
     logs: &mut AccessLogs,
 ) -> Compiled<LogFilter> {
     let wire::RuntimeFilter { runtime_key, percent_sampled, use_independent_randomness } = value;
-    if runtime_key.is_empty() {
-        return Err(cx.refuse("runtime_key", "value length must be at least 1 characters"));
-    }
+    informational!(runtime_key);
     let FractionalPercent { numerator, denominator } = percent_sampled.unwrap_or_default();
     let denominator = match values::enumeration(cx, "percent_sampled.denominator", denominator)? {
         DenominatorType::Hundred => 100,
@@ -157,20 +144,11 @@ fn compile_header(
     Ok(LogFilter::Header { matcher: logs.matchers.len() as u32 - 1, without_request })
 }
 
-fn compile_flags(cx: &mut CompileCx<'_>, flags: &[String]) -> Compiled<LogFilter> {
-    if flags.is_empty() {
-        return Ok(LogFilter::ResponseFlag(None));
-    }
+/// Flags that nothing here ever sets are no flags of ours.
+fn compile_flags(codes: &[String]) -> LogFilter {
     let mut among = ResponseFlags::NONE;
-    cx.each("flags", flags, |code, cx| {
-        match ResponseFlags::of_code(code) {
-            Some(flag) => among.insert(flag),
-            None if FOREIGN_FLAGS.contains(&code.as_str()) => {}
-            None => return Err(cx.refuse("", format!("'{code}' is not a response flag"))),
-        }
-        Ok(())
-    })?;
-    Ok(LogFilter::ResponseFlag(Some(among)))
+    codes.iter().filter_map(|code| ResponseFlags::of_code(code)).for_each(|flag| among.insert(flag));
+    LogFilter::ResponseFlag((!codes.is_empty()).then_some(among))
 }
 
 fn compile_grpc_status(
