@@ -259,11 +259,6 @@ fn connection_managers() {
             filtered("{and_filter: {filters: [{not_health_check_filter: {}}]}}", &inline("known")),
             "access_log[0].filter.and_filter.filters: value must contain at least 2 items",
         ),
-        (
-            filtered("{duration_filter: {comparison: {op: GE, value: {default_value: 1}}}}", &inline("known")),
-            "access_log[0].filter.duration_filter.comparison.value.runtime_key: value length must be at least 1 characters",
-        ),
-        (format!("append_x_forwarded_port: true, {}", inline("known")), "append_x_forwarded_port: not supported"),
         (format!("upgrade_configs: [{{upgrade_type: CONNECT}}], {}", inline("known")), "upgrade_configs[0].upgrade_type: CONNECT is not supported"),
         (
             inline("known").replace(ROUTER, ""),

@@ -95,7 +95,7 @@ fn compile_comparison(
         let Some(RuntimeUInt32 { default_value, runtime_key }) = value else {
             return Err(cx.refuse("value", "value is required"));
         };
-        // There is no runtime to look the key up in, so the default holds. Envoy demands a key.
+        // There is no runtime to look the key up in, so the default holds.
         informational!(runtime_key);
         Ok(Comparison { operator, value: (*default_value).into() })
     })
