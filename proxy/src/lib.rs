@@ -19,6 +19,7 @@ pub mod identity;
 pub mod listener;
 pub mod logging;
 mod mesh_peers;
+pub mod metadata;
 pub mod net;
 pub mod on_demand;
 pub mod route;

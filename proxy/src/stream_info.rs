@@ -2,6 +2,9 @@
 //!
 //! Owned by the worker that serves the stream; filled as the stream goes on and read once, at its end.
 
+mod log_details;
+mod uuid;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,6 +17,9 @@ use smallvec::SmallVec;
 use crate::cluster::{Cluster, Host};
 use crate::net::Address;
 use crate::transport_socket::TlsInfo;
+
+pub use log_details::{AccessLogType, LogDetails};
+pub(crate) use uuid::new_uuid;
 
 /// Why a stream did not end well: a set of Envoy's response flags, which remembers the order in which they came.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -97,6 +103,16 @@ impl ResponseFlags {
     /// Whether all bits of `flag` are set.
     pub fn contains(self, flag: Self) -> bool {
         self.bits & flag.bits == flag.bits
+    }
+
+    /// Whether one of the bits of `flags` is set.
+    pub fn intersects(self, flags: Self) -> bool {
+        self.bits & flags.bits != 0
+    }
+
+    /// The flag of this short code.
+    pub fn of_code(code: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(_, short, _)| *short == code).map(|(flag, ..)| *flag)
     }
 
     /// Whether no flag is set.
@@ -262,6 +278,8 @@ pub mod details {
 pub struct ConnectionInfo {
     /// Our end of the connection, or the original destination when that was restored.
     pub local_address: Address,
+    /// Our end of the connection as the socket has it.
+    pub direct_local_address: Address,
     /// The destination that the peer had asked for, when a listener filter restored it; then `local_address` is the same.
     pub original_destination: Option<SocketAddr>,
     /// The direct peer's end of the connection.
@@ -272,10 +290,14 @@ pub struct ConnectionInfo {
     pub tls: Option<TlsInfo>,
     /// Increasing number, unique in the process.
     pub connection_id: u64,
+    /// The name of the filter chain that serves it.
+    pub filter_chain: Arc<str>,
+    /// When it was accepted.
+    pub opened: Instant,
 }
 
 /// The parts of a request that access logs may print, captured when the request goes upstream.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct CapturedRequest {
     /// `:method`.
     pub method: Method,
@@ -287,10 +309,12 @@ pub struct CapturedRequest {
     pub scheme: &'static str,
     /// Values of the headers in the HCM's `CapturePlan`, in its order.
     pub headers: SmallVec<[Option<HeaderValue>; 4]>,
+    /// A bit for each matcher of the logs that took it.
+    pub matched: u64,
 }
 
 /// One stream, from its first byte to its end.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StreamInfo {
     /// The downstream connection that carries it.
     pub connection: Arc<ConnectionInfo>,
@@ -298,6 +322,8 @@ pub struct StreamInfo {
     pub start: Instant,
     /// The same by the wall clock, for logs.
     pub start_time: SystemTime,
+    /// The client's address behind other proxies, where it is not the connection's.
+    pub remote_address: Option<SocketAddr>,
     /// HTTP version of the downstream side; `None` for TCP.
     pub protocol: Option<Version>,
     /// Request parts for logs; `None` for TCP.
@@ -306,6 +332,8 @@ pub struct StreamInfo {
     pub response_headers: SmallVec<[Option<HeaderValue>; 2]>,
     /// Status sent downstream; 0 when none was sent.
     pub response_code: u16,
+    /// `grpc-status` of a gRPC call's response, in headers or trailers; what is none of gRPC's own numbers is UNKNOWN (2).
+    pub grpc_status: Option<u8>,
     /// One static string that says how the response came about; empty is `-`.
     pub response_code_details: &'static str,
     /// Why it failed.
@@ -324,6 +352,8 @@ pub struct StreamInfo {
     pub upstream_host: Option<Arc<Host>>,
     /// Our address on the upstream connection.
     pub upstream_local_address: Option<SocketAddr>,
+    /// HTTP version of the upstream side.
+    pub upstream_protocol: Option<Version>,
     /// TLS of the upstream connection.
     pub upstream_tls: Option<Arc<TlsInfo>>,
     /// Why the upstream's transport failed, for people.
@@ -336,8 +366,10 @@ pub struct StreamInfo {
     pub request_complete: Option<Duration>,
     /// From start until the upstream's first response byte.
     pub first_upstream_byte: Option<Duration>,
-    /// From start until the end.
+    /// From start until the end, or until now for a stream that goes on.
     pub duration: Duration,
+    /// What the formats of its logs ask for beyond this.
+    pub log_details: Option<Box<LogDetails>>,
 }
 
 impl StreamInfo {
@@ -347,10 +379,12 @@ impl StreamInfo {
             connection,
             start: Instant::now(),
             start_time: SystemTime::now(),
+            remote_address: None,
             protocol,
             request: None,
             response_headers: SmallVec::new(),
             response_code: 0,
+            grpc_status: None,
             response_code_details: "",
             flags: ResponseFlags::NONE,
             bytes_received: 0,
@@ -360,6 +394,7 @@ impl StreamInfo {
             upstream_cluster: None,
             upstream_host: None,
             upstream_local_address: None,
+            upstream_protocol: None,
             upstream_tls: None,
             upstream_transport_failure: None,
             connection_termination_details: None,
@@ -367,6 +402,19 @@ impl StreamInfo {
             request_complete: None,
             first_upstream_byte: None,
             duration: Duration::ZERO,
+            log_details: None,
         }
+    }
+}
+
+/// HTTP status → gRPC status, by the table of the gRPC project.
+pub(crate) fn grpc_status_of_http(status: u16) -> u16 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => 2,
     }
 }

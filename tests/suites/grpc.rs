@@ -78,4 +78,14 @@ fn real_clients_and_servers_understand_each_other_through_the_mesh() {
         || ["FullDuplexCall", "StreamingOutputCall"].iter().all(|method| server.cancelled().contains(method));
     let ended = wait::within(wait::PATIENCE, || all().then_some(()));
     assert!(ended.is_some(), "cancelled calls go on at the server, but for {:?}", server.cancelled());
+
+    // Both ends know the status that stands in the trailers.
+    let aborted = [("grpc_response_status", "10"), ("response_code", "200"), ("request_protocol", "grpc")];
+    for (pod, reporter) in [(web, "source"), (reviews, "destination")] {
+        let labels: Vec<_> = aborted.iter().copied().chain([("reporter", reporter)]).collect();
+        wait::until("calls that were aborted are counted", || {
+            // `every_status` and `status_after_messages`.
+            pod.scrape().sum("istio_requests_total", &labels) == 2.0
+        });
+    }
 }

@@ -128,6 +128,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
         weight: 3,
         healthy: true,
         workload: None,
+        metadata: None,
         priority: 0,
     };
     let set = EndpointSet::build(None, vec![spec], 140, 50);
@@ -160,6 +161,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
         outlier: None,
         stats: cluster_stats,
         destination: Arc::new(MeshDestination::default()),
+        metadata: None,
     })
 }
 

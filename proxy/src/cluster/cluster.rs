@@ -8,6 +8,7 @@ use super::outlier::OutlierDetection;
 use super::{CircuitBreakers, EndpointSet, Host};
 use crate::cluster::lb::LbPolicy;
 use crate::config::live::Live;
+use crate::metadata::Metadata;
 use crate::stats::ClusterStats;
 use crate::transport_socket::UpstreamTransport;
 
@@ -30,6 +31,8 @@ pub struct Cluster {
     pub stats: Arc<ClusterStats>,
     /// Destination labels for mesh metrics, from `metadata.filter_metadata.istio.services[0]`, else taken from the name.
     pub destination: Arc<MeshDestination>,
+    /// `metadata`, for logs.
+    pub metadata: Option<Arc<Metadata>>,
 }
 
 impl Cluster {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::circuit_breaker::Resource;
@@ -20,10 +20,25 @@ pub struct Connected {
     pub tls: Option<Arc<TlsInfo>>,
     /// Our end.
     pub local_address: Option<SocketAddr>,
+    /// When it came about.
+    pub times: ConnectTimes,
+    /// Increasing number, unique among upstream connections of the process.
+    pub id: u64,
     /// When it has to end because the peer's certificate expires, if it has to.
     pub expiry: Option<Expiry>,
     /// Keeps the connection counted until it is gone: hold it as long as the stream.
     pub guard: ConnectionGuard,
+}
+
+/// When an upstream connection came about.
+#[derive(Debug, Clone, Copy)]
+pub struct ConnectTimes {
+    /// Connecting began.
+    pub begin: Instant,
+    /// The socket was connected.
+    pub connected: Instant,
+    /// The TLS handshake was finished.
+    pub secured: Option<Instant>,
 }
 
 /// The end of a connection whose peer's certificate expires.
@@ -58,6 +73,8 @@ impl Drop for ConnectionGuard {
         self.host.connections_active.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Why there is no connection.
 #[derive(Debug, Clone)]
@@ -101,10 +118,12 @@ pub async fn connect(
 
     let settings = &cluster.connection;
     let started = tokio::time::Instant::now();
+    let begin = Instant::now();
     let attempt = async {
         let raw = net::connect(&host.address, settings.source_address, settings.tcp_keepalive)
             .await
             .map_err(|e| ConnectError::Failed(failure_reason(&host.address, &e).into()))?;
+        let mut times = ConnectTimes { begin, connected: Instant::now(), secured: None };
         let local_address = match &raw {
             RawStream::Tcp(tcp) => tcp.local_addr().ok(),
             RawStream::Unix(_) => None,
@@ -117,16 +136,18 @@ pub async fn connect(
                 (stream, Some(info))
             }
         };
-        Ok((stream, tls, local_address))
+        times.secured = tls.as_ref().map(|_| Instant::now());
+        Ok((stream, tls, local_address, times))
     };
     let outcome =
         tokio::time::timeout(settings.connect_timeout, attempt).await.unwrap_or(Err(ConnectError::Timeout));
     match outcome {
-        Ok((stream, tls, local_address)) => {
+        Ok((stream, tls, local_address, times)) => {
             stats.upstream_cx_connect_ms.observe(started.elapsed().as_secs_f64() * 1e3);
             let grace = settings.peer_certificate_grace;
             let expiry = tls.as_ref().zip(grace).and_then(|(tls, grace)| Expiry::of(tls, grace));
-            Ok(Connected { stream, tls, local_address, expiry, guard })
+            let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+            Ok(Connected { stream, tls, local_address, times, id, expiry, guard })
         }
         Err(error) => {
             host.connect_failures.fetch_add(1, Ordering::Relaxed);

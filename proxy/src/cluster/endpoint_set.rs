@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 
 use super::Host;
+use crate::metadata::Metadata;
 use crate::net::Address;
 
 /// One `LbEndpoint`, resolved by the compiler.
@@ -27,6 +28,8 @@ pub struct HostSpec {
     pub healthy: bool,
     /// `metadata.filter_metadata.istio.workload`.
     pub workload: Option<Arc<str>>,
+    /// `metadata`.
+    pub metadata: Option<Arc<Metadata>>,
     /// `priority` of its locality.
     pub priority: u32,
 }
@@ -97,6 +100,7 @@ impl EndpointSet {
                     Arc::new(Host::new(spec.address, spec.hostname, spec.weight, spec.healthy, spec.workload))
                 }
             };
+            host.metadata.store(spec.metadata);
             let at = spec.priority as usize;
             while priorities.len() <= at {
                 priorities.push(Priority { hosts: Vec::new() });
@@ -287,6 +291,7 @@ mod tests {
             weight,
             healthy: true,
             workload: None,
+            metadata: None,
             priority: 0,
         }
     }

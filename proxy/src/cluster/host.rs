@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+use crate::metadata::Metadata;
 use crate::net::Address;
 
 /// One address of a cluster. Its identity across updates is (address, hostname, workload).
@@ -20,6 +22,8 @@ pub struct Host {
     pub weight: AtomicU32,
     /// Workload labels from the endpoint's `istio.workload` metadata, `name;namespace;canonical-name;canonical-revision;cluster`.
     pub workload: Option<Arc<str>>,
+    /// `LbEndpoint.metadata`, for logs.
+    pub metadata: ArcSwapOption<Metadata>,
     /// `LbEndpoint.health_status` says usable (HEALTHY, UNKNOWN, DEGRADED).
     pub eds_healthy: AtomicBool,
     /// Taken out by outlier detection.
@@ -63,6 +67,7 @@ impl Host {
             hostname,
             weight: AtomicU32::new(weight.max(1)),
             workload,
+            metadata: ArcSwapOption::empty(),
             eds_healthy: AtomicBool::new(healthy),
             ejected: AtomicBool::new(false),
             removed: AtomicBool::new(false),

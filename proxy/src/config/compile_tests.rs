@@ -212,6 +212,12 @@ pub(super) fn manager(fields: &str) -> String {
     )
 }
 
+/// A log with this filter, and more.
+fn filtered(filter: &str, more: &str) -> String {
+    let log = "{'@type': type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog}";
+    format!("access_log: [{{name: a, filter: {filter}, typed_config: {log}}}], {more}")
+}
+
 #[test]
 fn connection_managers() {
     let inline = |cluster: &str| {
@@ -240,9 +246,33 @@ fn connection_managers() {
             "route_config.vhds: only supported in route configurations that come by RDS",
         ),
         (inline("missing"), "route_config.virtual_hosts[0].routes[0].route.cluster: route: unknown cluster 'missing'"),
-        (format!("use_remote_address: true, xff_num_trusted_hops: 1, {}", inline("known")), "xff_num_trusted_hops: not supported"),
-        (format!("append_x_forwarded_port: true, {}", inline("known")), "append_x_forwarded_port: not supported"),
-        (format!("forward_client_cert_details: APPEND_FORWARD, {}", inline("known")), "forward_client_cert_details: only SANITIZE is supported"),
+        (format!("original_ip_detection_extensions: [{{name: x, typed_config: {{'@type': type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig}}}}], {}", inline("known")), "original_ip_detection_extensions: not supported"),
+        (format!("proxy_status_config: {{}}, {}", inline("known")), "proxy_status_config: not supported"),
+        (
+            format!("set_current_client_cert_details: {{issuer: true}}, {}", inline("known")),
+            "set_current_client_cert_details.issuer: not supported",
+        ),
+        (
+            format!("internal_address_config: {{cidr_ranges: [{{address_prefix: x}}]}}, {}", inline("known")),
+            "internal_address_config.cidr_ranges[0].address_prefix: malformed IP address: x",
+        ),
+        (
+            format!("local_reply_config: {{mappers: [{{filter: {{not_health_check_filter: {{}}}}, status_code: 99}}]}}, {}", inline("known")),
+            "local_reply_config.mappers[0].status_code: value must be greater than or equal to 200",
+        ),
+        (
+            format!("local_reply_config: {{body_format: {{json_format: {{a: '%FILTER_STATE(x)%'}}}}}}, {}", inline("known")),
+            "local_reply_config.body_format.json_format: a: Not supported field in StreamInfo: FILTER_STATE",
+        ),
+        (filtered("{extension_filter: {name: cel}}", &inline("known")), "access_log[0].filter.extension_filter: not supported"),
+        (
+            filtered("{response_flag_filter: {flags: [UH, XX]}}", &inline("known")),
+            "access_log[0].filter.response_flag_filter.flags[1]: value must be in list of allowed values",
+        ),
+        (
+            filtered("{and_filter: {filters: [{not_health_check_filter: {}}]}}", &inline("known")),
+            "access_log[0].filter.and_filter.filters: value must contain at least 2 items",
+        ),
         (format!("upgrade_configs: [{{upgrade_type: CONNECT}}], {}", inline("known")), "upgrade_configs[0].upgrade_type: CONNECT is not supported"),
         (
             inline("known").replace(ROUTER, ""),

@@ -118,6 +118,7 @@ impl Configuration {
             weight: 1,
             healthy: true,
             workload: None,
+            metadata: None,
             priority: 0,
         });
         *assignment = Arc::new(Assignment { hosts: hosts.collect(), ..Assignment::clone(assignment) });

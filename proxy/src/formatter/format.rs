@@ -1,7 +1,8 @@
 //! Formats: text or JSON.
 
+use super::append::Appended;
 use super::json::JsonFormat;
-use super::operator::{Appended, Operator};
+use super::operator::Operator;
 use super::time::Clock;
 use super::{CapturePlan, Values};
 
@@ -182,7 +183,9 @@ mod tests {
     use super::*;
     use crate::cluster::Host;
     use crate::net::Address;
-    use crate::stream_info::{CapturedRequest, ConnectionInfo, ResponseFlags, StreamInfo, details};
+    use crate::stream_info::{
+        AccessLogType, CapturedRequest, ConnectionInfo, ResponseFlags, StreamInfo, details,
+    };
     use crate::transport_socket::TlsInfo;
 
     const ISTIO_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
@@ -200,6 +203,7 @@ mod tests {
     fn request(plan: &CapturePlan, headers: &[(&str, &'static str)]) -> StreamInfo {
         let connection = ConnectionInfo {
             local_address: address("127.0.0.1:10001"),
+            direct_local_address: address("127.0.0.1:10001"),
             original_destination: None,
             peer_address: address("[::1]:40000"),
             requested_server_name: Some("outbound_.80_._.reviews".into()),
@@ -209,6 +213,8 @@ mod tests {
                 ..TlsInfo::default()
             }),
             connection_id: 7,
+            filter_chain: "".into(),
+            opened: std::time::Instant::now(),
         };
         let value = |name: &http::HeaderName| {
             headers.iter().find(|(n, _)| *n == name.as_str()).map(|(_, v)| HeaderValue::from_str(v).unwrap())
@@ -221,6 +227,7 @@ mod tests {
             authority: Some(HeaderValue::from_static("reviews:80")),
             scheme: "http",
             headers: plan.request.iter().map(value).collect(),
+            matched: 0,
         });
         info.response_headers = plan.response.iter().map(value).collect();
         info.response_code = 200;
@@ -237,7 +244,12 @@ mod tests {
 
     fn line(format: &Format, info: &StreamInfo) -> String {
         let mut out = Vec::new();
-        format.append(info.into(), &mut Clock::default(), &mut out);
+        let log_type = match info.protocol {
+            Some(_) => AccessLogType::DownstreamEnd,
+            None => AccessLogType::TcpConnectionEnd,
+        };
+        let values = Values { log_type, ..info.into() };
+        format.append(values, &mut Clock::default(), &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -307,7 +319,20 @@ mod tests {
             ("%UPSTREAM_REMOTE_PORT%", "9080"),
             ("%UPSTREAM_HOST_NAME%", "10.0.0.9:9080"),
             ("%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "1"),
-            ("%DOWNSTREAM_PEER_URI_SAN%", "spiffe://cluster.local/ns/default/sa/web"),
+            ("%DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT(8)%", "127.0.0.0/8"),
+            ("%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT(64)%", "::/64"),
+            ("%UPSTREAM_HOST_NAME_WITHOUT_PORT%", "10.0.0.9"),
+            ("%PATH%", "/a?b=c"),
+            ("%PATH(NQ):1%", "/"),
+            ("%QUERY_PARAM(b)%", "c"),
+            ("%QUERY_PARAMS%", "b=c"),
+            ("%REQUESTED_SERVER_NAME(HOST_FIRST)%", "reviews:80"),
+            (
+                "%COALESCE({\"operators\": [\"ROUTE_NAME\", {\"command\": \"REQ\", \"param\": \":authority\"}]}):4%",
+                "revi",
+            ),
+            ("%CUSTOM_FLAGS%", ""),
+            ("%TRACE_ID%", "-"),
             ("%DOWNSTREAM_LOCAL_URI_SAN%", "-"),
             ("%DOWNSTREAM_TLS_VERSION%", "TLSv1.3"),
             ("%DOWNSTREAM_TLS_CIPHER%", "-"),
@@ -335,11 +360,14 @@ mod tests {
                 .unwrap();
         let connection = ConnectionInfo {
             local_address: address("127.0.0.1:1"),
+            direct_local_address: address("127.0.0.1:1"),
             original_destination: None,
             peer_address: Address::Pipe(Arc::new("/run/x".into())),
             requested_server_name: None,
             tls: None,
             connection_id: 1,
+            filter_chain: "".into(),
+            opened: std::time::Instant::now(),
         };
         let info = StreamInfo::new(Arc::new(connection), None);
         assert_eq!(line(&format, &info), "- - 0 TcpConnectionEnd");
@@ -374,7 +402,7 @@ mod tests {
             ),
             ("%REQ(a\nb)%", "Invalid header configuration. Format string contains newline."),
             ("%REQ(a b)%", "not a header name: 'a b'"),
-            ("%TRAILER(X)%", "Not supported field in StreamInfo: TRAILER"),
+            ("%UPSTREAM_TLS_SESSION_ID%", "Not supported field in StreamInfo: UPSTREAM_TLS_SESSION_ID"),
         ] {
             assert_eq!(Format::compile(format, &mut CapturePlan::default()).unwrap_err(), error, "{format}");
         }

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
+use super::append::Appended;
 use super::format::Template;
-use super::operator::Appended;
 use super::time::Clock;
 use super::{CapturePlan, Values};
 
@@ -120,11 +120,17 @@ impl Line<'_> {
             Node::Object(fields) => self.object(fields),
             Node::Array(nodes) => {
                 self.out.push(b'[');
-                for (i, node) in nodes.iter().enumerate() {
-                    if i > 0 {
+                let mut first = true;
+                for node in nodes {
+                    let start = self.out.len();
+                    if !first {
                         self.out.push(b',');
                     }
-                    self.value(node);
+                    if self.value(node) || !self.omit_empty {
+                        first = false;
+                    } else {
+                        self.out.truncate(start);
+                    }
                 }
                 self.out.push(b']');
             }
@@ -140,8 +146,8 @@ impl Line<'_> {
             quote(self.out, start);
             return true;
         };
-        match operator.append(self.values, self.clock, self.out) {
-            Appended::Number => true,
+        match operator.append(Values { json: true, ..self.values }, self.clock, self.out) {
+            Appended::Raw => true,
             Appended::Text => {
                 quote(self.out, start);
                 true

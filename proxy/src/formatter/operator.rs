@@ -1,60 +1,29 @@
 //! One command operator, `%NAME(parameters):length%`, compiled.
 
-use std::io::Write as _;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use http::Version;
 
-use http::header::HeaderName;
-use http::{HeaderValue, Version};
-
+use super::append::{
+    AddressPart, Appended, address, joined, milliseconds, number, socket_address, text, underscored,
+};
+use super::coalesce::Coalesce;
+use super::duration::{CommonDuration, upstream_request_end};
+use super::grpc_status::GrpcStatus;
+use super::header::{Header, Headers};
+use super::metadata::{MetadataValue, Owner};
+use super::target::{Path, Query, QueryParameter, ServerName};
 use super::time::{Clock, TimeFormat};
+use super::tls::Tls;
 use super::{CapturePlan, Values};
 use crate::net::Address;
-use crate::stream_info::StreamInfo;
-
-/// What an operator appended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Appended {
-    /// Nothing: the value is not known.
-    Empty,
-    /// A number, in decimal digits.
-    Number,
-    /// Text.
-    Text,
-}
-
-/// A header that is printed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Header {
-    Method,
-    Path,
-    Authority,
-    Scheme,
-    Status,
-    /// Index in the capture plan.
-    Request(usize),
-    /// Index in the capture plan.
-    Response(usize),
-    /// Of the request that is there.
-    LiveRequest(HeaderName),
-    /// Of the response that is there.
-    LiveResponse(HeaderName),
-}
-
-/// A part of an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AddressPart {
-    Whole,
-    WithoutPort,
-    Port,
-}
+use crate::stream_info::{StreamInfo, new_uuid};
 
 /// One compiled operator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Operator {
     StartTime(TimeFormat),
+    EmitTime(TimeFormat),
     Protocol,
+    UpstreamProtocol,
     ResponseCode,
     ResponseCodeDetails,
     ConnectionTerminationDetails,
@@ -62,42 +31,55 @@ pub(super) enum Operator {
     ResponseFlagsLong,
     BytesReceived,
     BytesSent,
+    RequestHeaderBytes,
+    ResponseHeaderBytes,
+    TrailerBytes,
     Duration,
     RequestDuration,
+    RequestTxDuration,
     ResponseDuration,
     ResponseTxDuration,
-    /// `REQ(main?alternative):length` and `RESP(...)`.
-    Headers {
-        main: Header,
-        alternative: Option<Header>,
-        length: usize,
-    },
+    PoolReadyDuration,
+    CommonDuration(CommonDuration),
+    /// `REQ`, `RESP`, `TRAILER`.
+    Headers(Headers),
+    Path(Path),
+    QueryParameter(QueryParameter),
+    Query(Query),
+    GrpcStatus(GrpcStatus),
+    Metadata(MetadataValue),
     UpstreamHost,
-    UpstreamHostName,
+    UpstreamHostName(AddressPart),
+    HostsAttempted(AddressPart),
+    HostNamesAttempted(AddressPart),
+    ConnectionsAttempted,
     /// By its `alt_stat_name`.
     UpstreamCluster,
     /// By its name.
     UpstreamClusterRaw,
     UpstreamLocalAddress(AddressPart),
     UpstreamRemoteAddress(AddressPart),
+    UpstreamConnectionId,
     UpstreamRequestAttemptCount,
     UpstreamTransportFailureReason,
-    UpstreamTlsVersion,
-    UpstreamTlsCipher,
-    UpstreamPeerUriSan,
-    UpstreamLocalUriSan,
     DownstreamLocalAddress(AddressPart),
+    DownstreamDirectLocalAddress(AddressPart),
     DownstreamRemoteAddress(AddressPart),
     DownstreamDirectRemoteAddress(AddressPart),
-    RequestedServerName,
+    RequestedServerName(ServerName),
     RouteName,
-    DownstreamPeerUriSan,
-    DownstreamLocalUriSan,
-    DownstreamTlsVersion,
-    DownstreamTlsCipher,
+    FilterChainName,
+    Tls(Tls),
     ConnectionId,
+    /// The request's id, else one of the connection.
+    StreamId(Header),
+    UniqueId,
     AccessLogType,
-    /// Known when the format is compiled: `HOSTNAME`, `ENVIRONMENT`.
+    LocalReplyBody,
+    Coalesce(Box<Coalesce>),
+    /// A number that nothing here ever changes.
+    Number(u64),
+    /// Known when the format is compiled: `HOSTNAME`, `ENVIRONMENT`, what no filter here sets.
     Fixed(Option<Box<str>>),
 }
 
@@ -112,85 +94,189 @@ impl Operator {
         length: Option<usize>,
         plan: &mut CapturePlan,
     ) -> Result<Self, String> {
-        use AddressPart::{Port, Whole, WithoutPort};
         let parameters = parameters.unwrap_or_default();
-        match name {
-            "START_TIME" => {
-                return match (parameters, length) {
-                    (_, Some(_)) => Err("START_TIME does not take length".into()),
-                    ("", None) => Ok(Operator::StartTime(TimeFormat::default())),
-                    (format, None) => TimeFormat::compile(format).map(Operator::StartTime),
-                };
+        if let Some(operator) = Self::compile_with_length(name, parameters, length, plan) {
+            return operator;
+        }
+        let (operator, takes_parameters) = match Self::compile_with_parameters(name, parameters, plan) {
+            Some(operator) => (operator?, true),
+            None => (Self::compile_plain(name, plan)?, false),
+        };
+        match (takes_parameters, length) {
+            (false, length) if !parameters.is_empty() || length.is_some() => {
+                Err(format!("{name} does not take any parameters or length"))
             }
+            (true, Some(_)) => Err(format!("{name} does not allow length to be specified.")),
+            _ => Ok(operator),
+        }
+    }
+
+    /// Those that may be cut.
+    fn compile_with_length(
+        name: &str,
+        parameters: &str,
+        length: Option<usize>,
+        plan: &mut CapturePlan,
+    ) -> Option<Result<Self, String>> {
+        let required = |operator: Result<Self, String>| match parameters {
+            "" => Err(format!("{name} requires parameters")),
+            _ => operator,
+        };
+        Some(match name {
             "REQ" | "REQUEST_HEADER" => {
-                return headers(name, parameters, length, |h| request_header(h, plan));
+                Headers::compile(name, parameters, length, |h| Header::of_request(h, plan))
+                    .map(Operator::Headers)
             }
             "RESP" | "RESPONSE_HEADER" => {
-                return headers(name, parameters, length, |h| response_header(h, plan));
+                Headers::compile(name, parameters, length, |h| Header::of_response(h, plan))
+                    .map(Operator::Headers)
             }
-            "ENVIRONMENT" => {
-                if parameters.is_empty() {
-                    return Err("ENVIRONMENT requires parameters".into());
-                }
-                let value = std::env::var(parameters).ok().map(|value| clip(&value, length).into());
-                return Ok(Operator::Fixed(value));
+            "TRAILER" | "RESPONSE_TRAILER" => {
+                Headers::compile(name, parameters, length, |h| Header::of_trailers(h, plan))
+                    .map(Operator::Headers)
             }
-            _ => {}
-        }
+            "ENVIRONMENT" => required(Ok(Operator::Fixed(environment(parameters, length)))),
+            "PATH" => Path::compile(parameters, length, plan).map(Operator::Path),
+            "QUERY_PARAM" => QueryParameter::compile(parameters, length, plan).map(Operator::QueryParameter),
+            "QUERY_PARAMS" => Query::compile(parameters, length, plan).map(Operator::Query),
+            "DYNAMIC_METADATA" => required(
+                MetadataValue::compile(Owner::Dynamic, parameters, length, plan).map(Operator::Metadata),
+            ),
+            "METADATA" => MetadataValue::compile_typed(parameters, length, plan).map(Operator::Metadata),
+            "COALESCE" => Coalesce::compile(parameters, length, plan).map(Box::new).map(Operator::Coalesce),
+            _ => return None,
+        })
+    }
+
+    /// Those that take something in brackets, but no length.
+    fn compile_with_parameters(
+        name: &str,
+        parameters: &str,
+        plan: &mut CapturePlan,
+    ) -> Option<Result<Self, String>> {
+        let network = || AddressPart::without_port(parameters);
+        Some(match name {
+            "START_TIME" => TimeFormat::compile_or_default(parameters).map(Operator::StartTime),
+            "EMIT_TIME" => TimeFormat::compile_or_default(parameters).map(Operator::EmitTime),
+            "COMMON_DURATION" => CommonDuration::compile(parameters, plan).map(Operator::CommonDuration),
+            "GRPC_STATUS" => GrpcStatus::compile(parameters, plan).map(Operator::GrpcStatus),
+            "CLUSTER_METADATA" | "UPSTREAM_METADATA" if parameters.is_empty() => {
+                Err(format!("{name} requires parameters"))
+            }
+            "UPSTREAM_METADATA" => {
+                MetadataValue::compile(Owner::Host, parameters, None, plan).map(Operator::Metadata)
+            }
+            "CLUSTER_METADATA" => {
+                MetadataValue::compile(Owner::Cluster, parameters, None, plan).map(Operator::Metadata)
+            }
+            "REQUESTED_SERVER_NAME" => {
+                ServerName::compile(parameters, plan).map(Operator::RequestedServerName)
+            }
+            // `ALLOW_WHITESPACES` makes no difference: no details have any, and Envoy takes any other text too.
+            "RESPONSE_CODE_DETAILS" => Ok(Operator::ResponseCodeDetails),
+            "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => network().map(Operator::UpstreamLocalAddress),
+            "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => network().map(Operator::UpstreamRemoteAddress),
+            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => network().map(Operator::DownstreamLocalAddress),
+            "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_WITHOUT_PORT" => {
+                network().map(Operator::DownstreamDirectLocalAddress)
+            }
+            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => network().map(Operator::DownstreamRemoteAddress),
+            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
+                network().map(Operator::DownstreamDirectRemoteAddress)
+            }
+            _ => match Tls::compile(name, parameters)? {
+                Ok(tls) if !tls.takes_parameters() => return None,
+                tls => tls.map(Operator::Tls),
+            },
+        })
+    }
+
+    fn compile_plain(name: &str, plan: &mut CapturePlan) -> Result<Self, String> {
+        use AddressPart::{Port, Whole, WithoutPort};
         let operator = match name {
             "PROTOCOL" => Operator::Protocol,
+            "UPSTREAM_PROTOCOL" => Operator::UpstreamProtocol,
             "RESPONSE_CODE" => Operator::ResponseCode,
-            "RESPONSE_CODE_DETAILS" => Operator::ResponseCodeDetails,
             "CONNECTION_TERMINATION_DETAILS" => Operator::ConnectionTerminationDetails,
             "RESPONSE_FLAGS" => Operator::ResponseFlags,
             "RESPONSE_FLAGS_LONG" => Operator::ResponseFlagsLong,
             "BYTES_RECEIVED" => Operator::BytesReceived,
             "BYTES_SENT" => Operator::BytesSent,
+            // They count with QUIC only.
+            "BYTES_RETRANSMITTED" | "PACKETS_RETRANSMITTED" => Operator::Number(0),
             "DURATION" => Operator::Duration,
             "REQUEST_DURATION" => Operator::RequestDuration,
             "RESPONSE_DURATION" => Operator::ResponseDuration,
             "RESPONSE_TX_DURATION" => Operator::ResponseTxDuration,
+            "GRPC_STATUS_NUMBER" => Operator::GrpcStatus(GrpcStatus::compile("NUMBER", plan)?),
             "UPSTREAM_HOST" => Operator::UpstreamHost,
-            "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName,
+            "UPSTREAM_HOST_NAME" => Operator::UpstreamHostName(Whole),
+            "UPSTREAM_HOST_NAME_WITHOUT_PORT" => Operator::UpstreamHostName(WithoutPort),
             "UPSTREAM_CLUSTER" => Operator::UpstreamCluster,
             "UPSTREAM_CLUSTER_RAW" => Operator::UpstreamClusterRaw,
             "UPSTREAM_LOCAL_ADDRESS" => Operator::UpstreamLocalAddress(Whole),
-            "UPSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::UpstreamLocalAddress(WithoutPort),
             "UPSTREAM_LOCAL_PORT" => Operator::UpstreamLocalAddress(Port),
             "UPSTREAM_REMOTE_ADDRESS" => Operator::UpstreamRemoteAddress(Whole),
-            "UPSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::UpstreamRemoteAddress(WithoutPort),
             "UPSTREAM_REMOTE_PORT" => Operator::UpstreamRemoteAddress(Port),
             "UPSTREAM_REQUEST_ATTEMPT_COUNT" => Operator::UpstreamRequestAttemptCount,
             "UPSTREAM_TRANSPORT_FAILURE_REASON" => Operator::UpstreamTransportFailureReason,
-            "UPSTREAM_TLS_VERSION" => Operator::UpstreamTlsVersion,
-            "UPSTREAM_TLS_CIPHER" => Operator::UpstreamTlsCipher,
-            "UPSTREAM_PEER_URI_SAN" => Operator::UpstreamPeerUriSan,
-            "UPSTREAM_LOCAL_URI_SAN" => Operator::UpstreamLocalUriSan,
             "DOWNSTREAM_LOCAL_ADDRESS" => Operator::DownstreamLocalAddress(Whole),
-            "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT" => Operator::DownstreamLocalAddress(WithoutPort),
             "DOWNSTREAM_LOCAL_PORT" => Operator::DownstreamLocalAddress(Port),
+            "DOWNSTREAM_DIRECT_LOCAL_ADDRESS" => Operator::DownstreamDirectLocalAddress(Whole),
+            "DOWNSTREAM_DIRECT_LOCAL_PORT" => Operator::DownstreamDirectLocalAddress(Port),
             "DOWNSTREAM_REMOTE_ADDRESS" => Operator::DownstreamRemoteAddress(Whole),
-            "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT" => Operator::DownstreamRemoteAddress(WithoutPort),
             "DOWNSTREAM_REMOTE_PORT" => Operator::DownstreamRemoteAddress(Port),
             "DOWNSTREAM_DIRECT_REMOTE_ADDRESS" => Operator::DownstreamDirectRemoteAddress(Whole),
-            "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT" => {
-                Operator::DownstreamDirectRemoteAddress(WithoutPort)
-            }
             "DOWNSTREAM_DIRECT_REMOTE_PORT" => Operator::DownstreamDirectRemoteAddress(Port),
-            "REQUESTED_SERVER_NAME" => Operator::RequestedServerName,
             "ROUTE_NAME" => Operator::RouteName,
-            "DOWNSTREAM_PEER_URI_SAN" => Operator::DownstreamPeerUriSan,
-            "DOWNSTREAM_LOCAL_URI_SAN" => Operator::DownstreamLocalUriSan,
-            "DOWNSTREAM_TLS_VERSION" => Operator::DownstreamTlsVersion,
-            "DOWNSTREAM_TLS_CIPHER" => Operator::DownstreamTlsCipher,
+            "FILTER_CHAIN_NAME" => Operator::FilterChainName,
             "CONNECTION_ID" => Operator::ConnectionId,
+            "UNIQUE_ID" => Operator::UniqueId,
             "ACCESS_LOG_TYPE" => Operator::AccessLogType,
+            "LOCAL_REPLY_BODY" => Operator::LocalReplyBody,
             "HOSTNAME" => Operator::Fixed(hostname().map(Into::into)),
-            _ => return Err(format!("Not supported field in StreamInfo: {name}")),
+            // No filter here sets flags, nothing is traced, virtual clusters are not counted, and only QUIC tells of round trips.
+            "CUSTOM_FLAGS" => Operator::Fixed(Some("".into())),
+            "TRACE_ID" | "SPAN_ID" | "VIRTUAL_CLUSTER_NAME" | "ROUNDTRIP_DURATION" => Operator::Fixed(None),
+            _ => return Self::compile_detail(name, plan),
         };
-        if !parameters.is_empty() || length.is_some() {
-            return Err(format!("{name} does not take any parameters or length"));
-        }
+        Ok(operator)
+    }
+
+    /// Those whose values are kept for access logs only.
+    fn compile_detail(name: &str, plan: &mut CapturePlan) -> Result<Self, String> {
+        use AddressPart::{Whole, WithoutPort};
+        let operator = match name {
+            "REQUEST_HEADERS_BYTES" => Operator::RequestHeaderBytes,
+            "RESPONSE_HEADERS_BYTES" => Operator::ResponseHeaderBytes,
+            "RESPONSE_TRAILERS_BYTES" => Operator::TrailerBytes,
+            "REQUEST_TX_DURATION" => Operator::RequestTxDuration,
+            "UPSTREAM_CONNECTION_POOL_READY_DURATION" => Operator::PoolReadyDuration,
+            "UPSTREAM_HOSTS_ATTEMPTED" => Operator::HostsAttempted(Whole),
+            "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => Operator::HostsAttempted(WithoutPort),
+            "UPSTREAM_HOST_NAMES_ATTEMPTED" => Operator::HostNamesAttempted(Whole),
+            "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => Operator::HostNamesAttempted(WithoutPort),
+            "UPSTREAM_CONNECTION_ID" => Operator::UpstreamConnectionId,
+            "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => Operator::ConnectionsAttempted,
+            "STREAM_ID" => Operator::StreamId(Header::of_request("x-request-id", plan)?),
+            "DOWNSTREAM_WIRE_BYTES_RECEIVED" | "UPSTREAM_WIRE_BYTES_SENT" if plan.counts_wire() => {
+                Operator::BytesReceived
+            }
+            "DOWNSTREAM_WIRE_BYTES_SENT" | "UPSTREAM_WIRE_BYTES_RECEIVED" if plan.counts_wire() => {
+                Operator::BytesSent
+            }
+            "DOWNSTREAM_WIRE_BYTES_RECEIVED"
+            | "DOWNSTREAM_WIRE_BYTES_SENT"
+            | "UPSTREAM_WIRE_BYTES_RECEIVED"
+            | "UPSTREAM_WIRE_BYTES_SENT" => {
+                return Err(format!("{name} is supported in logs of tcp_proxy only"));
+            }
+            _ => match Tls::compile(name, "") {
+                Some(tls) => return tls.map(Operator::Tls),
+                None => return Err(format!("Not supported field in StreamInfo: {name}")),
+            },
+        };
+        plan.want_details(name)?;
         Ok(operator)
     }
 
@@ -198,13 +284,18 @@ impl Operator {
     pub(super) fn append(&self, values: Values<'_>, clock: &mut Clock, out: &mut Vec<u8>) -> Appended {
         let info = values.info;
         let connection = &*info.connection;
-        let tls = connection.tls.as_ref();
+        let details = info.log_details.as_deref();
         match self {
             Operator::StartTime(format) => {
                 format.append(info.start_time, clock, out);
                 Appended::Text
             }
+            Operator::EmitTime(format) => {
+                format.append(std::time::SystemTime::now(), clock, out);
+                Appended::Text
+            }
             Operator::Protocol => text(info.protocol.map(version), out),
+            Operator::UpstreamProtocol => text(info.upstream_protocol.map(version), out),
             Operator::ResponseCode => number(info.response_code.into(), out),
             Operator::ResponseCodeDetails => response_code_details(info, out),
             Operator::ConnectionTerminationDetails => text(info.connection_termination_details, out),
@@ -217,34 +308,46 @@ impl Operator {
             Operator::ResponseFlagsLong => joined(info.flags.long_names(), out),
             Operator::BytesReceived => number(info.bytes_received, out),
             Operator::BytesSent => number(info.bytes_sent, out),
+            Operator::RequestHeaderBytes => number(details.map_or(0, |d| d.request_header_bytes), out),
+            Operator::ResponseHeaderBytes => number(details.map_or(0, |d| d.response_header_bytes), out),
+            Operator::TrailerBytes => number(details.map_or(0, |d| d.trailer_bytes), out),
             Operator::Duration => milliseconds(Some(info.duration), out),
             Operator::RequestDuration => milliseconds(info.request_complete, out),
+            Operator::RequestTxDuration => {
+                milliseconds(upstream_request_end(info).map(|end| end - info.start), out)
+            }
             Operator::ResponseDuration => milliseconds(info.first_upstream_byte, out),
             Operator::ResponseTxDuration => {
                 milliseconds(info.first_upstream_byte.map(|first| info.duration.saturating_sub(first)), out)
             }
-            Operator::Headers { main, alternative, length } => {
-                let value = header(main, values).or_else(|| header(alternative.as_ref()?, values));
-                match value {
-                    Some(value) => {
-                        out.extend_from_slice(&value[..value.len().min(*length)]);
-                        Appended::Text
-                    }
-                    // A header is text, this one too.
-                    None if *main == Header::Status && info.response_code != 0 => {
-                        number(info.response_code.into(), out);
-                        Appended::Text
-                    }
-                    None => Appended::Empty,
-                }
-            }
+            Operator::PoolReadyDuration => milliseconds(details.and_then(|d| d.pool_ready), out),
+            Operator::CommonDuration(duration) => duration.append(values, out),
+            Operator::Headers(headers) => headers.append(values, out),
+            Operator::Path(path) => path.append(values, out),
+            Operator::QueryParameter(parameter) => parameter.append(values, out),
+            Operator::Query(query) => query.append(values, out),
+            Operator::GrpcStatus(status) => status.append(values, out),
+            Operator::Metadata(value) => value.append(values, out),
             Operator::UpstreamHost => {
                 address(info.upstream_host.as_ref().map(|h| &h.address), AddressPart::Whole, out)
             }
-            Operator::UpstreamHostName => match &info.upstream_host {
-                Some(host) if !host.hostname.is_empty() => text(Some(&host.hostname), out),
-                host => address(host.as_ref().map(|h| &h.address), AddressPart::Whole, out),
+            Operator::UpstreamHostName(part) => match &info.upstream_host {
+                Some(host) => host_name(&host.hostname, &host.address, *part, out),
+                None => Appended::Empty,
             },
+            Operator::HostsAttempted(part) => {
+                listed(details.map(|d| &*d.hosts_attempted), out, |host, out| {
+                    address(Some(&host.address), *part, out)
+                })
+            }
+            Operator::HostNamesAttempted(part) => {
+                listed(details.map(|d| &*d.hosts_attempted), out, |host, out| {
+                    host_name(&host.hostname, &host.address, *part, out)
+                })
+            }
+            Operator::ConnectionsAttempted => {
+                listed(details.map(|d| &*d.connections_attempted), out, |id, out| number(*id, out))
+            }
             Operator::UpstreamCluster => text(info.upstream_cluster.as_ref().map(|c| c.stats.name()), out),
             Operator::UpstreamClusterRaw => text(info.upstream_cluster.as_ref().map(|c| &*c.name), out),
             Operator::UpstreamLocalAddress(part) => match info.upstream_local_address {
@@ -256,114 +359,48 @@ impl Operator {
                 Some(_) => address(info.upstream_host.as_ref().map(|h| &h.address), *part, out),
                 None => Appended::Empty,
             },
+            Operator::UpstreamConnectionId => {
+                number(details.and_then(|d| d.connections_attempted.last().copied()).unwrap_or(0), out)
+            }
             Operator::UpstreamRequestAttemptCount => number(info.attempt_count.into(), out),
             Operator::UpstreamTransportFailureReason => match &info.upstream_transport_failure {
                 Some(reason) => underscored(reason, out),
                 None => Appended::Empty,
             },
-            Operator::UpstreamTlsVersion => text(info.upstream_tls.as_ref().map(|t| t.version), out),
-            Operator::UpstreamTlsCipher => text(info.upstream_tls.as_ref().map(|t| t.cipher), out),
-            Operator::UpstreamPeerUriSan => {
-                text(shared(info.upstream_tls.as_ref().map(|t| &t.peer_principal)), out)
-            }
-            Operator::UpstreamLocalUriSan => {
-                text(shared(info.upstream_tls.as_ref().map(|t| &t.local_principal)), out)
-            }
             Operator::DownstreamLocalAddress(part) => address(Some(&connection.local_address), *part, out),
+            Operator::DownstreamDirectLocalAddress(part) => {
+                address(Some(&connection.direct_local_address), *part, out)
+            }
+            Operator::DownstreamRemoteAddress(part) if info.remote_address.is_some() => {
+                match info.remote_address {
+                    Some(remote) => socket_address(remote, *part, out),
+                    None => Appended::Empty,
+                }
+            }
             Operator::DownstreamRemoteAddress(part) | Operator::DownstreamDirectRemoteAddress(part) => {
                 address(Some(&connection.peer_address), *part, out)
             }
-            Operator::RequestedServerName => text(connection.requested_server_name.as_deref(), out),
+            Operator::RequestedServerName(name) => name.append(values, out),
             Operator::RouteName => text(info.route_name.as_deref(), out),
-            Operator::DownstreamPeerUriSan => text(shared(tls.map(|t| &t.peer_principal)), out),
-            Operator::DownstreamLocalUriSan => text(shared(tls.map(|t| &t.local_principal)), out),
-            Operator::DownstreamTlsVersion => text(tls.map(|t| t.version), out),
-            Operator::DownstreamTlsCipher => text(tls.map(|t| t.cipher), out),
+            Operator::FilterChainName => text(Some(&connection.filter_chain), out),
+            Operator::Tls(tls) => tls.append(values, clock, out),
             Operator::ConnectionId => number(connection.connection_id, out),
-            Operator::AccessLogType => {
-                text(Some(if info.protocol.is_some() { "DownstreamEnd" } else { "TcpConnectionEnd" }), out)
+            Operator::StreamId(header) => {
+                let own = || Some(details?.stream_id.as_ref()?.as_bytes());
+                joined(header.value(values).or_else(own), out)
             }
-            Operator::Fixed(value) => text(value.as_deref(), out),
-        }
-    }
-}
-
-fn clip(text: &str, length: Option<usize>) -> &str {
-    match length {
-        Some(length) if length < text.len() => {
-            let end = (0..=length).rev().find(|i| text.is_char_boundary(*i)).unwrap_or_default();
-            &text[..end]
-        }
-        _ => text,
-    }
-}
-
-/// Compiles `main?alternative`.
-fn headers(
-    name: &str,
-    parameters: &str,
-    length: Option<usize>,
-    mut compile: impl FnMut(&str) -> Result<Header, String>,
-) -> Result<Operator, String> {
-    if parameters.is_empty() {
-        return Err(format!("{name} requires parameters"));
-    }
-    if parameters.contains(['\n', '\r', '\0']) {
-        return Err("Invalid header configuration. Format string contains newline.".into());
-    }
-    let mut names = parameters.split('?');
-    let main = compile(names.next().unwrap_or_default())?;
-    let alternative = names.next().filter(|name| !name.is_empty()).map(compile).transpose()?;
-    if names.next().is_some() {
-        return Err(format!("More than 1 alternative header specified in token: {parameters}"));
-    }
-    Ok(Operator::Headers { main, alternative, length: length.unwrap_or(usize::MAX) })
-}
-
-fn header_name(name: &str) -> Result<HeaderName, String> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("not a header name: '{name}'"))
-}
-
-fn request_header(name: &str, plan: &mut CapturePlan) -> Result<Header, String> {
-    let pseudo = match name.to_ascii_lowercase().as_str() {
-        ":method" => Header::Method,
-        ":path" => Header::Path,
-        ":authority" | "host" => Header::Authority,
-        ":scheme" => Header::Scheme,
-        _ => return Ok(plan.request_header(header_name(name)?)),
-    };
-    plan.names_request = true;
-    Ok(pseudo)
-}
-
-fn response_header(name: &str, plan: &mut CapturePlan) -> Result<Header, String> {
-    if name.eq_ignore_ascii_case(":status") {
-        return Ok(Header::Status);
-    }
-    Ok(plan.response_header(header_name(name)?))
-}
-
-fn header<'a>(header: &Header, values: Values<'a>) -> Option<&'a [u8]> {
-    fn captured(values: &[Option<HeaderValue>], at: usize) -> Option<&[u8]> {
-        Some(values.get(at)?.as_ref()?.as_bytes())
-    }
-    match (header, &values.line) {
-        (Header::Status, _) => None,
-        (Header::Response(at), _) => captured(&values.info.response_headers, *at),
-        (Header::LiveResponse(name), _) => Some(values.response?.get(name)?.as_bytes()),
-        (Header::LiveRequest(name), _) => Some(values.request?.get(name)?.as_bytes()),
-        (Header::Request(at), _) => captured(&values.info.request.as_ref()?.headers, *at),
-        (Header::Method, Some(line)) => Some(line.method.as_bytes()),
-        (Header::Path, Some(line)) => Some(line.path.as_bytes()),
-        (Header::Authority, Some(line)) => Some(line.authority.as_bytes()),
-        (Header::Scheme, Some(line)) => Some(line.scheme.as_bytes()),
-        (pseudo, None) => {
-            let request = values.info.request.as_ref()?;
-            match pseudo {
-                Header::Method => Some(request.method.as_str().as_bytes()),
-                Header::Path => Some(request.path.as_ref()?.as_str().as_bytes()),
-                Header::Authority => Some(request.authority.as_ref()?.as_bytes()),
-                _ => Some(request.scheme.as_bytes()).filter(|scheme| !scheme.is_empty()),
+            Operator::UniqueId => joined([new_uuid()], out),
+            Operator::AccessLogType => text(Some(values.log_type.name()), out),
+            Operator::LocalReplyBody => {
+                out.extend_from_slice(values.local_reply_body.unwrap_or_default());
+                Appended::Text
+            }
+            Operator::Coalesce(coalesce) => coalesce.append(values, clock, out),
+            Operator::Number(value) => number(*value, out),
+            Operator::Fixed(None) => Appended::Empty,
+            Operator::Fixed(Some(value)) => {
+                out.extend_from_slice(value.as_bytes());
+                Appended::Text
             }
         }
     }
@@ -378,47 +415,37 @@ fn version(version: Version) -> &'static str {
     }
 }
 
-fn text(value: Option<&str>, out: &mut Vec<u8>) -> Appended {
-    match value {
-        Some(value) if !value.is_empty() => {
-            out.extend_from_slice(value.as_bytes());
-            Appended::Text
-        }
-        _ => Appended::Empty,
+/// Its DNS name, else its address.
+fn host_name(name: &str, of: &Address, part: AddressPart, out: &mut Vec<u8>) -> Appended {
+    match (name, part) {
+        ("", part) => address(Some(of), part, out),
+        (name, AddressPart::WithoutPort) => text(Some(host_without_port(name)), out),
+        (name, _) => text(Some(name), out),
     }
 }
 
-fn shared(value: Option<&Option<Arc<str>>>) -> Option<&str> {
-    value?.as_deref()
-}
-
-fn number(value: u64, out: &mut Vec<u8>) -> Appended {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-    Appended::Number
-}
-
-fn milliseconds(value: Option<Duration>, out: &mut Vec<u8>) -> Appended {
-    match value {
-        Some(value) => number(u64::try_from(value.as_millis()).unwrap_or(u64::MAX), out),
-        None => Appended::Empty,
+/// `a:80` → `a`; an IPv6 address in brackets keeps them.
+fn host_without_port(name: &str) -> &str {
+    match name.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !host.ends_with(':') => host,
+        _ => name,
     }
 }
 
-fn joined(names: impl Iterator<Item = &'static str>, out: &mut Vec<u8>) -> Appended {
+/// Each value appended, with commas between them.
+fn listed<T>(
+    values: Option<&[T]>,
+    out: &mut Vec<u8>,
+    append: impl Fn(&T, &mut Vec<u8>) -> Appended,
+) -> Appended {
     let start = out.len();
-    for name in names {
+    for value in values.into_iter().flatten() {
         if out.len() > start {
             out.push(b',');
         }
-        out.extend_from_slice(name.as_bytes());
+        append(value, out);
     }
-    Appended::Text
-}
-
-/// Free text without white space, so that fields of a line stay apart.
-fn underscored(value: &str, out: &mut Vec<u8>) -> Appended {
-    out.extend(value.bytes().map(|b| if b.is_ascii_whitespace() { b'_' } else { b }));
-    if value.is_empty() { Appended::Empty } else { Appended::Text }
+    if out.len() > start { Appended::Text } else { Appended::Empty }
 }
 
 /// Envoy adds the reason of a transport failure to the details: `...{remote_connection_failure|reason}`.
@@ -438,40 +465,12 @@ fn response_code_details(info: &StreamInfo, out: &mut Vec<u8>) -> Appended {
     }
 }
 
-fn address(address: Option<&Address>, part: AddressPart, out: &mut Vec<u8>) -> Appended {
-    match (address, part) {
-        (None, _) | (Some(Address::Pipe(_)), AddressPart::Port) => Appended::Empty,
-        (Some(Address::Ip(address)), part) => socket_address(*address, part, out),
-        (Some(Address::Pipe(path)), _) => {
-            out.extend_from_slice(path.as_os_str().as_encoded_bytes());
-            Appended::Text
-        }
-    }
-}
-
-fn socket_address(address: SocketAddr, part: AddressPart, out: &mut Vec<u8>) -> Appended {
-    if part == AddressPart::Port {
-        return number(address.port().into(), out);
-    }
-    match address.ip() {
-        // By hand: `Display` of an address costs as much as the rest of a line.
-        IpAddr::V4(ip) => {
-            for (i, octet) in ip.octets().into_iter().enumerate() {
-                if i > 0 {
-                    out.push(b'.');
-                }
-                out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
-            }
-        }
-        // Writing to a vector cannot fail.
-        IpAddr::V6(ip) if part == AddressPart::WithoutPort => drop(write!(out, "{ip}")),
-        IpAddr::V6(ip) => drop(write!(out, "[{ip}]")),
-    }
-    if part == AddressPart::Whole {
-        out.push(b':');
-        out.extend_from_slice(itoa::Buffer::new().format(address.port()).as_bytes());
-    }
-    Appended::Text
+/// The variable's value. Envoy prints `-` for one that is not set, also in JSON.
+fn environment(name: &str, length: Option<usize>) -> Option<Box<str>> {
+    let value = std::env::var(name).unwrap_or_else(|_| "-".to_owned());
+    let length = length.unwrap_or(usize::MAX).min(value.len());
+    let end = (0..=length).rev().find(|i| value.is_char_boundary(*i)).unwrap_or_default();
+    Some(value[..end].into())
 }
 
 fn hostname() -> Option<String> {

@@ -1,4 +1,4 @@
-//! `%START_TIME%`: strftime formats, compiled; the current second is broken down once.
+//! `%START_TIME(...)%` and its like: strftime formats, compiled; the current second is broken down once.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -82,6 +82,20 @@ enum Part {
     UnixSeconds,
     /// The first digits of the nanoseconds.
     Fraction(usize),
+    Century,
+    IsoYear,
+    IsoYearOfCentury,
+    IsoWeek,
+    SundayWeek,
+    MondayWeek,
+    WeekdayNumberFromMonday,
+    HourSpacePadded,
+    Hour12SpacePadded,
+    LowerAmPm,
+    /// The nanoseconds without the zeros at their end; with a point before them, when there are any.
+    AllDigits {
+        with_point: bool,
+    },
 }
 
 const MONTHS: [&str; 12] = [
@@ -126,6 +140,11 @@ impl TimeFormat {
         Ok(Self(parts.0))
     }
 
+    /// The same, the default for no format.
+    pub(super) fn compile_or_default(format: &str) -> Result<Self, String> {
+        if format.is_empty() { Ok(Self::default()) } else { Self::compile(format) }
+    }
+
     /// Appends `time`.
     pub(super) fn append(&self, time: SystemTime, clock: &mut Clock, out: &mut Vec<u8>) {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -155,6 +174,30 @@ impl TimeFormat {
                 Part::UnixSeconds => {
                     out.extend_from_slice(itoa::Buffer::new().format(second.unix_s).as_bytes())
                 }
+                Part::Century => push_digits(out, date.year().unsigned_abs() / 100, 2),
+                Part::IsoYear => push_digits(out, date.to_iso_week_date().0.unsigned_abs(), 4),
+                Part::IsoYearOfCentury => push_digits(out, date.to_iso_week_date().0.unsigned_abs() % 100, 2),
+                Part::IsoWeek => push_digits(out, date.iso_week().into(), 2),
+                Part::SundayWeek => push_digits(out, date.sunday_based_week().into(), 2),
+                Part::MondayWeek => push_digits(out, date.monday_based_week().into(), 2),
+                Part::WeekdayNumberFromMonday => {
+                    push_digits(out, date.weekday().number_from_monday().into(), 1);
+                }
+                Part::HourSpacePadded => push_padded(out, date.hour()),
+                Part::Hour12SpacePadded => push_padded(out, (date.hour() + 11) % 12 + 1),
+                Part::LowerAmPm => out.extend_from_slice(if date.hour() < 12 { b"am" } else { b"pm" }),
+                Part::AllDigits { with_point } => {
+                    let at = out.len();
+                    push_digits(out, since.subsec_nanos(), 9);
+                    while out.len() > at && out.ends_with(b"0") {
+                        out.pop();
+                    }
+                    match (out.len() > at, with_point) {
+                        (true, true) => out.insert(at, b'.'),
+                        (false, false) => out.push(b'0'),
+                        _ => {}
+                    }
+                }
                 Part::Fraction(digits) => {
                     let at = out.len();
                     push_digits(out, since.subsec_nanos(), 9);
@@ -163,6 +206,13 @@ impl TimeFormat {
             }
         }
     }
+}
+
+fn push_padded(out: &mut Vec<u8>, n: u8) {
+    if n < 10 {
+        out.push(b' ');
+    }
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
 fn month(date: &OffsetDateTime) -> &'static str {
@@ -215,6 +265,17 @@ impl Parts {
             'S' => Part::Second,
             's' => Part::UnixSeconds,
             'f' => Part::Fraction(9),
+            'C' => Part::Century,
+            'G' => Part::IsoYear,
+            'g' => Part::IsoYearOfCentury,
+            'V' => Part::IsoWeek,
+            'U' => Part::SundayWeek,
+            'W' => Part::MondayWeek,
+            'u' => Part::WeekdayNumberFromMonday,
+            'k' => Part::HourSpacePadded,
+            'l' => Part::Hour12SpacePadded,
+            'P' => Part::LowerAmPm,
+            't' => Part::Literal("\t".into()),
             'Z' => Part::Literal("UTC".into()),
             'z' => Part::Literal("+0000".into()),
             '%' => Part::Literal("%".into()),
@@ -223,6 +284,22 @@ impl Parts {
                 return Some(chars.as_str());
             }
             'T' => {
+                self.sequence("%H:%M:%S");
+                return Some(chars.as_str());
+            }
+            'c' => {
+                self.sequence("%a %b %e %H:%M:%S %Y");
+                return Some(chars.as_str());
+            }
+            'r' => {
+                self.sequence("%I:%M:%S %p");
+                return Some(chars.as_str());
+            }
+            'x' => {
+                self.sequence("%m/%d/%y");
+                return Some(chars.as_str());
+            }
+            'X' => {
                 self.sequence("%H:%M:%S");
                 return Some(chars.as_str());
             }
@@ -238,6 +315,15 @@ impl Parts {
             digit @ '1'..='9' if chars.next() == Some('f') => Part::Fraction(digit as usize - '0' as usize),
             'E' => match chars.next()? {
                 'z' => Part::Literal("+00:00".into()),
+                'T' => Part::Literal("T".into()),
+                '*' => match chars.next()? {
+                    'S' => {
+                        self.0.push(Part::Second);
+                        Part::AllDigits { with_point: true }
+                    }
+                    'f' => Part::AllDigits { with_point: false },
+                    _ => return None,
+                },
                 // `%E3S`: seconds with a fraction.
                 digit @ '1'..='9' if chars.next() == Some('S') => {
                     self.0.push(Part::Second);
@@ -285,6 +371,9 @@ mod tests {
             ("%b|%e|%a|%j|%y|%I|%p", "Nov|21|Sat|325|26|05|AM"),
             ("%F|%T|%f|%6f|%9f|%E6S", "2026-11-21|05:30:37|138000000|138000|138000000|37.138000"),
             ("%D|%Z|%B|%A|%R", "11/21/26|UTC|November|Saturday|05:30"),
+            ("%c|%C|%g|%G|%U|%V|%W|%u", "Sat Nov 21 05:30:37 2026|20|26|2026|46|47|46|6"),
+            ("%x|%X|%r|%t|%k|%l|%P", "11/21/26|05:30:37|05:30:37 AM|\t| 5| 5|am"),
+            ("%E*S|%E*f|%ET", "37.138|138|T"),
         ] {
             let compiled = TimeFormat::compile(format).unwrap();
             assert_eq!(print(&compiled, &mut Clock::default(), 1_795_239_037_138), expected, "{format}");

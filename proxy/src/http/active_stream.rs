@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Version};
 
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
-use super::codec::Incoming;
+use super::codec::{self, Incoming};
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::filters::FilterState;
@@ -25,7 +25,7 @@ use crate::on_demand::Asker;
 use crate::route::{
     Action, Clusters, Drawn, NamedCluster, RequestView, Route, RouteAction, RouteConfiguration, is_grpc,
 };
-use crate::stream_info::{CapturedRequest, ResponseFlags, StreamInfo, details};
+use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
 use crate::worker::{Timer, Worker};
 
 /// What a request may take.
@@ -192,7 +192,10 @@ impl ActiveStream {
             stats.downstream_rq_http1_total.inc();
         }
         connection.handle.stream_started();
-        let info = StreamInfo::new(connection.info.clone(), Some(request.version()));
+        let mut info = StreamInfo::new(connection.info.clone(), Some(request.version()));
+        if hcm.access_logs.captures.details {
+            info.log_details = Some(Box::default());
+        }
         Box::new(Self {
             forwarded: info.start,
             grpc: is_grpc(request.headers()),
@@ -320,22 +323,6 @@ impl ActiveStream {
         }
     }
 
-    /// Keeps what access logs will print of the request.
-    pub(crate) fn capture_request<B>(&mut self, request: &Request<B>) {
-        let hcm = &self.hcm;
-        if hcm.access_logs.is_empty() {
-            return;
-        }
-        let headers = request.headers();
-        self.info.request = Some(CapturedRequest {
-            method: request.method().clone(),
-            path: request.uri().path_and_query().cloned(),
-            authority: headers.get(HOST).cloned(),
-            scheme: self.connection.scheme,
-            headers: hcm.captures.request.iter().map(|name| headers.get(name).cloned()).collect(),
-        });
-    }
-
     /// The attempt goes to this host.
     pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) {
         self.info.upstream_host = Some(host.clone());
@@ -352,7 +339,12 @@ impl ActiveStream {
     pub(crate) fn note(&mut self, lease: &Lease) {
         let about = lease.connection();
         self.info.upstream_local_address = about.local_address;
+        self.info.upstream_protocol = Some(match lease.version() {
+            codec::Version::Http1 => Version::HTTP_11,
+            codec::Version::Http2 => Version::HTTP_2,
+        });
         self.info.upstream_tls.clone_from(&about.tls);
+        self.note_connection(about);
     }
 
     /// Keeps the connection until the response was read.
@@ -370,6 +362,7 @@ impl ActiveStream {
         }
         outlier::record(&upstream.cluster, &upstream.host, status);
         self.info.upstream_local_address = None;
+        self.info.upstream_protocol = None;
         self.info.upstream_tls = None;
         self.info.upstream_transport_failure = None;
         self.info.first_upstream_byte = None;
@@ -389,6 +382,9 @@ impl ActiveStream {
 
     /// The upstream's response was read to the end; the client may not have all of it yet.
     pub(crate) fn upstream_complete(&mut self) {
+        if let Some(details) = &mut self.info.log_details {
+            details.upstream_rx_end.get_or_insert_with(Instant::now);
+        }
         if let Some(upstream) = &mut self.upstream
             && let Some(lease) = upstream.lease.take()
         {
@@ -497,15 +493,16 @@ impl ActiveStream {
         if let Some(reporter) = hcm.reporter {
             connection.mesh.record(reporter, connection, &self.info, self.grpc);
         }
-        for log in &hcm.access_logs {
-            log.log(&self.info, &connection.worker.logs);
+        if !hcm.access_logs.logs.is_empty() {
+            self.log(AccessLogType::DownstreamEnd);
         }
+        let connection = &self.connection;
         // With HTTP/1 the stream is part of the connection's task, which counts itself.
         if self.info.protocol == Some(Version::HTTP_2) {
             connection.worker.shared.count_panic();
         }
         // Last of all, so that who waits for it finds everything counted.
-        stats.downstream_rq_active.dec();
+        self.hcm.stats.downstream_rq_active.dec();
         connection.handle.stream_ended(now);
     }
 }

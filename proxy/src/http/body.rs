@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -257,7 +257,8 @@ impl ResponseBody {
 
     /// The same through these stages, the first one first.
     pub(crate) fn through(mut self, stages: Vec<ResponseStage>) -> Self {
-        self.source = stages.into_iter().fold(self.source, FilteredResponse::wrap);
+        let source = std::mem::replace(&mut self.source, Source::Local(None));
+        self.source = stages.into_iter().fold(source, FilteredResponse::wrap);
         if let (true, Some(stream)) = (self.source.is_end_stream(), &mut self.stream) {
             stream.complete = true;
         }
@@ -288,6 +289,10 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     stream.info.bytes_sent += data.len() as u64;
+                    stream.note_body();
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    stream.capture_trailers(trailers);
                 }
                 // The engine asks for nothing after trailers.
                 if frame.is_trailers() || this.source.is_end_stream() {
@@ -311,6 +316,29 @@ impl Body for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.source.size_hint()
+    }
+}
+
+impl Drop for ResponseBody {
+    /// The engine asks for nothing behind the last byte of a body whose length it knows: neither for its end nor for its trailers.
+    fn drop(&mut self) {
+        let Some(stream) = &mut self.stream else { return };
+        let is_local = matches!(self.source, Source::Local(_));
+        if is_local || stream.complete || self.source.size_hint().exact() != Some(0) {
+            return;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.source.poll(stream, &mut cx) {
+            Poll::Ready(Some(Err(_))) => return,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    stream.capture_trailers(trailers);
+                }
+            }
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        stream.upstream_complete();
+        stream.complete = true;
     }
 }
 

@@ -17,13 +17,14 @@ use super::error::{Failure, StreamError};
 use super::filters::{self, FilterReply, Progress, Waited};
 use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
+use super::origin::INTERNAL;
 use super::path::Normalised;
 use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
 use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, redirect, router};
 use crate::net::Stream;
 use crate::route::{Action, RequestView, RequireTls, Route, RouteAction};
-use crate::stream_info::{ConnectionInfo, ResponseFlags, details};
+use crate::stream_info::{AccessLogType, ConnectionInfo, ResponseFlags, details};
 use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
 /// Serves a connection to its end.
@@ -60,6 +61,7 @@ pub async fn serve(
         mesh: MeshSeries::default(),
         authority: RefCell::new(None),
         requests: Cell::new(0),
+        client_cert: OnceCell::new(),
         exchange: RefCell::new(None),
         limiter: OnceCell::new(),
         framing: Rc::default(),
@@ -145,18 +147,27 @@ async fn serve_request(
     }
 
     // 2. Headers of ours.
-    let scheme = connection.mutate_headers(hcm, &mut request);
+    let origin = connection.mutate_headers(hcm, &mut request);
+    let scheme = origin.scheme;
+    stream.info.remote_address = origin.address;
     stream.capture_request(&request);
     if hcm.always_set_request_id_in_response {
         stream.request_id = request.headers().get(X_REQUEST_ID).cloned();
     }
 
     // 3. Which route: pinned too.
+    let mut has_begun = false;
     loop {
         if let Chosen::RequiresTls = choose_route(hcm, &mut stream, &request, authority.as_str(), scheme) {
             let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
             let location = HeaderValue::try_from(location).ok();
             return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
+        }
+
+        if hcm.log_on_new_request && !has_begun {
+            has_begun = true;
+            stream.note_cluster();
+            stream.log_so_far(AccessLogType::DownstreamStart);
         }
 
         // 4. Filters.
@@ -332,7 +343,13 @@ fn choose_route(
         stream.lack_host(routes, authority);
         return Chosen::Route;
     };
-    if virtual_host.require_tls != RequireTls::None && scheme != "https" {
+    let is_internal = || request.headers().contains_key(INTERNAL);
+    let requires_tls = match virtual_host.require_tls {
+        RequireTls::None => false,
+        RequireTls::ExternalOnly => !is_internal(),
+        RequireTls::All => true,
+    };
+    if requires_tls && scheme != "https" {
         return Chosen::RequiresTls;
     }
     let request_view = view(request, authority, scheme);

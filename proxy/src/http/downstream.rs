@@ -12,8 +12,9 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use super::body::RequestBody;
 use super::codec::{Framing, Refusal, Version};
 use super::filters::Limiter;
-use super::headers::{self, X_FORWARDED_PROTO, X_REQUEST_ID};
+use super::headers::{self, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
+use super::origin::{self, Origin};
 use super::upgrade::Exchange;
 use super::{HttpConnectionManager, LiveConnectionManager};
 use crate::net::Address;
@@ -38,6 +39,8 @@ pub(crate) struct DownstreamConnection {
     /// The last `host` value and its parsed form: clients repeat themselves.
     pub(super) authority: RefCell<Option<(HeaderValue, Authority)>>,
     pub(super) requests: Cell<u32>,
+    /// What upstreams are told of the client's certificate.
+    pub(super) client_cert: OnceCell<Option<HeaderValue>>,
     /// The stream that goes on when an HTTP/1 connection has left HTTP.
     pub(super) exchange: RefCell<Option<Box<Exchange>>>,
     /// Token buckets of its own, when a local rate limit wants them.
@@ -113,6 +116,13 @@ impl DownstreamConnection {
             return Err(refuse(StatusCode::BAD_REQUEST, details::MISSING_HOST));
         };
         let mut authority = self.parsed_authority(host).ok_or(bad(details::INVALID_AUTHORITY))?;
+        if hcm.strip_trailing_host_dot
+            && let Some(stripped) = without_trailing_dot(&authority)
+            && let Ok(host) = HeaderValue::from_str(stripped.as_str())
+        {
+            request.headers_mut().insert(HOST, host);
+            authority = stripped;
+        }
         if let Some(any_port) = hcm.strip_host_port
             && request.method() != Method::CONNECT
             && let Some(stripped) = without_port(&authority, &self.info.local_address, any_port)
@@ -156,35 +166,31 @@ impl DownstreamConnection {
         HeaderValue::from_str(host).ok()
     }
 
-    /// Hop-by-hop headers go; forwarding headers and the request id come. Returns the scheme.
+    /// What clients must not say goes; forwarding headers and the request id come.
     pub(super) fn mutate_headers(
         &self,
         hcm: &HttpConnectionManager,
         request: &mut Request<RequestBody>,
-    ) -> &'static str {
+    ) -> Origin {
         let headers = request.headers_mut();
-        headers::remove_internal(headers, hcm.use_remote_address);
         // The engine has answered it, or will as soon as somebody asks for the body.
         headers.remove(EXPECT);
-        if hcm.use_remote_address && !hcm.skip_xff_append {
-            headers::append_forwarded_for(headers, &self.info.peer_address);
+        let (peer, local) = (&self.info.peer_address, &self.info.local_address);
+        let origin = Origin::find(hcm, headers, peer, local, self.scheme);
+        headers::remove_internal(headers, origin.internal, origin.edge);
+        origin.tell(headers, peer);
+        if let Some(via) = &hcm.via {
+            origin::append_via(headers, via);
         }
-        let scheme = match headers.get(X_FORWARDED_PROTO) {
-            Some(proto) if !hcm.use_remote_address && proto == "https" => "https",
-            Some(proto) if !hcm.use_remote_address && proto == "http" => "http",
-            _ => {
-                headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
-                self.scheme
-            }
-        };
         if hcm.generate_request_id {
-            let keep = headers.contains_key(X_REQUEST_ID)
-                && (!hcm.use_remote_address || hcm.preserve_external_request_id);
+            let keep =
+                headers.contains_key(X_REQUEST_ID) && (!origin.edge || hcm.preserve_external_request_id);
             if !keep {
                 headers.insert(X_REQUEST_ID, headers::new_request_id());
             }
         }
-        scheme
+        self.live.connection.forward_client_cert.apply(headers, self.info.tls.as_ref(), &self.client_cert);
+        origin
     }
 
     /// The request that reaches the connection's maximum is the last one.
@@ -212,6 +218,12 @@ fn without_port(authority: &Authority, local: &Address, any_port: bool) -> Optio
     }
     let host = authority.as_str().strip_suffix(port.as_str())?.strip_suffix(':')?;
     Authority::try_from(host).ok()
+}
+
+/// `strip_trailing_host_dot`: the dot at the end of a full name, before its port. `None`: there is none.
+fn without_trailing_dot(authority: &Authority) -> Option<Authority> {
+    let (host, rest) = authority.as_str().rsplit_once('.')?;
+    (rest.is_empty() || rest.starts_with(':')).then(|| Authority::try_from(format!("{host}{rest}")).ok())?
 }
 
 /// `downstream_cx_*` of one connection.
@@ -279,6 +291,15 @@ impl Drop for CountedConnection {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_dot_at_the_end_is_stripped_from_hosts() {
+        let stripped = |host| without_trailing_dot(&Authority::from_static(host)).map(|a| a.to_string());
+        assert_eq!(stripped("a.b.").as_deref(), Some("a.b"));
+        assert_eq!(stripped("a.:80").as_deref(), Some("a:80"));
+        assert_eq!(stripped("a.b:80"), None);
+        assert_eq!(stripped("a"), None);
+    }
 
     #[test]
     fn ports_are_stripped_from_hosts() {

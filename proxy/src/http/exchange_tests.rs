@@ -12,9 +12,9 @@ use http::{HeaderValue, StatusCode};
 
 use super::http2_frames::{Http2Peer, block};
 use super::*;
+use crate::access_log::AccessLogs;
 use crate::cluster::{CircuitBreakers, Cluster, Thresholds, UpstreamProtocol};
 use crate::config::live::Live;
-use crate::formatter::CapturePlan;
 use crate::listener::{FilterChain, FilterChains, NetworkFilter};
 use crate::route::{
     Action, Clusters, DirectResponse, DomainIndex, PathMatcher, RequireTls, Route, RouteAction,
@@ -52,12 +52,19 @@ pub(super) fn manager(
             version: "".into(),
             vhds: None,
         })),
-        access_logs: vec![setup.access_log(LOG)],
-        captures: CapturePlan::default(),
+        access_logs: AccessLogs { logs: vec![setup.access_log(LOG)], ..AccessLogs::default() },
+        log_on_new_request: false,
+        log_on_tunnel: false,
+        local_replies: None,
         server_name: HeaderValue::from_static("envoy"),
         server_header: ServerHeader::Overwrite,
         use_remote_address: false,
         skip_xff_append: false,
+        xff_num_trusted_hops: 0,
+        internal_addresses: InternalAddresses::default(),
+        append_x_forwarded_port: false,
+        via: None,
+        strip_trailing_host_dot: false,
         generate_request_id: false,
         preserve_external_request_id: false,
         always_set_request_id_in_response: false,
@@ -90,6 +97,7 @@ fn connection(manager: &HttpConnectionManager) -> ConnectionOptions {
             allow_connect: true,
             frames: FrameLimits::default(),
         },
+        forward_client_cert: ForwardClientCert::Sanitize,
     }
 }
 

@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use smallvec::SmallVec;
 
-use crate::net::Address;
+use crate::stream_info::new_uuid;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -16,9 +16,10 @@ pub(crate) const UPSTREAM_SERVICE_TIME: HeaderName = HeaderName::from_static("x-
 pub(crate) const ATTEMPT_COUNT: HeaderName = HeaderName::from_static("x-envoy-attempt-count");
 pub(crate) const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
 pub(crate) const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+/// What a gRPC call came to.
+pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(crate) const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 pub(crate) const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
-const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
@@ -48,25 +49,25 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what a client cannot be believed, and what only the router reads.
-///
-/// `x-forwarded-client-cert` goes by default (`forward_client_cert_details: SANITIZE`). From `external` clients more goes.
-pub(crate) fn remove_internal(headers: &mut HeaderMap, external: bool) {
-    headers.remove(X_FORWARDED_CLIENT_CERT);
+/// Removes what only the router reads, what only callers inside may say, and more at the `edge`.
+pub(crate) fn remove_internal(headers: &mut HeaderMap, internal: bool, edge: bool) {
     if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
         return;
     }
     for name in FOR_THE_ROUTER {
         headers.remove(*name);
     }
-    if external {
+    if !internal {
         for name in FROM_INSIDE_ONLY {
             headers.remove(*name);
         }
     }
+    if edge {
+        for name in NOT_AT_THE_EDGE {
+            headers.remove(*name);
+        }
+    }
 }
-
-const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 
 /// The router's own controls: they never reach an upstream.
 const FOR_THE_ROUTER: &[&str] = &[
@@ -85,15 +86,16 @@ const FOR_THE_ROUTER: &[&str] = &[
 ];
 
 /// What only a caller inside may say.
-const FROM_INSIDE_ONLY: &[&str] = &[
+const FROM_INSIDE_ONLY: &[&str] =
+    &["x-envoy-expected-rq-timeout-ms", "x-envoy-force-trace", "x-envoy-ip-tags", "x-envoy-original-url"];
+
+/// What only another proxy may say.
+const NOT_AT_THE_EDGE: &[&str] = &[
     "x-envoy-decorator-operation",
     "x-envoy-downstream-service-cluster",
     "x-envoy-downstream-service-node",
     "x-envoy-original-path",
     "x-envoy-original-host",
-    "x-envoy-expected-rq-timeout-ms",
-    "x-envoy-force-trace",
-    "x-envoy-ip-tags",
 ];
 
 /// Whether an HTTP/1 request asks for another protocol; HTTP/2 by this way is ignored, as in Envoy.
@@ -131,38 +133,9 @@ pub(crate) fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// `use_remote_address`: the peer's address is appended to `x-forwarded-for` and is the external address.
-pub(crate) fn append_forwarded_for(headers: &mut HeaderMap, peer: &Address) {
-    let Address::Ip(peer) = peer else { return };
-    let ip = peer.ip().to_string();
-    let value = match headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
-        Some(before) => format!("{before},{ip}"),
-        None => ip.clone(),
-    };
-    // An address is always a valid header value, and so is what the codec accepted before it.
-    if let (Ok(value), Ok(ip)) = (HeaderValue::try_from(value), HeaderValue::try_from(ip)) {
-        headers.insert(X_FORWARDED_FOR, value);
-        headers.insert(EXTERNAL_ADDRESS, ip);
-    }
-}
-
 /// A random (version 4) UUID.
 pub(crate) fn new_request_id() -> HeaderValue {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut bytes = fastrand::u128(..).to_ne_bytes();
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let mut text = [b'-'; 36];
-    let mut at = 0;
-    for (i, byte) in bytes.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            at += 1;
-        }
-        text[at] = HEX[usize::from(byte >> 4)];
-        text[at + 1] = HEX[usize::from(byte & 15)];
-        at += 2;
-    }
-    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&text))
+    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(&new_uuid()))
         .unwrap_or_else(|_| HeaderValue::from_static("00000000-0000-4000-8000-000000000000"))
 }
 
@@ -215,25 +188,5 @@ mod tests {
         }
         join_cookies(&mut headers);
         assert_eq!(headers.get_all(header::COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
-    }
-
-    #[test]
-    fn forwarded_for_appends() {
-        let mut headers = HeaderMap::new();
-        let peer = Address::Ip(([127, 1, 0, 9], 5).into());
-        append_forwarded_for(&mut headers, &peer);
-        assert_eq!(headers[X_FORWARDED_FOR], "127.1.0.9");
-        append_forwarded_for(&mut headers, &peer);
-        assert_eq!(headers[X_FORWARDED_FOR], "127.1.0.9,127.1.0.9");
-    }
-
-    #[test]
-    fn request_ids_are_version_4_uuids() {
-        let (a, b) = (new_request_id(), new_request_id());
-        assert_ne!(a, b);
-        let shape =
-            regex::Regex::new("^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$")
-                .unwrap();
-        assert!(shape.is_match(a.to_str().unwrap()), "{a:?}");
     }
 }

@@ -2,37 +2,131 @@
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::response::Parts;
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use super::error::{Failure, StreamError};
-use super::headers::OVERLOADED;
+use super::headers::{GRPC_STATUS, OVERLOADED};
+use crate::access_log::LogFilter;
+use crate::formatter::{Clock, Format, Values};
+use crate::route::HeaderMutations;
+use crate::stream_info::{StreamInfo, grpc_status_of_http};
 
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
+/// `local_reply_config`.
+#[derive(Debug)]
+pub struct LocalReplies {
+    /// `mappers`: the first one whose filter takes the stream.
+    pub mappers: Box<[ReplyMapper]>,
+    /// `body_format`.
+    pub format: Option<BodyFormat>,
+}
+
+/// `ResponseMapper`.
+#[derive(Debug)]
+pub struct ReplyMapper {
+    /// `filter`.
+    pub filter: LogFilter,
+    /// `status_code`.
+    pub status: Option<StatusCode>,
+    /// `body`.
+    pub body: Option<Bytes>,
+    /// `body_format_override`.
+    pub format: Option<BodyFormat>,
+    /// `headers_to_add`.
+    pub headers: HeaderMutations,
+}
+
+/// A body that is made of a format.
+#[derive(Debug)]
+pub struct BodyFormat {
+    /// The format.
+    pub format: Format,
+    /// `content_type`, default `text/plain` or `application/json`.
+    pub content_type: HeaderValue,
+}
+
+/// A reply in HTTP form, which becomes gRPC's on its way out.
+#[derive(Debug)]
+pub(crate) struct LocalReply {
+    pub(crate) response: Response<Bytes>,
+    /// For gRPC; `None`: what stands for the HTTP status.
+    pub(crate) grpc_status: Option<u16>,
+}
+
+impl LocalReplies {
+    /// Makes another reply of this one, if configuration wants one. `info` has the reply's status.
+    pub(crate) fn rewrite(&self, info: &mut StreamInfo, parts: &mut Parts, body: &mut Bytes) {
+        let original = body.clone();
+        let own_type = parts.headers.get(CONTENT_TYPE).cloned();
+        info.duration = info.start.elapsed();
+        let mapper = self.mappers.iter().find(|mapper| mapper.filter.passes((&*info).into()));
+        if let Some(mapper) = mapper {
+            if let Some(other) = &mapper.body {
+                body.clone_from(other);
+            }
+            mapper.headers.apply_to_response(&mut parts.headers, (&*info).into());
+            if let Some(status) = mapper.status {
+                parts.status = status;
+                info.response_code = status.as_u16();
+            }
+        }
+        let format = mapper.and_then(|mapper| mapper.format.as_ref()).or(self.format.as_ref());
+        let mut content_type = HeaderValue::from_static("text/plain");
+        if let Some(format) = format {
+            let mut text = Vec::new();
+            let values =
+                Values { response: Some(&parts.headers), local_reply_body: Some(body), ..(&*info).into() };
+            format.format.append(values, &mut Clock::default(), &mut text);
+            *body = text.into();
+            content_type.clone_from(&format.content_type);
+        }
+        let headers = &mut parts.headers;
+        if body.is_empty() {
+            headers.remove(CONTENT_LENGTH);
+            headers.remove(CONTENT_TYPE);
+            return;
+        }
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        // A type that a mapper sets, or one of the reply's own body, stays.
+        let of_mapper = headers.get(CONTENT_TYPE) != own_type.as_ref();
+        if !of_mapper && (*body != original || own_type.is_none()) {
+            headers.insert(CONTENT_TYPE, content_type);
+        }
+    }
+}
+
+/// The reply in gRPC's form: its own status and message, and no body.
+pub(crate) fn as_grpc(parts: &mut Parts, body: &Bytes, grpc_status: Option<u16>) {
+    let status = grpc_status.unwrap_or_else(|| grpc_status_of_http(parts.status.as_u16()));
+    parts.status = StatusCode::OK;
+    parts.headers.remove(CONTENT_LENGTH);
+    let is_json = parts.headers.get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    parts.headers.entry(GRPC_STATUS).or_insert(HeaderValue::from(status));
+    // The end of a line of JSON is none of a message.
+    let body = if is_json { body.strip_suffix(b"\n").unwrap_or(body) } else { body };
+    if let Some(message) = grpc_message(body) {
+        parts.headers.insert(GRPC_MESSAGE, message);
+    }
+}
+
 /// A reply with a plain text body; an empty body has no content type.
-pub(crate) fn reply(status: StatusCode, body: Bytes, grpc: bool) -> Response<Bytes> {
+pub(crate) fn reply(status: StatusCode, body: Bytes) -> LocalReply {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
-    if grpc {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(GRPC_STATUS, HeaderValue::from(grpc_status(status)));
-        if let Some(message) = grpc_message(&body) {
-            headers.insert(GRPC_MESSAGE, message);
-        }
-        return response;
-    }
     if !body.is_empty() {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     }
     *response.status_mut() = status;
     *response.body_mut() = body;
-    response
+    LocalReply { response, grpc_status: None }
 }
 
 /// The reply for a failed attempt.
-pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
+pub(crate) fn for_error(error: &StreamError) -> LocalReply {
     let body = match error.kind {
         Failure::NoHealthyHost => Bytes::from_static(b"no healthy upstream"),
         Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => {
@@ -53,30 +147,11 @@ pub(crate) fn for_error(error: &StreamError, grpc: bool) -> Response<Bytes> {
             None => Bytes::new(),
         },
     };
-    let mut response = reply(error.kind.status(), body, grpc);
+    let mut reply = reply(error.kind.status(), body);
     if error.kind == Failure::Overflow {
-        response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
+        reply.response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
     }
-    response
-}
-
-/// HTTP status → gRPC status, by the table of the gRPC project.
-pub(crate) fn grpc_status(status: StatusCode) -> u16 {
-    match status.as_u16() {
-        400 => 13,
-        401 => 16,
-        403 => 7,
-        404 => 12,
-        429 | 502 | 503 | 504 => 14,
-        _ => 2,
-    }
-}
-
-/// The same reply with another gRPC status, when it is in gRPC form.
-pub(crate) fn set_grpc_status(reply: &mut Response<Bytes>, status: u16) {
-    if reply.headers().contains_key(GRPC_STATUS) {
-        reply.headers_mut().insert(GRPC_STATUS, HeaderValue::from(status));
-    }
+    reply
 }
 
 /// `grpc-message` percent-encodes everything that is not printable ASCII, and `~`, as Envoy does.
@@ -102,16 +177,18 @@ mod tests {
 
     #[test]
     fn grpc_form() {
-        let r = for_error(&Failure::NoHealthyHost.into(), true);
-        assert_eq!(r.status(), 200);
-        assert_eq!(r.headers()[GRPC_STATUS], "14");
-        assert_eq!(r.headers()[GRPC_MESSAGE], "no healthy upstream");
+        let (mut parts, body) = for_error(&Failure::NoHealthyHost.into()).response.into_parts();
+        as_grpc(&mut parts, &body, None);
+        assert_eq!(parts.status, 200);
+        assert_eq!(parts.headers[GRPC_STATUS], "14");
+        assert_eq!(parts.headers[GRPC_MESSAGE], "no healthy upstream");
+        assert!(!parts.headers.contains_key(CONTENT_LENGTH));
         assert_eq!(grpc_message(b"a%\n").unwrap(), "a%25%0A");
     }
 
     #[test]
     fn http_form() {
-        let r = for_error(&Failure::Overflow.into(), false);
+        let r = for_error(&Failure::Overflow.into()).response;
         assert_eq!(r.status(), 503);
         assert_eq!(r.headers()["x-envoy-overloaded"], "true");
         assert_eq!(
@@ -119,7 +196,7 @@ mod tests {
             b"upstream connect error or disconnect/reset before headers. reset reason: overflow"
         );
         assert!(
-            for_error(&Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE).into(), false).body().is_empty()
+            for_error(&Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE).into()).response.body().is_empty()
         );
     }
 }

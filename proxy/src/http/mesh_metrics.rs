@@ -22,6 +22,7 @@ struct Key {
     host: u64,
     upstream_tls: usize,
     code: u16,
+    grpc_status: Option<u8>,
     flags: u32,
     grpc: bool,
 }
@@ -43,6 +44,7 @@ impl MeshSeries {
             host: info.upstream_host.as_ref().map_or(0, |h| h.id),
             upstream_tls: info.upstream_tls.as_ref().map_or(0, |t| Arc::as_ptr(t) as usize),
             code: info.response_code,
+            grpc_status: info.grpc_status,
             flags: info.flags.bits(),
             grpc,
         };
@@ -66,7 +68,7 @@ fn labels(reporter: Reporter, info: &StreamInfo, grpc: bool, local: &PeerLabels)
         hop: hop_labels(info, reporter, local),
         request_protocol: if grpc { RequestProtocol::Grpc } else { RequestProtocol::Http },
         response_code: info.response_code,
-        grpc_response_status: None,
+        grpc_response_status: info.grpc_status,
         response_flags: info.flags,
     }
 }

@@ -2,6 +2,8 @@
 
 mod active_stream;
 mod body;
+mod captures;
+mod client_certificate;
 mod codec;
 pub mod connection_manager;
 mod downstream;
@@ -10,6 +12,7 @@ pub mod filters;
 mod headers;
 mod local_reply;
 mod mesh_metrics;
+mod origin;
 mod path;
 mod pool;
 mod redirect;
@@ -18,6 +21,9 @@ mod router;
 mod settings;
 mod upgrade;
 
+pub use client_certificate::{ClientCertDetails, ForwardClientCert};
+pub use local_reply::{BodyFormat, LocalReplies, ReplyMapper};
+pub use origin::InternalAddresses;
 pub use path::{EscapedSlashes, PathRules};
 pub use pool::Pools;
 pub use settings::{

@@ -15,9 +15,10 @@ use super::downstream::DownstreamConnection;
 use super::error::{Failure, StreamError};
 use super::filters::{Content, FilterReply, ResponseHead};
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
-use super::{ServerHeader, local_reply, upgrade};
+use super::local_reply::LocalReply;
+use super::{ServerHeader, local_reply, origin, upgrade};
 use crate::route::DirectResponse;
-use crate::stream_info::{ResponseFlags, StreamInfo, details};
+use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
 
 /// The upstream's response goes downstream.
 pub(super) fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
@@ -90,11 +91,11 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     if error.kind.blames_upstream() {
         stream.upstream_outcome(error.kind.status().as_u16());
     }
-    let reply = local_reply::for_error(&error, stream.grpc);
+    let reply = local_reply::for_error(&error);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
     let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;
-    let mut response = send_local(stream, reply);
+    let mut response = send_local(stream, reply, true);
     if closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -108,8 +109,7 @@ pub(super) fn local(
     why: &'static str,
 ) -> Response<ResponseBody> {
     stream.info.response_code_details = why;
-    let reply = local_reply::reply(status, body, stream.grpc);
-    send_local(stream, reply)
+    send_local(stream, local_reply::reply(status, body), true)
 }
 
 /// A request that must not go on is answered, and its connection ends.
@@ -152,12 +152,9 @@ pub(super) fn to_normalised(stream: Box<ActiveStream>, path: &str) -> Response<R
 /// `direct_response`.
 pub(super) fn direct(mut stream: Box<ActiveStream>, direct: &DirectResponse) -> Response<ResponseBody> {
     stream.info.response_code_details = details::DIRECT_RESPONSE;
-    let mut reply = local_reply::reply(direct.status, direct.body.clone(), stream.grpc);
-    // A gRPC form has its own content type.
-    if !stream.grpc {
-        reply.headers_mut().extend(direct.headers.clone());
-    }
-    send_local(stream, reply)
+    let mut reply = local_reply::reply(direct.status, direct.body.clone());
+    reply.response.headers_mut().extend(direct.headers.clone());
+    send_local(stream, reply, true)
 }
 
 /// A filter has answered.
@@ -166,37 +163,36 @@ pub(super) fn filtered(mut stream: Box<ActiveStream>, filter: FilterReply) -> Re
     stream.note_cluster();
     stream.info.flags.insert(flag);
     stream.info.response_code_details = details;
-    let mut reply = local_reply::reply(status, body, stream.grpc);
-    if let Some(status) = grpc_status {
-        local_reply::set_grpc_status(&mut reply, status);
-    }
-    reply.headers_mut().extend(headers);
-    match takes_route_headers {
-        true => send_local(stream, reply),
-        false => send_as_it_is(stream, reply),
-    }
+    let mut reply = LocalReply { grpc_status, ..local_reply::reply(status, body) };
+    reply.response.headers_mut().extend(headers);
+    send_local(stream, reply, takes_route_headers)
 }
 
-fn send_local(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
-    let (mut parts, body) = reply.into_parts();
+fn send_local(
+    mut stream: Box<ActiveStream>,
+    reply: LocalReply,
+    takes_route_headers: bool,
+) -> Response<ResponseBody> {
+    let (mut parts, mut body) = reply.response.into_parts();
     stream.info.response_code = parts.status.as_u16();
-    // Its own content type is none of the route's business, as in Envoy, but for a route that sets one.
-    let content_type = parts.headers.remove(CONTENT_TYPE);
-    stream.change_response_headers(&mut parts.headers);
-    if let Some(content_type) = content_type {
-        parts.headers.entry(CONTENT_TYPE).or_insert(content_type);
+    if takes_route_headers {
+        // Its own content type is none of the route's business, as in Envoy, but for a route that sets one.
+        let content_type = parts.headers.remove(CONTENT_TYPE);
+        stream.change_response_headers(&mut parts.headers);
+        if let Some(content_type) = content_type {
+            parts.headers.entry(CONTENT_TYPE).or_insert(content_type);
+        }
     }
-    send_as_it_is(stream, Response::from_parts(parts, body))
-}
-
-/// Without what the route changes of responses.
-fn send_as_it_is(mut stream: Box<ActiveStream>, reply: Response<Bytes>) -> Response<ResponseBody> {
-    let (parts, body) = reply.into_parts();
-    stream.info.response_code = parts.status.as_u16();
-    // HTTP/2 would send it; its length stays in the headers.
-    let body = if stream.head { Bytes::new() } else { body };
-    let response = Response::from_parts(parts, ());
+    if let Some(replies) = &stream.hcm.local_replies {
+        replies.rewrite(&mut stream.info, &mut parts, &mut body);
+    }
+    if stream.grpc {
+        local_reply::as_grpc(&mut parts, &body, reply.grpc_status);
+    }
+    // HTTP/2 would send what HEAD must not have; its length stays in the headers.
+    let body = if stream.head || stream.grpc { Bytes::new() } else { body };
     let content = if body.is_empty() { Content::Nothing } else { Content::Whole(body.clone()) };
+    let response = Response::from_parts(parts, ());
     send_downstream(stream, response, content, |stream| ResponseBody::local(body, stream))
 }
 
@@ -235,6 +231,9 @@ fn send_downstream(
     if let Some(id) = stream.request_id.take() {
         headers.insert(X_REQUEST_ID, id);
     }
+    if let Some(via) = &hcm.via {
+        origin::append_via(headers, via);
+    }
     if connection.worker.shared.health_check_failed.load(Ordering::Relaxed) {
         connection.handle.drain();
     }
@@ -242,9 +241,10 @@ fn send_downstream(
         hcm.stats.downstream_cx_drain_close.inc();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if !hcm.access_logs.is_empty() {
-        stream.info.response_headers =
-            hcm.captures.response.iter().map(|name| headers.get(name).cloned()).collect();
+    stream.note_grpc_status(headers);
+    stream.capture_response(headers);
+    if stream.hcm.log_on_tunnel && stream.is_switching() {
+        stream.log_so_far(AccessLogType::DownstreamTunnelSuccessfullyEstablished);
     }
     let response = response.map(|()| body(stream));
     match stages.is_empty() {
@@ -264,7 +264,6 @@ pub(super) fn log_without_request(
     info.response_code = status;
     info.response_code_details = why;
     info.flags.insert(flag);
-    for log in &connection.live.get().access_logs {
-        log.log(&info, &connection.worker.logs);
-    }
+    let hcm = connection.live.get();
+    hcm.access_logs.log(&info, AccessLogType::DownstreamEnd, &connection.worker.logs);
 }

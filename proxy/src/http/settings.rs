@@ -7,10 +7,12 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 
 use super::PathRules;
+use super::client_certificate::ForwardClientCert;
 use super::filters::FilterChain;
-use crate::access_log::AccessLog;
+use super::local_reply::LocalReplies;
+use super::origin::InternalAddresses;
+use crate::access_log::AccessLogs;
 use crate::config::live::Live;
-use crate::formatter::CapturePlan;
 use crate::route::{RouteConfiguration, Upgrades};
 use crate::stats::{HttpStats, Reporter};
 
@@ -24,9 +26,13 @@ pub struct HttpConnectionManager {
     /// `route_config` or `rds`.
     pub routes: RouteSource,
     /// `access_log`.
-    pub access_logs: Vec<AccessLog>,
-    /// Which headers those logs print.
-    pub captures: CapturePlan,
+    pub access_logs: AccessLogs,
+    /// `access_log_options.flush_access_log_on_new_request`.
+    pub log_on_new_request: bool,
+    /// `access_log_options.flush_log_on_tunnel_successfully_established`.
+    pub log_on_tunnel: bool,
+    /// `local_reply_config`.
+    pub local_replies: Option<LocalReplies>,
     /// `server_name`, default `envoy`.
     pub server_name: HeaderValue,
     /// `server_header_transformation`.
@@ -35,6 +41,14 @@ pub struct HttpConnectionManager {
     pub use_remote_address: bool,
     /// `skip_xff_append`.
     pub skip_xff_append: bool,
+    /// `xff_num_trusted_hops`.
+    pub xff_num_trusted_hops: u32,
+    /// `internal_address_config`.
+    pub internal_addresses: InternalAddresses,
+    /// `append_x_forwarded_port`.
+    pub append_x_forwarded_port: bool,
+    /// `via`, for requests and responses.
+    pub via: Option<HeaderValue>,
     /// `generate_request_id`, default true.
     pub generate_request_id: bool,
     /// `preserve_external_request_id`.
@@ -49,6 +63,8 @@ pub struct HttpConnectionManager {
     pub path: PathRules,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).
     pub strip_host_port: Option<bool>,
+    /// `strip_trailing_host_dot`.
+    pub strip_trailing_host_dot: bool,
     /// How long a request may take.
     pub limits: StreamLimits,
     /// `http_protocol_options`.
@@ -106,6 +122,8 @@ pub struct ConnectionOptions {
     pub max_headers_count: u32,
     /// `http2_protocol_options`.
     pub http2: HttpOptions2,
+    /// `forward_client_cert_details` and `set_current_client_cert_details`: what is said of the client is made once.
+    pub forward_client_cert: ForwardClientCert,
 }
 
 /// `codec_type`.

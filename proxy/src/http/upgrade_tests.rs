@@ -62,7 +62,7 @@ fn proxy_to(
     let mut cluster = cluster(&setup.stats, &[host], UpstreamTransport::Plaintext);
     Arc::get_mut(&mut Arc::get_mut(&mut cluster).unwrap().connection).unwrap().protocol = protocol;
     let mut manager = manager(&setup, cluster, timeout);
-    manager.access_logs = vec![setup.access_log(LOG)];
+    manager.access_logs.logs = vec![setup.access_log(LOG)];
     change(&mut manager);
     run(setup, manager)
 }

@@ -13,7 +13,7 @@ use super::{FilterChain, InspectError, Listener, NetworkFilter};
 use crate::config::live::Live;
 use crate::net::{Address, RawStream, Stream};
 use crate::stats::ListenerStats;
-use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo, details};
+use crate::stream_info::{AccessLogType, ConnectionInfo, ResponseFlags, StreamInfo, details};
 use crate::transport_socket::{DownstreamTransport, TlsInfo};
 use crate::worker::{ConnectionHandle, PeerExpiry, Worker};
 use crate::{http, tcp};
@@ -79,12 +79,12 @@ impl Connection {
         if let (Some(grace), Some(tls)) = (chain.peer_certificate_grace, &tls) {
             self.expire_with_peer(&handle, tls, grace);
         }
-        let info = Arc::new(self.info(inspected, peer, tls));
+        let info = Arc::new(self.info(inspected, peer, tls, chain.name.clone()));
         let worker = self.worker.clone();
         match &chain.filter {
             NetworkFilter::Http(live) => {
                 http::connection_manager::serve(worker, live.clone(), stream, info.clone(), handle).await;
-                if !self.listener.access_logs.is_empty() {
+                if !self.listener.access_logs.logs.is_empty() {
                     self.log(StreamInfo::new(info, None));
                 }
             }
@@ -124,24 +124,31 @@ impl Connection {
         }
     }
 
-    fn info(&self, inspected: Inspected, peer_address: Address, tls: Option<TlsInfo>) -> ConnectionInfo {
+    fn info(
+        &self,
+        inspected: Inspected,
+        peer_address: Address,
+        tls: Option<TlsInfo>,
+        filter_chain: Arc<str>,
+    ) -> ConnectionInfo {
         let sniffed = inspected.server_name;
         ConnectionInfo {
             local_address: inspected.local,
+            direct_local_address: inspected.direct_local,
             original_destination: inspected.original_destination,
             peer_address,
             requested_server_name: sniffed.or_else(|| tls.as_ref().and_then(|tls| tls.sni.clone())),
             tls,
             connection_id: self.worker.shared.next_connection_id(),
+            filter_chain,
+            opened: self.accepted_at.into_std(),
         }
     }
 
     /// The listener's own access log: one line for each connection, at its end.
     fn log(&self, mut info: StreamInfo) {
         info.duration = self.accepted_at.elapsed();
-        for log in &self.listener.access_logs {
-            log.log(&info, &self.worker.logs);
-        }
+        self.listener.access_logs.log(&info, AccessLogType::NotSet, &self.worker.logs);
     }
 
     /// Runs the listener filters within their deadline.
@@ -187,7 +194,7 @@ impl Connection {
 
     fn no_chain(&self, inspected: Inspected, peer: Address) {
         self.listener.stats.no_filter_chain_match.inc();
-        let mut info = StreamInfo::new(Arc::new(self.info(inspected, peer, None)), None);
+        let mut info = StreamInfo::new(Arc::new(self.info(inspected, peer, None, "".into())), None);
         info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
         info.response_code_details = details::FILTER_CHAIN_NOT_FOUND;
         self.log(info);

@@ -64,6 +64,8 @@ impl ConnectionPredicate {
 pub(super) struct Inspected {
     /// Our end of the connection, or the address that the peer had asked for.
     pub(super) local: Address,
+    /// Our end of the connection.
+    pub(super) direct_local: Address,
     /// Set when `local` was restored from the kernel's connection tracking, even to the same address.
     pub(super) original_destination: Option<SocketAddr>,
     /// It begins with a ClientHello.
@@ -78,6 +80,7 @@ impl Inspected {
     /// Nothing but our end is known.
     pub(super) fn new(local: Address) -> Self {
         Self {
+            direct_local: local.clone(),
             local,
             original_destination: None,
             is_tls: false,

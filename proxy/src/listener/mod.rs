@@ -54,7 +54,7 @@ pub struct Listener {
     /// `envoy_listener_*`.
     pub stats: Arc<ListenerStats>,
     /// `access_log` of the listener: one line for each connection, at its end.
-    pub access_logs: Vec<crate::access_log::AccessLog>,
+    pub access_logs: crate::access_log::AccessLogs,
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ fn a_connection_without_a_chain_is_closed_counted_and_logged() {
     let chains = tls_only(chain("tls", DownstreamTransport::Plaintext, proxy(&setup.stats)));
     let mut listener = setup.listener(chains);
     listener.filters = vec![TLS_INSPECTOR];
-    listener.access_logs.push(setup.access_log("%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"));
+    listener.access_logs.logs.push(setup.access_log("%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"));
     let running = setup.run(listener);
     assert_eq!(reversed(&running), b"");
     let stats = running.stats.listener("test");
@@ -78,7 +78,7 @@ fn mutual_tls_from_listener_to_upstream() {
     let (server, client): (_, UpstreamTls) = mutual();
     let setup = Setup::new();
     let mut inner = proxy(&setup.stats);
-    inner.access_logs.push(setup.access_log("%DOWNSTREAM_PEER_URI_SAN% %REQUESTED_SERVER_NAME%\n"));
+    inner.access_logs.logs.push(setup.access_log("%DOWNSTREAM_PEER_URI_SAN% %REQUESTED_SERVER_NAME%\n"));
     let mut listener =
         setup.listener(tls_only(chain("tls", DownstreamTransport::Tls(Arc::new(server)), inner)));
     listener.filters = vec![TLS_INSPECTOR];

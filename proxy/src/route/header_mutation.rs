@@ -158,11 +158,14 @@ mod tests {
         let address = Address::Ip(([127, 0, 0, 1], 80).into());
         let connection = ConnectionInfo {
             local_address: address.clone(),
+            direct_local_address: address.clone(),
             original_destination: None,
             peer_address: address,
             requested_server_name: None,
             tls: None,
             connection_id: 7,
+            filter_chain: "".into(),
+            opened: std::time::Instant::now(),
         };
         StreamInfo::new(Arc::new(connection), Some(http::Version::HTTP_11))
     }

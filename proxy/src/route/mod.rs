@@ -35,6 +35,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use crate::http::filters::Overrides;
+use crate::metadata::Metadata;
 use crate::on_demand::Asker;
 use index::RouteIndex;
 
@@ -99,6 +100,8 @@ pub struct Route {
     pub keeps_request_head: bool,
     /// `typed_per_filter_config` of the route, its virtual host and its route configuration.
     pub overrides: Option<Arc<Overrides>>,
+    /// `metadata`, for logs.
+    pub metadata: Option<Arc<Metadata>>,
     /// `include_request_attempt_count` of the virtual host.
     pub attempt_count_in_request: bool,
     /// `include_attempt_count_in_response` of the virtual host.
@@ -116,9 +119,20 @@ impl Route {
             response_headers: Box::default(),
             keeps_request_head: false,
             overrides: None,
+            metadata: None,
             attempt_count_in_request: false,
             attempt_count_in_response: false,
         }
+    }
+
+    /// Whether a request that goes this way may be another one then.
+    pub fn changes_request(&self) -> bool {
+        let Action::Route(action) = &self.action else { return false };
+        !self.request_headers.is_empty()
+            || self.attempt_count_in_request
+            || action.host_rewrite.is_some()
+            || action.path_rewrite.is_some()
+            || matches!(action.clusters, Clusters::Weighted { .. })
     }
 }
 

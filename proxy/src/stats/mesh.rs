@@ -150,7 +150,7 @@ pub struct RequestLabels {
     /// `response_code`; 0 when no response was sent.
     pub response_code: u16,
     /// `grpc_response_status`; empty for plain HTTP.
-    pub grpc_response_status: Option<u16>,
+    pub grpc_response_status: Option<u8>,
     /// `response_flags`.
     pub response_flags: ResponseFlags,
 }

@@ -9,8 +9,7 @@ mod splice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access_log::AccessLog;
-use crate::formatter::CapturePlan;
+use crate::access_log::AccessLogs;
 use crate::route::Clusters;
 use crate::stats::{Reporter, TcpStats};
 
@@ -31,9 +30,13 @@ pub struct TcpProxy {
     /// `max_connect_attempts`, default 1.
     pub max_connect_attempts: u32,
     /// `access_log`.
-    pub access_logs: Vec<AccessLog>,
-    /// Always empty for TCP; here so that logs read the same.
-    pub captures: CapturePlan,
+    pub access_logs: AccessLogs,
+    /// `access_log_options.flush_access_log_on_connected`.
+    pub log_on_connected: bool,
+    /// `access_log_options.flush_access_log_on_start`.
+    pub log_on_start: bool,
+    /// `access_log_options.access_log_flush_interval`.
+    pub log_interval: Option<Duration>,
     /// `envoy_tcp_*`.
     pub stats: Arc<TcpStats>,
     /// Our own: mesh metrics.

@@ -1,17 +1,20 @@
 //! `tcp_proxy`: one downstream connection, one upstream connection, bytes between them.
 
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::TcpProxy;
 use super::copy::{ByteCounts, CopyEnd, CopyLimits, copy_bidirectional};
 use super::mesh_metrics::MeshConnection;
-use crate::access_log::AccessLog;
+use crate::access_log::AccessLogs;
 use crate::cluster::{self, ConnectError, Connected, lb, outlier};
 use crate::net::Stream;
-use crate::stream_info::{ConnectionInfo, ResponseFlags, StreamInfo};
+use crate::stream_info::{AccessLogType, ConnectionInfo, LogDetails, ResponseFlags, StreamInfo, new_uuid};
 use crate::transport_socket::failure_reason;
 use crate::worker::{ConnectionHandle, Worker};
 
@@ -25,11 +28,14 @@ pub async fn serve(
     mut downstream: Stream,
     info: Arc<ConnectionInfo>,
     handle: Rc<ConnectionHandle>,
-    listener_logs: &[AccessLog],
+    listener_logs: &AccessLogs,
 ) {
     proxy.stats.downstream_cx_total.inc();
     let deadline = proxy.max_connection_duration.map(|limit| Instant::now() + limit);
     let mut session = Session::new(worker, proxy, info, listener_logs);
+    if session.proxy.log_on_start {
+        session.log(AccessLogType::TcpConnectionStart);
+    }
     tokio::select! {
         biased;
         () = handle.killed() => {}
@@ -47,7 +53,12 @@ async fn run(session: &mut Session<'_>, downstream: &mut Stream, deadline: Optio
     let deadline = deadline.into_iter().chain(expiry).min();
     let limits = CopyLimits { idle: session.proxy.idle_timeout, deadline };
     let report = || session.report();
-    let end = copy_bidirectional(downstream, &mut connected.stream, &session.bytes, limits, report).await;
+    let copying = copy_bidirectional(downstream, &mut connected.stream, &session.bytes, limits, report);
+    let end = match session.proxy.log_interval {
+        None => copying.await,
+        // On the heap, so that connections without it do not carry its state.
+        Some(every) => Box::pin(session.log_every(every, copying)).await,
+    };
     session.ended(end, downstream, &connected.stream);
 }
 
@@ -55,7 +66,7 @@ async fn run(session: &mut Session<'_>, downstream: &mut Stream, deadline: Optio
 struct Session<'a> {
     worker: Rc<Worker>,
     proxy: Arc<TcpProxy>,
-    listener_logs: &'a [AccessLog],
+    listener_logs: &'a AccessLogs,
     info: StreamInfo,
     bytes: ByteCounts,
     /// Those that statistics know of.
@@ -68,9 +79,13 @@ impl<'a> Session<'a> {
         worker: Rc<Worker>,
         proxy: Arc<TcpProxy>,
         info: Arc<ConnectionInfo>,
-        listener_logs: &'a [AccessLog],
+        listener_logs: &'a AccessLogs,
     ) -> Self {
-        let info = StreamInfo::new(info, None);
+        let mut info = StreamInfo::new(info, None);
+        if proxy.access_logs.captures.details || listener_logs.captures.details {
+            let stream_id = HeaderValue::from_bytes(&new_uuid()).ok();
+            info.log_details = Some(Box::new(LogDetails { stream_id, ..LogDetails::default() }));
+        }
         Self {
             worker,
             proxy,
@@ -99,6 +114,7 @@ impl<'a> Session<'a> {
             };
             self.info.attempt_count = attempt;
             self.info.upstream_host = Some(host.clone());
+            let asked = std::time::Instant::now();
             let connecting = cluster::connect(&cluster, &host, false, false);
             let outcome = match deadline {
                 Some(deadline) => match tokio::time::timeout_at(deadline, connecting).await {
@@ -112,6 +128,12 @@ impl<'a> Session<'a> {
             };
             match outcome {
                 Ok(connected) => {
+                    if let Some(details) = &mut self.info.log_details {
+                        details.hosts_attempted.push(host.clone());
+                        details.connect = Some(connected.times);
+                        details.connections_attempted.push(connected.id);
+                        details.pool_ready = Some(asked.elapsed());
+                    }
                     outlier::record(&cluster, &host, 200);
                     return Some(connected);
                 }
@@ -143,6 +165,9 @@ impl<'a> Session<'a> {
         self.info.upstream_local_address = connected.local_address;
         self.info.upstream_tls = connected.tls.clone();
         self.open_mesh();
+        if self.proxy.log_on_connected {
+            self.log(AccessLogType::TcpUpstreamConnected);
+        }
     }
 
     fn open_mesh(&mut self) {
@@ -150,6 +175,36 @@ impl<'a> Session<'a> {
             let mesh = self.worker.shared.stats.mesh();
             self.mesh = Some(MeshConnection::open(mesh, reporter, &self.info));
         }
+    }
+
+    /// Writes the proxy's own lines of this kind, with what is known now.
+    fn log(&mut self, log_type: AccessLogType) {
+        self.info.bytes_received = self.bytes.to_upstream.get();
+        self.info.bytes_sent = self.bytes.to_downstream.get();
+        self.info.duration = self.info.start.elapsed();
+        self.proxy.access_logs.log(&self.info, log_type, &self.worker.logs);
+    }
+
+    /// Writes lines from time to time until `copying` is done.
+    async fn log_every(&self, every: Duration, copying: impl Future<Output = CopyEnd>) -> CopyEnd {
+        let mut copying = std::pin::pin!(copying);
+        loop {
+            match tokio::time::timeout(every, &mut copying).await {
+                Ok(end) => return end,
+                Err(_) => {
+                    let mut info = self.info.clone();
+                    self.note_progress(&mut info);
+                    self.proxy.access_logs.log(&info, AccessLogType::TcpPeriodic, &self.worker.logs);
+                }
+            }
+        }
+    }
+
+    /// How far the connection has come.
+    fn note_progress(&self, info: &mut StreamInfo) {
+        info.bytes_received = self.bytes.to_upstream.get();
+        info.bytes_sent = self.bytes.to_downstream.get();
+        info.duration = info.start.elapsed();
     }
 
     /// Counts the bytes since the last report.
@@ -191,9 +246,6 @@ impl<'a> Session<'a> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        self.info.bytes_received = self.bytes.to_upstream.get();
-        self.info.bytes_sent = self.bytes.to_downstream.get();
-        self.info.duration = self.info.start.elapsed();
         if self.mesh.is_none() {
             // It never got upstream: opened and closed in the series of its flags.
             self.open_mesh();
@@ -202,8 +254,7 @@ impl Drop for Session<'_> {
         if let Some(mesh) = &self.mesh {
             mesh.close();
         }
-        for log in self.proxy.access_logs.iter().chain(self.listener_logs) {
-            log.log(&self.info, &self.worker.logs);
-        }
+        self.log(AccessLogType::TcpConnectionEnd);
+        self.listener_logs.log(&self.info, AccessLogType::NotSet, &self.worker.logs);
     }
 }

@@ -8,12 +8,13 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 
 use super::*;
-use crate::access_log::{LogFiles, Sink};
+use crate::access_log::{AccessLog, AccessLogs, LogFiles, Sink};
 use crate::cluster::lb::LbPolicy;
 use crate::cluster::{
     CircuitBreakers, Cluster, ConnectionSettings, EndpointSet, HostSpec, Thresholds, UpstreamProtocol,
 };
 use crate::config::live::Live;
+use crate::formatter::CapturePlan;
 use crate::formatter::Format;
 use crate::listener::{FilterChain, FilterChains, Listener, NetworkFilter};
 use crate::net::{Address, bind_listeners};
@@ -30,8 +31,10 @@ pub(crate) fn proxy_to(stats: &Stats, cluster: ClusterRef) -> TcpProxy {
         idle_timeout: Some(Duration::from_secs(3600)),
         max_connection_duration: None,
         max_connect_attempts: 1,
-        access_logs: Vec::new(),
-        captures: CapturePlan::default(),
+        access_logs: AccessLogs::default(),
+        log_on_connected: false,
+        log_on_start: false,
+        log_interval: None,
         stats: stats.tcp("test"),
         reporter: None,
     }
@@ -47,6 +50,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             weight: 1,
             healthy: true,
             workload: Some("reviews-v1;default;reviews;v1;Kubernetes".into()),
+            metadata: None,
             priority: 0,
         })
         .collect();
@@ -72,6 +76,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
         outlier: None,
         stats: scope,
         destination: Arc::default(),
+        metadata: None,
     })
 }
 
@@ -127,7 +132,7 @@ impl Setup {
     /// An access log of this format.
     pub(crate) fn access_log(&self, format: &str) -> AccessLog {
         let format = Format::compile(format, &mut CapturePlan::default()).unwrap();
-        AccessLog::new(format, self.files.open(Sink::File(self.log_path())).unwrap())
+        AccessLog::new(format, None, self.files.open(Sink::File(self.log_path())).unwrap())
     }
 
     /// A plain listener whose every connection goes to this proxy.
@@ -143,7 +148,7 @@ impl Setup {
             continue_on_timeout: false,
             backlog: 128,
             stats: self.stats.listener("test"),
-            access_logs: Vec::new(),
+            access_logs: AccessLogs::default(),
         }
     }
 
@@ -208,7 +213,7 @@ const LOG: &str = "%RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_CLUS
 fn run(stats_and_files: Setup, change: impl FnOnce(&Setup, &mut TcpProxy), cluster: ClusterRef) -> Running {
     let setup = stats_and_files;
     let mut proxy = proxy_to(&setup.stats, cluster);
-    proxy.access_logs.push(setup.access_log(LOG));
+    proxy.access_logs.logs.push(setup.access_log(LOG));
     change(&setup, &mut proxy);
     let chains =
         FilterChains::build(Vec::new(), Some(chain("only", DownstreamTransport::Plaintext, proxy))).unwrap();

@@ -12,7 +12,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::{Oid, asn1_rs::oid};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::crypto_provider;
+use super::{Certificates, crypto_provider};
 
 /// The attribute `description`.
 const OID_X509_DESCRIPTION: Oid<'static> = oid!(2.5.4.13);
@@ -89,7 +89,7 @@ impl CertificateDetails {
     }
 }
 
-fn ip_san(bytes: &[u8]) -> Option<San> {
+pub(super) fn ip_san(bytes: &[u8]) -> Option<San> {
     let ip = match bytes.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?),
         16 => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?),
@@ -98,7 +98,7 @@ fn ip_san(bytes: &[u8]) -> Option<San> {
     Some(San::Ip(ip))
 }
 
-fn system_time(seconds: i64) -> SystemTime {
+pub(super) fn system_time(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let time = if seconds < 0 {
         SystemTime::UNIX_EPOCH.checked_sub(distance)
@@ -171,6 +171,11 @@ impl TlsCertificate {
 
     pub(super) fn certified_key(&self) -> &Arc<CertifiedKey> {
         &self.key
+    }
+
+    /// The chain for logs.
+    pub(super) fn certificates(&self) -> Option<Arc<Certificates>> {
+        Certificates::new(&self.key.cert).map(Arc::new)
     }
 
     /// The chain as people read it, leaf first; never empty.

@@ -11,7 +11,7 @@ use super::certificate::TlsCertificate;
 use super::context::{Cache, Inputs, Sources, TlsParams, ValidationSource};
 use super::error::TransportError;
 use super::verify::PeerVerifier;
-use super::{TlsInfo, crypto_provider, info};
+use super::{Certificates, TlsInfo, crypto_provider, info};
 use crate::config::live::Live;
 use crate::net::{RawStream, ReadAhead, Stream};
 use crate::stats::SslStats;
@@ -52,6 +52,7 @@ struct Configs {
     without_alpn: Arc<ServerConfig>,
     peer: info::PeerRules,
     local_principal: Option<Arc<str>>,
+    local: Option<Arc<Certificates>>,
 }
 
 impl DownstreamTls {
@@ -118,6 +119,7 @@ impl DownstreamTls {
             without_alpn,
             peer,
             local_principal: certificate.leaf().principal().cloned(),
+            local: certificate.certificates(),
         })
     }
 
@@ -155,6 +157,7 @@ impl DownstreamTls {
         let info = TlsInfo {
             sni: connection.server_name().map(Arc::from),
             local_principal: configs.local_principal.clone(),
+            local: configs.local.clone(),
             ..info::read(connection, configs.peer, stats)?
         };
         Ok((Stream::TlsServer(Box::new(stream)), info))

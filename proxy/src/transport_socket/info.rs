@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::{CipherSuite, CommonState, Error, HandshakeKind, ProtocolVersion};
+use rustls::{CipherSuite, CommonState, Error, HandshakeKind, NamedGroup, ProtocolVersion};
 
-use super::TlsInfo;
 use super::certificate::CertificateDetails;
 use super::error::TransportError;
 use super::validation::ValidationContext;
 use super::verify::check_validity;
+use super::{Certificates, TlsInfo};
 use crate::stats::SslStats;
 
 /// How much a peer's certificate means in one context.
@@ -64,7 +64,10 @@ pub(super) fn read(
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLSv1.2",
         },
-        cipher: connection.negotiated_cipher_suite().map_or("", |suite| cipher_name(suite.suite())),
+        cipher: connection.negotiated_cipher_suite().map_or("", |suite| openssl_name(suite.suite())),
+        group: connection.negotiated_key_exchange_group().map_or("", |group| group_name(group.name())),
+        peer: connection.peer_certificates().and_then(Certificates::new).map(Arc::new),
+        local: None,
         peer_principal,
         peer_workload,
         peer_expires,
@@ -78,6 +81,31 @@ pub(super) fn cipher_name(suite: CipherSuite) -> &'static str {
         CipherSuite::TLS13_AES_256_GCM_SHA384 => "TLS_AES_256_GCM_SHA384",
         CipherSuite::TLS13_AES_128_GCM_SHA256 => "TLS_AES_128_GCM_SHA256",
         CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => "TLS_CHACHA20_POLY1305_SHA256",
+        other => other.as_str().unwrap_or(""),
+    }
+}
+
+/// OpenSSL's name, which logs print.
+fn openssl_name(suite: CipherSuite) -> &'static str {
+    match suite {
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => "ECDHE-ECDSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => "ECDHE-ECDSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-ECDSA-CHACHA20-POLY1305",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => "ECDHE-RSA-AES128-GCM-SHA256",
+        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => "ECDHE-RSA-AES256-GCM-SHA384",
+        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => "ECDHE-RSA-CHACHA20-POLY1305",
+        other => cipher_name(other),
+    }
+}
+
+/// BoringSSL's name.
+fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::secp256r1 => "P-256",
+        NamedGroup::secp384r1 => "P-384",
+        NamedGroup::secp521r1 => "P-521",
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
         other => other.as_str().unwrap_or(""),
     }
 }

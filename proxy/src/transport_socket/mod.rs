@@ -6,9 +6,11 @@
 
 mod certificate;
 mod context;
+mod distinguished_name;
 mod downstream;
 mod error;
 mod info;
+mod printed;
 mod upstream;
 mod validation;
 mod verify;
@@ -22,6 +24,7 @@ pub use certificate::{CertificateDetails, San, TlsCertificate};
 pub use context::{TlsParams, TlsVersion, ValidationSource};
 pub use downstream::{DownstreamTls, DownstreamTlsOptions};
 pub use error::{TransportError, TransportErrorKind, failure_reason, is_name_mismatch};
+pub use printed::{Certificates, PrintedCertificates};
 pub use upstream::{UpstreamTls, UpstreamTlsOptions};
 pub use validation::{
     SanMatcher, SanType, ValidationContext, ValidationOptions, parse_certificate_hash, parse_spki_hash,
@@ -36,8 +39,14 @@ pub struct TlsInfo {
     pub alpn: Option<Arc<str>>,
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
-    /// IANA name of the cipher suite.
+    /// OpenSSL's name of the cipher suite.
     pub cipher: &'static str,
+    /// BoringSSL's name of the group that keys were agreed on.
+    pub group: &'static str,
+    /// What the peer showed, verified or not.
+    pub peer: Option<Arc<Certificates>>,
+    /// What we showed.
+    pub local: Option<Arc<Certificates>>,
     /// First URI SAN of the verified peer certificate: its SPIFFE identity.
     pub peer_principal: Option<Arc<str>>,
     /// Which workload the verified peer certificate says that it is for:

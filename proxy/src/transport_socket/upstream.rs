@@ -13,7 +13,7 @@ use super::certificate::TlsCertificate;
 use super::context::{Cache, Inputs, Sources, TlsParams, ValidationSource};
 use super::error::TransportError;
 use super::verify::PeerVerifier;
-use super::{TlsInfo, crypto_provider, info};
+use super::{Certificates, TlsInfo, crypto_provider, info};
 use crate::config::live::Live;
 use crate::net::{RawStream, ReadAhead, Stream};
 use crate::stats::SslStats;
@@ -51,6 +51,7 @@ struct Config {
     client: Arc<ClientConfig>,
     peer: info::PeerRules,
     local_principal: Option<Arc<str>>,
+    local: Option<Arc<Certificates>>,
 }
 
 impl UpstreamTls {
@@ -111,6 +112,7 @@ impl UpstreamTls {
             client: Arc::new(client),
             peer,
             local_principal: inputs.certificate.as_ref().and_then(|c| c.leaf().principal().cloned()),
+            local: inputs.certificate.as_ref().and_then(|c| c.certificates()),
         })
     }
 
@@ -155,6 +157,7 @@ impl UpstreamTls {
         let info = TlsInfo {
             sni: self.sni.as_ref().map(|(text, _)| text.clone()),
             local_principal: config.local_principal.clone(),
+            local: config.local.clone(),
             ..info::read(stream.get_ref().1, config.peer, stats)?
         };
         Ok((Stream::TlsClient(Box::new(stream)), Arc::new(info)))

@@ -2,8 +2,10 @@
 //! and the access log must be equal. To add a case is to add a row to a table here.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access_log;
 mod actions;
 mod bench_shapes;
+mod client_certificates;
 mod cluster_header;
 mod comparer;
 mod domains;
@@ -11,8 +13,10 @@ mod failures;
 mod filter_chains;
 mod filters;
 mod header_match;
+mod local_replies;
 mod messages;
 mod mirrors;
+mod origin;
 mod original_dst;
 mod path_match;
 mod path_normal;

@@ -2,6 +2,8 @@
 
 use outrigger_tests::bootstrap;
 use outrigger_tests::differential::{Case, World, compare_cases};
+use outrigger_tests::upstream::Reply;
+use outrigger_tests::{Http2Client, Response};
 use serde_json::{Value, json};
 
 /// A virtual host that counts attempts and retries everything to `cluster` by `policy`.
@@ -104,6 +106,22 @@ fn grpc_statuses() {
             "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
         ),
     ]);
+}
+
+/// A status in the trailers comes too late: the response's head is on its way to the client by then.
+#[test]
+fn grpc_in_trailers() {
+    let policy = || quick(json!({"retry_on": "unavailable"}));
+    compare_cases(&[retrying("after the head", "h2", policy()).drive(|target, view| {
+        target.world.h2.answer_with(|_| {
+            let mut response = Response::new(200, "part").header("content-type", "application/grpc");
+            response.trailers.0.push(("grpc-status".into(), "14".into()));
+            Reply::Respond(response)
+        });
+        let client = Http2Client::connect(target.addr).unwrap();
+        view.add_answer("client", &client.get("h", "/").map_err(std::io::Error::other));
+        view.add_requests("upstream", &target.world.take_requests());
+    })]);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use super::circuit_breakers::compile_circuit_breakers;
 use super::connection::{Connection, compile_connection};
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::endpoint::{Assignment, compile_endpoints};
+use super::metadata::compile_metadata;
 use super::original_dst::{compile_original_dst_discovery, compile_original_dst_lb};
 use super::outlier::compile_outlier_detection;
 use super::source::compile_config_source;
@@ -172,6 +173,7 @@ pub fn compile_cluster(
         outlier,
         stats,
         destination: Arc::new(mesh_destination(&name, metadata.as_ref())),
+        metadata: compile_metadata(metadata),
         name,
     };
     Ok(CompiledCluster {

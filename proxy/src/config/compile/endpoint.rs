@@ -7,6 +7,7 @@ use outrigger_xds_api::wire::endpoint::v3 as wire;
 use outrigger_xds_api::wire::protobuf::value::Kind;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::metadata::compile_metadata;
 use super::values;
 use crate::cluster::HostSpec;
 
@@ -113,6 +114,7 @@ fn compile_endpoint(value: &wire::LbEndpoint, priority: u32, cx: &mut CompileCx<
         weight,
         healthy: matches!(health?, HealthStatus::Unknown | HealthStatus::Healthy | HealthStatus::Degraded),
         workload: metadata.as_ref().and_then(workload),
+        metadata: compile_metadata(metadata),
         priority,
     })
 }

@@ -4,21 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderValue;
+use ipnet::IpNet;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::http_connection_manager::v3 as wire;
 
 use super::access_log::compile_access_logs;
-use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::filter_chain_match::compile_cidr;
 use super::http_filter::compile_http_filters;
 use super::http_options::{Side, compile_common, compile_http1, compile_http2};
 use super::listener::ListenerCx;
+use super::local_reply::compile_local_replies;
 use super::route::compile_route_configuration;
 use super::source::compile_config_source;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
+use crate::formatter::CapturePlan;
 use crate::http::{
-    CodecType, ConnectionOptions, EscapedSlashes, HttpConnectionManager, PathRules, RouteSource,
-    ServerHeader, StreamLimits,
+    ClientCertDetails, CodecType, ConnectionOptions, EscapedSlashes, ForwardClientCert,
+    HttpConnectionManager, InternalAddresses, PathRules, RouteSource, ServerHeader, StreamLimits,
 };
 
 /// Envoy's defaults.
@@ -92,28 +96,26 @@ pub(crate) fn compile_http_connection_manager(
         strip_port_mode,
     } = value;
     unsupported!(cx; scheme_header_transformation, original_ip_detection_extensions,
-        early_header_mutation_extensions, internal_address_config, via, forward_client_cert_matcher,
-        proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6, local_reply_config,
-        path_normalization_options, strip_trailing_host_dot, typed_header_validation_config,
-        append_x_forwarded_port, forward_proto_config, xff_num_trusted_hops);
+        early_header_mutation_extensions, forward_client_cert_matcher,
+        proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        path_normalization_options, typed_header_validation_config, forward_proto_config, proxy_status_config);
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
     // its connection; a last flush is bounded by the drain; between the two GOAWAY frames of a draining connection lies a
     // round trip to the client rather than a time.
     ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout,
-        drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, flush_access_log_on_new_request,
-        access_log_options, stream_error_on_invalid_http_message, proxy_status_config, append_local_overload,
+        drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, stream_error_on_invalid_http_message, append_local_overload,
         add_proxy_protocol_connection_state);
     if stat_prefix.is_empty() {
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
     }
-    // The client certificate header is always removed (SANITIZE, the default); what to put in it then has no effect.
-    if *forward_client_cert_details
-        != wire::http_connection_manager::ForwardClientCertDetails::Sanitize as i32
-    {
-        cx.refuse("forward_client_cert_details", "only SANITIZE is supported");
-    }
-    informational!(set_current_client_cert_details);
+    let forward_client_cert =
+        compile_client_cert(cx, *forward_client_cert_details, set_current_client_cert_details);
+    let internal_addresses = compile_internal_addresses(cx, internal_address_config);
+    let via = match via.as_str() {
+        "" => Ok(None),
+        via => values::header_value(cx, "via", via).map(Some),
+    };
     let escaped_slashes = escaped_slashes(cx, *path_with_escaped_slashes_action);
     request_id(cx, request_id_extension);
     let codec = compile_codec(cx, *codec_type);
@@ -150,7 +152,14 @@ pub(crate) fn compile_http_connection_manager(
         Some(wire::http_connection_manager::StripPortMode::StripAnyHostPort(true)) => Some(true),
         _ => strip_matching_host_port.then_some(false),
     };
-    let (access_logs, captures) = compile_access_logs(cx, access_log)?;
+    let mut access_logs = compile_access_logs(cx, access_log, CapturePlan::default())?;
+    let local_replies = match local_reply_config {
+        Some(config) => {
+            Some(cx.field("local_reply_config", |cx| compile_local_replies(cx, config, &mut access_logs))?)
+        }
+        None => None,
+    };
+    let options = compile_log_options(cx, access_log_options, *flush_access_log_on_new_request);
     let on_demand = filters.as_ref().is_ok_and(|(filters, _)| filters.asks_for_clusters());
     let routes = match on_demand {
         true => cx.on_demand(|cx| compile_route_source(cx, route_specifier, true)),
@@ -178,16 +187,23 @@ pub(crate) fn compile_http_connection_manager(
         max_request_headers_bytes: max_request_headers_kb * 1024,
         max_headers_count: common.max_headers_count,
         http2,
+        forward_client_cert: forward_client_cert?,
     };
     let manager = HttpConnectionManager {
         stat_prefix: stat_prefix.as_str().into(),
         routes: routes?,
         access_logs,
-        captures,
+        local_replies,
+        log_on_new_request: options.flush_access_log_on_new_request,
+        log_on_tunnel: options.flush_log_on_tunnel_successfully_established,
         server_name: server_name?,
         server_header: server_header?,
         use_remote_address: boolean(use_remote_address, false),
         skip_xff_append: *skip_xff_append,
+        xff_num_trusted_hops: *xff_num_trusted_hops,
+        internal_addresses: internal_addresses?,
+        append_x_forwarded_port: *append_x_forwarded_port,
+        via: via?,
         generate_request_id: boolean(generate_request_id, true),
         preserve_external_request_id: *preserve_external_request_id,
         always_set_request_id_in_response: *always_set_request_id_in_response,
@@ -199,6 +215,7 @@ pub(crate) fn compile_http_connection_manager(
             escaped_slashes: escaped_slashes?,
         },
         strip_host_port,
+        strip_trailing_host_dot: *strip_trailing_host_dot,
         limits: StreamLimits {
             request_timeout,
             stream_idle_timeout,
@@ -210,6 +227,79 @@ pub(crate) fn compile_http_connection_manager(
         stats: cx.inputs.stats.http(stat_prefix),
     };
     Ok((manager, connection))
+}
+
+/// `forward_client_cert_details`; what is to be set is only looked at where something is set.
+fn compile_client_cert(
+    cx: &mut CompileCx<'_>,
+    mode: i32,
+    details: &Option<wire::http_connection_manager::SetCurrentClientCertDetails>,
+) -> Compiled<ForwardClientCert> {
+    use wire::http_connection_manager::ForwardClientCertDetails as Wire;
+    let wire::http_connection_manager::SetCurrentClientCertDetails {
+        subject,
+        cert,
+        chain,
+        dns,
+        uri,
+        issuer,
+        format,
+    } = details.unwrap_or_default();
+    cx.field("set_current_client_cert_details", |cx| {
+        unsupported!(cx; issuer, format);
+    });
+    let details = ClientCertDetails { subject: boolean(&subject, false), cert, chain, dns, uri };
+    Ok(match values::enumeration(cx, "forward_client_cert_details", mode)? {
+        Wire::Sanitize => ForwardClientCert::Sanitize,
+        Wire::ForwardOnly => ForwardClientCert::ForwardOnly,
+        Wire::AppendForward => ForwardClientCert::AppendForward(details),
+        Wire::SanitizeSet => ForwardClientCert::SanitizeSet(details),
+        Wire::AlwaysForwardOnly => ForwardClientCert::AlwaysForwardOnly,
+    })
+}
+
+fn compile_internal_addresses(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::http_connection_manager::InternalAddressConfig>,
+) -> Compiled<InternalAddresses> {
+    let Some(wire::http_connection_manager::InternalAddressConfig { unix_sockets, cidr_ranges }) = value
+    else {
+        return Ok(InternalAddresses::default());
+    };
+    let ranges = cx.field("internal_address_config", |cx| cx.each("cidr_ranges", cidr_ranges, compile_cidr));
+    let mut ranges = ranges?;
+    if ranges.is_empty() {
+        ranges.extend(InternalAddresses::PRIVATE.iter().filter_map(|range| range.parse::<IpNet>().ok()));
+    }
+    Ok(InternalAddresses { unix_sockets: *unix_sockets, ranges: ranges.into() })
+}
+
+/// `access_log_options`, or what it was called before.
+fn compile_log_options(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::http_connection_manager::HcmAccessLogOptions>,
+    flush_on_new_request: bool,
+) -> wire::http_connection_manager::HcmAccessLogOptions {
+    let Some(options) = value else {
+        return wire::http_connection_manager::HcmAccessLogOptions {
+            flush_access_log_on_new_request: flush_on_new_request,
+            ..Default::default()
+        };
+    };
+    let wire::http_connection_manager::HcmAccessLogOptions {
+        access_log_flush_interval,
+        flush_access_log_on_new_request: _,
+        flush_log_on_tunnel_successfully_established: _,
+    } = options;
+    // Lines in between: each stream has its line at its end.
+    cx.field("access_log_options", |cx| ignored!(cx; access_log_flush_interval));
+    if flush_on_new_request {
+        cx.refuse(
+            "access_log_options",
+            "only one of flush_access_log_on_new_request or access_log_options can be specified",
+        );
+    }
+    *options
 }
 
 fn compile_codec(cx: &mut CompileCx<'_>, value: i32) -> Compiled<CodecType> {

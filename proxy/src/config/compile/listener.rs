@@ -13,6 +13,7 @@ use super::filter_chain_match::compile_match;
 use super::listener_filter::compile_listener_filter;
 use super::own_metadata::{OwnMetadata, compile_own_metadata};
 use super::values;
+use crate::formatter::CapturePlan;
 use crate::listener::{FilterChains, Listener, ListenerFilter, ListenerFilterKind};
 use crate::net::Address;
 use crate::stats::Reporter;
@@ -129,7 +130,7 @@ pub fn compile_listener(
     if filter_chains.is_empty() && default_filter_chain.is_none() {
         chains = Err(cx.refuse("filter_chains", "no filter chains specified"));
     }
-    let (access_logs, _) = compile_access_logs(cx, access_log)?;
+    let access_logs = compile_access_logs(cx, access_log, CapturePlan::tcp())?;
     let listener_filters_timeout = values::timeout(
         cx,
         "listener_filters_timeout",

@@ -7,6 +7,7 @@
 #![allow(deprecated)]
 
 mod access_log;
+mod access_log_filter;
 mod circuit_breakers;
 mod cluster;
 pub(crate) mod connection;
@@ -21,12 +22,15 @@ mod filter_header_mutation;
 mod filter_health_check;
 mod filter_local_rate_limit;
 mod filter_on_demand;
+mod format_string;
 mod header_mutation;
 mod http_connection_manager;
 mod http_filter;
 mod http_options;
 mod listener;
 mod listener_filter;
+mod local_reply;
+mod metadata;
 mod original_dst;
 mod outlier;
 mod own_metadata;

@@ -13,6 +13,7 @@ use prost::Message;
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::header_mutation::compile_header_mutations;
 use super::http_filter::compile_overrides;
+use super::metadata::compile_metadata;
 use super::rate_limit::{Place, compile_rate_limits};
 use super::retry::compile_retry_policy;
 use super::route_action::{compile_action, compile_mirrors};
@@ -301,7 +302,9 @@ fn content_of(value: &wire::VirtualHost) -> Vec<u8> {
     let mut value = wire::VirtualHost { metadata: None, ..value.clone() };
     let mut maps = in_order(&std::mem::take(&mut value.typed_per_filter_config));
     for route in &mut value.routes {
-        route.metadata = None;
+        // In the order of its names too.
+        let metadata = compile_metadata(&route.metadata.take());
+        maps.extend(format!("{metadata:?}").into_bytes());
         maps.extend(in_order(&std::mem::take(&mut route.typed_per_filter_config)));
         let Some(wire::route::Action::Route(action)) = &mut route.action else { continue };
         if let Some(wire::route_action::ClusterSpecifier::WeightedClusters(weighted)) =
@@ -348,7 +351,6 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
     unsupported!(cx; route_specifiers);
     // Spans and statistics of a route.
     ignored!(cx; decorator, tracing, stat_prefix);
-    informational!(metadata);
     let own = compile_headers(
         cx,
         (request_headers_to_add, request_headers_to_remove),
@@ -381,6 +383,7 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
         keeps_request_head: weighted_names_request
             || route_cx.headers.iter().chain([&own]).any(|headers| headers.names_request),
         overrides,
+        metadata: compile_metadata(metadata),
         attempt_count_in_request: route_cx.attempt_count_in_request,
         attempt_count_in_response: route_cx.attempt_count_in_response,
         action,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use outrigger_xds_api::wire::protobuf;
 use outrigger_xds_api::wire::tcp_proxy::v3 as wire;
 
 use super::access_log::compile_access_logs;
@@ -9,6 +10,7 @@ use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::listener::ListenerCx;
 use super::route_action::{check_weights, compile_cluster_name, without_zero_weights};
 use super::values;
+use crate::formatter::CapturePlan;
 use crate::route::{Clusters, WeightedCluster};
 use crate::tcp::TcpProxy;
 
@@ -47,10 +49,9 @@ pub(crate) fn compile_tcp_proxy(
     } = value;
     unsupported!(cx; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
         tunneling_config, proxy_protocol_tlvs, upstream_connect_mode);
-    // Extra log lines and jitter; early data only exists in other connect modes; a drain waits for the connection;
+    // Jitter; early data only exists in other connect modes; a drain waits for the connection;
     // no cluster here looks at a hash.
-    ignored!(cx; max_downstream_connection_duration_jitter_percentage, access_log_flush_interval,
-        flush_access_log_on_connected, access_log_options, max_early_data_bytes, check_drain_close, hash_policy);
+    ignored!(cx; max_downstream_connection_duration_jitter_percentage, max_early_data_bytes, check_drain_close, hash_policy);
     informational!(proxy_protocol_tlv_merge_policy);
     if stat_prefix.is_empty() {
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
@@ -72,7 +73,13 @@ pub(crate) fn compile_tcp_proxy(
         }
         None => Err(cx.refuse("", "one of cluster or weighted_clusters is required")),
     };
-    let (access_logs, captures) = compile_access_logs(cx, access_log)?;
+    let access_logs = compile_access_logs(cx, access_log, CapturePlan::tcp())?;
+    let options = compile_log_options(
+        cx,
+        access_log_options,
+        access_log_flush_interval,
+        *flush_access_log_on_connected,
+    );
     Ok(TcpProxy {
         stat_prefix: stat_prefix.as_str().into(),
         clusters: clusters?,
@@ -80,10 +87,34 @@ pub(crate) fn compile_tcp_proxy(
         max_connection_duration,
         max_connect_attempts,
         access_logs,
-        captures,
+        log_on_connected: options.flush_access_log_on_connected,
+        log_on_start: options.flush_access_log_on_start,
+        log_interval: cx.field("access_log_options", |cx| {
+            values::timeout(cx, "access_log_flush_interval", &options.access_log_flush_interval, None)
+        }),
         stats: cx.inputs.stats.tcp(stat_prefix),
         reporter: listener.reporter,
     })
+}
+
+/// `access_log_options`, or what its parts were called before.
+fn compile_log_options(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::tcp_proxy::TcpAccessLogOptions>,
+    interval: &Option<protobuf::Duration>,
+    on_connected: bool,
+) -> wire::tcp_proxy::TcpAccessLogOptions {
+    let Some(options) = value else {
+        return wire::tcp_proxy::TcpAccessLogOptions {
+            access_log_flush_interval: *interval,
+            flush_access_log_on_connected: on_connected,
+            flush_access_log_on_start: false,
+        };
+    };
+    if interval.is_some() || on_connected {
+        cx.refuse("access_log_options", "must not be set beside the fields that it stands for");
+    }
+    *options
 }
 
 fn compile_weighted(cx: &mut CompileCx<'_>, value: &wire::tcp_proxy::WeightedCluster) -> Compiled<Clusters> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, HeaderName, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body::{Body as _, Frame};
 use rustc_hash::FxHashMap;
 
@@ -14,10 +14,9 @@ use super::body::{FilteredRequest, RequestStage, ResponseStage};
 use super::{Content, Decision, ResponseHead};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
+use crate::http::headers::GRPC_STATUS;
 use crate::route::is_grpc;
 use crate::stats::{ClusterStats, GrpcMethod, GrpcStats};
-
-pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// `envoy.extensions.filters.http.grpc_stats.v3.FilterConfig`, compiled.
 #[derive(Debug)]

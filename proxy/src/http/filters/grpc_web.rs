@@ -14,15 +14,17 @@ use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 
 use super::body::{FilteredRequest, RequestStage, ResponseStage};
-use super::grpc_stats::{GRPC_STATUS, PREFIX_BYTES, service_and_method};
+use super::grpc_stats::{PREFIX_BYTES, service_and_method};
 use super::{Content, Decision, ResponseHead};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Incoming};
 use crate::http::error::Failure;
+use crate::http::headers::GRPC_STATUS;
 use crate::http::local_reply;
 use crate::route::is_grpc;
 use crate::stats::GrpcStats;
+use crate::stream_info::grpc_status_of_http;
 
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const GRPC_ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
@@ -85,7 +87,7 @@ pub(super) fn on_response(stream: &ActiveStream, head: &mut ResponseHead<'_>) ->
     match &head.content {
         Content::Nothing => None,
         Content::Whole(body) if is_foreign => {
-            let status = local_reply::grpc_status(head.status);
+            let status = grpc_status_of_http(head.status.as_u16());
             head.headers.insert(GRPC_STATUS, HeaderValue::from(status));
             let message = local_reply::grpc_message(body).unwrap_or(HeaderValue::from_static(""));
             head.headers.insert(GRPC_MESSAGE, message);

@@ -209,6 +209,8 @@ async fn connect(
     Ok(Connection {
         sender,
         about: UpstreamConnection {
+            id: connected.id,
+            times: connected.times,
             local_address: connected.local_address,
             tls: connected.tls,
             expires: connected.expiry.map(|expiry| expiry.expires),

@@ -25,7 +25,9 @@ use rustc_hash::FxHashMap;
 use super::body::RequestBody;
 use super::codec::{Incoming, SendError, Switched, Version};
 use super::error::{Failure, StreamError};
-use crate::cluster::{Cluster, ConnectError, ConnectionSettings, Host, Permit, Resource, UpstreamProtocol};
+use crate::cluster::{
+    Cluster, ConnectError, ConnectTimes, ConnectionSettings, Host, Permit, Resource, UpstreamProtocol,
+};
 use crate::stats::ClusterStats;
 use crate::transport_socket::TlsInfo;
 
@@ -48,6 +50,8 @@ struct HostPool {
 /// What is worth knowing of an upstream connection.
 #[derive(Debug)]
 pub(crate) struct UpstreamConnection {
+    pub(crate) id: u64,
+    pub(crate) times: ConnectTimes,
     pub(crate) local_address: Option<SocketAddr>,
     pub(crate) tls: Option<Arc<TlsInfo>>,
     /// When its peer's certificate expires, if it has to end then.

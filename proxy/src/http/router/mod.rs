@@ -34,6 +34,7 @@ pub(crate) async fn forward(
     stream.info.upstream_cluster = Some(cluster.clone());
     timeout::tell_upstream(stream, action, &mut request);
     rewrite::rewrite(stream, route, action, &mut request, &mut authority);
+    stream.recapture_request(&request);
     if !action.mirrors.is_empty() {
         mirror::start(stream, action, &mut request);
     }

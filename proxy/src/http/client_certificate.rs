@@ -1,0 +1,114 @@
+//! `x-forwarded-client-cert`: what an upstream is told of the client's certificate. The text is the same for all requests of a
+//! connection, so it is made once.
+
+use std::cell::OnceCell;
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::transport_socket::TlsInfo;
+
+/// The header.
+pub(crate) const X_FORWARDED_CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// `forward_client_cert_details`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForwardClientCert {
+    /// `SANITIZE`: never.
+    #[default]
+    Sanitize,
+    /// `FORWARD_ONLY`: what clients with a certificate say.
+    ForwardOnly,
+    /// `APPEND_FORWARD`: what they say, and their certificate.
+    AppendForward(ClientCertDetails),
+    /// `SANITIZE_SET`: their certificate.
+    SanitizeSet(ClientCertDetails),
+    /// `ALWAYS_FORWARD_ONLY`: what any client says.
+    AlwaysForwardOnly,
+}
+
+/// `set_current_client_cert_details`: what beside the certificate's hash and our own names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClientCertDetails {
+    /// `subject`.
+    pub subject: bool,
+    /// `cert`.
+    pub cert: bool,
+    /// `chain`.
+    pub chain: bool,
+    /// `dns`.
+    pub dns: bool,
+    /// `uri`.
+    pub uri: bool,
+}
+
+impl ForwardClientCert {
+    /// Changes the header of a request; `made` keeps the connection's text.
+    pub(crate) fn apply(
+        self,
+        headers: &mut HeaderMap,
+        tls: Option<&TlsInfo>,
+        made: &OnceCell<Option<HeaderValue>>,
+    ) {
+        let certified = tls.filter(|tls| tls.peer.is_some());
+        let (details, appends) = match (self, certified) {
+            (ForwardClientCert::AlwaysForwardOnly, _) | (ForwardClientCert::ForwardOnly, Some(_)) => return,
+            (ForwardClientCert::AppendForward(details), Some(tls)) => ((details, tls), true),
+            (ForwardClientCert::SanitizeSet(details), Some(tls)) => ((details, tls), false),
+            _ => {
+                headers.remove(X_FORWARDED_CLIENT_CERT);
+                return;
+            }
+        };
+        let Some(value) = made.get_or_init(|| details.0.value(details.1)).clone() else { return };
+        match headers.get(X_FORWARDED_CLIENT_CERT).filter(|_| appends) {
+            None => drop(headers.insert(X_FORWARDED_CLIENT_CERT, value)),
+            Some(before) => {
+                let joined = [before.as_bytes(), b",", value.as_bytes()].concat();
+                // Joined valid values are valid.
+                if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
+                    headers.insert(X_FORWARDED_CLIENT_CERT, joined);
+                }
+            }
+        }
+    }
+}
+
+impl ClientCertDetails {
+    /// `By=...;Hash=...` and what else is wanted. `None`: a name in it is not allowed in a header.
+    fn value(self, tls: &TlsInfo) -> Option<HeaderValue> {
+        let mut text = String::new();
+        let mut add = |key: &str, quote: &str, value: &str| {
+            let separator = if text.is_empty() { "" } else { ";" };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{separator}{key}={quote}{value}{quote}");
+        };
+        for uri in tls.local.iter().flat_map(|local| &local.printed().uris) {
+            add("By", "", uri);
+        }
+        let peer = tls.peer.as_ref()?.printed();
+        if let Some(hash) = peer.sha256.first() {
+            add("Hash", "", hash);
+        }
+        if self.cert {
+            add("Cert", "\"", &peer.pem);
+        }
+        if self.chain {
+            add("Chain", "\"", &peer.chain_pem);
+        }
+        if self.subject {
+            add("Subject", "\"", &peer.subject);
+        }
+        if self.uri {
+            peer.uris.iter().for_each(|uri| add("URI", "", uri));
+            if peer.uris.is_empty() {
+                add("URI", "", "");
+            }
+        }
+        if self.dns {
+            peer.dns.iter().for_each(|name| add("DNS", "", name));
+        }
+        HeaderValue::try_from(text).ok()
+    }
+}
