@@ -13,6 +13,8 @@ from messages import CLASSES, METHODS, SERVICE, payload
 Code = grpc.StatusCode
 PATIENCE = 20  # Seconds.
 
+CANCELS = 10
+
 # What the test description has: sizes of requests and responses of the streams.
 REQUEST_SIZES = [27182, 8, 1828, 45904]
 RESPONSE_SIZES = [31415, 9, 2653, 58979]
@@ -109,12 +111,13 @@ def cancel_after_begin(channel):
 
 
 def cancel_after_first_response(channel):
-    queue = Queue()
-    queue.put(output([31415], 27182))
-    call = method(channel, "FullDuplexCall")(iter(queue.get, None), timeout=PATIENCE)
-    expect(len(next(call).payload.body), 31415)
-    call.cancel()
-    ends_with(Code.CANCELLED, lambda: call)
+    for _ in range(CANCELS):
+        queue = Queue()
+        queue.put(output([31415], 27182))
+        call = method(channel, "FullDuplexCall")(iter(queue.get, None), timeout=PATIENCE)
+        expect(len(next(call).payload.body), 31415)
+        call.cancel()
+        ends_with(Code.CANCELLED, lambda: call)
 
 
 def timeout_on_sleeping_server(channel):

@@ -72,9 +72,9 @@ impl ResourceType {
         message_name(self.type_url())
     }
 
-    /// The type with this type URL, if it is one of [`ResourceType::ALL`].
+    /// The type with this type URL, if it is one of [`ResourceType::CLIENT`].
     pub fn from_type_url(type_url: &str) -> Option<ResourceType> {
-        ResourceType::ALL.into_iter().find(|resource_type| resource_type.type_url() == type_url)
+        ResourceType::CLIENT.into_iter().find(|resource_type| resource_type.type_url() == type_url)
     }
 
     /// The usual abbreviation of the type's discovery service, for logs and metrics: `cds`, `eds`, `lds`, `rds`, `sds`, `vhds`,
@@ -213,7 +213,7 @@ mod tests {
         assert_eq!(ResourceType::RouteConfiguration.type_url(), RouteConfiguration::type_url());
         assert_eq!(ResourceType::Secret.type_url(), Secret::type_url());
         assert_eq!(ResourceType::ExtensionConfig.type_url(), TypedExtensionConfig::type_url());
-        for resource_type in ResourceType::ALL {
+        for resource_type in ResourceType::CLIENT {
             assert_eq!(ResourceType::from_type_url(resource_type.type_url()), Some(resource_type));
         }
         assert_eq!(ResourceType::from_type_url("type.googleapis.com/envoy.api.v2.Cluster"), None);

@@ -416,6 +416,11 @@ impl ActiveStream {
         self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_accepted())
     }
 
+    /// Whether the request's body went out to its end.
+    pub(crate) fn has_sent_request(&self) -> bool {
+        self.progress.as_ref().is_none_or(|progress| progress.complete.get().is_some())
+    }
+
     /// Why the request's body could not be read.
     pub(crate) fn request_failure(&self) -> Option<Failure> {
         self.progress.as_ref()?.failed.get()

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
 use super::active_stream::ActiveStream;
@@ -20,6 +21,8 @@ use super::router::{Copied, CopiedBody, ReplayedBody};
 /// What the request's body has done so far; shared by the body (owned by the upstream connection) and its stream.
 #[derive(Debug)]
 pub(crate) struct RequestProgress {
+    /// The engine calls it the end of an HTTP/2 body when the client resets the stream with NO_ERROR: half a request would look whole.
+    may_be_cut: bool,
     pub(crate) bytes: Cell<u64>,
     pub(crate) last_activity: Cell<Instant>,
     /// A connection took the request and asks for its body.
@@ -52,6 +55,8 @@ pub(crate) enum RequestBody {
 pub(crate) enum BodyError {
     /// The client's doing.
     Client(hyper::Error),
+    /// The client has cancelled the stream.
+    Cancelled,
     /// A filter cannot decode it.
     Malformed,
     /// Another attempt reads the body now, or a mirror was too slow for it.
@@ -62,6 +67,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BodyError::Client(error) => error.fmt(f),
+            BodyError::Cancelled => f.write_str("the client has cancelled the request"),
             BodyError::Malformed => f.write_str("the body is not what its type says"),
             BodyError::Superseded => f.write_str("the body is read elsewhere"),
         }
@@ -72,18 +78,23 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             BodyError::Client(error) => Some(error),
-            BodyError::Malformed | BodyError::Superseded => None,
+            BodyError::Cancelled | BodyError::Malformed | BodyError::Superseded => None,
         }
     }
 }
 
 impl RequestBody {
     /// The body and, unless it is empty, its progress.
-    pub(crate) fn new(incoming: Incoming, now: Instant) -> (Self, Option<Rc<RequestProgress>>) {
+    pub(crate) fn new(
+        incoming: Incoming,
+        version: Version,
+        now: Instant,
+    ) -> (Self, Option<Rc<RequestProgress>>) {
         if incoming.is_end_stream() {
             return (RequestBody::Empty, None);
         }
         let progress = Rc::new(RequestProgress {
+            may_be_cut: version == Version::HTTP_2,
             bytes: Cell::new(0),
             last_activity: Cell::new(now),
             asked: Cell::new(false),
@@ -113,6 +124,10 @@ impl Body for RequestBody {
         };
         progress.asked.set(true);
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        if frame.is_none() && progress.may_be_cut && !incoming.is_end_stream() {
+            progress.failed.set(Some(Failure::Downstream));
+            return Poll::Ready(Some(Err(BodyError::Cancelled)));
+        }
         if let Some(Err(error)) = &frame {
             progress.failed.set(Some(codec::request_failure(error)));
         }
@@ -200,6 +215,14 @@ impl Source {
         };
         let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
         match &frame {
+            // The engine calls it the end, too, when an HTTP/2 upstream resets the stream with NO_ERROR. It may do that to a request which
+            // it does not want to the end, with its response complete; else half a response would look whole.
+            None if !incoming.is_end_stream()
+                && stream.info.upstream_protocol == Some(Version::HTTP_2)
+                && stream.has_sent_request() =>
+            {
+                return Poll::Ready(Some(Err(Failure::RemoteReset)));
+            }
             None => stream.upstream_complete(),
             // The engine asks for nothing after trailers.
             Some(Ok(frame)) if frame.is_trailers() || incoming.is_end_stream() => stream.upstream_complete(),

@@ -260,7 +260,7 @@ fn split_body(
     stream: &ActiveStream,
 ) -> (Request<RequestBody>, Option<Rc<super::body::RequestProgress>>) {
     let (parts, incoming) = request.into_parts();
-    let (body, progress) = RequestBody::new(incoming, stream.info.start);
+    let (body, progress) = RequestBody::new(incoming, parts.version, stream.info.start);
     (Request::from_parts(parts, body), progress)
 }
 

@@ -1,7 +1,13 @@
 //! What a client sends too much of: it costs the proxy little, that connection alone ends where a limit is reached, and a client who does
 //! everything right is served all the while.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
+
+use outrigger_tests::wait::PATIENCE;
 
 use super::*;
 
@@ -123,7 +129,7 @@ fn a_flood_ends_its_connection_and_no_other() {
         assert!(fixture.serves(), "{what}");
     }
     // What was reset at once is not worked for.
-    assert!(fixture.upstream.take_requests().len() < 5000);
+    assert!(fixture.take_requests() < 5000);
 }
 
 /// Answers that nobody reads pile up nowhere: the proxy reads no further until they are gone.
@@ -191,8 +197,59 @@ fn large_heads_are_refused() {
         }
         let ended = std::iter::from_fn(|| client.frame()).find(|f| f.is_last() || f.kind == kind::GOAWAY);
         assert!(ended.is_some(), "{what}");
-        assert!(fixture.upstream.take_requests().is_empty(), "{what}");
+        assert!(fixture.take_requests() == 0, "{what}");
         assert!(fixture.serves());
-        fixture.upstream.take_requests();
+        fixture.take_requests();
+    }
+}
+
+/// Takes a request on each connection, answers when the body has begun, and tells how what it reads then ends: whether the body came to
+/// its end.
+fn eager_upstream() -> (SocketAddr, mpsc::Receiver<bool>) {
+    let listener = TcpListener::bind((addr::free_addr().ip(), 0)).unwrap();
+    let at = listener.local_addr().unwrap();
+    let (ended, ends) = mpsc::channel();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (mut connection, ended) = (connection.unwrap(), ended.clone());
+            thread::spawn(move || {
+                let (mut seen, mut part) = (Vec::new(), [0; 4096]);
+                let mut answered = false;
+                loop {
+                    let read = connection.read(&mut part).unwrap_or(0);
+                    seen.extend(&part[..read]);
+                    let is_whole = seen.ends_with(b"\r\n0\r\n\r\n");
+                    if read == 0 || is_whole {
+                        // The test may have ended.
+                        let _ = ended.send(is_whole);
+                        return;
+                    }
+                    if !answered && seen.windows(10).any(|window| window == b"half of it") {
+                        answered = true;
+                        let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n";
+                        connection.write_all(head).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    (at, ends)
+}
+
+/// A client that gives its request up in the middle has not sent it: no upstream may take what came for the whole.
+#[test]
+fn half_a_body_is_no_request() {
+    let (upstream, ends) = eager_upstream();
+    let fixture = Fixture::before(Engine::Outrigger, json!({}), upstream).unwrap();
+    let mut client = FrameClient::connect(fixture.addr);
+    for number in 0..100 {
+        let stream = odd(number);
+        client.send(&post(stream, &[]));
+        client.send(&Frame::new(kind::DATA, 0, stream, *b"half of it"));
+        let answer = std::iter::from_fn(|| client.frame()).find(|f| f.kind == kind::DATA);
+        assert_eq!(answer.unwrap().stream, stream);
+        let code = [code::NONE, code::CANCEL][number as usize % 2];
+        client.send(&Frame::new(kind::RESET, 0, stream, code.to_be_bytes()));
+        assert!(!ends.recv_timeout(PATIENCE).unwrap(), "request {number} came to an end");
     }
 }

@@ -21,6 +21,7 @@ mod code {
     pub(crate) const STREAM_CLOSED: u32 = 5;
     pub(crate) const FRAME_SIZE: u32 = 6;
     pub(crate) const REFUSED_STREAM: u32 = 7;
+    pub(crate) const CANCEL: u32 = 8;
     pub(crate) const COMPRESSION: u32 = 9;
     pub(crate) const CALM: u32 = 11;
 }
@@ -28,7 +29,7 @@ mod code {
 /// One proxy before one upstream that answers everything.
 struct Fixture {
     proxy: Proxy,
-    upstream: Upstream,
+    upstream: Option<Upstream>,
     addr: SocketAddr,
     _bootstrap: Bootstrap,
 }
@@ -37,14 +38,26 @@ impl Fixture {
     /// `None`: it is not installed.
     #[track_caller]
     fn start(engine: Engine, manager: Value) -> Option<Self> {
-        let (bootstrap, addr, upstream) = (Bootstrap::new(), addr::free_addr(), Upstream::start());
+        let upstream = Upstream::start();
+        let at = upstream.addr();
+        Some(Self { upstream: Some(upstream), ..Self::before(engine, manager, at)? })
+    }
+
+    /// The same before an upstream of the test's own.
+    #[track_caller]
+    fn before(engine: Engine, manager: Value, upstream: SocketAddr) -> Option<Self> {
+        let (bootstrap, addr) = (Bootstrap::new(), addr::free_addr());
         let mut settings = json!({"codec_type": "HTTP2"});
         overlay(&mut settings, manager);
         let manager = http_connection_manager(any_host(to("up")), settings);
-        bootstrap
-            .write(&[listener("ingress", addr, manager)], &[cluster("up", &[upstream.addr()], json!({}))]);
+        bootstrap.write(&[listener("ingress", addr, manager)], &[cluster("up", &[upstream], json!({}))]);
         let proxy = Proxy::start(engine, &bootstrap)?;
-        Some(Self { proxy, upstream, addr, _bootstrap: bootstrap })
+        Some(Self { proxy, upstream: None, addr, _bootstrap: bootstrap })
+    }
+
+    /// Requests that reached the upstream since the last call.
+    fn take_requests(&self) -> usize {
+        self.upstream.as_ref().map_or(0, |upstream| upstream.take_requests().len())
     }
 
     /// Whether a client that does everything right is served.
