@@ -110,12 +110,13 @@ impl OrderedMetadata {
 }
 
 /// Kinds of rules and how Istio spells them in a path.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("DestinationRule", "destination-rule"),
     ("HTTPRoute", "http-route"),
     ("GRPCRoute", "grpc-route"),
     ("VirtualService", "virtual-service"),
     ("ServiceEntry", "service-entry"),
+    ("TrafficPolicy", "traffic-policy"),
 ];
 
 /// Istio's path of an object, `/apis/GROUP/v1/namespaces/NAMESPACE/KIND/NAME`, with the field that is meant as its fragment.
