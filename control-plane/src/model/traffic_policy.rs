@@ -119,7 +119,7 @@ pub struct RateLimit {
     pub burst: u32,
     /// Who shares a bucket.
     pub per: LimitPer,
-    /// Status of the answer to the others, 400 to 599.
+    /// Status of the answer to the others, 400 to 511.
     pub status: u16,
 }
 

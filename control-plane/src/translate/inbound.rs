@@ -206,7 +206,7 @@ fn by_host_filter(view: &InputView<'_>, ports: &[&InboundPort]) -> Filter {
 fn to_application(view: &InputView<'_>, inbound: &InboundPort) -> Route {
     let mut route = route::everything_to(inbound_cluster(inbound.target));
     if let Some((limit, policy)) = traffic_policy::inbound_limit(view, &inbound.service, &inbound.port) {
-        route.metadata = Some(metadata::made_by(&policy.origin, "spec.rateLimit"));
+        metadata::add_policies(&mut route.metadata, &[(&policy.origin, traffic_policy::RATE_LIMIT)]);
         let limit = any(&traffic_policy::local_rate_limit(limit));
         route.typed_per_filter_config.insert(LOCAL_RATE_LIMIT_FILTER.to_owned(), limit);
     }

@@ -38,7 +38,7 @@ use prost::Message;
 use crate::model::{Client, Endpoint, Finding, Locality, MutualTlsMode, Name, Service, ServicePort, Subset};
 use crate::translate::endpoints::wire_locality;
 use crate::translate::wire::{address, ads, any, duration, number};
-use crate::translate::{InputView, Output, cluster, http, names, route};
+use crate::translate::{InputView, Output, cluster, http, metadata, names, route};
 
 /// Listeners and route configurations of the clients in one namespace.
 pub(crate) fn proxyless_routes(view: &InputView<'_>, namespace: &str) -> Output {
@@ -204,6 +204,7 @@ fn eds_cluster(name: String) -> Cluster {
 fn in_terms_of_grpc(mut route: Route) -> Vec<Route> {
     // Filters that it does not have.
     route.typed_per_filter_config.clear();
+    metadata::remove_policies(&mut route.metadata);
     let Some(request) = &mut route.r#match else { return Vec::new() };
     // The pseudo header is not there to be matched. Each call is a POST.
     let method = |header: &HeaderMatcher| match &header.header_match_specifier {

@@ -4,8 +4,6 @@
 //! Each part is looked for by itself, from the nearest place to the farthest: the section of an object, the object, and for
 //! requests along a route then the Service that was called ([`said_of`], [`said_first`]).
 
-use std::collections::HashMap;
-
 use outrigger_xds_api::wire::cluster::v3::circuit_breakers::thresholds;
 use outrigger_xds_api::wire::core::v3::key_value_append::KeyValueAppendAction;
 use outrigger_xds_api::wire::core::v3::{
@@ -18,19 +16,24 @@ use outrigger_xds_api::wire::extensions::filters::http::header_mutation::v3::{
 };
 use outrigger_xds_api::wire::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_xds_api::wire::protobuf::value::Kind;
-use outrigger_xds_api::wire::protobuf::{Any, BoolValue, Value};
-use outrigger_xds_api::wire::route::v3::RateLimit as WireRateLimit;
+use outrigger_xds_api::wire::protobuf::{BoolValue, Value};
 use outrigger_xds_api::wire::route::v3::rate_limit::Action;
 use outrigger_xds_api::wire::route::v3::rate_limit::action::{ActionSpecifier, GenericKey};
+use outrigger_xds_api::wire::route::v3::{RateLimit as WireRateLimit, Route};
 use outrigger_xds_api::wire::r#type::v3::{FractionalPercent, HttpStatus, Percent, TokenBucket};
 
 use crate::model::{
     LimitPer, QueryParameters, RateLimit, RetryBudget, Service, ServicePort, TargetKey, TrafficPolicy,
     TrafficSettings,
 };
-use crate::translate::InputView;
+use crate::source::Origin;
 use crate::translate::names::{HEADER_MUTATION_FILTER, LOCAL_RATE_LIMIT_FILTER};
 use crate::translate::wire::{any, duration, number};
+use crate::translate::{InputView, metadata};
+
+/// Fields of a policy, as their filters are blamed on them.
+pub(super) const RATE_LIMIT: &str = "spec.rateLimit";
+pub(super) const QUERY_PARAMETERS: &str = "spec.queryParameters";
 
 /// First part of the names of the limit's counters. (That of Istio's examples.)
 pub(super) const STAT_PREFIX: &str = "http_local_rate_limiter";
@@ -91,21 +94,29 @@ pub(super) fn retry_budget<'a>(
     Some(said_of(view, &service, &port.name, |settings| settings.retry_budget.as_ref())?.0)
 }
 
-/// Configuration of HTTP filters for the requests of a route that has these `places`, by the names of the filters. The changes of
-/// the query are the route's own, else those of the Service that is called.
-pub(super) fn per_filter(
+/// Adds the configuration of HTTP filters for the requests of a route that has these `places`. The changes of the query are the
+/// route's own, else those of the Service that is called.
+pub(super) fn add_filters(
     view: &InputView<'_>,
     places: &[(TargetKey, String)],
     called: Option<(&Service, &ServicePort)>,
-) -> HashMap<String, Any> {
+    route: &mut Route,
+) {
     let limit = said_first(view, places, |settings| settings.rate_limit.as_ref());
     let called = called.map(|(service, port)| (TargetKey::service(&service.name), port.name.clone()));
     let places = [places, called.as_slice()].concat();
     let changes = said_first(view, &places, |settings| settings.query_parameters.as_ref());
-    let limit = limit.map(|(limit, _)| (LOCAL_RATE_LIMIT_FILTER.to_owned(), any(&local_rate_limit(limit))));
-    let changes =
-        changes.map(|(changes, _)| (HEADER_MUTATION_FILTER.to_owned(), any(&query_mutations(changes))));
-    limit.into_iter().chain(changes).collect()
+    let mut policies: Vec<(&Origin, &str)> = Vec::new();
+    let configs = &mut route.typed_per_filter_config;
+    if let Some((limit, policy)) = limit {
+        configs.insert(LOCAL_RATE_LIMIT_FILTER.to_owned(), any(&local_rate_limit(limit)));
+        policies.push((&policy.origin, RATE_LIMIT));
+    }
+    if let Some((changes, policy)) = changes {
+        configs.insert(HEADER_MUTATION_FILTER.to_owned(), any(&query_mutations(changes)));
+        policies.push((&policy.origin, QUERY_PARAMETERS));
+    }
+    metadata::add_policies(&mut route.metadata, &policies);
 }
 
 pub(super) fn local_rate_limit(limit: &RateLimit) -> LocalRateLimit {

@@ -10,10 +10,7 @@ use super::{GROUP, TRAFFIC_POLICY, VERSION, schema};
 /// All of them, as YAML.
 pub fn definitions() -> String {
     let mut text = "# Made by `outrigger-control-plane crds`. Do not edit.\n".to_owned();
-    for definition in [traffic_policies()] {
-        text.push_str("---\n");
-        write_yaml(&definition, &mut text);
-    }
+    write_yaml(&traffic_policies(), &mut text);
     text
 }
 

@@ -126,7 +126,7 @@ pub(super) fn of_service(
             {
                 action.hash_policy.push(policies::hash_policy(of));
             }
-            route.typed_per_filter_config = traffic_policy::per_filter(view, &[], Some((service, port)));
+            traffic_policy::add_filters(view, &[], Some((service, port)), &mut route);
             vec![route]
         }
     }
@@ -167,19 +167,18 @@ fn of_rule(
     let (request, rule) = (&tried.request, &tried.rule);
     let (to_add, to_remove) = policies::headers(&rule.headers.request);
     let (response_to_add, response_to_remove) = policies::headers(&rule.headers.response);
-    let mut per_filter = policies::per_filter(rule);
-    per_filter.extend(traffic_policy::per_filter(view, &tried.places, called));
-    let template = Route {
+    let mut template = Route {
         name: tried.name.clone(),
         metadata: Some(metadata::made_by(tried.origin, &rule.field)),
         stat_prefix: request.stat_prefix.clone(),
-        typed_per_filter_config: per_filter,
+        typed_per_filter_config: policies::per_filter(rule),
         request_headers_to_add: to_add,
         request_headers_to_remove: to_remove,
         response_headers_to_add: response_to_add,
         response_headers_to_remove: response_to_remove,
         ..Route::default()
     };
+    traffic_policy::add_filters(view, &tried.places, called, &mut template);
     let route = |(path, rewrite)| Route {
         r#match: Some(matches::route_match(request, path)),
         action: Some(action::action(view, tried, rewrite, port)),

@@ -65,7 +65,7 @@ fn changes_of(route: &Route) -> Vec<String> {
 fn budget(snapshot: &Snapshot, cluster: &str) -> Option<(f64, u32)> {
     let cluster = super::cluster(snapshot, cluster);
     let RetryBudget { budget_percent, min_retry_concurrency, .. } =
-        cluster.circuit_breakers.unwrap().thresholds[0].retry_budget.clone()?;
+        cluster.circuit_breakers.unwrap().thresholds[0].retry_budget?;
     Some((budget_percent.unwrap().value, min_retry_concurrency.unwrap().value))
 }
 
@@ -233,7 +233,7 @@ fn a_budget_is_for_all_clusters_of_the_service() {
     assert_eq!(budget(&snapshot, REVIEWS), Some((0.0, 1)));
     assert_eq!(budget(&snapshot, "outbound|9080|v1|reviews.default.svc.cluster.local"), Some((0.0, 1)));
     assert_eq!(budget(&snapshot, "outbound|9080||reviews-v1.default.svc.cluster.local"), None);
-    let limits = cluster(&snapshot, REVIEWS).circuit_breakers.unwrap().thresholds[0].clone();
+    let limits = cluster(&snapshot, REVIEWS).circuit_breakers.unwrap().thresholds[0];
     assert_eq!(limits.max_connections.unwrap().value, 7);
 }
 

@@ -13,8 +13,11 @@ const MOST: u32 = 100_000_000;
 /// Intervals: one number with a unit, from 100 ms (Envoy wants 50 ms or more) to something over a year.
 const INTERVAL: &str = "^([1-9][0-9]{0,4}[sm]|[1-9][0-9]{0,3}h|[1-9][0-9]{2,4}ms)$";
 
-/// Statuses that say no.
-const STATUS: (u32, u32) = (400, 599);
+/// Statuses that say no, of those that Envoy knows (`envoy.type.v3.StatusCode`).
+const STATUSES: &[i64] = &[
+    400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 423,
+    424, 426, 428, 429, 431, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510, 511,
+];
 
 const TOO_MANY_REQUESTS: i64 = 429;
 
@@ -37,7 +40,7 @@ pub(super) struct Spec {
     per: Per,
     /// HTTP status of the answer to requests beyond the limit. A gRPC call gets UNAVAILABLE.
     #[serde(default = "too_many_requests")]
-    #[schemars(range(min = STATUS.0, max = STATUS.1))]
+    #[schemars(extend("enum" = STATUSES))]
     status: i64,
 }
 
@@ -62,7 +65,13 @@ pub(super) fn read(spec: Spec) -> Result<RateLimit, Refusal> {
     let at = |name: &str| format!("spec.rateLimit.{name}");
     let requests = number(spec.requests, 1, MOST, at("requests"))?;
     let burst = spec.burst.map(|burst| number(burst, 1, MOST, at("burst"))).transpose()?;
-    let status = number(spec.status, STATUS.0, STATUS.1, at("status"))?;
+    let status = match u16::try_from(spec.status) {
+        Ok(status) if STATUSES.contains(&spec.status) => status,
+        _ => {
+            let reason = format!("{} is not a registered status from 400 to 511", spec.status);
+            return Err(Refusal::new(at("status"), reason));
+        }
+    };
     let is_interval = regex::Regex::new(INTERVAL).is_ok_and(|form| form.is_match(&spec.interval));
     let interval = match duration::parse_gateway_api(&spec.interval) {
         Ok(interval) if is_interval => interval,
@@ -79,6 +88,6 @@ pub(super) fn read(spec: Spec) -> Result<RateLimit, Refusal> {
             Per::Instance => LimitPer::Instance,
             Per::Caller => LimitPer::Caller,
         },
-        status: u16::try_from(status).unwrap_or(u16::MAX),
+        status,
     })
 }
