@@ -153,6 +153,15 @@ async fn the_schema_refuses_what_the_decoder_does() {
 }
 
 #[tokio::test]
+async fn the_example_is_taken() {
+    let server = server();
+    for document in documents(include_str!("../../../docs/traffic-policy/reviews.yaml")) {
+        assert_eq!(refused_by_decoder(&document), None, "{document}");
+        server.put(document).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn defaults_are_those_of_the_decoder() {
     let server = server();
     let decoded = |document: &Value| {
