@@ -52,7 +52,7 @@ const MOST_CALLERS: u32 = 1024;
 pub(super) type Said<'a, T> = (&'a T, &'a TrafficPolicy);
 
 /// What is said of an object, or of a section of it, which may have no name.
-pub(super) fn said_of<'a, T>(
+fn said_of<'a, T>(
     view: &InputView<'a>,
     object: &TargetKey,
     section: &str,
@@ -61,12 +61,12 @@ pub(super) fn said_of<'a, T>(
     let policies = view.traffic_policies_of(object);
     let section = Some(section).filter(|section| !section.is_empty());
     let sections = section.map(Some).into_iter().chain([None]);
-    let in_force = sections.filter_map(|section| TrafficPolicy::in_force(&policies, object, section));
-    in_force.into_iter().find_map(|policy| Some((part(&policy.settings)?, policy.as_ref())))
+    let mut in_force = sections.filter_map(|section| TrafficPolicy::in_force(&policies, object, section));
+    in_force.find_map(|policy| Some((part(&policy.settings)?, policy.as_ref())))
 }
 
 /// What is said first of one of these, each an object and a section of it.
-pub(super) fn said_first<'a, T>(
+fn said_first<'a, T>(
     view: &InputView<'a>,
     places: &[(TargetKey, String)],
     part: impl Fn(&'a TrafficSettings) -> Option<&'a T>,

@@ -69,6 +69,10 @@ fn budget(snapshot: &Snapshot, cluster: &str) -> Option<(f64, u32)> {
     Some((budget_percent.unwrap().value, min_retry_concurrency.unwrap().value))
 }
 
+fn routes_to_reviews(snapshot: &Snapshot) -> Vec<Route> {
+    routes(snapshot, REVIEWS_HOST)
+}
+
 fn problems(texts: &[&str]) -> Vec<String> {
     let found = snapshot_of(texts);
     assert_eq!(found.rejections(), []);
@@ -102,10 +106,6 @@ fn a_limit_of_a_service_is_kept_where_the_calls_arrive() {
     let names: Vec<&str> =
         chains.iter().filter(|(_, filters, _)| !filters.is_empty()).map(|(name, ..)| name.as_str()).collect();
     assert_eq!(names, ["outbound_.9080_._.reviews.default.svc.cluster.local", "8080-mtls", "8080"]);
-}
-
-fn routes_to_reviews(snapshot: &Snapshot) -> Vec<Route> {
-    routes(snapshot, REVIEWS_HOST)
 }
 
 #[test]
