@@ -1,11 +1,11 @@
-//! The binary `outrigger-control-plane`: flags, log, signals. All else is the library's.
+//! The binary `outrigger-control-plane`: flags, commands, log, signals. All else is the library's.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use outrigger_control_plane::Options;
+use clap::{Command, CommandFactory as _, FromArgMatches as _};
+use outrigger_control_plane::{Options, api};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -16,8 +16,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// its own words.
 const LOG: &str = "info,kube_client=off,kube_runtime=off";
 
+/// The command that prints the definitions of our own kinds.
+const CRDS: &str = "crds";
+
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let matches = command().get_matches();
+    if matches.subcommand_name() == Some(CRDS) {
+        return print(&api::definitions());
+    }
+    let options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let filter = std::env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| LOG.to_owned());
     let filter = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into()).parse_lossy(filter);
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
@@ -27,6 +34,22 @@ fn main() -> ExitCode {
             tracing::error!("{error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The flags of the control plane, or a command that only prints.
+fn command() -> Command {
+    let about = "Print the CustomResourceDefinitions of the mesh's own kinds, as YAML";
+    Options::command()
+        .subcommand(Command::new(CRDS).about(about))
+        .subcommand_negates_reqs(true)
+        .args_conflicts_with_subcommands(true)
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

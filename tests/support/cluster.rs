@@ -18,6 +18,9 @@ const RULES: [(&str, &str, &str); 7] = [
     ("PeerAuthentication", "peerauthentications", "security.istio.io"),
 ];
 
+/// The definitions of our own kinds, as the chart installs them.
+const OWN_KINDS: &str = include_str!("../../charts/outrigger/crds/outrigger.dev.yaml");
+
 /// A running API server that knows every kind that a mesh reads.
 #[derive(Debug)]
 pub struct Cluster {
@@ -39,6 +42,9 @@ impl Cluster {
     pub fn on(server: ApiServer) -> Self {
         for (kind, plural, group) in RULES {
             server.put(definition(kind, plural, group)).expect("install a kind");
+        }
+        for own in json::parse(OWN_KINDS).expect("YAML") {
+            server.put(own.to_json()).expect("install a kind of ours");
         }
         Cluster { server }
     }

@@ -134,6 +134,7 @@ fn made_by(resource: &Value) -> String {
                 "grpc-route" => "GRPCRoute",
                 "http-route" => "HTTPRoute",
                 "service-entry" => "ServiceEntry",
+                "traffic-policy" => "TrafficPolicy",
                 "virtual-service" => "VirtualService",
                 other => other,
             };

@@ -187,6 +187,7 @@ fn whoever_made_a_resource_is_named_as_in_his_file() {
         ("grpc-route", "GRPCRoute"),
         ("http-route", "HTTPRoute"),
         ("service-entry", "ServiceEntry"),
+        ("traffic-policy", "TrafficPolicy"),
         ("virtual-service", "VirtualService"),
     ] {
         assert_eq!(

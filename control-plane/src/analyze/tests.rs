@@ -101,3 +101,20 @@ fn files_are_held_against_the_cluster() {
     let after = analyze(&applied(&cluster, files)).since(&before);
     assert_eq!(shown(&after.warnings), [expected]);
 }
+
+#[test]
+fn traffic_policies_are_told_where_they_are_written() {
+    let policy = "apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p}\nspec:\n  \
+                  targetRefs:\n  - {group: '', kind: Service, name: gone}\n  rateLimit: {requests: REQUESTS}\n";
+    assert_eq!(
+        warnings(&policy.replace("REQUESTS", "1")),
+        ["test.yaml:6:5: TrafficPolicy default/p: spec.targetRefs[0]: Service default/gone does not exist"]
+    );
+    let analysis = Analysis::of(MeshSettings::default(), &events(&policy.replace("REQUESTS", "0")));
+    assert_eq!(
+        shown(&analysis.errors),
+        [
+            "test.yaml:7:15: TrafficPolicy default/p: spec.rateLimit.requests: 0 is not between 1 and 100000000"
+        ]
+    );
+}

@@ -1,7 +1,7 @@
 //! Front ends: Kubernetes objects -> model nodes.
 //!
 //! Decoding is pure. Kubernetes' own kinds are read leniently, because most of their fields are not the mesh's business.
-//! The mesh's kinds (Gateway API, Istio) are read strictly: a field that is not honoured is refused by its path, never
+//! The mesh's kinds (Gateway API, Istio, our own) are read strictly: a field that is not honoured is refused by its path, never
 //! dropped. A refused object leaves its last good version in force (see [`crate::model::Registry`]).
 
 mod core;
@@ -9,6 +9,7 @@ pub(crate) mod duration;
 mod gateway_api;
 mod istio;
 mod names;
+mod outrigger;
 mod values;
 
 use serde::Deserialize;
@@ -16,9 +17,10 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::model::{
     DestinationPolicy, EndpointSlice, Grant, HttpRoute, MeshSettings, Name, Node, PeerAuthn, Service,
-    ServiceEntry, VirtualService, Workload,
+    ServiceEntry, TrafficPolicy, VirtualService, Workload,
 };
 use crate::source::Object;
+pub use outrigger::definitions;
 
 /// What an object means for the mesh.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub enum Decoded {
     DestinationPolicy(DestinationPolicy),
     /// From a PeerAuthentication.
     PeerAuthn(PeerAuthn),
+    /// From a TrafficPolicy.
+    TrafficPolicy(TrafficPolicy),
 }
 
 /// Why an object is refused.
@@ -121,7 +125,11 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
             require(&["v1", "v1beta1"])?;
             Decoded::PeerAuthn(istio::peer_authentication(object)?)
         }
-        ("gateway.networking.k8s.io" | "outrigger.dev", kind) => return Err(unsupported_kind(kind)),
+        (outrigger::GROUP, outrigger::TRAFFIC_POLICY) => {
+            require(&[outrigger::VERSION])?;
+            Decoded::TrafficPolicy(outrigger::traffic_policy(object)?)
+        }
+        ("gateway.networking.k8s.io" | outrigger::GROUP, kind) => return Err(unsupported_kind(kind)),
         (group, kind) if group.ends_with(".istio.io") => return Err(unsupported_kind(kind)),
         _ => return Ok(None),
     }))

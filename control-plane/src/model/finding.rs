@@ -32,6 +32,10 @@ pub enum Concern {
     FellBack,
     /// What a route is attached to is not there.
     NoMatchingParent,
+    /// What a policy is attached to is not there.
+    TargetNotFound,
+    /// Another policy has the same target, and counts.
+    Conflicted,
     /// What a rule leads to is not there.
     BackendNotFound,
     /// A rule may not lead to another namespace.

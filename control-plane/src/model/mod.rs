@@ -16,6 +16,7 @@ mod route;
 mod service;
 mod service_entry;
 mod settings;
+mod traffic_policy;
 mod workload;
 
 use std::fmt;
@@ -41,6 +42,10 @@ pub use route::{
 pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
 pub use service_entry::{External, ServiceEntry, StaticEndpoint};
 pub use settings::{MeshSettings, Sidecars, UnknownDestinations};
+pub use traffic_policy::{
+    LimitPer, PolicyTarget, QueryParameters, RateLimit, RetryBudget, TargetKey, TargetKind, TrafficPolicy,
+    TrafficSettings,
+};
 pub use workload::{Interception, Workload};
 
 /// The name of a namespaced object whose kind is known.

@@ -48,6 +48,8 @@ enum Node {
     ServiceEntryCheck(Name),
     /// What is wrong with a destination policy.
     PolicyCheck(Name),
+    /// What is wrong with a traffic policy.
+    TrafficPolicyCheck(Name),
     /// What is wrong with the PeerAuthentications of a namespace.
     PeerAuthnCheck(String),
 }
@@ -214,6 +216,7 @@ impl Engine {
             Input::VirtualService(name) => vec![Node::VirtualServiceCheck(name.clone())],
             Input::ServiceEntry(name) => vec![Node::ServiceEntryCheck(name.clone())],
             Input::Policy(name) => vec![Node::PolicyCheck(name.clone())],
+            Input::TrafficPolicy(name) => vec![Node::TrafficPolicyCheck(name.clone())],
             Input::PeerAuthn(namespace) => vec![Node::PeerAuthnCheck(namespace.clone())],
             _ => Vec::new(),
         }
@@ -256,6 +259,7 @@ impl Engine {
             Node::VirtualServiceCheck(name) => self.registry.virtual_service(name).is_some(),
             Node::ServiceEntryCheck(name) => self.registry.service_entry(name).is_some(),
             Node::PolicyCheck(name) => self.registry.policy(name).is_some(),
+            Node::TrafficPolicyCheck(name) => self.registry.traffic_policy(name).is_some(),
             Node::PeerAuthnCheck(namespace) => !self.registry.peer_authn_in(namespace).is_empty(),
         }
     }
@@ -408,6 +412,7 @@ impl Engine {
             | Node::VirtualServiceCheck(_)
             | Node::ServiceEntryCheck(_)
             | Node::PolicyCheck(_)
+            | Node::TrafficPolicyCheck(_)
             | Node::PeerAuthnCheck(_) => {}
         }
     }
@@ -440,6 +445,7 @@ fn translate(view: &InputView<'_>, node: &Node) -> Output {
         Node::VirtualServiceCheck(service) => translate::check_virtual_service(view, service),
         Node::ServiceEntryCheck(entry) => translate::check_service_entry(view, entry),
         Node::PolicyCheck(policy) => translate::check_policy(view, policy),
+        Node::TrafficPolicyCheck(policy) => translate::check_traffic_policy(view, policy),
         Node::PeerAuthnCheck(namespace) => translate::check_peer_authentications(view, namespace),
     }
 }

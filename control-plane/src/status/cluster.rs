@@ -1,7 +1,7 @@
 //! Conditions in the status of objects on an API server, written by the one control plane that leads.
 //!
-//! Routes have them for each parent, under the name of this controller, beside those of other controllers; Istio's kinds have one
-//! list, in which conditions of other types are left alone. Only what changes is written, with the version that was read. A
+//! Routes have them for each parent and policies for each target, under the name of this controller, beside those of other controllers;
+//! Istio's kinds have one list, in which conditions of other types are left alone. Only what changes is written, with the version that was read. A
 //! failure is told and tried again, and stops nothing else. Runs on the main runtime.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::conditions::{Condition, TYPES, conditions};
 use super::lease::{Lease, RENEW};
-use super::{SETTLE, timestamp};
+use super::{SETTLE, policies, timestamp};
 use crate::model::{Finding, Name, RouteKind};
 use crate::snapshot::Snapshot;
 use crate::source::ObjectKey;
@@ -148,6 +148,11 @@ async fn write_one(client: &Client, key: &ObjectKey, known: &Known) -> Result<()
         let mut status = before.clone();
         if RouteKind::of(&key.kind).is_some() {
             status["parents"] = parents(&object.data, known);
+        } else if key.kind == "TrafficPolicy" {
+            let timed = |found: &Condition, old: &Value| timed(found, old, known.generation);
+            let (data, rejections, problems) = (&object.data, &known.rejections, &known.problems);
+            status["ancestors"] =
+                policies::ancestors(data, &key.namespace, CONTROLLER, rejections, problems, timed);
         } else {
             let ours = conditions(&known.rejections, &known.problems, None);
             let others = before["conditions"].as_array().into_iter().flatten();

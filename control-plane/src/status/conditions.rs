@@ -39,10 +39,9 @@ pub(super) fn conditions(
         problems.iter().filter(|finding| wanted.contains(&finding.concern)).copied().collect()
     };
     let fell_back = rejections.iter().any(|finding| finding.concern == Concern::FellBack);
-    let refused = message(rejections.iter());
     let unattached = with(&[Concern::NoMatchingParent]);
     let accepted = if !rejections.is_empty() && !fell_back {
-        condition("Accepted", false, "UnsupportedValue", refused.clone())
+        condition("Accepted", false, "UnsupportedValue", message(rejections.iter()))
     } else if !unattached.is_empty() {
         condition("Accepted", false, "NoMatchingParent", message(unattached.into_iter()))
     } else {
@@ -58,17 +57,22 @@ pub(super) fn conditions(
     let resolved = condition("ResolvedRefs", unresolved.is_empty(), reason, message(unresolved.into_iter()));
     let mut all = vec![accepted, resolved];
     if fell_back {
-        // The Gateway API wants these words in front.
-        all.push(condition("PartiallyInvalid", true, "UnsupportedValue", format!("Fall Back: {refused}")));
+        all.push(partially_invalid("UnsupportedValue", rejections));
     }
     all
 }
 
-fn condition(of: &'static str, is_true: bool, reason: &'static str, message: String) -> Condition {
+/// The last good version is in force.
+pub(super) fn partially_invalid(reason: &'static str, rejections: &[Finding]) -> Condition {
+    // The Gateway API wants these words in front.
+    condition("PartiallyInvalid", true, reason, format!("Fall Back: {}", message(rejections.iter())))
+}
+
+pub(super) fn condition(of: &'static str, is_true: bool, reason: &'static str, message: String) -> Condition {
     Condition { of, is_true, reason, message }
 }
 
-fn message<'a>(findings: impl Iterator<Item = &'a Finding>) -> String {
+pub(super) fn message<'a>(findings: impl Iterator<Item = &'a Finding>) -> String {
     let shown = findings.map(|finding| match finding.field.as_str() {
         "" => finding.reason.clone(),
         field => format!("{field}: {}", finding.reason),

@@ -1,7 +1,8 @@
 //! What became of the user's objects, told where the user looks.
 //!
 //! [`by_proxies`] turns what proxies refuse into findings about objects; [`objects`] puts all that is known of an object
-//! together; [`files`] writes it beside the objects of a directory, [`cluster`] into the objects of an API server as [`conditions`].
+//! together; [`files`] writes it beside the objects of a directory, [`cluster`] into the objects of an API server as [`conditions`],
+//! of [`policies`] for each target.
 //! Invariants: a status is never read as configuration, and
 //! writing one never delays a push. Runs on the main runtime; files are written on its blocking pool.
 
@@ -11,6 +12,7 @@ mod conditions;
 mod files;
 mod lease;
 mod objects;
+mod policies;
 #[cfg(test)]
 mod tests;
 

@@ -12,13 +12,13 @@ use outrigger_xds_api::wire::http_connection_manager::v3::HttpConnectionManager;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use outrigger_xds_api::wire::listener::v3::{FilterChain, Listener, filter};
 use outrigger_xds_api::wire::protobuf::Any;
-use outrigger_xds_api::wire::route::v3::{RouteConfiguration, VirtualHost};
+use outrigger_xds_api::wire::route::v3::{Route, RouteConfiguration, VirtualHost};
 use outrigger_xds_api::wire::tcp_proxy::v3::TcpProxy;
 use outrigger_xds_api::wire::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 
 use crate::model::Name;
 use crate::source::ObjectKey;
-use crate::translate::{metadata, names};
+use crate::translate::{metadata, names, traffic_policy};
 
 /// Fields of a cluster that a traffic policy sets.
 const POLICY_FIELDS: [&str; 7] = [
@@ -75,15 +75,29 @@ fn of_routes(routes: &RouteConfiguration, field: &str) -> BTreeSet<Cause> {
     };
     let below = field.split_once("].").map_or("", |(_, below)| below);
     let route = index(below, "routes").and_then(|index| host.routes.get(index));
+    let part = [
+        (names::LOCAL_RATE_LIMIT_FILTER, traffic_policy::RATE_LIMIT),
+        (names::HEADER_MUTATION_FILTER, traffic_policy::QUERY_PARAMETERS),
+    ];
+    if let (Some(route), Some((_, part))) =
+        (route, part.into_iter().find(|(filter, _)| below.contains(filter)))
+    {
+        let policies = metadata::policies(route.metadata.as_ref()).into_iter();
+        return policies.filter(|(_, field)| field == part).collect();
+    }
     match route.and_then(|route| metadata::maker(route.metadata.as_ref())) {
         Some(rule) => [rule].into(),
         None => names::service_in(&host.name).iter().map(service).collect(),
     }
 }
 
-/// The rules that requests to a host go by.
+/// The rules and policies that requests to a host go by.
 fn rules_of(host: &VirtualHost) -> Vec<Cause> {
-    host.routes.iter().filter_map(|route| metadata::maker(route.metadata.as_ref())).collect()
+    let makers = |route: &Route| {
+        let policies = metadata::policies(route.metadata.as_ref());
+        metadata::maker(route.metadata.as_ref()).into_iter().chain(policies)
+    };
+    host.routes.iter().flat_map(makers).collect()
 }
 
 fn of_listener(listener: &Listener, field: &str) -> BTreeSet<Cause> {
@@ -91,9 +105,27 @@ fn of_listener(listener: &Listener, field: &str) -> BTreeSet<Cause> {
         Some(chain) => std::slice::from_ref(chain),
         None => listener.filter_chains.as_slice(),
     };
+    // Routes may be the chain's own.
+    if let Some((_, below)) = field.split_once(".route_config.")
+        && let Some(causes) = chains.first().and_then(own_routes).map(|routes| of_routes(&routes, below))
+        && !causes.is_empty()
+    {
+        return causes;
+    }
     let rules = chains.iter().filter_map(|chain| metadata::maker(chain.metadata.as_ref()));
     let services = chains.iter().flat_map(services_of).map(|name| service(&name));
     rules.chain(services).collect()
+}
+
+/// The routes that a chain holds itself.
+fn own_routes(chain: &FilterChain) -> Option<RouteConfiguration> {
+    chain.filters.iter().find_map(|filter| {
+        let Some(filter::ConfigType::TypedConfig(config)) = &filter.config_type else { return None };
+        match unpack::<HttpConnectionManager>(config).ok()?.route_specifier? {
+            RouteSpecifier::RouteConfig(routes) => Some(routes),
+            _ => None,
+        }
+    })
 }
 
 /// The Services that a chain leads to, by the names in it.

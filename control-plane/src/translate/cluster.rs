@@ -25,13 +25,13 @@ use prost::Message;
 
 use crate::model::{
     ConnectionPool, ConsistentHash, DestinationSettings, HashTable, LoadBalancing, Name, OutlierDetection,
-    Protocol, Service, ServicePort, Subset,
+    Protocol, RetryBudget, Service, ServicePort, Subset,
 };
 use crate::source::Origin;
 use crate::translate::http::http2_options;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
 use crate::translate::wire::{ads, any, duration, number};
-use crate::translate::{InputView, Output, names, reach, tls};
+use crate::translate::{InputView, Output, names, reach, tls, traffic_policy};
 
 /// Istio's default connect timeout.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,6 +83,7 @@ fn clusters_of(
     let subset = part.subset.map(|subset| subset.name.as_str());
     let (settings, made_by) = (part.settings, part.made_by);
     let (pool, outlier) = (&settings.connection_pool, settings.outlier_detection.as_ref());
+    let budget = traffic_policy::retry_budget(view, service, port);
     let reach = reach::reach(view, service, port, part.subset, settings.requires_mutual_tls);
     if reach.mixed && subset.is_none() {
         output.problems.push(reach::mixed(service, port));
@@ -109,7 +110,7 @@ fn clusters_of(
         connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
         lb_policy: lb_policy(&settings.load_balancing) as i32,
         lb_config: lb_config(&settings.load_balancing),
-        circuit_breakers: Some(circuit_breakers(pool)),
+        circuit_breakers: Some(circuit_breakers(pool, budget)),
         outlier_detection: outlier.map(outlier_detection),
         common_lb_config: outlier.map(|outlier| CommonLbConfig {
             healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
@@ -176,7 +177,7 @@ pub(super) fn original_destination(name: &str, transport_socket: Option<Transpor
         cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
         lb_policy: LbPolicy::ClusterProvided as i32,
         connect_timeout: duration(CONNECT_TIMEOUT),
-        circuit_breakers: Some(circuit_breakers(&ConnectionPool::default())),
+        circuit_breakers: Some(circuit_breakers(&ConnectionPool::default(), None)),
         transport_socket,
         ..Cluster::default()
     }
@@ -197,13 +198,14 @@ pub(super) fn encode<'a>(
 }
 
 /// Limits. Istio sets those that nobody configured to the largest number, not to Envoy's 1,024.
-pub(super) fn circuit_breakers(pool: &ConnectionPool) -> CircuitBreakers {
+pub(super) fn circuit_breakers(pool: &ConnectionPool, budget: Option<&RetryBudget>) -> CircuitBreakers {
     let limit = |limit: Option<u32>| number(limit.unwrap_or(u32::MAX));
     let thresholds = Thresholds {
         max_connections: limit(pool.max_connections),
         max_pending_requests: limit(pool.max_pending_requests),
         max_requests: limit(pool.max_requests),
         max_retries: limit(None),
+        retry_budget: budget.map(traffic_policy::wire_budget),
         ..Default::default()
     };
     CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }

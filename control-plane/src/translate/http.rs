@@ -6,6 +6,8 @@ use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::core::v3::{Http2ProtocolOptions, TrafficDirection};
 use outrigger_xds_api::wire::extensions::filters::http::cors::v3::Cors;
 use outrigger_xds_api::wire::extensions::filters::http::fault::v3::HttpFault;
+use outrigger_xds_api::wire::extensions::filters::http::header_mutation::v3::HeaderMutation;
+use outrigger_xds_api::wire::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::{
     CodecType, RouteSpecifier, UpgradeConfig,
 };
@@ -22,6 +24,7 @@ use crate::translate::Output;
 use crate::translate::access_log::access_log;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
 use crate::translate::names;
+use crate::translate::traffic_policy;
 use crate::translate::wire::{address, any};
 
 /// Number of field `metadata` in `Listener`.
@@ -32,7 +35,8 @@ const ROUTER: &str = "envoy.filters.http.router";
 
 /// HTTP filters of outbound connection managers, in the order in which they run. All of them have all of these: a rule that needs
 /// one must not change a listener, which drains its connections. (As in Istio.)
-pub(super) const OUTBOUND_FILTERS: &[&str] = &[names::CORS_FILTER, names::FAULT_FILTER];
+pub(super) const OUTBOUND_FILTERS: &[&str] =
+    &[names::CORS_FILTER, names::FAULT_FILTER, names::LOCAL_RATE_LIMIT_FILTER, names::HEADER_MUTATION_FILTER];
 
 /// A connection manager for HTTP/1.1 and HTTP/2 alike, with `filters` before the router. WebSocket goes through: between sidecars
 /// as extended CONNECT.
@@ -69,6 +73,11 @@ fn http_filter(name: &str) -> HttpFilter {
     let config = match name {
         names::CORS_FILTER => any(&Cors::default()),
         names::FAULT_FILTER => any(&HttpFault::default()),
+        names::LOCAL_RATE_LIMIT_FILTER => any(&LocalRateLimit {
+            stat_prefix: traffic_policy::STAT_PREFIX.to_owned(),
+            ..LocalRateLimit::default()
+        }),
+        names::HEADER_MUTATION_FILTER => any(&HeaderMutation::default()),
         _ => any(&Router::default()),
     };
     HttpFilter {

@@ -17,16 +17,18 @@ use outrigger_xds_api::wire::endpoint::v3::{
 };
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
-use outrigger_xds_api::wire::route::v3::{RouteConfiguration, VirtualHost};
+use outrigger_xds_api::wire::route::v3::{Route, RouteConfiguration, VirtualHost};
 use prost::Message;
 
 use crate::model::{
     ConnectionPool, Finding, InboundPort, MeshSettings, MutualTlsMode, Name, Protocol, Workload,
 };
 use crate::translate::cluster::Upstream;
-use crate::translate::names::{INBOUND_PORT, inbound_cluster};
-use crate::translate::wire::{address, duration};
-use crate::translate::{InputView, Output, captured, cluster, detect, http, names, route, tls};
+use crate::translate::names::{INBOUND_PORT, LOCAL_RATE_LIMIT_FILTER, inbound_cluster};
+use crate::translate::wire::{address, any, duration};
+use crate::translate::{
+    InputView, Output, captured, cluster, detect, http, metadata, names, route, tls, traffic_policy,
+};
 
 /// Clusters of a workload's own ports, at its address.
 pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
@@ -47,7 +49,7 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
             cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Static as i32)),
             lb_policy: LbPolicy::RoundRobin as i32,
             connect_timeout: duration(cluster::CONNECT_TIMEOUT),
-            circuit_breakers: Some(cluster::circuit_breakers(&ConnectionPool::default())),
+            circuit_breakers: Some(cluster::circuit_breakers(&ConnectionPool::default(), None)),
             typed_extension_protocol_options: cluster::protocol_options(upstream(&ports)),
             upstream_bind_config: workload.is_captured().then(|| captured::to_application(ip)),
             load_assignment: Some(ClusterLoadAssignment {
@@ -82,15 +84,14 @@ pub(super) fn listener(
     ports: &[InboundPort],
     problems: &mut Vec<Finding>,
 ) -> Option<Listener> {
-    let settings = view.settings();
     problems.extend(disagreements(ports));
     let mode = |inbound: &InboundPort| view.mutual_tls_mode(workload, inbound.target);
     // Where mutual TLS is disabled too: a caller may not have heard of it yet.
     let mut chains: Vec<FilterChain> =
-        ports.iter().flat_map(|inbound| mutual_tls_chains(settings, inbound)).collect();
+        ports.iter().flat_map(|inbound| mutual_tls_chains(view, inbound)).collect();
     let plaintext: Vec<&InboundPort> =
         ports.iter().filter(|inbound| mode(inbound) != MutualTlsMode::Strict).collect();
-    chains.extend(plaintext_chains(settings, ports, &plaintext));
+    chains.extend(plaintext_chains(view, ports, &plaintext));
     if chains.is_empty() {
         return None;
     }
@@ -105,7 +106,8 @@ pub(super) fn listener(
 }
 
 /// The chains for peers that name a port in the SNI. Where the protocol is detected they say what they found by ALPN.
-pub(super) fn mutual_tls_chains(settings: &MeshSettings, inbound: &InboundPort) -> Vec<FilterChain> {
+pub(super) fn mutual_tls_chains(view: &InputView<'_>, inbound: &InboundPort) -> Vec<FilterChain> {
+    let settings = view.settings();
     let sni = names::sni(&inbound.service.name, inbound.port.number, &settings.cluster_domain);
     let chain = |name: String, offered: &[&str], alpn: &[&str], filter: Filter| FilterChain {
         name,
@@ -119,7 +121,7 @@ pub(super) fn mutual_tls_chains(settings: &MeshSettings, inbound: &InboundPort) 
         transport_socket: Some(tls::downstream(&settings.trust_domain, alpn)),
         ..FilterChain::default()
     };
-    let http = || http_filter(settings, inbound);
+    let http = || http_filter(view, inbound);
     let tcp = || tcp_filter(settings, inbound);
     match inbound.port.protocol {
         Protocol::Http | Protocol::Http2 => vec![chain(sni.clone(), &[], &["h2", "http/1.1"], http())],
@@ -135,11 +137,7 @@ pub(super) fn mutual_tls_chains(settings: &MeshSettings, inbound: &InboundPort) 
 }
 
 /// The chains for plaintext, when there is something that they can tell apart.
-fn plaintext_chains(
-    settings: &MeshSettings,
-    all: &[InboundPort],
-    allowed: &[&InboundPort],
-) -> Vec<FilterChain> {
+fn plaintext_chains(view: &InputView<'_>, all: &[InboundPort], allowed: &[&InboundPort]) -> Vec<FilterChain> {
     let http: Vec<&InboundPort> =
         allowed.iter().copied().filter(|inbound| inbound.port.protocol.may_be_http()).collect();
     // Ports that do not take plaintext count too: a request that is meant for one must not end at another.
@@ -154,16 +152,17 @@ fn plaintext_chains(
         filters: vec![filter],
         ..FilterChain::default()
     };
+    let settings = view.settings();
     let only = allowed.first().filter(|_| targets(all.iter()) == 1);
     match (http.first(), only) {
         (Some(first), Some(only)) if only.port.protocol == Protocol::Detect => vec![
-            chain("plaintext-http", true, http_filter(settings, first)),
+            chain("plaintext-http", true, http_filter(view, first)),
             chain("plaintext", false, tcp_filter(settings, only)),
         ],
         (Some(first), _) if targets(all_http) == 1 => {
-            vec![chain("plaintext", false, http_filter(settings, first))]
+            vec![chain("plaintext", false, http_filter(view, first))]
         }
-        (Some(_), _) => vec![chain("plaintext", false, by_host_filter(settings, &http))],
+        (Some(_), _) => vec![chain("plaintext", false, by_host_filter(view, &http))],
         (None, Some(only)) => vec![chain("plaintext", false, tcp_filter(settings, only))],
         (None, None) => Vec::new(),
     }
@@ -175,19 +174,20 @@ fn targets<'a>(ports: impl Iterator<Item = &'a InboundPort>) -> usize {
 }
 
 /// All requests to one port.
-pub(super) fn http_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {
+pub(super) fn http_filter(view: &InputView<'_>, inbound: &InboundPort) -> Filter {
     let port = inbound.port.number;
     let host = VirtualHost {
         name: format!("inbound|http|{port}"),
         domains: vec!["*".to_owned()],
-        routes: vec![route::everything_to(inbound_cluster(inbound.target))],
+        routes: vec![to_application(view, inbound)],
         ..VirtualHost::default()
     };
-    connection_manager(settings, inbound.target, format!("inbound|{port}||"), vec![host])
+    connection_manager(view.settings(), inbound.target, format!("inbound|{port}||"), vec![host])
 }
 
 /// Requests to several ports, by the host that the client asked for.
-fn by_host_filter(settings: &MeshSettings, ports: &[&InboundPort]) -> Filter {
+fn by_host_filter(view: &InputView<'_>, ports: &[&InboundPort]) -> Filter {
+    let settings = view.settings();
     let hosts = ports.iter().map(|inbound| {
         let Name { name, namespace } = &inbound.service.name;
         let number = inbound.port.number;
@@ -195,11 +195,22 @@ fn by_host_filter(settings: &MeshSettings, ports: &[&InboundPort]) -> Filter {
             name: format!("inbound|http|{number}|{name}.{namespace}"),
             // Clients of the same namespace use short names.
             domains: route::domains(&inbound.service.name, number, namespace, &settings.cluster_domain),
-            routes: vec![route::everything_to(inbound_cluster(inbound.target))],
+            routes: vec![to_application(view, inbound)],
             ..VirtualHost::default()
         }
     });
     connection_manager(settings, INBOUND_PORT, "inbound|plaintext||".to_owned(), hosts.collect())
+}
+
+/// The route for all requests to one port, with the limit of the Service that they are to.
+fn to_application(view: &InputView<'_>, inbound: &InboundPort) -> Route {
+    let mut route = route::everything_to(inbound_cluster(inbound.target));
+    if let Some((limit, policy)) = traffic_policy::inbound_limit(view, &inbound.service, &inbound.port) {
+        metadata::add_policies(&mut route.metadata, &[(&policy.origin, traffic_policy::RATE_LIMIT)]);
+        let limit = any(&traffic_policy::local_rate_limit(limit));
+        route.typed_per_filter_config.insert(LOCAL_RATE_LIMIT_FILTER.to_owned(), limit);
+    }
+    route
 }
 
 fn connection_manager(
@@ -208,9 +219,15 @@ fn connection_manager(
     name: String,
     virtual_hosts: Vec<VirtualHost>,
 ) -> Filter {
+    let mut routes = virtual_hosts.iter().flat_map(|host| &host.routes);
+    // The routes are the listener's own, so it changes with a limit anyway.
+    let filters: &[&str] = match routes.any(|route| !route.typed_per_filter_config.is_empty()) {
+        true => &[LOCAL_RATE_LIMIT_FILTER],
+        false => &[],
+    };
     let routes = RouteConfiguration { name, virtual_hosts, ..RouteConfiguration::default() };
     let stat_prefix = format!("inbound_0.0.0.0_{stat_port};");
-    http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes), &[])
+    http::connection_manager(settings, stat_prefix, RouteSpecifier::RouteConfig(routes), filters)
 }
 
 pub(super) fn tcp_filter(settings: &MeshSettings, inbound: &InboundPort) -> Filter {

@@ -17,6 +17,8 @@ use crate::translate::names;
 
 /// The namespace of what is ours alone.
 const OWN: &str = "outrigger.dev";
+/// In it: the policies that made parts of a route.
+const TRAFFIC_POLICIES: &str = "traffic_policies";
 /// How long a connection of the mesh may outlive its peer's certificate: time to finish what it is at.
 pub(super) const PEER_CERTIFICATE_GRACE: Duration = Duration::from_secs(60);
 
@@ -110,12 +112,13 @@ impl OrderedMetadata {
 }
 
 /// Kinds of rules and how Istio spells them in a path.
-const KINDS: [(&str, &str); 5] = [
+const KINDS: [(&str, &str); 6] = [
     ("DestinationRule", "destination-rule"),
     ("HTTPRoute", "http-route"),
     ("GRPCRoute", "grpc-route"),
     ("VirtualService", "virtual-service"),
     ("ServiceEntry", "service-entry"),
+    ("TrafficPolicy", "traffic-policy"),
 ];
 
 /// Istio's path of an object, `/apis/GROUP/v1/namespaces/NAMESPACE/KIND/NAME`, with the field that is meant as its fragment.
@@ -139,6 +142,43 @@ fn parse_config(path: &str) -> Option<(ObjectKey, String)> {
 /// The metadata of what a rule at `field` of an object made: `istio.config`.
 pub(super) fn made_by(origin: &Origin, field: &str) -> core::Metadata {
     one("istio", "config", &config(&origin.object, field))
+}
+
+/// Adds the fields of traffic policies that made parts of a route.
+pub(super) fn add_policies(metadata: &mut Option<core::Metadata>, policies: &[(&Origin, &str)]) {
+    if policies.is_empty() {
+        return;
+    }
+    let text = |(origin, field): &(&Origin, &str)| protobuf::Value {
+        kind: Some(protobuf::value::Kind::StringValue(config(&origin.object, field))),
+    };
+    let list = protobuf::ListValue { values: policies.iter().map(text).collect() };
+    let list = protobuf::Value { kind: Some(protobuf::value::Kind::ListValue(list)) };
+    let fields = protobuf::Struct { fields: HashMap::from([(TRAFFIC_POLICIES.to_owned(), list)]) };
+    metadata.get_or_insert_default().filter_metadata.insert(OWN.to_owned(), fields);
+}
+
+/// Takes away what [`add_policies`] added.
+pub(super) fn remove_policies(metadata: &mut Option<core::Metadata>) {
+    if let Some(metadata) = metadata {
+        metadata.filter_metadata.remove(OWN);
+    }
+}
+
+/// What [`add_policies`] added.
+pub(super) fn policies(metadata: Option<&core::Metadata>) -> Vec<(ObjectKey, String)> {
+    use protobuf::value::Kind::{ListValue, StringValue};
+    let own = metadata.and_then(|metadata| metadata.filter_metadata.get(OWN));
+    let Some(ListValue(list)) =
+        own.and_then(|own| own.fields.get(TRAFFIC_POLICIES)).and_then(|list| list.kind.as_ref())
+    else {
+        return Vec::new();
+    };
+    let policy = |value: &protobuf::Value| match value.kind.as_ref()? {
+        StringValue(path) => parse_config(path),
+        _ => None,
+    };
+    list.values.iter().filter_map(policy).collect()
 }
 
 /// The object, and the field of it, that made what has this metadata.

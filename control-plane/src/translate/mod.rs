@@ -49,6 +49,7 @@ mod reach;
 mod route;
 mod target;
 mod tls;
+mod traffic_policy;
 mod view;
 mod wire;
 
@@ -63,7 +64,8 @@ use crate::snapshot::Resource;
 pub(crate) use captured::{Family, outbound_virtual, service_listeners};
 pub(crate) use causes::{Cause, causes};
 pub(crate) use check::{
-    check_peer_authentications, check_policy, check_route, check_service_entry, check_virtual_service,
+    check_peer_authentications, check_policy, check_route, check_service_entry, check_traffic_policy,
+    check_virtual_service,
 };
 pub(crate) use cluster::{black_hole, outbound_clusters};
 pub(crate) use endpoints::load_assignments;

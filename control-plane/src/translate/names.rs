@@ -43,6 +43,12 @@ pub(super) const CORS_FILTER: &str = "envoy.filters.http.cors";
 /// HTTP filter that delays and refuses requests on purpose.
 pub(super) const FAULT_FILTER: &str = "envoy.filters.http.fault";
 
+/// HTTP filter that refuses requests beyond a limit.
+pub(super) const LOCAL_RATE_LIMIT_FILTER: &str = "envoy.filters.http.local_ratelimit";
+
+/// HTTP filter that changes headers and queries.
+pub(super) const HEADER_MUTATION_FILTER: &str = "envoy.filters.http.header_mutation";
+
 /// Cluster without endpoints.
 pub(super) const BLACK_HOLE: &str = "BlackHoleCluster";
 

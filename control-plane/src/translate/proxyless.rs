@@ -38,7 +38,7 @@ use prost::Message;
 use crate::model::{Client, Endpoint, Finding, Locality, MutualTlsMode, Name, Service, ServicePort, Subset};
 use crate::translate::endpoints::wire_locality;
 use crate::translate::wire::{address, ads, any, duration, number};
-use crate::translate::{InputView, Output, cluster, http, names, route};
+use crate::translate::{InputView, Output, cluster, http, metadata, names, route};
 
 /// Listeners and route configurations of the clients in one namespace.
 pub(crate) fn proxyless_routes(view: &InputView<'_>, namespace: &str) -> Output {
@@ -90,7 +90,7 @@ pub(crate) fn proxyless_clusters(view: &InputView<'_>, name: &Name) -> Output {
         let parts = parts.map(|(part, origin)| (Some(part.name.as_str()), &part.settings, Some(&**origin)));
         for (subset, settings, made_by) in std::iter::once(whole).chain(parts) {
             let mut wire = eds_cluster(names::outbound_cluster(name, port.number, subset, domain));
-            wire.circuit_breakers = Some(cluster::circuit_breakers(&settings.connection_pool));
+            wire.circuit_breakers = Some(cluster::circuit_breakers(&settings.connection_pool, None));
             output.add(ResourceType::Cluster, &wire.name, cluster::encode(&wire, [name], made_by, domain));
         }
     }
@@ -204,6 +204,7 @@ fn eds_cluster(name: String) -> Cluster {
 fn in_terms_of_grpc(mut route: Route) -> Vec<Route> {
     // Filters that it does not have.
     route.typed_per_filter_config.clear();
+    metadata::remove_policies(&mut route.metadata);
     let Some(request) = &mut route.r#match else { return Vec::new() };
     // The pseudo header is not there to be matched. Each call is a POST.
     let method = |header: &HeaderMatcher| match &header.header_match_specifier {

@@ -15,6 +15,7 @@ mod proxyless;
 mod routes;
 mod service_entry;
 mod subsets;
+mod traffic_policy;
 mod twins;
 mod virtual_service;
 
@@ -262,9 +263,14 @@ spec:
     corsPolicy: {allowOrigins: [{exact: a}]}
     route: [{destination: {host: reviews}}]
 ";
-    let first = versions(&snapshot_of(&[MESH, &split(), filters]));
+    let policy = "{apiVersion: outrigger.dev/v1alpha1, kind: TrafficPolicy, metadata: {name: p}, spec: {targetRefs: [{group: \
+                  networking.istio.io, kind: VirtualService, name: v}, {group: '', kind: Service, name: web}], rateLimit: {requests: 5}, \
+                  queryParameters: {remove: [a]}}}";
+    let own = "{apiVersion: v1, kind: Service, metadata: {name: web}, spec: {selector: {app: web}, ports: [{name: http, port: 80}]}}";
+    let objects = [MESH, own, &split(), filters, policy];
+    let first = versions(&snapshot_of(&objects));
     for _ in 0..20 {
-        assert_eq!(versions(&snapshot_of(&[MESH, &split(), filters])), first);
+        assert_eq!(versions(&snapshot_of(&objects)), first);
     }
 }
 

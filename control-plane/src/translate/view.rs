@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::model::{
     Client, DestinationPolicies, DestinationPolicy, Endpoint, Grant, HttpRoute, InboundPort, Input,
     MeshSettings, MutualTlsMode, Name, PeerAuthn, Registry, RouteKey, Service, ServiceEntry, ServicePort,
-    ServiceRef, VirtualService, Workload,
+    ServiceRef, TargetKey, TrafficPolicy, VirtualService, Workload,
 };
 
 /// A view of the model that remembers which [`Input`]s were read through it, found or not. Translation has no other way to
@@ -159,6 +159,18 @@ impl<'a> InputView<'a> {
     pub fn policy(&self, name: &Name) -> Option<&'a Arc<DestinationPolicy>> {
         self.note(Input::Policy(name.clone()));
         self.registry.policy(name)
+    }
+
+    /// The traffic policy of this name.
+    pub fn traffic_policy(&self, name: &Name) -> Option<&'a Arc<TrafficPolicy>> {
+        self.note(Input::TrafficPolicy(name.clone()));
+        self.registry.traffic_policy(name)
+    }
+
+    /// The traffic policies that are attached to this object, oldest first.
+    pub fn traffic_policies_of(&self, target: &TargetKey) -> Vec<&'a Arc<TrafficPolicy>> {
+        self.note(Input::TrafficPoliciesOf(target.clone()));
+        self.registry.traffic_policies_of(target)
     }
 
     /// A workload.

@@ -323,6 +323,13 @@ async fn a_broken_rule_is_refused_by_the_code_that_translates_it() {
             "spec.mtls.mode",
         ),
         ("networking.istio.io", "v1", "EnvoyFilter", json!({}), "kind"),
+        (
+            "outrigger.dev",
+            "v1alpha1",
+            "TrafficPolicy",
+            json!({"targetRefs": [{"group": "", "kind": "Service", "name": "a"}], "rateLimit": {"requests": 0}}),
+            "spec.rateLimit.requests",
+        ),
         ("networking.istio.io", "v2", "DestinationRule", json!({"host": "a"}), "apiVersion"),
     ] {
         let object = json!({"apiVersion": format!("{group}/{version}"), "kind": kind,
@@ -331,7 +338,7 @@ async fn a_broken_rule_is_refused_by_the_code_that_translates_it() {
             server.review("/validate", request(group, version, kind, "CREATE", &object, &Value::Null)).await;
         assert_eq!(response["status"]["details"]["causes"][0]["field"], field, "{kind}: {response}");
     }
-    assert_eq!((server.metrics.validated.get(), server.metrics.validation_refused.get()), (1, 5));
+    assert_eq!((server.metrics.validated.get(), server.metrics.validation_refused.get()), (1, 6));
 }
 
 #[tokio::test]

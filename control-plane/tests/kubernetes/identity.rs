@@ -322,6 +322,7 @@ async fn it_is_ready_when_it_may_read_and_says_what_is_missing() {
              - {{apiGroups: [gateway.networking.k8s.io], resources: [httproutes, grpcroutes, referencegrants], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [networking.istio.io], resources: [virtualservices, destinationrules, serviceentries], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [security.istio.io], resources: [peerauthentications], verbs: [get, list, watch]}}\n\
+             - {{apiGroups: [outrigger.dev], resources: [trafficpolicies], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}}\n\
              ---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: control}}\n\
              roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: control}}\n\

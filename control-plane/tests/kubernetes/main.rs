@@ -4,6 +4,7 @@
 mod both_sources;
 mod identity;
 mod outages;
+mod own_kinds;
 mod statuses;
 mod trust_anchors;
 mod world;

@@ -168,3 +168,60 @@ async fn only_the_leader_writes() {
     assert_eq!(spec()["leaseTransitions"], 5);
     until("the status of the route", || !of_parent(&world.route(), 1).is_null()).await;
 }
+
+const POLICIES: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: outrigger-system}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: reviews, namespace: shop}, spec: {selector: {app: reviews}, ports: [{name: http, port: 80}]}}
+---
+apiVersion: outrigger.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: a, namespace: shop, creationTimestamp: '2026-01-01T00:00:00Z'}
+spec:
+  targetRefs: [{group: '', kind: Service, name: reviews}, {group: '', kind: Service, name: reviews, sectionName: grpc}]
+  retryBudget: {}
+---
+apiVersion: outrigger.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: b, namespace: shop, creationTimestamp: '2026-02-01T00:00:00Z'}
+spec:
+  targetRefs: [{group: '', kind: Service, name: reviews}]
+  rateLimit: {requests: 5}
+";
+
+#[tokio::test]
+async fn a_policy_has_conditions_for_each_target() {
+    let server = server();
+    put(&server, POLICIES);
+    let world = World::start(server).await;
+    let policy = |name: &str| {
+        let policies = Collection::new("outrigger.dev", "trafficpolicies");
+        world.server.get(&policies, "shop", name).unwrap()
+    };
+    let reasons = |name: &str| -> Vec<Vec<String>> {
+        let found = policy(name);
+        let ancestors = found["status"]["ancestors"].as_array().cloned().unwrap_or_default();
+        ancestors.iter().map(|ancestor| shown(&ancestor["conditions"])).collect()
+    };
+    until("the status of the policies", || !reasons("a").is_empty() && !reasons("b").is_empty()).await;
+    assert_eq!(reasons("a"), [["Accepted True Accepted"], ["Accepted False TargetNotFound"]]);
+    assert_eq!(reasons("b"), [["Accepted False Conflicted"]]);
+    let written = policy("a");
+    let ancestor = &written["status"]["ancestors"][1];
+    assert_eq!(ancestor["controllerName"], "outrigger.dev/mesh");
+    let reference = json!({"group": "", "kind": "Service", "namespace": "shop", "name": "reviews", "sectionName": "grpc"});
+    assert_eq!(ancestor["ancestorRef"], reference);
+    assert_eq!(ancestor["conditions"][0]["observedGeneration"], written["metadata"]["generation"]);
+
+    let mut first = written;
+    first["spec"]["targetRefs"] = json!([{"group": "", "kind": "Service", "name": "other"}]);
+    world.server.put(first).unwrap();
+    until("the second policy's turn", || reasons("b") == [["Accepted True Accepted"]]).await;
+    assert_eq!(reasons("a"), [["Accepted False TargetNotFound"]]);
+    // The schema does not look at pairs of lists, so the code does.
+    let mut broken = policy("b");
+    broken["spec"]["queryParameters"] = json!({"remove": ["a"], "set": [{"name": "a", "value": "b"}]});
+    world.server.put(broken).unwrap();
+    until("a refusal", || reasons("b") == [["Accepted True Accepted", "PartiallyInvalid True Invalid"]])
+        .await;
+}

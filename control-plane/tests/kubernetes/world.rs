@@ -23,6 +23,9 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The mesh that most tests begin with.
 pub(crate) const MESH: &str = include_str!("mesh.yaml");
 
+/// The definitions of our own kinds, as the chart installs them.
+pub(crate) const OWN_KINDS: &str = include_str!("../../../charts/outrigger/crds/outrigger.dev.yaml");
+
 /// The documents of a YAML text.
 pub(crate) fn documents(text: &str) -> Vec<Value> {
     json::parse(text).unwrap().iter().map(|node| node.to_json()).collect()
@@ -66,6 +69,9 @@ pub(crate) fn server() -> ApiServer {
     server
         .put(definition("PeerAuthentication", "peerauthentications", "security.istio.io", &["v1"]))
         .unwrap();
+    for definition in documents(OWN_KINDS) {
+        server.put(definition).unwrap();
+    }
     server
 }
 
@@ -118,6 +124,7 @@ pub(crate) fn collections() -> Vec<Collection> {
         ("networking.istio.io", "destinationrules"),
         ("networking.istio.io", "serviceentries"),
         ("security.istio.io", "peerauthentications"),
+        ("outrigger.dev", "trafficpolicies"),
     ]
     .map(|(group, plural)| Collection::new(group, plural))
     .into()

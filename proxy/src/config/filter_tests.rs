@@ -139,8 +139,8 @@ fn chains() {
         ),
         (
             "local_ratelimit.v3.LocalRateLimit",
-            "stat_prefix: s, rate_limits: [{actions: [{generic_key: {descriptor_value: '%REQ(x)%'}}]}]",
-            "rate_limits[0].actions[0].generic_key.descriptor_value: commands are not supported",
+            "stat_prefix: s, rate_limits: [{actions: [{generic_key: {descriptor_value: '%NOTHING%'}}]}]",
+            "rate_limits[0].actions[0].generic_key.descriptor_value: Not supported field in StreamInfo: NOTHING",
         ),
         ("on_demand.v3.OnDemand", "odcds: {}", "odcds.source: a config source is required"),
         (

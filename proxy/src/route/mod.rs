@@ -24,7 +24,8 @@ pub use matcher::{
 };
 pub use query_match::QueryMatcher;
 pub use rate_limit::{
-    Described, Descriptor, DescriptorEntry, RateLimit, RateLimitAction, RateLimitCondition, RateLimits,
+    Described, Descriptor, DescriptorEntry, DescriptorValue, RateLimit, RateLimitAction, RateLimitCondition,
+    RateLimits,
 };
 pub use retry::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 pub use rewrite::{HostRewrite, PathRewrite, RegexSubstitution};

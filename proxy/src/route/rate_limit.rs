@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::query_match::first_value;
 use super::{HeaderMatcher, MatchedHeader, QueryMatcher, RequestView};
+use crate::formatter::{Clock, Format, Values};
 
 /// `envoy.config.route.v3.RateLimit`, compiled.
 #[derive(Debug)]
@@ -71,10 +72,35 @@ pub enum RateLimitAction {
         /// `descriptor_key`.
         key: Box<str>,
         /// `descriptor_value`.
-        value: Box<str>,
+        value: DescriptorValue,
         /// When.
         when: RateLimitCondition,
     },
+}
+
+/// `descriptor_value`.
+#[derive(Debug)]
+pub enum DescriptorValue {
+    /// The same for each request.
+    Text(Box<str>),
+    /// What its commands print; `default_value` where that is nothing, and without one the descriptor is not made.
+    Format(Format, Option<Box<str>>),
+}
+
+impl DescriptorValue {
+    fn of<'r>(&'r self, values: Values<'r>) -> Option<Cow<'r, str>> {
+        match self {
+            Self::Text(text) => Some((&**text).into()),
+            Self::Format(format, default) => {
+                let mut printed = Vec::new();
+                format.append(values, &mut Clock::default(), &mut printed);
+                match printed.is_empty() {
+                    true => default.as_deref().map(Cow::from),
+                    false => Some(String::from_utf8_lossy(&printed).into_owned().into()),
+                }
+            }
+        }
+    }
 }
 
 /// When a fixed entry is made.
@@ -97,7 +123,7 @@ pub type DescriptorEntry<'r> = (&'r str, Cow<'r, str>);
 pub type Descriptor<'r> = SmallVec<[DescriptorEntry<'r>; 4]>;
 
 /// What descriptors are made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Described<'r> {
     /// The request.
     pub request: &'r RequestView<'r>,
@@ -107,6 +133,8 @@ pub struct Described<'r> {
     pub destination_cluster: &'r str,
     /// The client; `None`: it has no IP address.
     pub remote: Option<IpAddr>,
+    /// What commands print.
+    pub values: Values<'r>,
 }
 
 impl RateLimit {
@@ -144,7 +172,9 @@ impl RateLimitAction {
                 let network = IpNet::new(remote, bits).ok()?.trunc();
                 Some(Some(("masked_remote_address", network.to_string().into())))
             }
-            Self::Fixed { key, value, when } => when.holds(of).then(|| Some((&**key, (&**value).into()))),
+            Self::Fixed { key, value, when } => {
+                when.holds(of).then(|| value.of(of.values)).flatten().map(|value| Some((&**key, value)))
+            }
         }
     }
 }

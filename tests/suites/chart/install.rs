@@ -98,6 +98,8 @@ fn installed_upgraded_rolled_back_and_removed() {
     for object in cluster.objects(&first) {
         assert!(cluster.stored(&object).is_some(), "not stored: {object}");
     }
+    let definitions = Collection::new("apiextensions.k8s.io", "customresourcedefinitions");
+    assert!(cluster.server.get(&definitions, "", "trafficpolicies.outrigger.dev").is_some());
     assert_eq!(cluster.replicas(&first), Some(1));
     cluster.trust_webhooks(&first);
 

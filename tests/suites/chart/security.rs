@@ -25,6 +25,7 @@ const RIGHTS: &[(&str, &[&str], &[&str], bool)] = &[
         false,
     ),
     ("security.istio.io", &["peerauthentications"], &["get", "list", "watch"], false),
+    ("outrigger.dev", &["trafficpolicies"], &["get", "list", "watch"], false),
     ("gateway.networking.k8s.io", &["httproutes/status", "grpcroutes/status"], &["patch"], false),
     (
         "networking.istio.io",
@@ -33,6 +34,7 @@ const RIGHTS: &[(&str, &[&str], &[&str], bool)] = &[
         false,
     ),
     ("security.istio.io", &["peerauthentications/status"], &["patch"], false),
+    ("outrigger.dev", &["trafficpolicies/status"], &["patch"], false),
     ("apiextensions.k8s.io", &["customresourcedefinitions"], &["get", "list", "watch"], false),
     ("authentication.k8s.io", &["tokenreviews"], &["create"], false),
     (

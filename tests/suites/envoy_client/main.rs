@@ -303,6 +303,8 @@ fn every_routing_rule_is_accepted() {
             "shop.calls.0",
             "*.shop.example",
             "418",
+            "max_tokens",
+            "query_parameter_mutations",
         ];
         let page = routes()?.text();
         let listeners = envoy.try_admin("GET", "/listeners").ok()?.text();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::model::{Name, RouteKey};
+use crate::model::{Name, RouteKey, TargetKey};
 
 /// A part of the model that translation can depend on.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +40,10 @@ pub enum Input {
     Policy(Name),
     /// The destination policies for the Service of this name.
     PoliciesOf(Name),
+    /// The traffic policy of this name, or that there is none.
+    TrafficPolicy(Name),
+    /// The traffic policies that are attached to this object.
+    TrafficPoliciesOf(TargetKey),
     /// The workload of this name, or that there is none.
     Workload(Name),
     /// Which Services lead to the workload of this name, by which ports.

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use crate::api::{self, Decoded};
 use crate::model::{
     Concern, DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name, Node,
-    PeerAuthn, RouteKey, RouteKind, Service, ServiceEntry, VirtualService, Workload,
+    PeerAuthn, RouteKey, RouteKind, Service, ServiceEntry, TargetKey, TrafficPolicy, VirtualService,
+    Workload,
 };
 use crate::source::{Event, Object, ObjectKey};
 use attached::Attached;
@@ -55,6 +56,7 @@ pub struct Registry {
     /// Labels with values that some VirtualService asks of callers, and how many do.
     source_labels: BTreeMap<(String, String), usize>,
     policies: Attached<DestinationPolicy>,
+    traffic_policies: Attached<TrafficPolicy, Name, TargetKey>,
     peer_authn: BTreeMap<Name, Arc<PeerAuthn>>,
     rejections: BTreeMap<Subject, Finding>,
 }
@@ -133,6 +135,10 @@ impl Registry {
                 let name = policy.name.clone();
                 self.set_policy(&name, Some(Arc::new(policy)), changes);
             }
+            Some(Decoded::TrafficPolicy(policy)) => {
+                let name = policy.name.clone();
+                self.set_traffic_policy(&name, Some(Arc::new(policy)), changes);
+            }
             Some(Decoded::PeerAuthn(policy)) => {
                 let name = policy.name.clone();
                 self.set_peer_authn(&name, Some(Arc::new(policy)), changes);
@@ -161,6 +167,7 @@ impl Registry {
             ("networking.istio.io", "ServiceEntry") => self.service_entries.objects.contains_key(&name),
             ("networking.istio.io", "DestinationRule") => self.policies.objects.contains_key(&name),
             ("security.istio.io", "PeerAuthentication") => self.peer_authn.contains_key(&name),
+            ("outrigger.dev", "TrafficPolicy") => self.traffic_policies.objects.contains_key(&name),
             _ => false,
         }
     }
@@ -184,6 +191,7 @@ impl Registry {
             ("networking.istio.io", "ServiceEntry") => self.set_service_entry(&name, None, changes),
             ("networking.istio.io", "DestinationRule") => self.set_policy(&name, None, changes),
             ("security.istio.io", "PeerAuthentication") => self.set_peer_authn(&name, None, changes),
+            ("outrigger.dev", "TrafficPolicy") => self.set_traffic_policy(&name, None, changes),
             _ => {}
         }
     }

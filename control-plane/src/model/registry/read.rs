@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Registry, in_namespace};
 use crate::model::{
     DestinationPolicies, DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name,
-    Node, PeerAuthn, RouteKey, Service, ServiceEntry, VirtualService, Workload,
+    Node, PeerAuthn, RouteKey, Service, ServiceEntry, TargetKey, TrafficPolicy, VirtualService, Workload,
 };
 
 impl Registry {
@@ -158,6 +158,18 @@ impl Registry {
             }
         }
         together
+    }
+
+    /// The traffic policy of this name.
+    pub fn traffic_policy(&self, name: &Name) -> Option<&Arc<TrafficPolicy>> {
+        self.traffic_policies.objects.get(name)
+    }
+
+    /// The traffic policies that are attached to this object, oldest first.
+    pub fn traffic_policies_of(&self, target: &TargetKey) -> Vec<&Arc<TrafficPolicy>> {
+        let mut policies: Vec<_> = self.traffic_policies.of(target).collect();
+        policies.sort_by(|a, b| (&a.created, &a.name).cmp(&(&b.created, &b.name)));
+        policies
     }
 
     /// The PeerAuthentications of a namespace, oldest first.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{ChangeSet, Input, Registry, replace};
 use crate::model::{
     DestinationPolicy, Grant, HttpRoute, HttpRules, Name, PeerAuthn, RequestMatch, RouteKey, ServiceEntry,
-    Source, VirtualService,
+    Source, TrafficPolicy, VirtualService,
 };
 
 impl Registry {
@@ -91,6 +91,19 @@ impl Registry {
         let (_, services) = self.policies.replace(name, new, |policy| vec![policy.key()]);
         changes.inputs.extend(services.into_iter().map(Input::PoliciesOf));
         changes.inputs.insert(Input::Policy(name.clone()));
+    }
+
+    pub(super) fn set_traffic_policy(
+        &mut self,
+        name: &Name,
+        new: Option<Arc<TrafficPolicy>>,
+        changes: &mut ChangeSet,
+    ) {
+        let targets =
+            |policy: &TrafficPolicy| policy.targets.iter().map(|target| target.object.clone()).collect();
+        let (_, touched) = self.traffic_policies.replace(name, new, targets);
+        changes.inputs.extend(touched.into_iter().map(Input::TrafficPoliciesOf));
+        changes.inputs.insert(Input::TrafficPolicy(name.clone()));
     }
 
     pub(super) fn set_peer_authn(

@@ -32,7 +32,7 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
     let pick =
         |random: &mut fastrand::Rng, options: &[&str]| options[random.usize(..options.len())].to_owned();
     let metadata = format!("metadata: {{name: {name}, namespace: {namespace}}}");
-    match random.u8(..12) {
+    match random.u8(..13) {
         0 => {
             let selector = pick(random, &["{app: p}", "{app: q}", "{version: v1}", "{}"]);
             let ports = pick(
@@ -129,7 +129,7 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                 pick(random, &["", "topology.kubernetes.io/zone: z1", "topology.kubernetes.io/zone: z2"]);
             (format!("apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{{zone}}}}}"), true)
         }
-        7..11 => (rules::random(random, &metadata), true),
+        7..12 => (rules::random(random, &metadata), true),
         _ => {
             let mode = pick(random, &["STRICT", "PERMISSIVE", "DISABLE", "UNSET", "WRONG"]);
             let selector = pick(

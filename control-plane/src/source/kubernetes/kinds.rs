@@ -177,6 +177,14 @@ pub(super) const CUSTOM: &[Kind] = &[
         page: PAGE,
         keep: RULE,
     },
+    Kind {
+        group: "outrigger.dev",
+        versions: &["v1alpha1"],
+        kind: "TrafficPolicy",
+        plural: "trafficpolicies",
+        page: PAGE,
+        keep: RULE,
+    },
 ];
 
 /// The kind of rules of this name.

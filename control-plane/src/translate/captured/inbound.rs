@@ -91,7 +91,7 @@ fn chains(
     for inbound in ports {
         targets.entry(inbound.target).or_insert(inbound);
         // Where mutual TLS is disabled too: a caller may not have heard of it yet.
-        for mut chain in inbound::mutual_tls_chains(settings, inbound) {
+        for mut chain in inbound::mutual_tls_chains(view, inbound) {
             let matched = chain.filter_chain_match.get_or_insert_default();
             matched.destination_port = number(INBOUND_PORT.into());
             chains.push(chain);
@@ -100,7 +100,7 @@ fn chains(
     chains.push(plain("uncaptured".into(), Some(INBOUND_PORT), "", tcp(BLACK_HOLE)));
     for (&port, inbound) in &targets {
         let mode = view.mutual_tls_mode(workload, port);
-        let to_http = || inbound::http_filter(settings, inbound);
+        let to_http = || inbound::http_filter(view, inbound);
         let to_tcp = || inbound::tcp_filter(settings, inbound);
         // The peer's sidecar knows only the address, so it passes on whatever its client says. What that is can be seen
         // only before TLS: where nothing is declared it stays bytes.

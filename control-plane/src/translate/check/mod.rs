@@ -6,6 +6,7 @@ mod policy;
 mod precedence;
 mod route;
 mod service_entry;
+mod traffic_policy;
 mod virtual_service;
 
 use crate::model::Finding;
@@ -14,6 +15,7 @@ use crate::translate::{InputView, Output};
 pub(crate) use policy::check_policy;
 pub(crate) use route::check_route;
 pub(crate) use service_entry::check_service_entry;
+pub(crate) use traffic_policy::check_traffic_policy;
 pub(crate) use virtual_service::check_virtual_service;
 
 /// Whether the policies of a namespace are in force.

@@ -1,12 +1,12 @@
 //! Route configurations in a form whose encoding is always the same.
 //!
-//! `typed_per_filter_config` is a `HashMap` in the generated messages, so its order, and with it the content hash, would
-//! differ from process to process. The encoding of a message is the concatenation of those of its fields: each route is
-//! encoded without it and the ordered map is appended.
+//! `typed_per_filter_config` and the metadata are `HashMap`s in the generated messages, so their order, and with it the content hash,
+//! would differ from process to process. The encoding of a message is the concatenation of those of its fields: each route is
+//! encoded without them and the ordered maps are appended. (Each part of the metadata has one key.)
 
 use std::collections::BTreeMap;
 
-use outrigger_xds_api::wire::protobuf::Any;
+use outrigger_xds_api::wire::protobuf::{Any, Struct};
 use outrigger_xds_api::wire::route::v3::{Route, RouteConfiguration};
 use prost::Message;
 
@@ -24,9 +24,18 @@ struct Routes {
     routes: Vec<Vec<u8>>,
 }
 
-/// `Route.typed_per_filter_config`
+/// `Metadata`
 #[derive(Clone, PartialEq, Message)]
-struct PerFilter {
+struct Metadata {
+    #[prost(btree_map = "string, message", tag = "1")]
+    filter_metadata: BTreeMap<String, Struct>,
+}
+
+/// `Route.metadata` and `Route.typed_per_filter_config`
+#[derive(Clone, PartialEq, Message)]
+struct Maps {
+    #[prost(message, optional, tag = "4")]
+    metadata: Option<Metadata>,
     #[prost(btree_map = "string, message", tag = "13")]
     typed_per_filter_config: BTreeMap<String, Any>,
 }
@@ -46,14 +55,18 @@ pub(super) fn encode(mut wire: RouteConfiguration) -> Vec<u8> {
 
 fn route(mut route: Route) -> Vec<u8> {
     let typed_per_filter_config = std::mem::take(&mut route.typed_per_filter_config).into_iter().collect();
+    let metadata = route.metadata.take();
+    let metadata =
+        metadata.map(|metadata| Metadata { filter_metadata: metadata.filter_metadata.into_iter().collect() });
     let mut encoded = route.encode_to_vec();
-    encoded.extend(PerFilter { typed_per_filter_config }.encode_to_vec());
+    encoded.extend(Maps { metadata, typed_per_filter_config }.encode_to_vec());
     encoded
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use outrigger_xds_api::wire::core::v3 as core;
     use outrigger_xds_api::wire::route::v3::VirtualHost;
 
     use super::*;
@@ -63,8 +76,12 @@ mod tests {
         let config = |name: &str| (name.to_owned(), Any { type_url: name.to_owned(), value: vec![1] });
         let names = ["e", "d", "c", "b", "a"];
         let with = |names: &mut dyn Iterator<Item = &&str>| {
-            let typed_per_filter_config = names.map(|name| config(name)).collect();
-            let route = Route { name: "r".into(), typed_per_filter_config, ..Route::default() };
+            let names: Vec<&&str> = names.collect();
+            let typed_per_filter_config = names.iter().map(|name| config(name)).collect();
+            let filter_metadata =
+                names.iter().map(|name| ((**name).to_string(), Struct::default())).collect();
+            let metadata = Some(core::Metadata { filter_metadata, ..core::Metadata::default() });
+            let route = Route { name: "r".into(), metadata, typed_per_filter_config, ..Route::default() };
             let host = VirtualHost { name: "h".into(), routes: vec![route; 2], ..VirtualHost::default() };
             RouteConfiguration { name: "c".into(), virtual_hosts: vec![host; 2], ..Default::default() }
         };

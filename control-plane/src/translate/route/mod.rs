@@ -22,7 +22,7 @@ use outrigger_xds_api::wire::route::v3::{Route, RouteConfiguration, RouteMatch, 
 
 use crate::model::{Client, Name, Service, ServicePort, VirtualService};
 use crate::translate::names::OUTBOUND_PORT;
-use crate::translate::{InputView, Output, metadata, names};
+use crate::translate::{InputView, Output, metadata, names, traffic_policy};
 pub(super) use hosts::Hosts;
 use matches::path_specifiers;
 use rules::{Rules, Tried};
@@ -115,7 +115,7 @@ pub(super) fn of_service(
     port: &ServicePort,
 ) -> Vec<Route> {
     match Rules::of_service(view, hosts, client, service, port) {
-        Some(rules) => routes(view, rules, port.number),
+        Some(rules) => routes(view, rules, port.number, Some((service, port))),
         None => {
             let domain = &view.settings().cluster_domain;
             let cluster = names::outbound_cluster(&service.name, port.number, None, domain);
@@ -126,6 +126,7 @@ pub(super) fn of_service(
             {
                 action.hash_policy.push(policies::hash_policy(of));
             }
+            traffic_policy::add_filters(view, &[], Some((service, port)), &mut route);
             vec![route]
         }
     }
@@ -139,23 +140,34 @@ fn without_service(view: &InputView<'_>, hosts: &Hosts<'_>, client: &Client) -> 
         Some(VirtualHost {
             name: format!("{host}:{HTTP_PORT}"),
             domains: vec![format!("{host}:{HTTP_PORT}"), host],
-            routes: routes(view, rules, HTTP_PORT),
+            routes: routes(view, rules, HTTP_PORT, None),
             ..VirtualHost::default()
         })
     };
     named.into_iter().filter_map(virtual_host).collect()
 }
 
-fn routes(view: &InputView<'_>, rules: Rules<'_>, port: u16) -> Vec<Route> {
-    rules.tried.iter().flat_map(|tried| of_rule(view, tried, port)).collect()
+/// The routes for rules about the calls to `port`; `called` is the Service, if one has the host name.
+fn routes(
+    view: &InputView<'_>,
+    rules: Rules<'_>,
+    port: u16,
+    called: Option<(&Service, &ServicePort)>,
+) -> Vec<Route> {
+    rules.tried.iter().flat_map(|tried| of_rule(view, tried, port, called)).collect()
 }
 
 /// The routes for one match of a rule, mostly one.
-fn of_rule(view: &InputView<'_>, tried: &Tried<'_>, port: u16) -> Vec<Route> {
+fn of_rule(
+    view: &InputView<'_>,
+    tried: &Tried<'_>,
+    port: u16,
+    called: Option<(&Service, &ServicePort)>,
+) -> Vec<Route> {
     let (request, rule) = (&tried.request, &tried.rule);
     let (to_add, to_remove) = policies::headers(&rule.headers.request);
     let (response_to_add, response_to_remove) = policies::headers(&rule.headers.response);
-    let template = Route {
+    let mut template = Route {
         name: tried.name.clone(),
         metadata: Some(metadata::made_by(tried.origin, &rule.field)),
         stat_prefix: request.stat_prefix.clone(),
@@ -166,6 +178,7 @@ fn of_rule(view: &InputView<'_>, tried: &Tried<'_>, port: u16) -> Vec<Route> {
         response_headers_to_remove: response_to_remove,
         ..Route::default()
     };
+    traffic_policy::add_filters(view, &tried.places, called, &mut template);
     let route = |(path, rewrite)| Route {
         r#match: Some(matches::route_match(request, path)),
         action: Some(action::action(view, tried, rewrite, port)),

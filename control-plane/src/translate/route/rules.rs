@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::{Hosts, delegate};
 use crate::model::{
     Client, HttpRoute, HttpRules, Name, PathMatch, RequestMatch, RouteKind, RouteRule, Service, ServicePort,
-    Source, StringMatch, VirtualService,
+    Source, StringMatch, TargetKey, VirtualService,
 };
 use crate::source::Origin;
 use crate::translate::InputView;
@@ -31,6 +31,8 @@ pub(super) struct Tried<'a> {
     pub(super) name: String,
     /// Who wrote it.
     pub(super) origin: &'a Origin,
+    /// What a policy for these requests may be attached to, each with the name of the rule in it, the nearest first.
+    pub(super) places: Vec<(TargetKey, String)>,
     /// The Gateway API's route that it is of. Such a rule needs a grant to lead to another namespace, and is answered
     /// with 500 when it leads nowhere.
     pub(super) route: Option<&'a HttpRoute>,
@@ -58,12 +60,14 @@ impl<'a> Rules<'a> {
             for (index, rule) in route.rules.iter().enumerate() {
                 let rule_name = if rule.name.is_empty() { index.to_string() } else { rule.name.clone() };
                 let Name { namespace, name } = &route.key.name;
+                let place = (TargetKey::route(route.key.kind, &route.key.name), rule.name.clone());
                 let name = format!("{namespace}.{name}.{rule_name}");
                 tried.extend(rule.matches.iter().map(|request| Tried {
                     request: Cow::Borrowed(request),
                     rule: Cow::Borrowed(rule),
                     name: name.clone(),
                     origin: &route.origin,
+                    places: vec![place.clone()],
                     route: Some(route.as_ref()),
                 }));
             }
@@ -88,15 +92,20 @@ impl<'a> Rules<'a> {
             match rules {
                 HttpRules::Rule(rule) => {
                     let name = name_of(&service.name, &rule.name, index);
-                    add(&mut tried, Cow::Borrowed(rule), &name, &service.origin);
+                    let place = (TargetKey::virtual_service(&service.name), rule.name.clone());
+                    add(&mut tried, Cow::Borrowed(rule), &name, &service.origin, &[place]);
                 }
                 HttpRules::Delegate(root) => {
                     let Some(leaf) = delegate::find(view, &service.name, root) else { continue };
                     for (index, rule) in leaf.http.iter().enumerate() {
                         let HttpRules::Rule(rule) = rule else { continue };
+                        let places = [
+                            (TargetKey::virtual_service(&leaf.name), rule.name.clone()),
+                            (TargetKey::virtual_service(&service.name), root.name.clone()),
+                        ];
                         let rule = delegate::merged(root, rule);
                         let name = name_of(&leaf.name, &rule.name, index);
-                        add(&mut tried, Cow::Owned(rule), &name, &leaf.origin);
+                        add(&mut tried, Cow::Owned(rule), &name, &leaf.origin, &places);
                     }
                 }
             }
@@ -116,7 +125,13 @@ fn name_of(service: &Name, rule: &str, index: usize) -> String {
     }
 }
 
-fn add<'a>(tried: &mut Vec<Tried<'a>>, rule: Cow<'a, RouteRule>, name: &str, origin: &'a Origin) {
+fn add<'a>(
+    tried: &mut Vec<Tried<'a>>,
+    rule: Cow<'a, RouteRule>,
+    name: &str,
+    origin: &'a Origin,
+    places: &[(TargetKey, String)],
+) {
     for index in 0..rule.matches.len() {
         let request = match &rule {
             Cow::Borrowed(rule) => Cow::Borrowed(&rule.matches[index]),
@@ -126,7 +141,7 @@ fn add<'a>(tried: &mut Vec<Tried<'a>>, rule: Cow<'a, RouteRule>, name: &str, ori
             "" => name.to_owned(),
             match_name => format!("{name}.{match_name}"),
         };
-        tried.push(Tried { request, rule: rule.clone(), name, origin, route: None });
+        tried.push(Tried { request, rule: rule.clone(), name, origin, places: places.to_vec(), route: None });
     }
 }
 

@@ -76,3 +76,42 @@ fn the_way_back_of_translation() {
         ["Service default/web "]
     );
 }
+
+#[test]
+fn what_filters_refuse_is_the_policys() {
+    let policy = |name: &str, target: &str, parts: &str| {
+        format!(
+            "apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: {name}}}\nspec: {{targetRefs: [{target}], {parts}}}\n"
+        )
+    };
+    let service = "{group: '', kind: Service, name: reviews}";
+    let of_service = policy("s", service, "rateLimit: {requests: 5}, queryParameters: {remove: [a]}");
+    let route = "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: split}";
+    let of_route = policy("r", route, "rateLimit: {requests: 5}");
+    let snapshot = snapshot_of(&[MESH, &split(), &of_service, &of_route]);
+    let routes: super::RouteConfiguration =
+        get(&snapshot, &web(&snapshot), ResourceType::RouteConfiguration, "15001");
+    let host = routes.virtual_hosts.iter().position(|found| found.name == REVIEWS_HOST).unwrap();
+    let at = |part: &str| {
+        let field = format!("virtual_hosts[{host}].routes[0].{part}");
+        shown(&snapshot, ResourceType::RouteConfiguration, "15001", &field)
+    };
+    let filter = |name: &str| at(&format!("typed_per_filter_config[\"envoy.filters.http.{name}\"].status"));
+    assert_eq!(filter("local_ratelimit"), ["TrafficPolicy default/r spec.rateLimit"]);
+    assert_eq!(filter("header_mutation"), ["TrafficPolicy default/s spec.queryParameters"]);
+    assert_eq!(filter("cors"), ["HTTPRoute default/split spec.rules[0]"]);
+    assert_eq!(at("match"), ["HTTPRoute default/split spec.rules[0]"]);
+    let all = shown(&snapshot, ResourceType::RouteConfiguration, "15001", "");
+    assert!(all.contains(&"TrafficPolicy default/s spec.queryParameters".to_owned()), "{all:?}");
+
+    let scope = scope(&snapshot, "default", "reviews-v1-a", "reviews");
+    let set = snapshot.resources(&scope, ResourceType::Listener);
+    let listener = &set.get("virtualInbound").unwrap().content;
+    let field = "filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[0].typed_per_filter_config[\
+                 \"envoy.filters.http.local_ratelimit\"].status.code";
+    let found: Vec<String> = causes(ResourceType::Listener, listener, field)
+        .into_iter()
+        .map(|(object, field)| format!("{object} {field}"))
+        .collect();
+    assert_eq!(found, ["TrafficPolicy default/s spec.rateLimit"]);
+}

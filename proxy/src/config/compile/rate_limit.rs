@@ -3,11 +3,12 @@
 use outrigger_xds_api::wire::core::v3 as core;
 use outrigger_xds_api::wire::route::v3 as wire;
 
-use super::cx::{CompileCx, Compiled, informational, unsupported};
+use super::cx::{CompileCx, Compiled, unsupported};
 use super::filter_chain_match::compile_cidr;
 use super::route_match::{compile_header_matcher, compile_query_matcher};
 use super::values::{self, boolean, uint32};
-use crate::route::{MatchedHeader, RateLimit, RateLimitAction, RateLimitCondition};
+use crate::formatter::{CapturePlan, Format};
+use crate::route::{DescriptorValue, MatchedHeader, RateLimit, RateLimitAction, RateLimitCondition};
 
 /// Envoy's highest `stage`.
 const MAX_STAGE: u32 = 10;
@@ -101,9 +102,8 @@ fn compile_action(value: &wire::rate_limit::Action, cx: &mut CompileCx<'_>) -> C
         }),
         Action::GenericKey(value) => cx.field("generic_key", |cx| {
             let action::GenericKey { descriptor_value, default_value, descriptor_key } = value;
-            // What stands for a value whose commands print nothing; there are none.
-            informational!(default_value);
-            fixed(cx, descriptor_key, "generic_key", descriptor_value, RateLimitCondition::Always)
+            let when = RateLimitCondition::Always;
+            fixed(cx, (descriptor_key, "generic_key"), (descriptor_value, default_value), when)
         }),
         Action::HeaderValueMatch(value) => cx.field("header_value_match", |cx| {
             let action::HeaderValueMatch {
@@ -113,10 +113,9 @@ fn compile_action(value: &wire::rate_limit::Action, cx: &mut CompileCx<'_>) -> C
                 expect_match,
                 headers,
             } = value;
-            informational!(default_value);
             let matchers = cx.each("headers", headers, compile_header_matcher)?;
             let when = RateLimitCondition::Headers(matchers, boolean(expect_match, true));
-            fixed(cx, descriptor_key, "header_match", descriptor_value, when)
+            fixed(cx, (descriptor_key, "header_match"), (descriptor_value, default_value), when)
         }),
         Action::QueryParameterValueMatch(value) => cx.field("query_parameter_value_match", |cx| {
             let action::QueryParameterValueMatch {
@@ -126,10 +125,9 @@ fn compile_action(value: &wire::rate_limit::Action, cx: &mut CompileCx<'_>) -> C
                 expect_match,
                 query_parameters,
             } = value;
-            informational!(default_value);
             let matchers = cx.each("query_parameters", query_parameters, compile_query_matcher)?;
             let when = RateLimitCondition::Query(matchers, boolean(expect_match, true));
-            fixed(cx, descriptor_key, "query_match", descriptor_value, when)
+            fixed(cx, (descriptor_key, "query_match"), (descriptor_value, default_value), when)
         }),
         // There is no metadata of requests, and no extension.
         Action::DynamicMetadata(_) => Err(cx.refuse("dynamic_metadata", "not supported")),
@@ -142,7 +140,6 @@ fn compile_action(value: &wire::rate_limit::Action, cx: &mut CompileCx<'_>) -> C
                 default_value,
                 address_matcher,
             } = value;
-            informational!(default_value);
             let Some(matcher) = address_matcher else {
                 return Err(cx.refuse("address_matcher", "value is required"));
             };
@@ -156,22 +153,29 @@ fn compile_action(value: &wire::rate_limit::Action, cx: &mut CompileCx<'_>) -> C
                 })
             })?;
             let when = RateLimitCondition::Address(networks, matcher.invert_match);
-            fixed(cx, descriptor_key, "remote_address_match", descriptor_value, when)
+            fixed(cx, (descriptor_key, "remote_address_match"), (descriptor_value, default_value), when)
         }),
     }
 }
 
+/// An entry of a key, or its default, and a value, with what stands for one that prints nothing. Commands in values are read always;
+/// Envoy wants its runtime key `envoy.reloadable_features.enable_formatter_for_ratelimit_action_descriptor_value` for them.
 fn fixed(
     cx: &mut CompileCx<'_>,
-    key: &str,
-    default_key: &str,
-    value: &str,
+    (key, default_key): (&str, &str),
+    (value, default_value): (&str, &str),
     when: RateLimitCondition,
 ) -> Compiled<RateLimitAction> {
     let value = required(cx, "descriptor_value", value)?;
-    if value.contains('%') {
-        return Err(cx.refuse("descriptor_value", "commands are not supported"));
-    }
+    let value = match value.contains('%') {
+        true => {
+            let format = Format::compile_text(&value, true, &mut CapturePlan::live())
+                .map_err(|e| cx.refuse("descriptor_value", e))?;
+            let default = (!default_value.is_empty()).then(|| default_value.into());
+            DescriptorValue::Format(format, default)
+        }
+        false => DescriptorValue::Text(value),
+    };
     let key = if key.is_empty() { default_key } else { key };
     Ok(RateLimitAction::Fixed { key: key.into(), value, when })
 }

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::limiter::{Limiter, LimiterPlan, TokenBucket, Verdict};
 use super::{Decision, FilterReply, Override};
-use crate::formatter::Values;
+use crate::formatter::{RequestLine, Values};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::connection_manager::view;
@@ -154,6 +154,16 @@ impl LocalRateLimit {
             source_cluster: &self.service_cluster,
             destination_cluster: stream.chosen_cluster().unwrap_or_default(),
             remote: remote_ip(&stream.connection.info.peer_address),
+            values: Values {
+                line: Some(RequestLine {
+                    method: request.method,
+                    path: request.path,
+                    authority: request.authority,
+                    scheme: request.scheme,
+                }),
+                request: Some(request.headers),
+                ..Values::from(&stream.info)
+            },
         }
     }
 

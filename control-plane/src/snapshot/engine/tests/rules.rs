@@ -4,10 +4,10 @@ fn pick<'a>(random: &mut fastrand::Rng, options: &[&'a str]) -> &'a str {
     options[random.usize(..options.len())]
 }
 
-/// A VirtualService, a GRPCRoute, a ReferenceGrant, a ServiceEntry or a DestinationRule with subsets, with the given
-/// metadata.
+/// A VirtualService, a GRPCRoute, a ReferenceGrant, a ServiceEntry, a TrafficPolicy or a DestinationRule with subsets, with
+/// the given metadata.
 pub(super) fn random(random: &mut fastrand::Rng, metadata: &str) -> String {
-    match random.u8(..8) {
+    match random.u8(..10) {
         0..=2 => virtual_service(random, metadata),
         3 => {
             let parent = pick(random, &["p", "q"]);
@@ -42,6 +42,24 @@ pub(super) fn random(random: &mut fastrand::Rng, metadata: &str) -> String {
             format!(
                 "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n{metadata}\nspec: {{hosts: [{host}], {address}\
                  exportTo: [{export}], ports: [{{number: 80, name: x, protocol: {protocol}}}], {endpoints}}}"
+            )
+        }
+        7 | 8 => {
+            let target = pick(
+                random,
+                &[
+                    "group: '', kind: Service",
+                    "group: '', kind: Service, sectionName: http",
+                    "group: networking.istio.io, kind: VirtualService",
+                    "group: gateway.networking.k8s.io, kind: GRPCRoute",
+                ],
+            );
+            let budget = if target.contains("''") { ", retryBudget: {}" } else { "" };
+            let target = format!("{target}, name: {}", pick(random, &["p", "q"]));
+            let per = pick(random, &["Instance", "Caller"]);
+            format!(
+                "apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\n{metadata}\nspec: {{targetRefs: [{{{target}}}], \
+                 rateLimit: {{requests: 5, per: {per}}}, queryParameters: {{remove: [a]}}{budget}}}"
             )
         }
         _ => {

@@ -1,0 +1,102 @@
+//! TrafficPolicies.
+
+use crate::model::{
+    Concern, Endpoint, Finding, HttpRules, Name, PolicyTarget, RouteKey, Service, ServicePort, TargetKind,
+    TrafficPolicy, TrafficSettings,
+};
+use crate::translate::{InputView, Output};
+
+/// Whether a policy counts for its targets, and can have its effect there.
+pub(crate) fn check_traffic_policy(view: &InputView<'_>, name: &Name) -> Output {
+    let mut output = Output::default();
+    let Some(policy) = view.traffic_policy(name) else { return output };
+    for target in &policy.targets {
+        let mut problem = |concern: Concern, reason: String| {
+            output.problems.push(Finding::at(&policy.origin, &target.field, reason).about(concern));
+        };
+        if let Some(reason) = missing(view, target) {
+            problem(Concern::TargetNotFound, reason);
+            continue;
+        }
+        let rivals = view.traffic_policies_of(&target.object);
+        let first = TrafficPolicy::in_force(&rivals, &target.object, target.section.as_deref());
+        if let Some(first) = first.filter(|first| first.name != *name) {
+            let reason = format!(
+                "has no effect: TrafficPolicy {} is for the same target, and comes first by age or name",
+                first.name
+            );
+            problem(Concern::Conflicted, reason);
+            continue;
+        }
+        for reason in without_effect(view, target, &policy.settings) {
+            problem(Concern::Other, reason);
+        }
+    }
+    output
+}
+
+/// Why there is no such target.
+fn missing(view: &InputView<'_>, target: &PolicyTarget) -> Option<String> {
+    let object = &target.object;
+    let Some((what, sections)) = sections(view, target) else {
+        return Some(format!("{object} does not exist"));
+    };
+    let section = target.section.as_deref()?;
+    (!sections.contains(&section)).then(|| format!("{object} has no {what} named {section}"))
+}
+
+/// What the sections of a target are, and their names. `None`: it does not exist.
+fn sections<'a>(view: &InputView<'a>, target: &PolicyTarget) -> Option<(&'static str, Vec<&'a str>)> {
+    let name = &target.object.name;
+    Some(match target.object.kind {
+        TargetKind::Service => {
+            ("port", view.service(name)?.ports.iter().map(|port| port.name.as_str()).collect())
+        }
+        TargetKind::Route(kind) => {
+            let route = view.route(&RouteKey { kind, name: name.clone() })?;
+            ("rule", route.rules.iter().map(|rule| rule.name.as_str()).collect())
+        }
+        TargetKind::VirtualService => {
+            let rules = view.virtual_service(name)?.http.iter().map(|rules| match rules {
+                HttpRules::Rule(rule) => rule.name.as_str(),
+                HttpRules::Delegate(rule) => rule.name.as_str(),
+            });
+            ("http rule", rules.collect())
+        }
+    })
+}
+
+/// Why something that is said of a Service has no effect there.
+fn without_effect(view: &InputView<'_>, target: &PolicyTarget, said: &TrafficSettings) -> Vec<String> {
+    if target.object.kind != TargetKind::Service {
+        return Vec::new();
+    }
+    let Some(service) = view.service(&target.object.name) else { return Vec::new() };
+    let is_meant = |port: &&ServicePort| target.section.as_ref().is_none_or(|section| *section == port.name);
+    let (http, tcp): (Vec<&ServicePort>, Vec<&ServicePort>) =
+        service.ports.iter().filter(is_meant).partition(|port| port.protocol.may_be_http());
+    let mut reasons = Vec::new();
+    for port in tcp {
+        let number = port.number;
+        reasons.push(format!(
+            "has no effect on port {number}: it is TCP by its name and appProtocol, so there are no requests"
+        ));
+    }
+    for port in http.into_iter().filter(|_| said.rate_limit.is_some()) {
+        reasons.extend(without_sidecars(view, service, port));
+    }
+    reasons
+}
+
+/// A limit is kept where the calls arrive.
+fn without_sidecars(view: &InputView<'_>, service: &Service, port: &ServicePort) -> Option<String> {
+    let endpoints = view.endpoints(service, port);
+    let has_sidecar = |endpoint: &&Endpoint| endpoint.workload.as_ref().is_some_and(|pod| pod.sidecar);
+    let without = endpoints.len() - endpoints.iter().filter(has_sidecar).count();
+    (without > 0).then(|| {
+        format!(
+            "rateLimit has no effect at {without} of the endpoints of port {}: they have no sidecar",
+            port.number
+        )
+    })
+}

@@ -1,0 +1,227 @@
+//! TrafficPolicies through a whole mesh: requests beyond a limit are refused where the policy says, queries change, retries are kept
+//! within their budget; and none of it costs a request when it changes.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use outrigger_tests::certs::spiffe;
+use outrigger_tests::envoy_sidecar::{EnvoySidecar, Variant};
+use outrigger_tests::load::Load;
+use outrigger_tests::mesh::{APP_PORT, Mesh, Workload};
+use outrigger_tests::message::Response;
+use outrigger_tests::proxy::Proxy;
+use outrigger_tests::upstream::Reply;
+use outrigger_tests::{RawClient, wait};
+
+const PODS: [(&str, &str, &str); 3] =
+    [("web-0", "web", "v1"), ("other-0", "other", "v1"), ("reviews-0", "reviews", "v1")];
+
+const SERVICE: &str = "{group: '', kind: Service, name: reviews}";
+const ROUTE: &str = "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: reviews}";
+
+fn policy(target: &str, parts: &str) -> String {
+    format!(
+        "apiVersion: outrigger.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {{name: reviews, namespace: default}}\n\
+         spec:\n  targetRefs: [{target}]\n  {parts}\n"
+    )
+}
+
+/// A route of `reviews` that tries twice more, with a rule of its own for `/special`.
+fn route() -> String {
+    let backends = format!("backendRefs: [{{name: reviews, port: {APP_PORT}}}]");
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: reviews, namespace: default}}\n\
+         spec:\n  parentRefs: [{{group: '', kind: Service, name: reviews}}]\n  rules:\n  \
+         - name: special\n    matches: [{{path: {{value: /special}}}}]\n    {backends}\n  \
+         - retry: {{codes: [503], attempts: 2, backoff: 10ms}}\n    {backends}\n---\n"
+    )
+}
+
+fn ask(from: &Workload, path: &str) -> Response {
+    RawClient::connect(from.outbound())
+        .and_then(|mut client| client.get(&format!("reviews:{APP_PORT}"), path))
+        .unwrap()
+}
+
+/// The statuses of so many requests, one after the other.
+fn statuses(from: &Workload, count: usize) -> Vec<u16> {
+    (0..count).map(|_| ask(from, "/").status).collect()
+}
+
+/// Waits until a proxy's active configuration has something.
+#[track_caller]
+fn until_in_force(proxy: &Proxy, what: &str) {
+    wait::until(what, || proxy.admin("/config_dump").text().contains(what));
+}
+
+/// Waits until these callers are answered, and forgets what the application has seen of it.
+#[track_caller]
+fn until_answered(mesh: &Mesh, callers: &[&str]) {
+    for caller in callers {
+        wait::until("an answer", || ask(mesh.workload(caller), "/").status == 200);
+    }
+    mesh.workload("reviews-0").upstream.take_requests();
+}
+
+/// The sum of a counter of the local rate limit, whatever its prefix.
+fn counted(proxy: &Proxy, counter: &str) -> u64 {
+    let text = proxy.admin("/stats").text();
+    let end = format!("http_local_rate_limit.{counter}");
+    let counters =
+        text.lines().filter_map(|line| line.split_once(": ")).filter(|(name, _)| name.ends_with(&end));
+    counters.map(|(_, value)| value.trim().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn a_service_is_called_no_more_often_than_its_limit() {
+    let limit = policy(SERVICE, "rateLimit: {requests: 3, interval: 1h, status: 503}");
+    let mesh = Mesh::start(&PODS, "");
+    let (web, other, reviews) =
+        (mesh.workload("web-0"), mesh.workload("other-0"), mesh.workload("reviews-0"));
+    until_answered(&mesh, &["web-0", "other-0"]);
+    mesh.write("more.yaml", &limit);
+    until_in_force(reviews.sidecar(), "\"max_tokens\": 3");
+    assert_eq!(statuses(web, 5), [200, 200, 200, 503, 503], "all callers share it");
+    let refused = ask(other, "/");
+    assert_eq!((refused.status, refused.text().as_str()), (503, "local_rate_limited"));
+    assert_eq!(reviews.upstream.take_requests().len(), 3, "the application sees no more");
+    assert_eq!((counted(reviews.sidecar(), "enforced"), counted(reviews.sidecar(), "ok")), (3, 3));
+    assert_eq!(counted(web.sidecar(), "enforced"), 0);
+    // Each end says what happened.
+    let refused = [("response_code", "503"), ("source_principal", &spiffe("web"))];
+    let at = |end: &Workload, reporter: &str, flags: &str| {
+        let labels = [&refused[..], &[("reporter", reporter), ("response_flags", flags)]].concat();
+        end.scrape().sum("istio_requests_total", &labels)
+    };
+    assert_eq!((at(reviews, "destination", "RL"), at(web, "source", "-")), (2.0, 2.0));
+
+    // A larger one is a new one, at once and without a new connection.
+    mesh.write("more.yaml", &limit.replace("requests: 3", "requests: 1000"));
+    wait::until("the new limit", || ask(web, "/").status == 200);
+    mesh.write("more.yaml", "# no limit\n");
+    wait::until("no limit", || !reviews.sidecar().admin("/config_dump").text().contains("\"max_tokens\""));
+}
+
+#[test]
+fn a_limit_of_a_route_is_each_caller_s_own() {
+    let target = ROUTE.replace("name: reviews", "name: reviews, sectionName: special");
+    let limit = policy(&target, "rateLimit: {requests: 2, interval: 1h}");
+    let mesh = Mesh::start(&PODS, &(route() + &limit));
+    let (web, other) = (mesh.workload("web-0"), mesh.workload("other-0"));
+    until_answered(&mesh, &["web-0", "other-0"]);
+    for caller in [web, other] {
+        until_in_force(caller.sidecar(), "\"max_tokens\": 2");
+        let special: Vec<u16> = (0..4).map(|_| ask(caller, "/special").status).collect();
+        assert_eq!(special, [200, 200, 429, 429], "{}", caller.pod);
+        assert_eq!(counted(caller.sidecar(), "enforced"), 2);
+    }
+    assert_eq!(statuses(web, 10), [200; 10], "another rule");
+    assert_eq!(counted(mesh.workload("reviews-0").sidecar(), "enabled"), 0);
+}
+
+#[test]
+fn queries_change_on_the_way() {
+    let service = policy(SERVICE, "queryParameters: {set: [{name: a, value: new}], remove: [secret]}");
+    let mesh = Mesh::start(&PODS, &service);
+    let (web, upstream) = (mesh.workload("web-0"), &mesh.workload("reviews-0").upstream);
+    until_answered(&mesh, &["web-0"]);
+    let seen = |path: &str| {
+        upstream.take_requests();
+        assert_eq!(ask(web, path).status, 200);
+        let [request] = upstream.take_requests().try_into().unwrap();
+        request.target
+    };
+    wait::until("the change", || seen("/") == "/?a=new");
+    assert_eq!(seen("/x?secret=1&a=old&b=2&secret=3"), "/x?a=new&b=2");
+
+    // A route's own word comes before that of the Service, and only for its requests.
+    let target = ROUTE.replace("name: reviews", "name: reviews, sectionName: special");
+    let rule = policy(&target, "queryParameters: {add: [{name: a, value: more}]}")
+        .replace("{name: reviews, namespace", "{name: rule, namespace");
+    mesh.write("more.yaml", &format!("{service}---\n{}{rule}", route()));
+    wait::until("the rule", || seen("/special") == "/special?a=more");
+    assert_eq!(seen("/special?secret=1&a=old"), "/special?a=old&a=more&secret=1");
+    assert_eq!(seen("/x?secret=1"), "/x?a=new");
+}
+
+#[test]
+fn retries_are_kept_within_their_budget() {
+    let mesh = Mesh::start(&PODS, &route());
+    let (web, upstream) = (mesh.workload("web-0"), &mesh.workload("reviews-0").upstream);
+    until_answered(&mesh, &["web-0"]);
+    upstream.answer(Reply::status(503, "not now"));
+    let attempts = || {
+        upstream.take_requests();
+        assert_eq!(ask(web, "/").status, 503);
+        upstream.take_requests().len()
+    };
+    assert_eq!(attempts(), 3, "without a budget");
+    let none = policy(SERVICE, "retryBudget: {percent: 0, minRetryConcurrency: 0}");
+    mesh.write("more.yaml", &(route() + &none));
+    wait::until("the budget", || attempts() == 1);
+    let overflow =
+        format!("cluster.outbound|{APP_PORT}||reviews.default.svc.cluster.local.upstream_rq_retry_overflow");
+    assert!(web.sidecar().stat(&overflow).unwrap() >= 1);
+    mesh.write("more.yaml", &(route() + &none.replace("minRetryConcurrency: 0", "minRetryConcurrency: 3")));
+    wait::until("a larger budget", || attempts() == 3);
+}
+
+#[test]
+fn changes_lose_no_request() {
+    let mesh = Mesh::start(&PODS, &route());
+    let (web, reviews) = (mesh.workload("web-0"), mesh.workload("reviews-0"));
+    until_answered(&mesh, &["web-0"]);
+    let load = Load::start(web.outbound(), &format!("reviews:{APP_PORT}"), 4);
+    for number in 1..=8_u32 {
+        let requests = 10_000_000 + number;
+        let service = policy(
+            SERVICE,
+            &format!("rateLimit: {{requests: {requests}}}\n  retryBudget: {{percent: {number}}}"),
+        );
+        let of_route = policy(ROUTE, &format!("queryParameters: {{set: [{{name: a, value: v{number}}}]}}"))
+            .replace("{name: reviews, namespace", "{name: route, namespace");
+        mesh.write("more.yaml", &format!("{}{service}---\n{of_route}", route()));
+        until_in_force(reviews.sidecar(), &requests.to_string());
+        until_in_force(web.sidecar(), &format!("\"v{number}\""));
+        load.more(200);
+        let seen = reviews.upstream.take_requests();
+        assert!(seen.iter().any(|request| request.target == format!("/?a=v{number}")));
+        mesh.write("more.yaml", &route());
+        load.more(200);
+    }
+    assert!(load.finish() > 3_000);
+    let page = mesh.control_plane.page("/proxies").text();
+    assert!(!page.contains("\"nacked\""), "{page}");
+}
+
+/// Callers are known apart by their certificates.
+#[test]
+fn each_caller_is_counted_by_itself() {
+    let mesh = Mesh::start(&PODS, "");
+    let reviews = mesh.workload("reviews-0");
+    until_answered(&mesh, &["web-0", "other-0"]);
+    mesh.write("more.yaml", &policy(SERVICE, "rateLimit: {requests: 3, interval: 1h, per: Caller}"));
+    until_in_force(reviews.sidecar(), "\"max_tokens\": 3");
+    for caller in ["web-0", "other-0"] {
+        assert_eq!(statuses(mesh.workload(caller), 5), [200, 200, 200, 429, 429], "{caller}");
+    }
+    assert_eq!(reviews.upstream.take_requests().len(), 6);
+    let log = mesh.control_plane.log();
+    assert!(!log.contains("NACK"), "{log}");
+}
+
+/// The same of a real Envoy in front of the application.
+#[test]
+fn an_envoy_counts_each_caller_by_itself() {
+    let limit = policy(SERVICE, "rateLimit: {requests: 3, interval: 1h, per: Caller}");
+    let mesh = Mesh::start_around(&PODS, &limit, &["reviews-0"], &[]);
+    let reviews = mesh.workload("reviews-0");
+    let Some(envoy) = EnvoySidecar::start(&mesh, reviews, Variant::Delta) else { return };
+    until_in_force(&envoy.envoy, "\"max_tokens\": 3");
+    // An answer is a token.
+    until_answered(&mesh, &["web-0", "other-0"]);
+    for caller in ["web-0", "other-0"] {
+        assert_eq!(statuses(mesh.workload(caller), 4), [200, 200, 429, 429], "{caller}");
+    }
+    assert_eq!(reviews.upstream.take_requests().len(), 4);
+    let log = mesh.control_plane.log();
+    assert!(!log.contains("NACK"), "{log}");
+}
