@@ -386,9 +386,10 @@ fn captured_connections() {
                     add("straight to the proxy", end(at(CAPTURE_PORT)));
                 });
             }
+            until("unused hosts are gone", || proxy.stat("cluster.cleaned.membership_total") == Some(0));
+            // Only now: a client has its answer before the proxy has counted the end of its connection.
             let count = |name: &&str| format!("{name}: {:?}\n", proxy.stat(name));
             view.add("counted", STATS.iter().map(count).collect::<String>());
-            until("unused hosts are gone", || proxy.stat("cluster.cleaned.membership_total") == Some(0));
             let hosts = proxy.admin("/clusters").text();
             let mut hosts: Vec<&str> =
                 hosts.lines().filter(|line| line.contains("::cx_connect_fail::")).collect();
