@@ -37,7 +37,7 @@ struct Config {
     to: &'static str,
     /// What the TLS listener shows; `None`: there is no such listener.
     leaf: Option<Leaf>,
-    /// Of the TLS listener. The chain before drains when it changes, so the listener under load keeps its own.
+    /// Of both listeners: no connection ends when it changes.
     stat_prefix: String,
     /// A number for each cluster, so that it changes.
     connect_timeout_s: u32,
@@ -110,7 +110,7 @@ fn resources(
         settings["http_filters"].as_array_mut().unwrap().insert(0, discovered);
         manager
     };
-    let mut listeners = vec![listener("plain", plain, manager("plain"))];
+    let mut listeners = vec![listener("plain", plain, manager(&config.stat_prefix))];
     let mut secrets = Vec::new();
     if let Some(leaf) = &config.leaf {
         let mut with_tls = listener("tls", tls, manager(&config.stat_prefix));

@@ -157,7 +157,7 @@ impl World {
         client
     }
 
-    /// Status and body, and what the log says of it when that is an error.
+    /// Status and body.
     #[track_caller]
     fn answer(&self, client: &mut RawClient) -> (u16, String) {
         let response = client.response().unwrap_or_else(|e| panic!("{e}\n{}", self.proxy.stderr()));

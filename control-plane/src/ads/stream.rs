@@ -239,7 +239,8 @@ impl<'a, V: Variant> Stream<'a, V> {
         {
             of.type_url().clone_into(type_url);
         }
-        match (ResourceType::from_type_url(type_url), self.service) {
+        let of = ResourceType::ALL.into_iter().find(|of| of.type_url() == type_url);
+        match (of, self.service) {
             (Some(of), Service::Aggregated) => Ok(of),
             (Some(of), Service::Of(own)) if of == own => Ok(of),
             _ => Err(Status::invalid_argument(format!("type_url: `{type_url}` is not served"))),

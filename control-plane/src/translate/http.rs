@@ -34,7 +34,7 @@ const LISTENER_METADATA: u32 = 6;
 const ROUTER: &str = "envoy.filters.http.router";
 
 /// HTTP filters of outbound connection managers, in the order in which they run. All of them have all of these: a rule that needs
-/// one must not change a listener, which drains its connections. (As in Istio.)
+/// one must not change a listener, whose connections an Envoy would drain. (As in Istio.)
 pub(super) const OUTBOUND_FILTERS: &[&str] =
     &[names::CORS_FILTER, names::FAULT_FILTER, names::LOCAL_RATE_LIMIT_FILTER, names::HEADER_MUTATION_FILTER];
 

@@ -6,8 +6,9 @@ use crate::stream_info::{AccessLogType, ResponseFlags};
 /// A compiled filter.
 #[derive(Debug, Clone)]
 pub enum LogFilter {
-    /// What is the same for every stream here: `not_health_check_filter` (no request is known to be a health check),
-    /// `traceable_filter` (nothing is traced), `metadata_filter` (no stream has metadata of its own).
+    /// `not_health_check_filter`.
+    NotHealthCheck,
+    /// What is the same for every stream here: `traceable_filter` (nothing is traced), `metadata_filter` (no stream has metadata of its own).
     Constant(bool),
     /// `status_code_filter`.
     StatusCode(Comparison),
@@ -94,6 +95,7 @@ impl LogFilter {
     pub fn passes(&self, values: Values<'_>) -> bool {
         let info = values.info;
         match self {
+            LogFilter::NotHealthCheck => !values.info.health_check,
             LogFilter::Constant(passes) => *passes,
             LogFilter::StatusCode(comparison) => comparison.holds(info.response_code.into()),
             LogFilter::Duration(comparison) => {
@@ -165,6 +167,7 @@ mod tests {
             (status(Operator::NotEqual, 503), false),
             (LogFilter::Duration(compare(Operator::AtLeast, 12)), true),
             (LogFilter::Duration(compare(Operator::AtLeast, 13)), false),
+            (LogFilter::NotHealthCheck, true),
             (LogFilter::ResponseFlag(None), true),
             (LogFilter::ResponseFlag(Some(ResponseFlags::NO_ROUTE_FOUND)), false),
             (LogFilter::All([status(Operator::Equal, 503), LogFilter::Constant(false)].into()), false),

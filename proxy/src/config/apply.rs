@@ -3,6 +3,7 @@
 //! Owned by main. A change costs what changed: an unchanged resource is recognised by its hash before it is decoded; endpoints of
 //! one cluster touch that cluster's hosts only; what refers to a name holds its cell and is never touched.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use outrigger_xds_api::resource;
@@ -57,6 +58,7 @@ impl Configuration {
         removed: &[&str],
         now: Instant,
     ) -> Vec<Invalid> {
+        let mut without_hosts = BTreeSet::new();
         if resource_type == ResourceType::Listener {
             let listeners = &self.listeners;
             let leaving = removed.iter().filter(|name| !updates.iter().any(|update| update.name == **name));
@@ -64,7 +66,7 @@ impl Configuration {
             self.leaving = leaving.map(|name| Arc::from(*name)).collect();
         } else if resource_type == ResourceType::VirtualHost {
             self.virtual_hosts.of_mut(source).has_answered = true;
-            self.remove_virtual_hosts(source, removed);
+            without_hosts = self.remove_virtual_hosts(source, removed);
         } else {
             removed.iter().for_each(|name| self.remove(source, resource_type, name));
         }
@@ -78,6 +80,7 @@ impl Configuration {
         }
         self.awaited.retain(|(awaited, _)| *awaited != resource_type);
         self.settle(now);
+        self.publish_routes_of(source, &without_hosts);
         // Whoever takes over the address of a listener is there before that one goes: no connection falls between them.
         let leaving = std::mem::take(&mut self.leaving);
         if !leaving.is_empty() {

@@ -142,6 +142,26 @@ fn chains() {
             "stat_prefix: s, rate_limits: [{actions: [{generic_key: {descriptor_value: '%NOTHING%'}}]}]",
             "rate_limits[0].actions[0].generic_key.descriptor_value: Not supported field in StreamInfo: NOTHING",
         ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, max_dynamic_descriptors: 65537",
+            "max_dynamic_descriptors: value must be less than or equal to 65536",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, rate_limits: [{actions: [{header_value_match: {descriptor_value: v}}]}]",
+            "rate_limits[0].actions[0].header_value_match.headers: value must contain at least 1 item(s)",
+        ),
+        (
+            "local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix: s, rate_limits: [{actions: [{query_parameter_value_match: {descriptor_value: v}}]}]",
+            "rate_limits[0].actions[0].query_parameter_value_match.query_parameters: value must contain at least 1 item(s)",
+        ),
+        (
+            "health_check.v3.HealthCheck",
+            "pass_through_mode: false, cluster_min_healthy_percentages: {c: {value: 150}}",
+            "cluster_min_healthy_percentages[\"c\"]: value must be inside range [0, 100]",
+        ),
         ("on_demand.v3.OnDemand", "odcds: {}", "odcds.source: a config source is required"),
         (
             "on_demand.v3.OnDemand",

@@ -53,7 +53,6 @@ impl VirtualHosts {
     /// Forgets a resource; whether it was published.
     fn remove(&mut self, name: &str) -> bool {
         self.early.remove(name);
-        self.slots.remove(name);
         if let Some((routes, _)) = name.rsplit_once('/')
             && let Some(names) = self.by_routes.get_mut(routes)
         {
@@ -135,8 +134,13 @@ impl Configuration {
         }
     }
 
-    /// The source has these no longer.
-    pub(super) fn remove_virtual_hosts(&mut self, source: SourceId, names: &[&str]) {
+    /// The source has these no longer. Gives the route configurations that are to be published without them, once what came with the
+    /// removal is there: a domain may have moved from one to another.
+    pub(super) fn remove_virtual_hosts<'n>(
+        &mut self,
+        source: SourceId,
+        names: &[&'n str],
+    ) -> BTreeSet<&'n str> {
         let mut changed = BTreeSet::new();
         for name in names {
             self.refused.forget(ResourceType::VirtualHost, name);
@@ -146,7 +150,12 @@ impl Configuration {
                 changed.insert(routes);
             }
         }
-        for routes in changed {
+        changed
+    }
+
+    /// Publishes these route configurations, whose virtual hosts come from `source`.
+    pub(super) fn publish_routes_of(&mut self, source: SourceId, names: &BTreeSet<&str>) {
+        for routes in names {
             self.users_of(source, routes).iter().for_each(|user| self.publish_routes(user, routes));
         }
     }
@@ -251,10 +260,11 @@ impl VirtualHosts {
     ) -> Vec<Arc<VirtualHost>> {
         let mut all = Vec::new();
         for name in self.by_routes.get(&cx.routes).into_iter().flatten() {
-            let wire = self.slots.get(name).and_then(Slot::active_wire).map(<[u8]>::to_vec);
-            let (Some(wire), Some(version)) = (wire, self.slots.active_mut(name)) else { continue };
+            let Some(version) = self.slots.active(name) else { continue };
             if version.cx.inherited != cx.inherited {
-                let Ok(message) = <wire::VirtualHost as prost::Message>::decode(wire.as_slice()) else {
+                let message = self.slots.get(name).and_then(Slot::active_wire);
+                let message = message.map(<wire::VirtualHost as prost::Message>::decode);
+                let (Some(Ok(message)), Some(version)) = (message, self.slots.active_mut(name)) else {
                     continue;
                 };
                 let mut compile = CompileCx::new(inputs, false);
@@ -270,7 +280,7 @@ impl VirtualHosts {
                     }
                 }
             }
-            all.push(version.virtual_host.clone());
+            all.extend(self.slots.active(name).map(|version| version.virtual_host.clone()));
         }
         all
     }

@@ -1,6 +1,7 @@
 //! One request in flight, and its end: exactly one place, on success, failure, disconnect and panic alike (`Drop`).
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -419,6 +420,12 @@ impl ActiveStream {
     /// Whether the request's body went out to its end.
     pub(crate) fn has_sent_request(&self) -> bool {
         self.progress.as_ref().is_none_or(|progress| progress.complete.get().is_some())
+    }
+
+    /// Where the request comes from: the address behind trusted proxies, else the peer's. Known where something asks for it.
+    pub(crate) fn remote_ip(&self) -> Option<IpAddr> {
+        let known = self.info.remote_address.map(|address| address.ip());
+        known.or_else(|| self.connection.info.peer_address.ip())
     }
 
     /// Why the request's body could not be read.

@@ -4,9 +4,9 @@
 use std::cell::OnceCell;
 use std::fmt::Write as _;
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::headers;
 use crate::transport_socket::TlsInfo;
 
 /// The header.
@@ -61,16 +61,12 @@ impl ForwardClientCert {
                 return;
             }
         };
-        let Some(value) = made.get_or_init(|| details.0.value(details.1)).clone() else { return };
-        match headers.get(X_FORWARDED_CLIENT_CERT).filter(|_| appends) {
-            None => drop(headers.insert(X_FORWARDED_CLIENT_CERT, value)),
-            Some(before) => {
-                let joined = [before.as_bytes(), b",", value.as_bytes()].concat();
-                // Joined valid values are valid.
-                if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
-                    headers.insert(X_FORWARDED_CLIENT_CERT, joined);
-                }
-            }
+        if !appends {
+            // Also where nothing can be said in its place: what the client says of itself proves nothing.
+            headers.remove(X_FORWARDED_CLIENT_CERT);
+        }
+        if let Some(value) = made.get_or_init(|| details.0.value(details.1)).clone() {
+            headers::append_value(headers, &X_FORWARDED_CLIENT_CERT, b",", value);
         }
     }
 }
@@ -110,5 +106,32 @@ impl ClientCertDetails {
             peer.dns.iter().for_each(|name| add("DNS", "", name));
         }
         HeaderValue::try_from(text).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::CertificateDer;
+
+    use super::*;
+    use crate::transport_socket::Certificates;
+
+    /// A client that proves something which cannot be said in a header says nothing in its place.
+    #[test]
+    fn what_a_client_says_of_itself_does_not_stand_for_its_certificate() {
+        let made = OnceCell::from(None);
+        let peer = Certificates::new(&[CertificateDer::from(vec![0])]).map(Arc::new);
+        let tls = TlsInfo { peer, ..TlsInfo::default() };
+        let claimed = HeaderValue::from_static("URI=spiffe://cluster.local/ns/default/sa/admin");
+        let left = |mode: ForwardClientCert| {
+            let mut headers = HeaderMap::from_iter([(X_FORWARDED_CLIENT_CERT, claimed.clone())]);
+            mode.apply(&mut headers, Some(&tls), &made);
+            headers.contains_key(X_FORWARDED_CLIENT_CERT)
+        };
+        assert!(!left(ForwardClientCert::SanitizeSet(ClientCertDetails::default())));
+        assert!(left(ForwardClientCert::AppendForward(ClientCertDetails::default())));
+        assert!(!left(ForwardClientCert::Sanitize));
     }
 }

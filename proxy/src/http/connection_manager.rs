@@ -63,7 +63,7 @@ pub async fn serve(
         requests: Cell::new(0),
         client_cert: OnceCell::new(),
         exchange: RefCell::new(None),
-        limiter: OnceCell::new(),
+        limiter: RefCell::default(),
         framing: Rc::default(),
     });
     let requests = |request| serve_request(connection.clone(), request);

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 
 use super::body::RequestBody;
 use super::codec::{Framing, Refusal, Version};
-use super::filters::Limiter;
+use super::filters::ConnectionLimiter;
 use super::headers::{self, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
 use super::origin::{self, Origin};
@@ -44,7 +44,7 @@ pub(crate) struct DownstreamConnection {
     /// The stream that goes on when an HTTP/1 connection has left HTTP.
     pub(super) exchange: RefCell<Option<Box<Exchange>>>,
     /// Token buckets of its own, when a local rate limit wants them.
-    pub(super) limiter: OnceCell<Box<Limiter>>,
+    pub(super) limiter: RefCell<Option<Box<ConnectionLimiter>>>,
     /// The raw heads of an HTTP/1 client.
     pub(super) framing: Rc<Framing>,
 }

@@ -60,6 +60,7 @@ pub(super) fn manager(
         server_header: ServerHeader::Overwrite,
         use_remote_address: false,
         skip_xff_append: false,
+        asks_address: true,
         xff_num_trusted_hops: 0,
         internal_addresses: InternalAddresses::default(),
         append_x_forwarded_port: false,

@@ -18,6 +18,7 @@ pub(crate) struct MeshSeries {
 /// What makes two requests of one connection count in different series.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 struct Key {
+    reporter: Reporter,
     cluster: usize,
     host: u64,
     upstream_tls: usize,
@@ -40,6 +41,7 @@ impl MeshSeries {
         grpc: bool,
     ) {
         let key = Key {
+            reporter,
             cluster: info.upstream_cluster.as_ref().map_or(0, |c| Arc::as_ptr(&c.destination) as usize),
             host: info.upstream_host.as_ref().map_or(0, |h| h.id),
             upstream_tls: info.upstream_tls.as_ref().map_or(0, |t| Arc::as_ptr(t) as usize),

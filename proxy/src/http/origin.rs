@@ -2,12 +2,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue, VIA};
 use ipnet::IpNet;
 
 use super::HttpConnectionManager;
-use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use super::headers::{self, X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use crate::net::Address;
 
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
@@ -29,7 +28,8 @@ impl InternalAddresses {
     pub const PRIVATE: [&'static str; 6] =
         ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "127.0.0.1/32", "fc00::/7", "::1/128"];
 
-    fn is_empty(&self) -> bool {
+    /// Whether nobody is.
+    pub fn is_empty(&self) -> bool {
         !self.unix_sockets && self.ranges.is_empty()
     }
 
@@ -63,15 +63,13 @@ impl Origin {
         local: &Address,
         scheme: &'static str,
     ) -> Self {
-        // Only logs and the question of what is inside ask for the address.
-        let asked = !hcm.access_logs.logs.is_empty() || !hcm.internal_addresses.is_empty();
         let hops = hcm.xff_num_trusted_hops as usize;
         let (address, alone) = match (hcm.use_remote_address, hops) {
             (true, 0) => (None, !headers.contains_key(X_FORWARDED_FOR)),
             (true, hops) => {
                 (last_address(headers, hops - 1).map(|(ip, _)| ip), !headers.contains_key(X_FORWARDED_FOR))
             }
-            (false, hops) if asked => {
+            (false, hops) if hcm.asks_address => {
                 last_address(headers, hops).map_or((None, false), |(ip, alone)| (Some(ip), alone))
             }
             (false, _) => (None, false),
@@ -84,8 +82,8 @@ impl Origin {
         let scheme = match headers.get(X_FORWARDED_PROTO).filter(|_| trusted) {
             Some(proto) if proto == "https" => "https",
             Some(proto) if proto == "http" => "http",
-            Some(_) if trusted => scheme,
-            _ => {
+            Some(_) => scheme,
+            None => {
                 headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
                 scheme
             }
@@ -125,38 +123,24 @@ impl Origin {
 
 /// The address in `x-forwarded-for` that so many trusted proxies stand behind, and whether it is the only one.
 fn last_address(headers: &HeaderMap, skipped: usize) -> Option<(IpAddr, bool)> {
-    let text = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;
-    let mut addresses = text.rsplit(',').skip(skipped);
+    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
+    let mut addresses = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')).skip(skipped);
     let address = addresses.next()?.trim().parse().ok()?;
     Some((address, skipped == 0 && addresses.next().is_none()))
 }
 
 /// `use_remote_address`: the peer's address is appended to `x-forwarded-for`.
 fn append_forwarded_for(headers: &mut HeaderMap, peer: &Address) {
-    let Address::Ip(peer) = peer else { return };
-    let ip = peer.ip().to_string();
-    let value = match headers.get(X_FORWARDED_FOR).and_then(|v| v.to_str().ok()) {
-        Some(before) => format!("{before},{ip}"),
-        None => ip,
-    };
-    // An address is always a valid header value, and so is what the codec accepted before it.
-    if let Ok(value) = HeaderValue::try_from(value) {
-        headers.insert(X_FORWARDED_FOR, value);
+    let Some(ip) = peer.ip() else { return };
+    // An address is always a valid header value.
+    if let Ok(value) = HeaderValue::try_from(ip.to_string()) {
+        headers::append_value(headers, &X_FORWARDED_FOR, b",", value);
     }
 }
 
 /// `via`: this proxy's name behind those that were there before.
 pub(crate) fn append_via(headers: &mut HeaderMap, name: &HeaderValue) {
-    match headers.get(VIA) {
-        None => drop(headers.insert(VIA, name.clone())),
-        Some(before) => {
-            let joined = [before.as_bytes(), b", ", name.as_bytes()].concat();
-            // Joined valid values are valid.
-            if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
-                headers.insert(VIA, joined);
-            }
-        }
-    }
+    headers::append_value(headers, &VIA, b", ", name.clone());
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub struct HttpConnectionManager {
     pub use_remote_address: bool,
     /// `skip_xff_append`.
     pub skip_xff_append: bool,
+    /// Something asks where requests come from: logs, the question of what is inside, filters.
+    pub asks_address: bool,
     /// `xff_num_trusted_hops`.
     pub xff_num_trusted_hops: u32,
     /// `internal_address_config`.

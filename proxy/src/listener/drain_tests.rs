@@ -260,6 +260,39 @@ fn what_serves_a_chain_changes_below_its_connections() {
     proxy.finish();
 }
 
+/// What a connection keeps of its filters goes with them.
+#[test]
+fn buckets_of_a_connection_are_made_anew_with_their_filter() {
+    let limit = |tokens: u32| {
+        let filter = format!(
+            "{{name: limit, typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.\
+             LocalRateLimit, stat_prefix: s, local_rate_limit_per_downstream_connection: true, token_bucket: {{max_tokens: \
+             {tokens}, fill_interval: 3600s}}, filter_enabled: {{default_value: {{numerator: 100}}}}, filter_enforced: \
+             {{default_value: {{numerator: 100}}}}}}}},"
+        );
+        chain_of(STAYS, "", &filter)
+    };
+    let (upstream, _held) = holding_upstream();
+    let mut proxy = Proxy::start(upstream, &[limit(1)]);
+    let mut client = proxy.connect(STAYS);
+    let mut statuses = |count: usize| -> Vec<String> {
+        let status = |_| {
+            get(&mut client, "/");
+            let head = read_head(&mut client);
+            // The body of an answer of the filter.
+            let body = if head.contains("\r\ncontent-length: 18\r\n") { 18 } else { 0 };
+            client.read_exact(&mut vec![0; body]).unwrap();
+            head.split(' ').nth(1).unwrap().to_owned()
+        };
+        (0..count).map(status).collect()
+    };
+    assert_eq!(statuses(2), ["204", "429"]);
+    proxy.update(&[limit(2)]);
+    assert_eq!(statuses(3), ["204", "204", "429"]);
+    drop(client);
+    proxy.finish();
+}
+
 /// Which addresses a chain takes is a part of it: who came to it by a rule that is gone has to come again.
 #[test]
 fn a_chain_that_is_matched_otherwise_drains() {

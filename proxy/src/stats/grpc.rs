@@ -220,12 +220,11 @@ impl<const WEB: bool> GrpcSeries<WEB> {
         cluster: &Arc<str>,
         texts: (&str, &str),
         hash: u64,
-        own: impl FnOnce() -> (Arc<str>, Arc<str>),
+        own: impl Fn() -> (Arc<str>, Arc<str>),
     ) -> Arc<GrpcStats<WEB>> {
         let table = self.table();
         let is_it = |stats: &GrpcStats<WEB>| (&*stats.labels[1], &*stats.labels[2]) == texts;
         let mut made: Option<Arc<GrpcStats<WEB>>> = None;
-        let mut own = Some(own);
         let first = hash as usize;
         for at in 0..SLOTS {
             let slot = &table.methods[first.wrapping_add(at) % SLOTS];
@@ -236,16 +235,18 @@ impl<const WEB: bool> GrpcSeries<WEB> {
                 }
                 continue;
             }
-            if made.is_none() {
-                if table.count.fetch_add(1, Ordering::Relaxed) >= METHODS_LIMIT {
-                    break;
+            let own_series = match &made {
+                Some(made) => made.clone(),
+                None if table.count.fetch_add(1, Ordering::Relaxed) >= METHODS_LIMIT => break,
+                None => {
+                    let (service, method) = own();
+                    Arc::new(GrpcStats::new([cluster.clone(), service, method].into()))
                 }
-                let Some((service, method)) = own.take().map(|own| own()) else { break };
-                made = Some(Arc::new(GrpcStats::new([cluster.clone(), service, method].into())));
-            }
-            let before = slot.compare_and_swap(&None::<Arc<GrpcStats<WEB>>>, made.clone());
+            };
+            made = Some(own_series.clone());
+            let before = slot.compare_and_swap(&None::<Arc<GrpcStats<WEB>>>, Some(own_series.clone()));
             match &*before {
-                None => return made.unwrap_or_else(|| self.all(cluster)),
+                None => return own_series,
                 // Another worker was faster, maybe with the same method.
                 Some(stats) if is_it(stats) => {
                     table.give_back(true);
@@ -306,6 +307,7 @@ fn only<const WEB: bool>(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
     use super::*;
 
     #[test]
@@ -336,7 +338,7 @@ mod tests {
                 })
             })
             .collect();
-        workers.into_iter().for_each(|worker| worker.join().unwrap_or_default());
+        workers.into_iter().for_each(|worker| worker.join().expect("no panic"));
         let alive = series.alive();
         assert_eq!(alive.len(), 200);
         assert!(alive.iter().all(|stats| stats.failure.get() == 4 && stats.statuses[5].get() == 4));

@@ -57,7 +57,7 @@ pub struct PrintedCertificates {
 
 impl Certificates {
     /// `None` when the other side showed none.
-    pub(super) fn new(chain: &[CertificateDer<'_>]) -> Option<Self> {
+    pub(crate) fn new(chain: &[CertificateDer<'_>]) -> Option<Self> {
         let chain: Box<[_]> = chain.iter().map(|der| der.clone().into_owned()).collect();
         (!chain.is_empty()).then(|| Self { chain, printed: OnceLock::new() })
     }

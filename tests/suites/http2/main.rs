@@ -1,5 +1,5 @@
-//! HTTP/2 by the sections of RFC 9113: what clients do wrong, frame by frame, and what they send too much of. A real Envoy is asked
-//! the same, so that an expectation which nobody meets is not a rule.
+//! HTTP/2 by the sections of RFC 9113: what clients do wrong, frame by frame, asked of a real Envoy too, so that an expectation which
+//! nobody meets is not a rule; and what they send too much of.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod abuse;

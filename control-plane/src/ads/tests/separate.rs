@@ -70,6 +70,15 @@ async fn the_type_may_be_left_out_but_not_be_another() {
     let mut client = mesh.open::<Sotw>(Service::Aggregated).await;
     client.send(DiscoveryRequest::default()).await;
     assert_eq!(client.refusal().await.code(), Code::InvalidArgument, "all types in one stream need it");
+
+    // Types that only other control planes serve.
+    for of in [ResourceType::VirtualHost, ResourceType::ExtensionConfig] {
+        let mut client = mesh.open::<Delta>(Service::Aggregated).await;
+        client.send(Delta::subscription(of, &["x"])).await;
+        let status = client.refusal().await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+        assert!(status.message().contains(&format!("`{}` is not served", of.type_url())), "{status:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! TrafficPolicies.
 
 use crate::model::{
-    Concern, Endpoint, Finding, HttpRules, Name, PolicyTarget, RouteKey, Service, ServicePort, TargetKind,
-    TrafficPolicy, TrafficSettings,
+    Concern, Endpoint, Finding, HttpRules, LimitPer, Name, PolicyTarget, RouteKey, Service, ServicePort,
+    TargetKind, TrafficPolicy, TrafficSettings,
 };
 use crate::translate::{InputView, Output};
 
@@ -66,10 +66,12 @@ fn sections<'a>(view: &InputView<'a>, target: &PolicyTarget) -> Option<(&'static
     })
 }
 
-/// Why something that is said of a Service has no effect there.
+/// Why something that is said of a target has no effect there.
 fn without_effect(view: &InputView<'_>, target: &PolicyTarget, said: &TrafficSettings) -> Vec<String> {
     if target.object.kind != TargetKind::Service {
-        return Vec::new();
+        let counts_callers = said.rate_limit.as_ref().is_some_and(|limit| limit.per == LimitPer::Caller);
+        let reason = "per: Caller has no effect on a route: each caller's own sidecar counts, for all that it calls for";
+        return counts_callers.then(|| reason.to_owned()).into_iter().collect();
     }
     let Some(service) = view.service(&target.object.name) else { return Vec::new() };
     let is_meant = |port: &&ServicePort| target.section.as_ref().is_none_or(|section| *section == port.name);

@@ -275,6 +275,17 @@ fn what_has_no_effect_is_told() {
         told("{group: networking.istio.io, kind: VirtualService, name: v}"),
         at("VirtualService default/v does not exist")
     );
+    let of_route = policy(
+        "p",
+        "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: split}",
+        "rateLimit: {requests: 5, per: Caller}",
+    );
+    assert_eq!(
+        problems(&[MESH, &split(), &of_route]),
+        at(
+            "per: Caller has no effect on a route: each caller's own sidecar counts, for all that it calls for"
+        )
+    );
     let mesh = MESH.replace("name: cache, namespace: data", "name: cache");
     let tcp = policy("p", "{group: '', kind: Service, name: cache}", limit);
     assert_eq!(

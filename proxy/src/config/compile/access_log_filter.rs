@@ -35,7 +35,7 @@ pub(super) fn compile_filter(
         Filter::DurationFilter(wire::DurationFilter { comparison }) => {
             cx.field("duration_filter", |cx| compile_comparison(cx, comparison)).map(LogFilter::Duration)
         }
-        Filter::NotHealthCheckFilter(wire::NotHealthCheckFilter {}) => Ok(LogFilter::Constant(true)),
+        Filter::NotHealthCheckFilter(wire::NotHealthCheckFilter {}) => Ok(LogFilter::NotHealthCheck),
         Filter::TraceableFilter(wire::TraceableFilter {}) => {
             // Nothing is traced, so no line is ever written: as in an Envoy without tracing.
             cx.ignored("traceable_filter");

@@ -301,8 +301,7 @@ fn compile_common_lb(cx: &mut CompileCx<'_>, value: &Option<wire::cluster::Commo
         override_host_status);
     match healthy_panic_threshold {
         None => Ok(PANIC_PERCENT),
-        Some(percent) if (0.0..=100.0).contains(&percent.value) => Ok(percent.value as u32),
-        Some(_) => Err(cx.refuse("healthy_panic_threshold", "value must be inside range [0, 100]")),
+        Some(percent) => values::percent(cx, "healthy_panic_threshold", percent.value),
     }
 }
 

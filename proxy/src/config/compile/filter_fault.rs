@@ -8,7 +8,7 @@ use outrigger_xds_api::wire::r#type::v3::FractionalPercent;
 use super::cx::{CompileCx, Compiled, ignored};
 use super::route_match::{compile_header_matcher, compile_percent};
 use super::values;
-use crate::http::filters::{Fault, FaultAbort, FaultDelay, FaultRateLimit, FaultStatus};
+use crate::http::filters::{Fault, FaultAbort, FaultDelay, FaultRateLimit, FaultShare, FaultStatus};
 
 /// Envoy's default of `response_body`.
 const BODY: &str = "fault filter abort";
@@ -75,7 +75,7 @@ fn compile_delay(cx: &mut CompileCx<'_>, value: &common::FaultDelay) -> Compiled
         Some(Specifier::HeaderDelay(HeaderDelay {})) => None,
         None => return Err(cx.refuse("", "one of fixed_delay or header_delay is required")),
     };
-    Ok(FaultDelay { fixed, ppm: percentage_ppm(cx, percentage)? })
+    Ok(FaultDelay { fixed, share: share(cx, percentage)? })
 }
 
 fn compile_rate_limit(cx: &mut CompileCx<'_>, value: &common::FaultRateLimit) -> Compiled<FaultRateLimit> {
@@ -89,7 +89,7 @@ fn compile_rate_limit(cx: &mut CompileCx<'_>, value: &common::FaultRateLimit) ->
         Some(LimitType::HeaderLimit(HeaderLimit {})) => None,
         None => return Err(cx.refuse("", "one of fixed_limit or header_limit is required")),
     };
-    Ok(FaultRateLimit { kbps, ppm: percentage_ppm(cx, percentage)? })
+    Ok(FaultRateLimit { kbps, share: share(cx, percentage)? })
 }
 
 fn compile_abort(cx: &mut CompileCx<'_>, value: &wire::FaultAbort) -> Compiled<FaultAbort> {
@@ -111,13 +111,14 @@ fn compile_abort(cx: &mut CompileCx<'_>, value: &wire::FaultAbort) -> Compiled<F
         None => return Err(cx.refuse("", "one of http_status, grpc_status or header_abort is required")),
     };
     let body = if response_body.is_empty() { BODY } else { response_body };
-    Ok(FaultAbort { status, ppm: percentage_ppm(cx, percentage)?, body: body.to_owned().into() })
+    Ok(FaultAbort { status, share: share(cx, percentage)?, body: body.to_owned().into() })
 }
 
 /// Unset is never, as in Envoy.
-fn percentage_ppm(cx: &mut CompileCx<'_>, value: &Option<FractionalPercent>) -> Compiled<u32> {
-    match value {
-        Some(percent) => cx.field("percentage", |cx| compile_percent(cx, percent)),
-        None => Ok(0),
-    }
+fn share(cx: &mut CompileCx<'_>, value: &Option<FractionalPercent>) -> Compiled<FaultShare> {
+    let Some(percent) = value else { return Ok(FaultShare::default()) };
+    cx.field("percentage", |cx| {
+        let one = FractionalPercent { numerator: 1, ..*percent };
+        Ok(FaultShare { ppm: compile_percent(cx, percent)?, unit_ppm: compile_percent(cx, &one)? })
+    })
 }

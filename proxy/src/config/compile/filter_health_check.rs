@@ -32,8 +32,12 @@ pub(crate) fn compile_health_check(
         // A cluster that does not exist fails the health check rather than the configuration.
         false => clusters
             .into_iter()
-            .map(|(name, percent)| (cx.inputs.registry.judged_cluster(name), percent.value as u64))
-            .collect(),
+            .map(|(name, percent)| {
+                let field = format!("cluster_min_healthy_percentages[\"{name}\"]");
+                let percent = values::percent(cx, &field, percent.value)?;
+                Ok((cx.inputs.registry.judged_cluster(name), percent.into()))
+            })
+            .collect::<Compiled<_>>()?,
     };
     let service_cluster = cx.inputs.service_cluster.clone();
     Ok(HealthCheck {

@@ -1,5 +1,6 @@
 //! `LocalRateLimit`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::http::StatusCode;
@@ -30,6 +31,9 @@ const MAX_STAGE: u32 = 10;
 
 /// Envoy's default of `max_dynamic_descriptors`.
 const MAX_DYNAMIC_DESCRIPTORS: u32 = 20;
+
+/// More values at once than this would take memory that nobody means to give: each has its place from the start.
+const MOST_DYNAMIC_DESCRIPTORS: u32 = 65_536;
 
 const DEFAULT_BUCKET: &str = "local rate limit token bucket";
 const DESCRIPTOR_BUCKET: &str = "local rate limit descriptor token bucket";
@@ -78,6 +82,10 @@ pub(crate) fn compile_local_rate_limit(
     if max_values == 0 {
         return Err(cx.refuse("max_dynamic_descriptors", "value must be greater than or equal to 1"));
     }
+    if max_values > MOST_DYNAMIC_DESCRIPTORS {
+        let reason = format!("value must be less than or equal to {MOST_DYNAMIC_DESCRIPTORS}");
+        return Err(cx.refuse("max_dynamic_descriptors", reason));
+    }
     let descriptors = compile_descriptors(cx, descriptors);
     let rate_limits = compile_rate_limits(cx, rate_limits, Place::Filter);
     let virtual_host = match values::enumeration(cx, "vh_rate_limits", *vh_rate_limits)? {
@@ -88,21 +96,20 @@ pub(crate) fn compile_local_rate_limit(
     let tells_limits =
         values::enumeration::<Headers>(cx, "enable_x_ratelimit_headers", *enable_x_ratelimit_headers)?
             == Headers::DraftVersion03;
-    let mut plan = CapturePlan::live();
     let not_enforced = cx.each(
         "request_headers_to_add_when_not_enforced",
         request_headers_to_add_when_not_enforced,
         |option, cx| compile_addition(option, &mut CapturePlan::live(), cx),
     );
     let response_headers = cx.each("response_headers_to_add", response_headers_to_add, |option, cx| {
-        compile_addition(option, &mut plan, cx)
+        compile_addition(option, &mut CapturePlan::live(), cx)
     });
-    let plan = LimiterPlan {
+    let plan = Arc::new(LimiterPlan {
         default: bucket?,
         descriptors: descriptors?,
         always_takes_default: values::boolean(always_consume_default_token_bucket, true),
         max_values,
-    };
+    });
     let shared = !local_rate_limit_per_downstream_connection;
     Ok(LocalRateLimit {
         stats: cx.inputs.stats.local_rate_limit(stat_prefix),

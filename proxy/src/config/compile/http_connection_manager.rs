@@ -177,6 +177,9 @@ pub(crate) fn compile_http_connection_manager(
     let request_headers_timeout = timeout(cx, "request_headers_timeout", request_headers_timeout, None);
     let stream_idle_timeout =
         timeout(cx, "stream_idle_timeout", stream_idle_timeout, Some(STREAM_IDLE_TIMEOUT));
+    let internal_addresses = internal_addresses?;
+    let asks_address =
+        !access_logs.logs.is_empty() || !internal_addresses.is_empty() || filters.counts_by_address();
     let connection = ConnectionOptions {
         codec: codec?,
         idle_timeout: common.idle_timeout,
@@ -200,8 +203,9 @@ pub(crate) fn compile_http_connection_manager(
         server_header: server_header?,
         use_remote_address: boolean(use_remote_address, false),
         skip_xff_append: *skip_xff_append,
+        asks_address,
         xff_num_trusted_hops: *xff_num_trusted_hops,
-        internal_addresses: internal_addresses?,
+        internal_addresses,
         append_x_forwarded_port: *append_x_forwarded_port,
         via: via?,
         generate_request_id: boolean(generate_request_id, true),

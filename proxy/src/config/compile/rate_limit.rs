@@ -113,6 +113,9 @@ fn compile_action(value: &wire::rate_limit::Action, cx: &mut CompileCx<'_>) -> C
                 expect_match,
                 headers,
             } = value;
+            if headers.is_empty() {
+                return Err(cx.refuse("headers", "value must contain at least 1 item(s)"));
+            }
             let matchers = cx.each("headers", headers, compile_header_matcher)?;
             let when = RateLimitCondition::Headers(matchers, boolean(expect_match, true));
             fixed(cx, (descriptor_key, "header_match"), (descriptor_value, default_value), when)
@@ -125,6 +128,9 @@ fn compile_action(value: &wire::rate_limit::Action, cx: &mut CompileCx<'_>) -> C
                 expect_match,
                 query_parameters,
             } = value;
+            if query_parameters.is_empty() {
+                return Err(cx.refuse("query_parameters", "value must contain at least 1 item(s)"));
+            }
             let matchers = cx.each("query_parameters", query_parameters, compile_query_matcher)?;
             let when = RateLimitCondition::Query(matchers, boolean(expect_match, true));
             fixed(cx, (descriptor_key, "query_match"), (descriptor_value, default_value), when)

@@ -185,3 +185,11 @@ pub(crate) fn content_hash(parts: &[&[u8]]) -> u64 {
     parts.hash(&mut hasher);
     hasher.finish()
 }
+
+/// A `Percent`, of which the fraction does not count.
+pub(crate) fn percent(cx: &mut CompileCx<'_>, name: &str, value: f64) -> Compiled<u32> {
+    match (0.0..=100.0).contains(&value) {
+        true => Ok(value as u32),
+        false => Err(cx.refuse(name, "value must be inside range [0, 100]")),
+    }
+}

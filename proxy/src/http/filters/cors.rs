@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 
-use super::{Decision, FilterReply, Override};
+use super::{Decision, FilterReply, Override, is_drawn};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::route::StringMatcher;
@@ -78,7 +78,7 @@ pub(super) fn on_request(
     if stream.chosen_cluster().is_none() {
         return Decision::Continue;
     }
-    if policy.enabled_ppm.is_some_and(|ppm| fastrand::u32(..1_000_000) >= ppm) {
+    if policy.enabled_ppm.is_some_and(|ppm| !is_drawn(ppm)) {
         return Decision::Continue;
     }
     let headers = request.headers();

@@ -18,16 +18,16 @@ pub struct DiscoveredFilter {
     /// `type_urls`, as message names.
     pub accepts: Box<[Box<str>]>,
     /// `default_config`: as long as the source has nothing.
-    pub default: Option<Arc<HttpFilter>>,
+    default: Option<Arc<HttpFilter>>,
     /// The name that is wanted of the source as long as this lives.
-    pub watch: Watch,
+    _watch: Watch,
     current: ArcSwapOption<HttpFilter>,
 }
 
 impl DiscoveredFilter {
     /// Nothing has come from the source yet.
     pub fn new(accepts: Box<[Box<str>]>, default: Option<Arc<HttpFilter>>, watch: Watch) -> Self {
-        Self { accepts, default, watch, current: ArcSwapOption::empty() }
+        Self { accepts, default, _watch: watch, current: ArcSwapOption::empty() }
     }
 
     /// Whether it takes configurations of this message.

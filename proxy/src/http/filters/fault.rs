@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 
 use super::pace::Pace;
-use super::{Content, Decision, FilterReply, Override, ResponseHead, ResponseStage, Wait};
+use super::{Content, Decision, FilterReply, Override, ResponseHead, ResponseStage, Wait, is_drawn};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::route::HeaderMatcher;
@@ -38,8 +38,17 @@ pub struct Fault {
 pub struct FaultRateLimit {
     /// `fixed_limit.limit_kbps`, KiB a second; `None`: `header_limit`, the request says it.
     pub kbps: Option<u64>,
-    /// `percentage` in parts per million.
+    /// `percentage`.
+    pub share: FaultShare,
+}
+
+/// `percentage`: of how many requests.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FaultShare {
+    /// Parts per million.
     pub ppm: u32,
+    /// What one in the numerator is worth, parts per million: a request that asks for a fault may ask for less by it.
+    pub unit_ppm: u32,
 }
 
 /// `FaultDelay`.
@@ -47,8 +56,8 @@ pub struct FaultRateLimit {
 pub struct FaultDelay {
     /// `fixed_delay`; `None`: `header_delay`, the request says it.
     pub fixed: Option<Duration>,
-    /// `percentage` in parts per million.
-    pub ppm: u32,
+    /// `percentage`.
+    pub share: FaultShare,
 }
 
 /// `FaultAbort`.
@@ -56,8 +65,8 @@ pub struct FaultDelay {
 pub struct FaultAbort {
     /// `error_type`.
     pub status: FaultStatus,
-    /// `percentage` in parts per million.
-    pub ppm: u32,
+    /// `percentage`.
+    pub share: FaultShare,
     /// `response_body`, default `fault filter abort`.
     pub body: Bytes,
 }
@@ -142,15 +151,13 @@ pub(super) fn abort(
     let (status, grpc_status) = match abort.status {
         FaultStatus::Http(status) => (status, None),
         FaultStatus::Grpc(status) => (StatusCode::OK, Some(status)),
-        FaultStatus::Header => match (number(headers, ABORT), number(headers, ABORT_GRPC)) {
-            (Some(code), _) => (StatusCode::from_u16(u16::try_from(code).ok()?).ok()?, None),
-            (None, grpc) => {
-                let grpc = u16::try_from(grpc?).ok()?;
-                (StatusCode::OK, Some(grpc))
-            }
+        FaultStatus::Header => match http_status(headers) {
+            Some(status) => (status, None),
+            None => (StatusCode::OK, Some(u16::try_from(number(headers, ABORT_GRPC)?).ok()?)),
         },
     };
-    if !is_drawn(abort.ppm, headers, ABORT_PERCENTAGE) || !fault.activate(stream) {
+    let asked = (abort.status == FaultStatus::Header).then_some(ABORT_PERCENTAGE);
+    if !abort.share.is_drawn(headers, asked) || !fault.activate(stream) {
         return None;
     }
     stream.hcm.stats.fault_aborts_injected.inc();
@@ -191,13 +198,15 @@ impl Fault {
             Some(fixed) => fixed,
             None => Duration::from_millis(number(headers, DELAY)?),
         };
-        (!length.is_zero() && is_drawn(delay.ppm, headers, DELAY_PERCENTAGE)).then_some(length)
+        let asked = delay.fixed.is_none().then_some(DELAY_PERCENTAGE);
+        (!length.is_zero() && delay.share.is_drawn(headers, asked)).then_some(length)
     }
 
     fn throughput_for(&self, headers: &HeaderMap) -> Option<u64> {
         let limit = self.rate_limit?;
         let kbps = limit.kbps.or_else(|| number(headers, THROUGHPUT)).filter(|kbps| *kbps > 0)?;
-        is_drawn(limit.ppm, headers, THROUGHPUT_PERCENTAGE).then_some(kbps)
+        let asked = limit.kbps.is_none().then_some(THROUGHPUT_PERCENTAGE);
+        limit.share.is_drawn(headers, asked).then_some(kbps)
     }
 
     /// Counts one more active fault for as long as the stream lives, unless there are too many.
@@ -222,10 +231,17 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
-/// Draws by the configured share; a request may ask for less, as a whole percentage.
-fn is_drawn(ppm: u32, headers: &HeaderMap, percentage: &str) -> bool {
-    let asked =
-        number(headers, percentage).map_or(ppm, |p| u32::try_from(p.min(100)).unwrap_or(100) * 10_000);
-    let ppm = ppm.min(asked);
-    ppm >= 1_000_000 || fastrand::u32(..1_000_000) < ppm
+/// The status that a request asks for: one that may be the last of a response.
+fn http_status(headers: &HeaderMap) -> Option<StatusCode> {
+    let code = number(headers, ABORT).and_then(|code| u16::try_from(code).ok())?;
+    StatusCode::from_u16(code).ok().filter(|_| (200..600).contains(&code))
+}
+
+impl FaultShare {
+    /// Draws; a request that asks for the fault itself may ask for a smaller numerator, in the header `asked`.
+    fn is_drawn(self, headers: &HeaderMap, asked: Option<&str>) -> bool {
+        let asked = asked.and_then(|name| number(headers, name));
+        let asked = asked.map(|numerator| numerator.saturating_mul(self.unit_ppm.into()));
+        is_drawn(asked.and_then(|ppm| u32::try_from(ppm).ok()).map_or(self.ppm, |ppm| ppm.min(self.ppm)))
+    }
 }

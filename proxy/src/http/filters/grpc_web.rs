@@ -78,7 +78,7 @@ fn is_text(value: &[u8]) -> bool {
 
 pub(super) fn on_response(stream: &ActiveStream, head: &mut ResponseHead<'_>) -> Option<ResponseStage> {
     let call = stream.filter_state.as_ref()?.web_call.as_ref()?;
-    call.outcome(head.headers);
+    charge(call.stats.as_deref(), head.headers);
     let is_foreign = is_foreign(head.status, head.headers);
     head.headers.remove(CONTENT_LENGTH);
     let content_type =
@@ -132,12 +132,6 @@ pub(super) async fn message_of(body: &mut Incoming) -> Result<Bytes, Failure> {
         }
     }
     Ok(message.freeze())
-}
-
-impl WebCall {
-    fn outcome(&self, headers: &HeaderMap) {
-        charge(self.stats.as_deref(), headers);
-    }
 }
 
 fn charge(stats: Option<&GrpcStats<true>>, headers: &HeaderMap) {

@@ -85,7 +85,7 @@ impl TokenBucket {
 }
 
 /// `LocalRateLimitDescriptor`, compiled.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct LimitedDescriptor {
     /// `entries`: key and value; an empty value stands for any.
     pub entries: Box<[(Box<str>, Box<str>)]>,
@@ -96,7 +96,7 @@ pub struct LimitedDescriptor {
 }
 
 /// What a limiter is made of.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct LimiterPlan {
     /// `token_bucket`.
     pub default: Option<BucketSize>,
@@ -111,13 +111,12 @@ pub struct LimiterPlan {
 /// All buckets of a filter, or of a filter for one connection.
 #[derive(Debug)]
 pub struct Limiter {
+    plan: Arc<LimiterPlan>,
     default: Option<Arc<TokenBucket>>,
-    always_takes_default: bool,
     /// Descriptors whose values are all known, by their hash.
     known: FxHashMap<u64, Vec<(usize, Arc<TokenBucket>)>>,
     /// Those with any value, in their order.
     any: Vec<(usize, RecentBuckets)>,
-    plan: Vec<LimitedDescriptor>,
 }
 
 /// Whether a request may pass.
@@ -130,7 +129,7 @@ pub(super) struct Verdict {
 
 impl Limiter {
     /// With full buckets.
-    pub fn new(plan: &LimiterPlan, start: Instant) -> Self {
+    pub fn new(plan: &Arc<LimiterPlan>, start: Instant) -> Self {
         let (mut known, mut any) = (FxHashMap::<u64, Vec<_>>::default(), Vec::new());
         for (i, descriptor) in plan.descriptors.iter().enumerate() {
             let entries = || descriptor.entries.iter().map(|(key, value)| (&**key, &**value));
@@ -143,10 +142,9 @@ impl Limiter {
         }
         Self {
             default: plan.default.map(|size| Arc::new(TokenBucket::new(size, false, start))),
-            always_takes_default: plan.always_takes_default,
             known,
             any,
-            plan: plan.descriptors.clone(),
+            plan: plan.clone(),
         }
     }
 
@@ -166,7 +164,7 @@ impl Limiter {
         }
         let first = matched.first().map(|(bucket, at)| (bucket.clone(), Some(*at)));
         if let Some(default) = &self.default
-            && (matched.is_empty() || self.always_takes_default)
+            && (matched.is_empty() || self.plan.always_takes_default)
         {
             let allowed = default.take(now);
             let own = || Some((default.clone(), None));
@@ -180,7 +178,7 @@ impl Limiter {
             return None;
         }
         let matches = |i: usize| {
-            let entries = &self.plan[i].entries;
+            let entries = &self.plan.descriptors[i].entries;
             entries.len() == descriptor.len()
                 && entries.iter().zip(descriptor).all(|((key, value), (own_key, own_value))| {
                     **key == **own_key && (value.is_empty() || **value == **own_value)
@@ -192,7 +190,7 @@ impl Limiter {
             return Some(bucket.clone());
         }
         let (i, recent) = self.any.iter().find(|(i, _)| matches(*i))?;
-        Some(recent.bucket(hash, descriptor, &self.plan[*i], now))
+        Some(recent.bucket(hash, descriptor, &self.plan.descriptors[*i], now))
     }
 }
 
@@ -320,18 +318,18 @@ mod tests {
         assert_eq!([takes(60_000), takes(60_000), takes(60_000), takes(60_000)], [true, true, true, false]);
     }
 
-    fn plan(descriptors: &[(&[(&str, &str)], u32)], max_values: u32) -> LimiterPlan {
+    fn plan(descriptors: &[(&[(&str, &str)], u32)], max_values: u32) -> Arc<LimiterPlan> {
         let descriptors = descriptors.iter().map(|(entries, tokens)| LimitedDescriptor {
             entries: entries.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
             size: size(*tokens, 1),
             shadow: false,
         });
-        LimiterPlan {
+        Arc::new(LimiterPlan {
             default: None,
             descriptors: descriptors.collect(),
             always_takes_default: true,
             max_values,
-        }
+        })
     }
 
     fn allows(limiter: &Limiter, entries: &[(&'static str, &'static str)], now: Instant) -> bool {

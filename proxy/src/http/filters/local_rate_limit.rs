@@ -1,7 +1,7 @@
 //! `envoy.filters.http.local_ratelimit`: requests take tokens of buckets that all workers of the proxy share, or of their connection's.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,12 +10,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use smallvec::SmallVec;
 
 use super::limiter::{Limiter, LimiterPlan, TokenBucket, Verdict};
-use super::{Decision, FilterReply, Override};
+use super::{Decision, FilterReply, Override, is_drawn};
 use crate::formatter::{RequestLine, Values};
+use crate::http::HttpConnectionManager;
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::connection_manager::view;
-use crate::net::Address;
 use crate::route::{Action, Described, HeaderMutations, RateLimit, RateLimits, RequestView};
 use crate::stats::LocalRateLimitStats;
 use crate::stream_info::{ResponseFlags, details};
@@ -24,13 +24,21 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
+/// The token buckets of one connection.
+#[derive(Debug)]
+pub(crate) struct ConnectionLimiter {
+    limiter: Rc<Limiter>,
+    /// The connection manager that they were made for. It keeps the address from being another's.
+    made_by: Weak<HttpConnectionManager>,
+}
+
 /// `envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit`, compiled.
 #[derive(Debug)]
 pub struct LocalRateLimit {
     /// `stat_prefix`.
     pub stats: Arc<LocalRateLimitStats>,
     /// `token_bucket`, `descriptors` and what belongs to them.
-    pub plan: LimiterPlan,
+    pub plan: Arc<LimiterPlan>,
     /// The buckets; `None`: each connection has its own (`local_rate_limit_per_downstream_connection`).
     pub limiter: Option<Limiter>,
     /// `rate_limits`; empty: those of the route and its virtual host.
@@ -122,10 +130,13 @@ pub(super) fn on_response(stream: &ActiveStream, headers: &mut HeaderMap) {
 impl LocalRateLimit {
     /// Whether the request may pass, and whether the response tells the limit.
     fn judge(&self, stream: &ActiveStream, request: &Request<RequestBody>, now: Instant) -> (Verdict, bool) {
+        let of_connection;
         let limiter = match &self.limiter {
             Some(limiter) => limiter,
-            // As in Envoy the first filter of a connection makes them for all that ask.
-            None => stream.connection.limiter.get_or_init(|| Box::new(Limiter::new(&self.plan, now))),
+            None => {
+                of_connection = self.limiter_of(stream, now);
+                &*of_connection
+            }
         };
         if self.plan.descriptors.is_empty() {
             return (limiter.take(&[], now), self.tells_limits);
@@ -148,12 +159,27 @@ impl LocalRateLimit {
         (verdict, of_rate_limit.unwrap_or(self.tells_limits))
     }
 
+    /// The buckets of the connection. As in Envoy the first filter makes them for all that ask; those of a connection manager that
+    /// is another one now are not taken over.
+    fn limiter_of(&self, stream: &ActiveStream, now: Instant) -> Rc<Limiter> {
+        let mut kept = stream.connection.limiter.borrow_mut();
+        match &*kept {
+            Some(kept) if std::ptr::eq(kept.made_by.as_ptr(), &*stream.hcm) => kept.limiter.clone(),
+            _ => {
+                let limiter = Rc::new(Limiter::new(&self.plan, now));
+                let made_by = Arc::downgrade(&stream.hcm);
+                *kept = Some(Box::new(ConnectionLimiter { limiter: limiter.clone(), made_by }));
+                limiter
+            }
+        }
+    }
+
     fn described<'r>(&'r self, stream: &'r ActiveStream, request: &'r RequestView<'r>) -> Described<'r> {
         Described {
             request,
             source_cluster: &self.service_cluster,
             destination_cluster: stream.chosen_cluster().unwrap_or_default(),
-            remote: remote_ip(&stream.connection.info.peer_address),
+            remote: stream.remote_ip(),
             values: Values {
                 line: Some(RequestLine {
                     method: request.method,
@@ -211,15 +237,4 @@ impl LocalRateLimit {
             details: details::LOCAL_RATE_LIMITED,
         }
     }
-}
-
-fn remote_ip(address: &Address) -> Option<IpAddr> {
-    match address {
-        Address::Ip(address) => Some(address.ip()),
-        Address::Pipe(_) => None,
-    }
-}
-
-fn is_drawn(ppm: u32) -> bool {
-    ppm >= 1_000_000 || (ppm > 0 && fastrand::u32(..1_000_000) < ppm)
 }

@@ -36,11 +36,12 @@ pub use buffer::Buffer;
 pub(crate) use buffer::BufferedBody;
 pub use cors::CorsPolicy;
 pub use discovered::DiscoveredFilter;
-pub use fault::{Fault, FaultAbort, FaultDelay, FaultRateLimit, FaultStatus};
+pub use fault::{Fault, FaultAbort, FaultDelay, FaultRateLimit, FaultShare, FaultStatus};
 pub use grpc_stats::{CountedMethods, GrpcCounting};
 pub use header_mutation::{Mutation, Mutations, QueryMutation};
 pub use health_check::{AnswerCache, HealthCheck};
 pub use limiter::{BucketSize, LimitedDescriptor, Limiter, LimiterPlan, TokenBucket};
+pub(crate) use local_rate_limit::ConnectionLimiter;
 pub use local_rate_limit::{LocalRateLimit, VirtualHostLimits};
 pub use on_demand::{OnDemand, OnDemandClusters};
 pub use overrides::{Override, Overrides};
@@ -238,6 +239,16 @@ impl FilterChain {
         self.slots.is_empty()
     }
 
+    /// Whether some filter counts requests by the address that they come from, or may one day.
+    pub fn counts_by_address(&self) -> bool {
+        self.slots.iter().any(|slot| match &slot.filter {
+            SlotFilter::Configured(filter) => matches!(filter, HttpFilter::LocalRateLimit(_)),
+            SlotFilter::Discovered(filter) => {
+                filter.accepts("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit")
+            }
+        })
+    }
+
     /// Whether clusters that are not known are asked for, or may be one day.
     pub fn asks_for_clusters(&self) -> bool {
         self.slots.iter().any(|slot| match &slot.filter {
@@ -387,6 +398,11 @@ fn all_match(headers: &[HeaderMatcher], stream: &ActiveStream, request: &Request
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let view = view(request, host, stream.connection.scheme);
     headers.iter().all(|header| header.matches(&view))
+}
+
+/// Draws a request by a share in parts per million.
+fn is_drawn(ppm: u32) -> bool {
+    ppm >= 1_000_000 || (ppm > 0 && fastrand::u32(..1_000_000) < ppm)
 }
 
 /// What the route, or its weighted cluster, says to filters.

@@ -1,5 +1,6 @@
 //! Which requests a log has a line for.
 
+use outrigger_tests::bootstrap::type_url;
 use serde_json::{Value, json};
 
 use super::{Row, compare_logs, get};
@@ -25,6 +26,14 @@ fn by_status_and_time() {
         row("fast", json!({"duration_filter": compared("LE", 60_000)})),
         row("slow", json!({"duration_filter": compared("GE", 60_000)})),
         row("no health check", json!({"not_health_check_filter": {}})),
+        row("health checks among them", json!({"not_health_check_filter": {}})).hcm(json!({"http_filters": [
+            {"name": "check", "typed_config": {
+                "@type": type_url("extensions.filters.http.health_check.v3.HealthCheck"),
+                "pass_through_mode": true,
+                "headers": [{"name": ":path", "string_match": {"exact": "/503"}}],
+            }},
+            {"name": "router", "typed_config": {"@type": type_url("extensions.filters.http.router.v3.Router")}},
+        ]})),
         row("traced", json!({"traceable_filter": {}})),
         row("both", json!({"and_filter": {"filters": [status("GE", 400), status("LE", 450)]}})),
         row("either", json!({"or_filter": {"filters": [status("EQ", 200), status("EQ", 418)]}})),

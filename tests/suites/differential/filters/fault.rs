@@ -51,11 +51,24 @@ fn aborts() {
                 "x-envoy-fault-abort-request: 429\r\n",
                 "x-envoy-fault-abort-request: 42\r\n",
                 "x-envoy-fault-abort-request: x\r\n",
+                "x-envoy-fault-abort-request: 199\r\n",
+                "x-envoy-fault-abort-request: 600\r\n",
+                "x-envoy-fault-abort-request: 42\r\nx-envoy-fault-abort-grpc-request: 5\r\n",
                 "x-envoy-fault-abort-grpc-request: 5\r\n",
                 "x-envoy-fault-abort-request: 503\r\nx-envoy-fault-abort-request-percentage: 0\r\n",
                 "x-envoy-fault-abort-request: 503\r\nx-envoy-fault-abort-request-percentage: 100\r\n",
             ],
         ),
+        case("fixed, whatever the request asks for", abort(503))
+            .header_lines(&["x-envoy-fault-abort-request-percentage: 0\r\n"]),
+        case(
+            "by header, of ten thousand",
+            json!({"abort": {"header_abort": {}, "percentage": {"numerator": 10_000, "denominator": "TEN_THOUSAND"}}}),
+        )
+        .header_lines(&[
+            "x-envoy-fault-abort-request: 503\r\nx-envoy-fault-abort-request-percentage: 10000\r\n",
+            "x-envoy-fault-abort-request: 503\r\nx-envoy-fault-abort-request-percentage: 0\r\n",
+        ]),
         case("nothing", json!({})).send("GET", get),
     ]);
 }

@@ -119,6 +119,36 @@ fn actions() {
     compare_cases(&cases);
 }
 
+/// Who stands behind a proxy in front is told by what that one says.
+#[test]
+fn addresses_behind_a_proxy() {
+    let of = |name, hcm: Value, action: Value, entries: Value| {
+        let limit = filter_of(&[(entries, 1)], json!({}));
+        let mut with_chain =
+            chain(&[filter("local_ratelimit", "local_ratelimit.v3.LocalRateLimit", limit.clone())]);
+        outrigger_tests::bootstrap::overlay(&mut with_chain, hcm);
+        // A log would ask for the address too.
+        let case = case(name, by(action), limit).hcm(with_chain).without_logs();
+        twice(case, &["/", "/ x-forwarded-for: 10.1.2.3\r\n", "/ x-forwarded-for: 10.1.2.3, 10.9.9.9\r\n"])
+    };
+    let address = || json!({"remote_address": {}});
+    let masked = json!({"masked_remote_address": {"v4_prefix_mask_len": 16}});
+    let near = json!({"remote_address_match": {"descriptor_value": "near",
+        "address_matcher": {"ranges": [{"address_prefix": "10.1.0.0", "prefix_len": 16}]}}});
+    compare_cases(&[
+        of("the last", json!({}), address(), one("remote_address", "10.9.9.9")),
+        of("the only one", json!({}), address(), one("remote_address", "10.1.2.3")),
+        of("masked", json!({}), masked, one("masked_remote_address", "10.1.0.0/16")),
+        of("matched", json!({}), near, one("remote_address_match", "near")),
+        of(
+            "behind one",
+            json!({"use_remote_address": true, "xff_num_trusted_hops": 1}),
+            address(),
+            one("remote_address", "10.9.9.9"),
+        ),
+    ]);
+}
+
 #[test]
 fn descriptors() {
     let a = json!({"request_headers": {"header_name": "x-a", "descriptor_key": "a"}});

@@ -38,14 +38,15 @@ pub(super) struct Spec {
     burst: Option<i64>,
     #[serde(default)]
     per: Per,
-    /// HTTP status of the answer to requests beyond the limit. A gRPC call gets UNAVAILABLE.
+    /// HTTP status of the answer to requests beyond the limit. A gRPC call gets what stands for it: UNAVAILABLE for 429, 502, 503 and 504.
     #[serde(default = "too_many_requests")]
     #[schemars(extend("enum" = STATUSES))]
     status: i64,
 }
 
 /// Whose requests are counted together: Instance, all requests that one sidecar counts; Caller, those of each caller for themselves, by
-/// the identity that its certificate proves. Callers without a certificate are counted together.
+/// the identity that its certificate proves. Callers without a certificate are counted together. On a route, where the caller's own
+/// sidecar counts, both are the same.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 enum Per {
     #[default]
