@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::headers;
+use super::repeated;
 use crate::transport_socket::TlsInfo;
 
 /// The header.
@@ -66,7 +66,7 @@ impl ForwardClientCert {
             headers.remove(X_FORWARDED_CLIENT_CERT);
         }
         if let Some(value) = made.get_or_init(|| details.0.value(details.1)).clone() {
-            headers::append_value(headers, &X_FORWARDED_CLIENT_CERT, b",", value);
+            repeated::append_value(headers, &X_FORWARDED_CLIENT_CERT, b",", value);
         }
     }
 }

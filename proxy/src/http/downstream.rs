@@ -16,7 +16,7 @@ use super::headers::{self, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
 use super::origin::{self, Origin};
 use super::upgrade::Exchange;
-use super::{HttpConnectionManager, LiveConnectionManager};
+use super::{HttpConnectionManager, LiveConnectionManager, repeated};
 use crate::net::Address;
 use crate::stats::HttpStats;
 use crate::stream_info::{ConnectionInfo, details};
@@ -68,6 +68,7 @@ impl DownstreamConnection {
         }
         // Before all else, so that nothing that is checked or added from here on can be taken away by a `connection` header.
         headers::remove_hop_by_hop(request.headers_mut());
+        repeated::join_in_request(request.headers_mut());
         if self.version == Version::Http2 {
             headers::join_cookies(request.headers_mut());
         }

@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use smallvec::SmallVec;
 
+use super::repeated;
 use crate::stream_info::new_uuid;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -118,39 +119,9 @@ fn named_by(connection: impl Iterator<Item = HeaderValue>) -> SmallVec<[HeaderNa
     named
 }
 
-/// The value behind those that are there, in one field (RFC 9110 section 5.3).
-pub(crate) fn append_value(headers: &mut HeaderMap, name: &HeaderName, separator: &[u8], value: HeaderValue) {
-    let mut before = headers.get_all(name).iter();
-    let joined = match before.next() {
-        None => Some(value),
-        Some(first) => {
-            let mut joined = first.as_bytes().to_vec();
-            for part in before.chain([&value]) {
-                joined.extend_from_slice(separator);
-                joined.extend_from_slice(part.as_bytes());
-            }
-            // Joined valid values are valid.
-            HeaderValue::from_maybe_shared(Bytes::from(joined)).ok()
-        }
-    };
-    if let Some(joined) = joined {
-        headers.insert(name, joined);
-    }
-}
-
 /// One `cookie` field, as HTTP/1 wants it; HTTP/2 clients split it for compression (RFC 9113 section 8.2.3).
 pub(crate) fn join_cookies(headers: &mut HeaderMap) {
-    let mut cookies = headers.get_all(header::COOKIE).iter();
-    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else { return };
-    let mut joined = first.as_bytes().to_vec();
-    for cookie in std::iter::once(second).chain(cookies) {
-        joined.extend_from_slice(b"; ");
-        joined.extend_from_slice(cookie.as_bytes());
-    }
-    // Joined valid values are valid.
-    if let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(joined)) {
-        headers.insert(header::COOKIE, joined);
-    }
+    repeated::join_lines(headers, &header::COOKIE, b"; ");
 }
 
 /// A random (version 4) UUID.

@@ -16,6 +16,7 @@ mod origin;
 mod path;
 mod pool;
 mod redirect;
+mod repeated;
 mod respond;
 mod router;
 mod settings;

@@ -6,7 +6,8 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, VIA};
 use ipnet::IpNet;
 
 use super::HttpConnectionManager;
-use super::headers::{self, X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
+use super::repeated;
 use crate::net::Address;
 
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
@@ -123,8 +124,8 @@ impl Origin {
 
 /// The address in `x-forwarded-for` that so many trusted proxies stand behind, and whether it is the only one.
 fn last_address(headers: &HeaderMap, skipped: usize) -> Option<(IpAddr, bool)> {
-    let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let mut addresses = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')).skip(skipped);
+    let text = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;
+    let mut addresses = text.rsplit(',').skip(skipped);
     let address = addresses.next()?.trim().parse().ok()?;
     Some((address, skipped == 0 && addresses.next().is_none()))
 }
@@ -134,13 +135,13 @@ fn append_forwarded_for(headers: &mut HeaderMap, peer: &Address) {
     let Some(ip) = peer.ip() else { return };
     // An address is always a valid header value.
     if let Ok(value) = HeaderValue::try_from(ip.to_string()) {
-        headers::append_value(headers, &X_FORWARDED_FOR, b",", value);
+        repeated::append_value(headers, &X_FORWARDED_FOR, b",", value);
     }
 }
 
 /// `via`: this proxy's name behind those that were there before.
 pub(crate) fn append_via(headers: &mut HeaderMap, name: &HeaderValue) {
-    headers::append_value(headers, &VIA, b", ", name.clone());
+    repeated::append_value(headers, &VIA, b", ", name.clone());
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::error::{Failure, StreamError};
 use super::filters::{Content, FilterReply, ResponseHead};
 use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::local_reply::LocalReply;
-use super::{ServerHeader, local_reply, origin, upgrade};
+use super::{ServerHeader, local_reply, origin, repeated, upgrade};
 use crate::route::DirectResponse;
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
 
@@ -43,6 +43,7 @@ fn from_upstream(stream: &mut ActiveStream, mut parts: http::response::Parts) ->
     stream.info.response_code_details = details::VIA_UPSTREAM;
     stream.info.response_code = parts.status.as_u16();
     headers::remove_hop_by_hop(&mut parts.headers);
+    repeated::join_in_response(&mut parts.headers);
     add_own(stream, &mut parts.headers);
     Response::from_parts(parts, ())
 }

@@ -101,6 +101,40 @@ fn headers_on_the_way() {
     ]);
 }
 
+/// Fields on several lines: some become one on their way, the others keep their lines.
+#[test]
+fn repeated_fields() {
+    let requests = [
+        "accept: a\r\nx-own: 1\r\naccept: b\r\nx-own: 2\r\naccept-language: de\r\naccept-language: en\r\n",
+        "authorization: one\r\nauthorization: two\r\nrange: bytes=1-2\r\nrange: bytes=3-4\r\n",
+        "cache-control: no-cache\r\ncache-control: no-store\r\nif-none-match: 1\r\nif-none-match: 2\r\nvary: a\r\nvary: b\r\n",
+        "via: 1.1 a\r\nvia: 1.1 b\r\nforwarded: for=a\r\nforwarded: for=b\r\n",
+        "x-request-id: a\r\nx-request-id: b\r\ntraceparent: a\r\ntraceparent: b\r\n",
+        "x-forwarded-host: a\r\nx-forwarded-host: b\r\nx-real-ip: a\r\nx-real-ip: b\r\n",
+        "user-agent: a\r\nuser-agent: b\r\ncookie: a=1\r\ncookie: b=2\r\n",
+        "x-envoy-original-path: a\r\nx-envoy-original-path: b\r\nx-envoy-attempt-count: 1\r\nx-envoy-attempt-count: 2\r\n",
+    ];
+    compare_cases(&[
+        Case::plain("http1").header_lines(&requests).paths(&["/repeated"]),
+        Case::plain("passed on")
+            .hcm(json!({"server_header_transformation": "PASS_THROUGH"}))
+            .paths(&["/repeated"]),
+        Case::routes("http2", bootstrap::to("h2")).header_lines(&requests).paths(&["/repeated"]),
+        Case::plain("from http2").drive(repeated_over_http2),
+    ]);
+}
+
+fn repeated_over_http2(target: &Target<'_>, view: &mut View) {
+    let client = Http2Client::connect(target.addr).unwrap();
+    let mut request = http::Request::get("http://h/repeated");
+    for name in ["accept", "accept-language", "cookie", "origin", "referer", "x-own"] {
+        request = request.header(name, "a").header(name, "b");
+    }
+    let answer = client.send(request.body("".into()).unwrap()).map_err(std::io::Error::other);
+    view.add_answer("client", &answer);
+    view.add_requests("upstream", &target.world.take_requests());
+}
+
 #[test]
 fn http2_clients() {
     compare_cases(&[

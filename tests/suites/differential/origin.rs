@@ -5,12 +5,14 @@ use outrigger_tests::differential::{Case, compare_cases};
 use serde_json::{Value, json};
 
 /// Requests from behind no, one and several proxies, which claim to be this and that.
-const CLAIMS: [&str; 10] = [
+const CLAIMS: [&str; 12] = [
     "",
     "x-forwarded-for: 10.1.1.1\r\n",
     "x-forwarded-for: 10.1.1.1, 1.2.3.4\r\n",
     "x-forwarded-for: 1.2.3.4,10.1.1.1,10.2.2.2\r\n",
     "x-forwarded-for: nobody\r\n",
+    "x-forwarded-for: 10.1.1.1\r\nx-forwarded-for: 1.2.3.4\r\n",
+    "via: 1.1 a\r\nvia: 1.1 b\r\nx-forwarded-for: 1.2.3.4\r\nx-forwarded-for: 10.1.1.1, 10.2.2.2\r\n",
     "x-forwarded-for: ::1\r\nx-forwarded-port: 99\r\n",
     "x-forwarded-proto: https\r\nx-forwarded-for: 10.1.1.1\r\n",
     "x-envoy-internal: true\r\nx-envoy-external-address: 9.9.9.9\r\nx-request-id: 6f5902ac-237b-4f1d-9d5c-0123456789ab\r\n",

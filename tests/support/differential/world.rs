@@ -268,6 +268,21 @@ fn answer(request: &Request) -> Reply {
                 .header("server", "mine")
                 .header("x-empty", ""),
         ),
+        "repeated" => Reply::Respond(
+            [
+                "vary",
+                "etag",
+                "cache-control",
+                "location",
+                "via",
+                "server",
+                "content-language",
+                "link",
+                "x-own",
+            ]
+            .iter()
+            .fold(ok(), |response, name| response.header(name, "a").header(name, "b")),
+        ),
         "http10" => Reply::RespondThenClose(Response { version: "HTTP/1.0".into(), ..ok() }),
         "close" => Reply::Close,
         "reset" => Reply::Reset,
