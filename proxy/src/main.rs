@@ -1,5 +1,6 @@
 //! `outrigger-proxy`: flags, the main runtime, exit codes. Everything else is in the library.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -130,8 +131,28 @@ impl Mode {
     }
 }
 
+/// The allocator reads it before `main`. `0`: memory that is free goes back to the system at once, and not when the allocator
+/// happens to be busy later.
+const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+
+/// Our image sets it; a process that was started without it starts again with it, under the same id. Does nothing where that
+/// cannot be: such a process only keeps more memory than it needs.
+fn ensure_purge_delay() {
+    if let (None, Ok(program)) = (std::env::var_os(PURGE_DELAY), std::env::current_exe()) {
+        let mut words = std::env::args_os();
+        let mut again = std::process::Command::new(program);
+        again.arg0(words.next().unwrap_or_default()).args(words).env(PURGE_DELAY, "0");
+        // Returns only when it failed.
+        let _ = again.exec();
+    }
+}
+
 fn main() -> ExitCode {
-    let outcome = match Cli::parse() {
+    let cli = Cli::parse();
+    if matches!(cli.command, None | Some(Command::Sidecar { .. })) && cli.serve.mode == Mode::Serve {
+        ensure_purge_delay();
+    }
+    let outcome = match cli {
         Cli { command: Some(Command::Sidecar { sidecar, process }), .. } => run_sidecar(&sidecar, &process),
         Cli { command: Some(Command::Sds { sds, log }), .. } => run_sds(&sds, &log),
         Cli { command: Some(Command::Capture(flags)), .. } => return run_capture(&flags),

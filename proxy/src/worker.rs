@@ -242,6 +242,7 @@ impl Listening {
 
 /// The downstream connections of a worker.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Default))]
 pub struct Connections {
     list: RefCell<Vec<Weak<ConnectionHandle>>>,
     active: Arc<AtomicUsize>,
@@ -249,6 +250,9 @@ pub struct Connections {
 
 /// How long a draining connection may be idle before it is closed, so that a client's next request on its way is still served.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
+
+/// How long a connection is idle before it may do without its buffers. A client that is busy finds them in place.
+const REST_AFTER: Duration = Duration::from_millis(500);
 
 impl Connections {
     /// Registers a connection of a filter chain. It counts until the handle is dropped.
@@ -261,6 +265,7 @@ impl Connections {
             streams: Cell::new(0),
             opened: now,
             idle_since: Cell::new(now),
+            may_rest: Cell::new(false),
             limits: OnceCell::new(),
             client_ended: Cell::new(false),
             stalled_since: Cell::new(None),
@@ -294,7 +299,7 @@ impl Connections {
         });
     }
 
-    fn sweep(&self, now: Instant) {
+    pub(crate) fn sweep(&self, now: Instant) {
         self.each(|c| {
             let idle = (c.streams.get() == 0).then(|| now.saturating_duration_since(c.idle_since.get()));
             if let Some(PeerExpiry { expires, closes, stats }) = c.peer_expiry.get() {
@@ -304,6 +309,11 @@ impl Connections {
                 if now >= *closes {
                     c.advance(State::Killed);
                 }
+            }
+            let written = c.stalled_since.get().is_none();
+            if written && !c.may_rest.get() && idle.is_some_and(|t| t >= REST_AFTER) {
+                c.may_rest.set(true);
+                c.wake();
             }
             let drained = c.is_draining() && idle.is_some_and(|t| t >= DRAIN_IDLE);
             if drained {
@@ -358,6 +368,8 @@ pub struct ConnectionHandle {
     streams: Cell<u32>,
     opened: Instant,
     idle_since: Cell<Instant>,
+    /// Nothing was in flight for [`REST_AFTER`].
+    may_rest: Cell<bool>,
     limits: OnceCell<ConnectionLimits>,
     client_ended: Cell<bool>,
     /// Since when the client takes nothing of what is ready for it.
@@ -402,10 +414,19 @@ impl ConnectionHandle {
             return false;
         }
         self.state.set(state);
+        self.wake();
+        true
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
-        true
+    }
+
+    /// Whether nothing was in flight for so long that the connection should hold little. It is woken when that begins.
+    pub fn may_rest(&self) -> bool {
+        self.may_rest.get()
     }
 
     /// The connection ends after what is in flight.
@@ -465,6 +486,7 @@ impl ConnectionHandle {
     /// A request began.
     pub fn stream_started(&self) {
         self.streams.set(self.streams.get() + 1);
+        self.may_rest.set(false);
     }
 
     /// A request ended.
@@ -616,6 +638,24 @@ mod tests {
         assert!(!busy.is_closing());
         connections.sweep(later + DRAIN_IDLE);
         assert!(busy.is_closing() && !busy.is_killed() && !other.is_draining());
+    }
+
+    #[test]
+    fn a_connection_may_rest_when_it_is_idle_and_all_is_written_until_its_next_request() {
+        let connections = Connections { list: RefCell::default(), active: Arc::default() };
+        let [idle, busy, stalled] = [1, 1, 1].map(|chain| connections.register(chain));
+        busy.stream_started();
+        stalled.set_stalled(true);
+        let now = Instant::now();
+        connections.sweep(now);
+        assert!(!idle.may_rest(), "its next request may be on its way");
+        connections.sweep(now + REST_AFTER);
+        assert!(idle.may_rest() && !busy.may_rest() && !stalled.may_rest());
+        idle.stream_started();
+        assert!(!idle.may_rest());
+        stalled.set_stalled(false);
+        connections.sweep(now + REST_AFTER);
+        assert!(stalled.may_rest());
     }
 
     #[test]

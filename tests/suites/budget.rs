@@ -1,4 +1,4 @@
-//! What a request costs, held against `budget.toml`: user instructions by callgrind and system calls by strace, each
+//! What a request and an idle connection cost, held against `budget.toml`: user instructions by callgrind and system calls by strace, each
 //! as the difference of two run lengths, so that starting and stopping cancel out.
 //!
 //! Only the proxy runs under the tool. Instructions are counted with one request after the other, which repeats best.
@@ -13,7 +13,7 @@ use std::path::Path;
 use outrigger_tests::bootstrap::{any_host, cluster, http_connection_manager, listener, to};
 use outrigger_tests::proxy::{Launch, release_binary};
 use outrigger_tests::tools::{repository, require_tool, skip};
-use outrigger_tests::{Bootstrap, Engine, RawClient, Upstream, addr};
+use outrigger_tests::{Bootstrap, Engine, RawClient, Upstream, addr, wait};
 use serde_json::json;
 
 /// One table of `budget.toml`.
@@ -133,6 +133,37 @@ fn syscalls() {
     let measure = Measure { tool: &tool, report: &report, read: strace_total, connections: 64 };
     let measured = measure.per_request([20, 220]);
     Budget::read("h1_to_h1.syscalls").hold("system calls", measured);
+}
+
+/// What a client's connection holds when it has had a request and is idle, and what stays of many.
+#[test]
+fn idle_connections() {
+    const CONNECTIONS: usize = 800;
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: h\r\nuser-agent: a client\r\n\r\n";
+    if !is_built() {
+        return;
+    }
+    let (upstream, addr) = (Upstream::start(), addr::free_addr());
+    let manager = http_connection_manager(any_host(to("up")), json!({}));
+    let clusters = [cluster("up", &[upstream.addr()], json!({}))];
+    let bootstrap = Bootstrap::of(&[listener("ingress", addr, manager)], &clusters);
+    let program = release_binary("outrigger-proxy").unwrap();
+    let proxy = Launch::new(Engine::Outrigger).program(program).start(&bootstrap).unwrap();
+    let ask = |client: &mut RawClient| {
+        client.send(REQUEST);
+        assert_eq!(client.response().unwrap().status, 200);
+    };
+    ask(&mut RawClient::connect(addr).unwrap());
+    let before = proxy.resident_bytes();
+    let mut clients: Vec<RawClient> = (0..CONNECTIONS).map(|_| RawClient::connect(addr).unwrap()).collect();
+    clients.iter_mut().for_each(ask);
+    let held = || proxy.resident_bytes().saturating_sub(before);
+    // They do without their buffers a second or two after their last request.
+    wait::until("an idle connection holds at most 8 KiB", || held() <= CONNECTIONS as u64 * 8 * 1024);
+    // At rest they are connections like any other.
+    clients.iter_mut().for_each(ask);
+    drop(clients);
+    wait::until("what they held is given back", || held() <= 1 << 20);
 }
 
 /// `100.00  0.012345  1  12345  12  total`: the fourth column.

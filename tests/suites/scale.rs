@@ -298,8 +298,7 @@ fn resident_bytes(total: usize) -> f64 {
     ads.set_all(&all);
     let bootstrap = Bootstrap::new();
     bootstrap.write_value(&ads_bootstrap(ads.addr()));
-    // As the image of the proxy has it.
-    let proxy = launch().env("MIMALLOC_PURGE_DELAY", "0").start(&bootstrap).unwrap();
+    let proxy = launch().start(&bootstrap).unwrap();
     let asked = |host: &str| RawClient::connect(at).and_then(|mut client| client.get(host, "/"));
     let last = format!("service-{}", total - 1);
     // Nobody is at the endpoints.

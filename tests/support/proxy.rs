@@ -161,6 +161,10 @@ impl Launch {
         }
         words.push(program.into());
         let mut command = Command::new(&words[0]);
+        if !self.wrapper.is_empty() {
+            // With it the program does not start itself again, where the tool would lose it.
+            command.env("MIMALLOC_PURGE_DELAY", "0");
+        }
         command.args(&words[1..]);
         command
             .arg("-c")

@@ -151,7 +151,8 @@ impl DownstreamConnection {
             return Some(authority.clone());
         }
         let authority = Authority::try_from(host.as_bytes()).ok()?;
-        *cached = Some((host.clone(), authority.clone()));
+        // A copy: the request's own value holds the whole buffer that it was read into.
+        *cached = HeaderValue::from_bytes(host.as_bytes()).ok().map(|host| (host, authority.clone()));
         Some(authority)
     }
 

@@ -79,6 +79,11 @@ impl Framing {
         matches!(&*self.state.borrow(), State::Head(seen) if !seen.is_empty())
     }
 
+    /// Whether the last message has come whole, and nothing of a next one.
+    pub(crate) fn is_between_messages(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Head(seen) if seen.is_empty())
+    }
+
     /// Looks at bytes that the engine is about to get.
     pub(crate) fn feed(&self, mut bytes: &[u8]) {
         let mut state = self.state.borrow_mut();

@@ -56,14 +56,29 @@ impl Side {
 
 #[derive(Debug)]
 pub(crate) struct Io {
+    /// To be read first, as if it had just come.
     read_ahead: Bytes,
+    /// To be read before all else; it was counted and followed when it came.
+    put_back: Bytes,
     stream: Stream,
     side: Side,
+    is_ending: bool,
 }
 
 impl Io {
     pub(crate) fn new(stream: Stream, read_ahead: Bytes, side: Side) -> Self {
-        Self { read_ahead, stream, side }
+        Self { read_ahead, put_back: Bytes::new(), stream, side, is_ending: false }
+    }
+
+    /// Bytes that were read from here and not used.
+    pub(crate) fn put_back(&mut self, bytes: Bytes) {
+        // Even an empty piece holds the whole buffer that it was cut from.
+        self.put_back = if bytes.is_empty() { Bytes::new() } else { bytes };
+    }
+
+    /// Whether this side is being ended: nothing more is served.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.is_ending
     }
 
     /// What follows is not HTTP: nothing looks for messages in it.
@@ -99,12 +114,26 @@ impl Io {
     }
 }
 
+fn take_from(kept: &mut Bytes, buf: &mut ReadBuf<'_>) {
+    let n = kept.len().min(buf.remaining());
+    buf.put_slice(&kept[..n]);
+    kept.advance(n);
+    if kept.is_empty() {
+        // It would hold the buffer that it was cut from.
+        *kept = Bytes::new();
+    }
+}
+
 impl AsyncRead for Io {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.put_back.is_empty() {
+            take_from(&mut self.put_back, buf);
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         if self.read_ahead.is_empty() {
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
@@ -113,9 +142,7 @@ impl AsyncRead for Io {
             }
             read?;
         } else {
-            let n = self.read_ahead.len().min(buf.remaining());
-            buf.put_slice(&self.read_ahead[..n]);
-            self.read_ahead.advance(n);
+            take_from(&mut self.read_ahead, buf);
         }
         let read = &buf.filled()[before..];
         self.side.received().inc_by(read.len() as u64);
@@ -161,6 +188,7 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_ending = true;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

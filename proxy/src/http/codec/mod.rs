@@ -5,6 +5,7 @@ mod client;
 mod frame_watch;
 mod framing;
 mod io;
+mod rest;
 mod server;
 mod switched;
 

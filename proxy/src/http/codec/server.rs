@@ -17,6 +17,7 @@ use super::Incoming;
 use super::frame_watch::FrameWatch;
 use super::framing::Framing;
 use super::io::{Follow, Io, Side};
+use super::rest::rest;
 use super::switched::Switched;
 use crate::http::CodecType;
 use crate::http::body::{Aborted, ResponseBody};
@@ -90,39 +91,89 @@ where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
 {
     let DownstreamConnection { stats, handle, framing, .. } = downstream;
-    let options = &downstream.live.connection;
     let side = Side::Downstream(stats.clone(), handle.clone(), Follow::Http1(framing.clone()));
-    let io = TokioIo::new(Io::new(stream, read_ahead, side));
+    let mut io = Io::new(stream, read_ahead, side);
+    loop {
+        // Boxed, so that a connection at rest does not hold the room for it.
+        match Box::pin(run_http1(io, downstream, &service)).await? {
+            Http1End::Closed => return Ok(None),
+            Http1End::Switched(switched) => return Ok(Some(switched)),
+            Http1End::Idle(idle) => match rest(idle, handle).await {
+                Some(woken) => io = woken,
+                None => return Ok(None),
+            },
+        }
+    }
+}
+
+/// What the engine leaves behind.
+enum Http1End {
+    Closed,
+    /// The connection is HTTP no more.
+    Switched(Switched),
+    /// Nothing has happened for a while, and nothing is on its way.
+    Idle(Io),
+}
+
+/// Runs the engine until its connection ends, leaves HTTP, or is idle for long enough to do without.
+async fn run_http1<F>(
+    io: Io,
+    downstream: &DownstreamConnection,
+    service: &impl Fn(Request<Incoming>) -> F,
+) -> Result<Http1End, ServeError>
+where
+    F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
+{
+    let DownstreamConnection { handle, framing, .. } = downstream;
+    let options = &downstream.live.connection;
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(options.max_request_headers_bytes as usize)
         .max_headers(options.max_headers_count as usize);
-    let mut connection = builder.serve_connection(io, service_fn(service));
+    let mut connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
     let mut head = HeadWatch { timeout: options.request_headers_timeout, timer: None };
     let mut closing = false;
-    let finished = std::future::poll_fn(|cx| {
+    let ended = std::future::poll_fn(|cx| {
         handle.watch(cx);
         if handle.is_closing() && !closing {
             closing = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
         if handle.is_killed() {
-            return Poll::Ready(Ok(false));
+            return Poll::Ready(Ok(Engine::Stopped));
         }
         match Pin::new(&mut connection).poll(cx) {
             Poll::Ready(Err(error)) if framing.is_in_head() && !error.is_parse() => {
                 Poll::Ready(Err(ServeError::Incomplete))
             }
-            Poll::Ready(ended) => Poll::Ready(ended.map(|()| true).map_err(|e| serve_error(&e))),
-            Poll::Pending => head.poll(cx, framing, handle).map_ok(|()| false),
+            Poll::Ready(ended) => Poll::Ready(ended.map(|()| Engine::Finished).map_err(|e| serve_error(&e))),
+            Poll::Pending if handle.may_rest() && framing.is_between_messages() => {
+                Poll::Ready(Ok(Engine::Idle))
+            }
+            Poll::Pending => head.poll(cx, framing, handle).map_ok(|()| Engine::Stopped),
         }
     })
     .await?;
-    if !finished {
-        return Ok(None);
+    let parts = match ended {
+        Engine::Stopped => return Ok(Http1End::Closed),
+        Engine::Finished | Engine::Idle => connection.into_parts(),
+    };
+    let mut io = parts.io.into_inner();
+    if matches!(ended, Engine::Idle) {
+        // An empty line behind the last message, perhaps.
+        io.put_back(parts.read_buf);
+        return Ok(Http1End::Idle(io));
     }
-    let parts = connection.into_parts();
-    Ok(Some(Switched::Http1 { read: parts.read_buf, io: parts.io.into_inner().end_of_http(), _guard: None }))
+    Ok(Http1End::Switched(Switched::Http1 { read: parts.read_buf, io: io.end_of_http(), _guard: None }))
+}
+
+enum Engine {
+    /// It has nothing more to do.
+    Finished,
+    /// It waits for a message that has not begun.
+    Idle,
+    /// It was given up.
+    Stopped,
 }
 
 /// Watches a head that has begun. The engine's own timer would also end connections that are idle, and its graceful shutdown waits
