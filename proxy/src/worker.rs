@@ -1,29 +1,30 @@
 //! One worker: a thread with its own local runtime, listening sockets, connection pools, timers and log buffers. A request stays
 //! on the worker that accepted it; nothing here is shared with another worker but what sits behind an `Arc`.
 
-use std::cell::{Cell, OnceCell, RefCell};
-use std::future::{Future, poll_fn};
+mod connections;
+mod timers;
+
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::Sleep;
 
+pub use self::connections::{ConnectionHandle, ConnectionLimits, Connections, PeerExpiry};
+pub use self::timers::{Timer, Timers};
 use crate::access_log::LogBuffers;
 use crate::config::live::Live;
 use crate::http::Pools;
 use crate::listener::{self, Listener, ListenersByAddress};
 use crate::net::ListenSocket;
-use crate::stats::{HttpStats, Stats};
+use crate::stats::Stats;
 
 /// What all workers and main share.
 #[derive(Debug)]
@@ -167,7 +168,7 @@ impl Worker {
             index,
             shared,
             pools: Pools::default(),
-            connections: Connections { list: RefCell::default(), active },
+            connections: Connections::counted(active),
             listeners: ListenersByAddress::default(),
             logs: LogBuffers::new(),
             timers: Timers::default(),
@@ -240,329 +241,6 @@ impl Listening {
     }
 }
 
-/// The downstream connections of a worker.
-#[derive(Debug)]
-#[cfg_attr(test, derive(Default))]
-pub struct Connections {
-    list: RefCell<Vec<Weak<ConnectionHandle>>>,
-    active: Arc<AtomicUsize>,
-}
-
-/// How long a draining connection may be idle before it is closed, so that a client's next request on its way is still served.
-const DRAIN_IDLE: Duration = Duration::from_millis(500);
-
-/// How long a connection is idle before it may do without its buffers. A client that is busy finds them in place.
-const REST_AFTER: Duration = Duration::from_millis(500);
-
-impl Connections {
-    /// Registers a connection of a filter chain. It counts until the handle is dropped.
-    pub fn register(&self, chain_id: u64) -> Rc<ConnectionHandle> {
-        let now = Instant::now();
-        self.active.fetch_add(1, Ordering::Relaxed);
-        let handle = Rc::new(ConnectionHandle {
-            chain_id,
-            state: Cell::new(State::Open),
-            streams: Cell::new(0),
-            opened: now,
-            idle_since: Cell::new(now),
-            may_rest: Cell::new(false),
-            limits: OnceCell::new(),
-            client_ended: Cell::new(false),
-            stalled_since: Cell::new(None),
-            peer_expiry: OnceCell::new(),
-            waker: RefCell::new(None),
-            active: self.active.clone(),
-        });
-        self.list.borrow_mut().push(Rc::downgrade(&handle));
-        handle
-    }
-
-    fn each(&self, f: impl Fn(&ConnectionHandle)) {
-        self.list.borrow_mut().retain(|weak| {
-            let Some(handle) = weak.upgrade() else { return false };
-            f(&handle);
-            true
-        });
-    }
-
-    fn drain(&self, which: impl Fn(&ConnectionHandle) -> bool) {
-        self.each(|c| {
-            if which(c) {
-                c.drain();
-            }
-        });
-    }
-
-    fn kill(&self) {
-        self.each(|c| {
-            c.advance(State::Killed);
-        });
-    }
-
-    pub(crate) fn sweep(&self, now: Instant) {
-        self.each(|c| {
-            let idle = (c.streams.get() == 0).then(|| now.saturating_duration_since(c.idle_since.get()));
-            if let Some(PeerExpiry { expires, closes, stats }) = c.peer_expiry.get() {
-                if now >= *expires && c.advance(State::Draining) {
-                    stats.server().peer_certificate_expired_total.inc();
-                }
-                if now >= *closes {
-                    c.advance(State::Killed);
-                }
-            }
-            let written = c.stalled_since.get().is_none();
-            if written && !c.may_rest.get() && idle.is_some_and(|t| t >= REST_AFTER) {
-                c.may_rest.set(true);
-                c.wake();
-            }
-            let drained = c.is_draining() && idle.is_some_and(|t| t >= DRAIN_IDLE);
-            if drained {
-                c.advance(State::Closing);
-            }
-            let Some(limits) = c.limits.get() else { return };
-            let timed_out = limits.idle_timeout.zip(idle).is_some_and(|(limit, t)| t >= limit);
-            if timed_out && c.advance(State::Closing) {
-                limits.stats.downstream_cx_idle_timeout.inc();
-            }
-            let open_for = now.saturating_duration_since(c.opened);
-            if limits.max_duration.is_some_and(|limit| open_for >= limit) && c.advance(State::Draining) {
-                limits.stats.downstream_cx_max_duration_reached.inc();
-            }
-            let stalled = c.stalled_since.get().map(|since| now.saturating_duration_since(since));
-            if limits.stall_timeout.zip(stalled).is_some_and(|(limit, t)| t >= limit) {
-                c.advance(State::Killed);
-            }
-        });
-    }
-}
-
-/// What the worker's tick enforces on an HTTP connection (`None` = off), and where it counts that.
-#[derive(Debug)]
-pub struct ConnectionLimits {
-    /// Without a request in flight.
-    pub idle_timeout: Option<Duration>,
-    /// Since it was accepted; the request in flight then is the last one.
-    pub max_duration: Option<Duration>,
-    /// How long the client may take nothing of what is ready for it.
-    pub stall_timeout: Option<Duration>,
-    /// `downstream_cx_idle_timeout`, `downstream_cx_max_duration_reached`.
-    pub stats: Arc<HttpStats>,
-}
-
-/// When a connection has to end because its peer's certificate has expired, and where that is counted.
-#[derive(Debug)]
-pub struct PeerExpiry {
-    /// No further request from then on.
-    pub expires: Instant,
-    /// What is left then is closed.
-    pub closes: Instant,
-    /// `outrigger_connections_closed_peer_certificate_expired_total`.
-    pub stats: Arc<Stats>,
-}
-
-/// One downstream connection as main's commands and the tick see it.
-#[derive(Debug)]
-pub struct ConnectionHandle {
-    chain_id: u64,
-    state: Cell<State>,
-    streams: Cell<u32>,
-    opened: Instant,
-    idle_since: Cell<Instant>,
-    /// Nothing was in flight for [`REST_AFTER`].
-    may_rest: Cell<bool>,
-    limits: OnceCell<ConnectionLimits>,
-    client_ended: Cell<bool>,
-    /// Since when the client takes nothing of what is ready for it.
-    stalled_since: Cell<Option<Instant>>,
-    peer_expiry: OnceCell<PeerExpiry>,
-    waker: RefCell<Option<Waker>>,
-    active: Arc<AtomicUsize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum State {
-    Open,
-    /// No further request after the next one.
-    Draining,
-    /// Close as soon as nothing is in flight.
-    Closing,
-    /// Close at once.
-    Killed,
-}
-
-impl ConnectionHandle {
-    /// Sets the limits that the worker's tick enforces, once.
-    pub fn limit(&self, limits: ConnectionLimits) {
-        let _ = self.limits.set(limits);
-    }
-
-    /// Sets when the peer's certificate expires, once.
-    pub fn expire(&self, expiry: PeerExpiry) {
-        let _ = self.peer_expiry.set(expiry);
-    }
-
-    /// Bytes for the client could not be written now (or could again).
-    pub fn set_stalled(&self, stalled: bool) {
-        if stalled != self.stalled_since.get().is_some() {
-            self.stalled_since.set(stalled.then(Instant::now));
-        }
-    }
-
-    /// Whether that is a change.
-    fn advance(&self, state: State) -> bool {
-        if self.state.get() >= state {
-            return false;
-        }
-        self.state.set(state);
-        self.wake();
-        true
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waker.borrow().as_ref() {
-            waker.wake_by_ref();
-        }
-    }
-
-    /// Whether nothing was in flight for so long that the connection should hold little. It is woken when that begins.
-    pub fn may_rest(&self) -> bool {
-        self.may_rest.get()
-    }
-
-    /// The connection ends after what is in flight.
-    pub fn drain(&self) {
-        self.advance(State::Draining);
-    }
-
-    /// The client ended its side, or the connection broke.
-    pub fn client_has_ended(&self) {
-        self.client_ended.set(true);
-    }
-
-    /// Whether the client ended the connection rather than the proxy.
-    pub fn is_client_ended(&self) -> bool {
-        self.client_ended.get()
-    }
-
-    /// The task that polls is woken when the state changes.
-    pub fn watch(&self, cx: &mut Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-    }
-
-    /// The next response says that it is the last one.
-    pub fn is_draining(&self) -> bool {
-        self.state.get() >= State::Draining
-    }
-
-    /// To be closed as soon as nothing is in flight.
-    pub fn is_closing(&self) -> bool {
-        self.state.get() >= State::Closing
-    }
-
-    /// To be closed now.
-    pub fn is_killed(&self) -> bool {
-        self.state.get() == State::Killed
-    }
-
-    /// Ends when the connection must be closed now (TCP connections take no notice of draining).
-    pub fn killed(&self) -> impl Future<Output = ()> + '_ {
-        std::future::poll_fn(|cx| {
-            self.watch(cx);
-            if self.is_killed() { Poll::Ready(()) } else { Poll::Pending }
-        })
-    }
-
-    /// Ends when the connection is to be closed as soon as nothing is in flight: for phases in which nothing is.
-    pub fn closing(&self) -> impl Future<Output = ()> + '_ {
-        std::future::poll_fn(|cx| {
-            self.watch(cx);
-            if self.is_closing() { Poll::Ready(()) } else { Poll::Pending }
-        })
-    }
-
-    /// A request began.
-    pub fn stream_started(&self) {
-        self.streams.set(self.streams.get() + 1);
-        self.may_rest.set(false);
-    }
-
-    /// A request ended.
-    pub fn stream_ended(&self, now: Instant) {
-        self.streams.set(self.streams.get() - 1);
-        self.idle_since.set(now);
-    }
-
-    /// Requests in flight.
-    pub fn streams(&self) -> u32 {
-        self.streams.get()
-    }
-}
-
-impl Drop for ConnectionHandle {
-    fn drop(&mut self) {
-        self.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Reusable timers. A timer that is given back stays armed, and moving an armed timer further away is nearly free: so a request
-/// pays neither for registering nor for cancelling one.
-#[derive(Debug, Default)]
-pub struct Timers {
-    free: Rc<RefCell<Vec<Pin<Box<Sleep>>>>>,
-}
-
-/// More free timers than this are dropped.
-const MAX_FREE_TIMERS: usize = 256;
-
-/// One timer in use.
-#[derive(Debug)]
-pub struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    free: Rc<RefCell<Vec<Pin<Box<Sleep>>>>>,
-}
-
-impl Timers {
-    /// A timer for this moment.
-    pub fn start(&self, at: Instant) -> Timer {
-        let at = at.into();
-        let sleep = match self.free.borrow_mut().pop() {
-            Some(mut sleep) => {
-                sleep.as_mut().reset(at);
-                sleep
-            }
-            None => Box::pin(tokio::time::sleep_until(at)),
-        };
-        Timer { sleep: Some(sleep), free: self.free.clone() }
-    }
-
-    /// Waits this long.
-    pub async fn wait(&self, duration: Duration) {
-        let mut timer = self.start(Instant::now() + duration);
-        poll_fn(|cx| if timer.poll(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
-    }
-}
-
-impl Timer {
-    /// Whether the moment has come; otherwise the task is woken then.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> bool {
-        self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready())
-    }
-}
-
-impl Drop for Timer {
-    fn drop(&mut self) {
-        if let Some(sleep) = self.sleep.take()
-            && let Ok(mut free) = self.free.try_borrow_mut()
-            && free.len() < MAX_FREE_TIMERS
-        {
-            free.push(sleep);
-        }
-    }
-}
-
 /// Runs the HTTP engine's tasks on the worker's own thread.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LocalExecutor;
@@ -578,105 +256,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used)]
-
     use super::*;
-
-    #[test]
-    fn the_tick_closes_idle_connections_and_drains_old_ones_and_counts_them_once() {
-        let stats = Stats::new().http("test");
-        let connections = Connections { list: RefCell::default(), active: Arc::default() };
-        let seconds = |s| Some(Duration::from_secs(s));
-        let limited = |idle_timeout, max_duration| {
-            let handle = connections.register(1);
-            handle.limit(ConnectionLimits {
-                idle_timeout,
-                max_duration,
-                stall_timeout: None,
-                stats: stats.clone(),
-            });
-            handle
-        };
-        let (idle, busy, old) =
-            (limited(seconds(10), None), limited(seconds(10), None), limited(None, seconds(20)));
-        busy.stream_started();
-        old.stream_started();
-        let now = Instant::now();
-        let counted =
-            || (stats.downstream_cx_idle_timeout.get(), stats.downstream_cx_max_duration_reached.get());
-        connections.sweep(now + Duration::from_secs(9));
-        assert_eq!(counted(), (0, 0));
-        for after in [11, 12] {
-            connections.sweep(now + Duration::from_secs(after));
-            assert_eq!(counted(), (1, 0));
-        }
-        assert!(idle.is_closing() && !busy.is_closing() && !old.is_draining());
-        for after in [21, 22] {
-            connections.sweep(now + Duration::from_secs(after));
-            assert_eq!(counted(), (1, 1));
-        }
-        assert!(old.is_draining() && !old.is_closing());
-    }
-
-    #[test]
-    fn a_drained_chain_ends_its_idle_connections_a_moment_later_and_busy_ones_when_they_are_idle() {
-        let connections = Connections { list: RefCell::default(), active: Arc::default() };
-        let [idle, busy, other] = [1, 1, 2].map(|chain| connections.register(chain));
-        busy.stream_started();
-        connections.drain(|c| c.chain_id == 1);
-        assert!(idle.is_draining() && busy.is_draining() && !other.is_draining());
-        let now = Instant::now();
-        connections.sweep(now);
-        assert!(!idle.is_closing(), "a request on its way is still served");
-        connections.sweep(now + DRAIN_IDLE);
-        assert!(idle.is_closing() && !busy.is_closing());
-        let later = now + Duration::from_secs(3600);
-        connections.sweep(later);
-        assert!(!busy.is_closing(), "its request has all the time that it is given elsewhere");
-        busy.stream_ended(later);
-        connections.sweep(later + DRAIN_IDLE / 2);
-        assert!(!busy.is_closing());
-        connections.sweep(later + DRAIN_IDLE);
-        assert!(busy.is_closing() && !busy.is_killed() && !other.is_draining());
-    }
-
-    #[test]
-    fn a_connection_may_rest_when_it_is_idle_and_all_is_written_until_its_next_request() {
-        let connections = Connections { list: RefCell::default(), active: Arc::default() };
-        let [idle, busy, stalled] = [1, 1, 1].map(|chain| connections.register(chain));
-        busy.stream_started();
-        stalled.set_stalled(true);
-        let now = Instant::now();
-        connections.sweep(now);
-        assert!(!idle.may_rest(), "its next request may be on its way");
-        connections.sweep(now + REST_AFTER);
-        assert!(idle.may_rest() && !busy.may_rest() && !stalled.may_rest());
-        idle.stream_started();
-        assert!(!idle.may_rest());
-        stalled.set_stalled(false);
-        connections.sweep(now + REST_AFTER);
-        assert!(stalled.may_rest());
-    }
-
-    #[test]
-    fn a_connection_ends_soon_after_its_peers_certificate() {
-        let stats = Stats::new();
-        let connections = Connections { list: RefCell::default(), active: Arc::default() };
-        let (busy, other) = (connections.register(1), connections.register(1));
-        busy.stream_started();
-        let now = Instant::now();
-        let at = |seconds| now + Duration::from_secs(seconds);
-        busy.expire(PeerExpiry { expires: at(10), closes: at(20), stats: stats.clone() });
-        let counted = || stats.server().peer_certificate_expired_total.get();
-        connections.sweep(at(9));
-        assert!(!busy.is_draining() && counted() == 0);
-        for after in [10, 19] {
-            connections.sweep(at(after));
-            assert!(busy.is_draining() && !busy.is_closing() && counted() == 1);
-        }
-        connections.sweep(at(20));
-        assert!(busy.is_killed() && !other.is_draining() && counted() == 1);
-    }
 
     #[test]
     fn a_panic_is_counted_where_it_drops_something() {
