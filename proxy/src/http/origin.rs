@@ -122,7 +122,7 @@ impl Origin {
 }
 
 /// The address in `x-forwarded-for` that so many trusted proxies stand behind, and whether it is the only one.
-fn last_address(headers: &HeaderMap, skipped: usize) -> Option<(IpAddr, bool)> {
+pub(crate) fn last_address(headers: &HeaderMap, skipped: usize) -> Option<(IpAddr, bool)> {
     let lines = headers.get_all(X_FORWARDED_FOR).iter().rev();
     let mut addresses = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(',')).skip(skipped);
     let address = addresses.next()?.trim().parse().ok()?;

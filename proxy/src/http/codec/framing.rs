@@ -66,6 +66,12 @@ impl Framing {
         self.refused.get().map(|(_, refusal)| refusal)
     }
 
+    /// Heads seen so far, with the one that is refused.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn heads(&self) -> u64 {
+        self.heads.get()
+    }
+
     /// Bytes of the present head, as far as it has come, or of the last one.
     pub(crate) fn head_bytes(&self) -> usize {
         match &*self.state.borrow() {
