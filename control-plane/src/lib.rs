@@ -14,6 +14,9 @@ pub mod analyze;
 pub mod api;
 pub mod auth;
 pub mod ca;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod inject;
 pub mod metrics;
 pub mod model;

@@ -14,6 +14,9 @@ pub mod capture;
 pub mod cluster;
 pub mod config;
 pub mod formatter;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod listener;

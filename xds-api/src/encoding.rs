@@ -30,7 +30,8 @@ pub(crate) struct Fields<'a> {
     pub(crate) unknown: Vec<u32>,
 }
 
-/// Reads the fields of one message. Packed lists are unpacked, and the last field of a oneof wins.
+/// Reads the fields of one message. Packed lists are unpacked, the last field of a oneof wins, and a default value that is written out
+/// where it means nothing is as if it was not.
 pub(crate) fn read<'a>(message: Message, bytes: &'a [u8]) -> Result<Fields<'a>, Malformed> {
     let mut fields = Fields::default();
     let mut reader = Reader(bytes);
@@ -61,7 +62,23 @@ pub(crate) fn read<'a>(message: Message, bytes: &'a [u8]) -> Result<Fields<'a>, 
             _ => return Err(Malformed("a field has the wrong wire type")),
         }
     }
+    fields.known.retain(|(field, values)| !is_unset(*field, values));
     Ok(fields)
+}
+
+fn is_unset(field: Field, values: &[Raw<'_>]) -> bool {
+    let is_default = |raw: &Raw<'_>| match field.kind() {
+        Kind::Scalar(Scalar::String | Scalar::Bytes) => raw.bytes().is_empty(),
+        Kind::Scalar(Scalar::Float | Scalar::Double) => raw.float() == 0.0,
+        Kind::Scalar(scalar) => raw.integer(scalar) == 0,
+        Kind::Enum(_) => raw.integer(Scalar::Enum) == 0,
+        Kind::Message(_) => false,
+    };
+    field.oneof_index().is_none()
+        && !has_presence(field)
+        && !field.is_list()
+        && !field.is_map()
+        && values.last().is_none_or(is_default)
 }
 
 impl<'a> Fields<'a> {

@@ -14,7 +14,7 @@ const CONTEXT: usize = 3;
 
 /// A type that is compared.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Type {
+pub(crate) struct Type {
     pub(super) kind: Kind,
     /// The control plane's name of it.
     pub(super) short: &'static str,
@@ -34,7 +34,7 @@ pub(super) static TYPES: [Type; 4] = [
 
 /// What comparing came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     Same,
     /// With a unified diff of the YAML, from the control plane's to the proxy's.
     Differs(String),
@@ -44,16 +44,16 @@ pub(super) enum Outcome {
 
 /// One resource.
 #[derive(Debug)]
-pub(super) struct Compared {
-    pub(super) of: &'static Type,
+pub(crate) struct Compared {
+    pub(crate) of: &'static Type,
     pub(super) name: String,
-    pub(super) outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// Why the proxy refuses what the control plane has.
     pub(super) refused: Vec<String>,
 }
 
 /// Compares the control plane's dump with the proxy's. `known` is the proxy's row of `/proxies`.
-pub(super) fn dumps(wanted: &Value, running: &Value, known: Option<&Value>) -> Vec<Compared> {
+pub(crate) fn dumps(wanted: &Value, running: &Value, known: Option<&Value>) -> Vec<Compared> {
     let mut compared = Vec::new();
     for of in &TYPES {
         let (wanted, running) = (newest(wanted, of.kind), newest(running, of.kind));

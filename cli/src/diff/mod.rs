@@ -3,7 +3,7 @@
 //! Both say it in the same form. What the proxy has of its own bootstrap is no difference, and secrets are not compared: a
 //! workload makes its own, and a control plane shows none.
 
-mod compare;
+pub(crate) mod compare;
 
 use std::fmt::Write as _;
 

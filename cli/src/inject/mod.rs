@@ -53,13 +53,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
 
 /// A whole file, injected.
 #[derive(Debug)]
-struct Injected {
-    text: String,
+pub(crate) struct Injected {
+    pub(crate) text: String,
     warnings: Vec<String>,
 }
 
 /// Injects every workload of a text; `file` is its name in messages.
-fn inject_text(text: &str, file: &str, settings: &InjectionSettings) -> anyhow::Result<Injected> {
+pub(crate) fn inject_text(text: &str, file: &str, settings: &InjectionSettings) -> anyhow::Result<Injected> {
     let mut injected = Injected { text: String::with_capacity(text.len()), warnings: Vec::new() };
     for document in documents::split(text) {
         let place = |line: u32| format!("{file}:{}", line + document.lines_before);

@@ -2,7 +2,7 @@
 //!
 //! A proxy that is gone is not shown, as with istioctl: the control plane forgets it with its stream.
 
-mod table;
+pub(crate) mod table;
 
 use clap::Args;
 use serde_json::{Value, json};

@@ -12,7 +12,7 @@ use crate::output::{Table, age, list, printable, text};
 const HEADINGS: [&str; 8] = ["NAME", "PROXY", "CDS", "EDS", "LDS", "RDS", "SDS", "CONNECTED"];
 
 /// The proxies; with the control plane of each, when there are several.
-pub(super) fn text_of(proxies: &[Value], several: bool) -> String {
+pub(crate) fn text_of(proxies: &[Value], several: bool) -> String {
     if proxies.is_empty() {
         return "no proxy is connected\n".to_owned();
     }

@@ -38,7 +38,7 @@ pub(crate) fn parse_go(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// A sentence saying what is expected.
-pub(super) fn parse_gateway_api(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_gateway_api(text: &str) -> Result<Duration, String> {
     let malformed = || format!("{text:?} is not a duration such as 10s, 1m30s or 500ms");
     let mut parts = 0;
     let mut digits = 0;

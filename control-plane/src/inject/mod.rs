@@ -20,7 +20,7 @@ mod pod_settings;
 mod probes;
 mod prometheus;
 mod proxy_config;
-mod quantity;
+pub(crate) mod quantity;
 pub mod settings;
 mod status;
 mod volumes;

@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// A sentence saying what is expected.
-pub(super) fn parse(text: &str) -> Result<f64, String> {
+pub(crate) fn parse(text: &str) -> Result<f64, String> {
     let malformed = || format!("{text:?} is not a quantity such as 100m, 2, 128Mi or 1G");
     let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(number_end);

@@ -9,14 +9,14 @@ use crate::source::{Object, ObjectKey, Origin, Position, Text, without_nulls};
 
 /// Why a file could not be parsed.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ParseError {
-    pub(super) position: Option<Position>,
-    pub(super) reason: String,
+pub(crate) struct ParseError {
+    pub(crate) position: Option<Position>,
+    pub(crate) reason: String,
 }
 
 /// Parses all documents of a file (YAML, of which JSON is a part). Empty documents are skipped; `kind: List` stands for
 /// its items.
-pub(super) fn parse(file: &Arc<str>, content: &[u8]) -> Result<Vec<Object>, ParseError> {
+pub(crate) fn parse(file: &Arc<str>, content: &[u8]) -> Result<Vec<Object>, ParseError> {
     let text = std::str::from_utf8(content).map_err(|error| ParseError {
         position: None,
         reason: format!("is not UTF-8 text (at byte {})", error.valid_up_to()),

@@ -5,7 +5,7 @@
 //! source. Sources run on threads or tasks of their own and share nothing with the model but the channel.
 
 mod directory;
-mod document;
+pub(crate) mod document;
 pub mod file;
 pub mod kubernetes;
 

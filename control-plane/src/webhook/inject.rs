@@ -10,7 +10,7 @@ use crate::inject::decision::{Namespace, NamespacePolicy};
 use crate::inject::{self, Outcome, patch};
 
 /// Answers about one Pod.
-pub(super) fn answer(request: &Request, webhooks: &Webhooks) -> Answer {
+pub(crate) fn answer(request: &Request, webhooks: &Webhooks) -> Answer {
     let metrics = &webhooks.metrics;
     metrics.injection_requests.inc();
     let answer = mutate(request, webhooks);

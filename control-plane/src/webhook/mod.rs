@@ -7,10 +7,10 @@
 //! Runs on the main runtime. Every connection and every request has a deadline, a body has a limit, and so has the number
 //! of connections; the work itself is pure and takes well under a millisecond.
 
-mod inject;
-mod review;
+pub(crate) mod inject;
+pub(crate) mod review;
 mod server;
-mod validate;
+pub(crate) mod validate;
 
 mod metrics;
 

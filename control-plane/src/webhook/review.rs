@@ -15,36 +15,36 @@ const KIND: &str = "AdmissionReview";
 /// What the API server asks (`AdmissionReview.request`).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// Identifies the question; the answer carries it.
-    pub(super) uid: String,
-    pub(super) kind: Kind,
+    pub(crate) uid: String,
+    pub(crate) kind: Kind,
     /// The part of the object that changes, for example `status`; empty for the object itself.
     #[serde(default)]
-    pub(super) sub_resource: String,
+    pub(crate) sub_resource: String,
     /// Empty for objects without one.
     #[serde(default)]
-    pub(super) namespace: String,
-    pub(super) operation: Operation,
+    pub(crate) namespace: String,
+    pub(crate) operation: Operation,
     /// Null for a deletion.
     #[serde(default)]
-    pub(super) object: Value,
+    pub(crate) object: Value,
     /// Null for a creation.
     #[serde(default)]
-    pub(super) old_object: Value,
+    pub(crate) old_object: Value,
 }
 
 /// The object's kind, in the version of `object`.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Kind {
-    pub(super) group: String,
-    pub(super) version: String,
-    pub(super) kind: String,
+pub(crate) struct Kind {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) kind: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     Create,
     Update,
     Delete,
@@ -63,7 +63,7 @@ struct Review {
 ///
 /// # Errors
 /// What is wrong with it, for the API server's log. The text does not show the object.
-pub(super) fn read(body: &[u8]) -> Result<Request, String> {
+pub(crate) fn read(body: &[u8]) -> Result<Request, String> {
     let mut json = serde_json::Deserializer::from_slice(body);
     let review: Review = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| format!("is no {KIND}: {}: {}", error.path(), without_values(error.inner())))?;
@@ -91,7 +91,7 @@ fn without_values(error: &serde_json::Error) -> String {
 
 /// What the API server is told.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The object may be stored as it is.
     Allowed,
     /// The object may be stored with these changes, and the user is to be told.
@@ -106,7 +106,7 @@ pub(super) enum Answer {
 
 impl Answer {
     /// The whole `AdmissionReview`.
-    pub(super) fn review(self, uid: &str) -> Value {
+    pub(crate) fn review(self, uid: &str) -> Value {
         let mut response = json!({"uid": uid, "allowed": true});
         match self {
             Self::Allowed => {}

@@ -14,7 +14,7 @@ use crate::api::{self, Refusal};
 use crate::source::{Object, ObjectKey, Origin, without_nulls};
 
 /// Answers about one object.
-pub(super) fn answer(request: &Request, webhooks: &Webhooks) -> Answer {
+pub(crate) fn answer(request: &Request, webhooks: &Webhooks) -> Answer {
     match check(request, webhooks) {
         Ok(()) => {
             webhooks.metrics.validated.inc();

@@ -58,6 +58,8 @@ impl fmt::Display for Sink {
 #[derive(Debug)]
 pub struct LogFiles {
     stats: Arc<Stats>,
+    /// Opens a file, and makes it when it does not exist.
+    append_to: fn(&Path) -> io::Result<File>,
     open: Mutex<HashMap<Sink, OpenFile>>,
     /// Writers of closed files, while they write what is left.
     closing: Mutex<Vec<JoinHandle<()>>>,
@@ -72,7 +74,12 @@ struct OpenFile {
 impl LogFiles {
     /// No file yet. Failures are counted in `stats`.
     pub fn new(stats: Arc<Stats>) -> Arc<Self> {
-        Arc::new(Self { stats, open: Mutex::default(), closing: Mutex::default() })
+        Self::opened_by(stats, append_to)
+    }
+
+    /// The same with another way to open files.
+    pub(crate) fn opened_by(stats: Arc<Stats>, append_to: fn(&Path) -> io::Result<File>) -> Arc<Self> {
+        Arc::new(Self { stats, append_to, open: Mutex::default(), closing: Mutex::default() })
     }
 
     /// Opens a sink and starts its writer, or gives the one that is open already. It closes when nobody refers to it any more.
@@ -89,7 +96,7 @@ impl LogFiles {
             Sink::Stdout => Output::Stdout,
             Sink::Stderr => Output::Stderr,
             Sink::File(path) => {
-                let file = append_to(path)
+                let file = (self.append_to)(path)
                     .map_err(|error| format!("unable to open file '{}': {error}", path.display()))?;
                 Output::File(file, path.clone())
             }

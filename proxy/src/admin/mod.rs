@@ -8,7 +8,7 @@ mod certs;
 mod clusters;
 mod config_dump;
 mod endpoints;
-mod query;
+pub(crate) mod query;
 mod serve;
 #[cfg(test)]
 mod tests;

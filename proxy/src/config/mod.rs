@@ -27,8 +27,9 @@ mod refused;
 pub mod registry;
 pub mod restore;
 pub mod sources;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
+#[cfg_attr(not(test), allow(dead_code, reason = "fuzzing needs its inputs only"))]
 pub(crate) mod testing;
 pub mod virtual_hosts;
 pub mod warming;

@@ -123,7 +123,7 @@ impl Origin {
 }
 
 /// The address in `x-forwarded-for` that so many trusted proxies stand behind, and whether it is the only one.
-fn last_address(headers: &HeaderMap, skipped: usize) -> Option<(IpAddr, bool)> {
+pub(crate) fn last_address(headers: &HeaderMap, skipped: usize) -> Option<(IpAddr, bool)> {
     let text = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;
     let mut addresses = text.rsplit(',').skip(skipped);
     let address = addresses.next()?.trim().parse().ok()?;

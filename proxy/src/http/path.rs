@@ -156,6 +156,7 @@ fn canonical(path: &str) -> Option<String> {
 fn resolve_escapes(path: &str) -> String {
     let bytes = path.as_bytes();
     let mut out = String::with_capacity(path.len());
+    let mut stray = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
         let byte = bytes[at];
@@ -167,12 +168,22 @@ fn resolve_escapes(path: &str) -> String {
                 continue;
             }
             (b'\\', _) => out.push('/'),
+            (b'%', None) => {
+                stray.push(out.len());
+                out.push('%');
+            }
             (b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' | 0x7f.., _) => {
                 out.push_str(&format!("%{byte:02X}"));
             }
             (byte, _) => out.push(byte as char),
         }
         at += 1;
+    }
+    // What is resolved behind a stray `%` must not become an escape with it, which somebody would resolve again.
+    for at in stray.into_iter().rev() {
+        if out.as_bytes().get(at + 1..at + 3).and_then(hex).is_some() {
+            out.insert_str(at + 1, "25");
+        }
     }
     out
 }
@@ -214,6 +225,7 @@ mod tests {
             ("/%41%7e%2F%25", "/A~%2F%25"),
             ("/a...b/..c", "/a...b/..c"),
             ("/%zz%", "/%zz%"),
+            ("/%4%44%%34%31", "/%254D%2541"),
         ] {
             assert_eq!(canonical(path).as_deref(), Some(expected), "{path}");
             assert!(!is_plain(path) || path == expected, "{path}");

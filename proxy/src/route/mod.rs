@@ -5,7 +5,7 @@ mod domains;
 mod header_mutation;
 mod index;
 mod matcher;
-mod query_match;
+pub(crate) mod query_match;
 mod rate_limit;
 mod retry;
 mod rewrite;

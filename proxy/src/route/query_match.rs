@@ -36,15 +36,16 @@ impl QueryMatcher {
 }
 
 /// The decoded value of the first parameter of this name.
-pub(super) fn first_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
+pub(crate) fn first_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>> {
     let (_, value) = parameters(query).find(|(n, _)| *n == name)?;
     if !value.contains('%') {
         return Some(value.into());
     }
     let (mut decoded, mut rest) = (Vec::with_capacity(value.len()), value.as_bytes());
     while let [byte, after @ ..] = rest {
-        let hex = after.get(..2).filter(|_| *byte == b'%').and_then(|hex| std::str::from_utf8(hex).ok());
-        let code = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
+        let digits = digit(0).zip(digit(1)).filter(|_| *byte == b'%');
+        let code = digits.map(|(high, low)| (high * 16 + low) as u8);
         decoded.push(code.unwrap_or(*byte));
         rest = if code.is_some() { &after[2..] } else { after };
     }
@@ -60,6 +61,13 @@ fn parameters(query: &str) -> impl Iterator<Item = (&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_are_decoded() {
+        for (query, expected) in [("a=%41%7e", "A~"), ("a=%+B%4", "%+B%4"), ("b&a=1%C3%A9", "1\u{e9}")] {
+            assert_eq!(first_value(query, "a").as_deref(), Some(expected), "{query}");
+        }
+    }
 
     #[test]
     fn parameters_match() {

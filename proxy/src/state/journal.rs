@@ -22,7 +22,7 @@ const HEAD_BYTES: usize = 12;
 /// A file of this size is never written anew.
 const SMALL_BYTES: u64 = 256 << 10;
 /// What the first record begins with; then comes whose state it is.
-const MAGIC: &str = "outrigger state 1 of ";
+pub(crate) const MAGIC: &str = "outrigger state 1 of ";
 
 /// Resources by type and name.
 pub type Saved = BTreeMap<(ResourceType, String), Resource>;
@@ -114,7 +114,7 @@ impl Journal {
 }
 
 /// Appends a record; its size.
-fn encode(record: &Record, bytes: &mut Vec<u8>) -> u64 {
+pub(crate) fn encode(record: &Record, bytes: &mut Vec<u8>) -> u64 {
     let (resource_type, resources, removed_resources) = match record {
         Record::Accepted(resource_type, resource) => {
             (resource_type, vec![Resource::clone(resource)], Vec::new())
@@ -130,7 +130,7 @@ fn encode(record: &Record, bytes: &mut Vec<u8>) -> u64 {
     frame(&message.encode_to_vec(), bytes)
 }
 
-fn frame(content: &[u8], bytes: &mut Vec<u8>) -> u64 {
+pub(crate) fn frame(content: &[u8], bytes: &mut Vec<u8>) -> u64 {
     // A resource of 4 GiB does not come over gRPC.
     let length = u32::try_from(content.len()).unwrap_or(u32::MAX);
     bytes.extend_from_slice(&length.to_le_bytes());
@@ -150,7 +150,7 @@ fn checksum(content: &[u8]) -> u64 {
 ///
 /// # Errors
 /// It is no journal of `owner`.
-fn read(bytes: &[u8], owner: &str) -> Result<(Saved, usize), String> {
+pub(crate) fn read(bytes: &[u8], owner: &str) -> Result<(Saved, usize), String> {
     let Some((first, mut rest)) = next(bytes) else { return Err("it is damaged".to_owned()) };
     if first != format!("{MAGIC}{owner}").as_bytes() {
         return Err(format!("it is not the state of '{owner}'"));

@@ -2,7 +2,7 @@
 //!
 //! The directory is the sidecar's alone (0700, files 0600): secrets are in it. In a pod it is in memory, and lasts as long as the pod.
 
-mod journal;
+pub(crate) mod journal;
 pub mod private;
 
 use std::io;

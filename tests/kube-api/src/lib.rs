@@ -19,6 +19,9 @@ mod apply;
 mod cluster;
 mod discovery;
 mod dispatch;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod http;
 mod kinds;
 mod object;

@@ -246,6 +246,17 @@ load_assignment:
 }
 
 #[test]
+fn a_default_that_is_written_out_is_not_set() {
+    // `drain_type`, and `stat_prefix` twice.
+    let listener = [0x40, 0, 0xe2, 1, 1, b'a', 0xe2, 1, 0];
+    assert_eq!(to_json("envoy.config.listener.v3.Listener", &listener).unwrap(), json!({}));
+    // A wrapper is set all the same.
+    let cluster = [0x2a, 2, 8, 0];
+    let expected = json!({"per_connection_buffer_limit_bytes": 0});
+    assert_eq!(to_json("envoy.config.cluster.v3.Cluster", &cluster).unwrap(), expected);
+}
+
+#[test]
 fn well_known_types_in_an_any() {
     let any = |content: &str| {
         format!("{{name: v, typed_per_filter_config: {{a: {{'@type': type.googleapis.com/{content}}}}}}}")

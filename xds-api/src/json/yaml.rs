@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::parse_one;
 
+/// A key with more characters than this is said to be one (YAML 1.2.2 section 7.4.2), else no reader takes it.
+const LONGEST_SIMPLE_KEY: usize = 1000;
+
 /// Writes a JSON value as a YAML document, with its last line break.
 pub fn write_yaml(value: &Value, out: &mut String) {
     match value {
@@ -25,7 +28,15 @@ fn members(map: &serde_json::Map<String, Value>, indent: usize, out: &mut String
         if number > 0 {
             pad(indent, out);
         }
-        out.push_str(&key(name));
+        let key = key(name);
+        if key.chars().count() > LONGEST_SIMPLE_KEY {
+            out.push_str("? ");
+            out.push_str(&key);
+            out.push('\n');
+            pad(indent, out);
+        } else {
+            out.push_str(&key);
+        }
         out.push(':');
         match value {
             Value::Object(map) if !map.is_empty() => {
@@ -241,6 +252,15 @@ mod tests {
             "a,",
         ] {
             comes_back(&serde_json::json!({"a": text, "l": [text, [text]], text: {"b": text}}));
+        }
+    }
+
+    #[test]
+    fn a_long_key_comes_back() {
+        for text in ["a".repeat(2000), "\u{1}".repeat(900)] {
+            comes_back(&serde_json::json!({
+                text.clone(): 1, "b": [{text.clone(): [1]}, {text.clone(): {text.clone(): "c"}}],
+            }));
         }
     }
 

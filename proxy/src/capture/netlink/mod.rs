@@ -5,7 +5,7 @@
 
 pub(super) mod address;
 mod expressions;
-mod message;
+pub(crate) mod message;
 mod socket;
 pub(super) mod table;
 

@@ -55,6 +55,8 @@ pub use endpoint::{Assignment, compile_endpoints};
 pub use filter_chain::CompiledChain;
 pub use http_filter::compile_extension;
 pub use listener::{CompiledListener, compile_listener};
+#[cfg(feature = "fuzzing")]
+pub(crate) use rewrite::compile_regex_rewrite;
 pub(crate) use route::compile_virtual_host_of;
 pub use route::{VirtualHostCx, compile_route_configuration};
 pub use secret::{Secret, compile_secret};

@@ -40,8 +40,8 @@ enum State {
     ChunkSize { size: u64, extension: bool },
     /// In a chunk and the line end behind it.
     Chunk(u64),
-    /// In the trailers; whether the present line has any byte yet.
-    Trailers { empty_line: bool },
+    /// In the trailers: whether the present line has no byte yet, and whether the last one was a carriage return.
+    Trailers { empty_line: bool, carriage_return: bool },
     /// Nothing more is looked at: the engine refuses the rest itself, or has been told to.
     Done,
 }
@@ -64,6 +64,12 @@ impl Framing {
     /// What was found wrong with any request.
     pub(crate) fn refused(&self) -> Option<Refusal> {
         self.refused.get().map(|(_, refusal)| refusal)
+    }
+
+    /// Heads seen so far, with the one that is refused.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn heads(&self) -> u64 {
+        self.heads.get()
     }
 
     /// Bytes of the present head, as far as it has come, or of the last one.
@@ -132,7 +138,7 @@ impl Framing {
                     match (byte, (byte as char).to_digit(16)) {
                         (b'\n', _) => {
                             *state = match *size {
-                                0 => State::Trailers { empty_line: true },
+                                0 => State::Trailers { empty_line: true, carriage_return: false },
                                 // The chunk's own line end belongs to it.
                                 n => State::Chunk(n.saturating_add(2)),
                             }
@@ -144,14 +150,16 @@ impl Framing {
                         _ => {}
                     }
                 }
-                State::Trailers { empty_line } => {
+                State::Trailers { empty_line, carriage_return } => {
                     let byte = bytes[0];
                     bytes = &bytes[1..];
-                    match byte {
-                        b'\n' if *empty_line => *state = State::default(),
-                        b'\n' => *empty_line = true,
-                        b'\r' => {}
-                        _ => *empty_line = false,
+                    // For the engine a line feed alone is a part of the line.
+                    let ends_line = byte == b'\n' && *carriage_return;
+                    *carriage_return = byte == b'\r';
+                    match ends_line {
+                        true if *empty_line => *state = State::default(),
+                        _ if *carriage_return => {}
+                        ends_line => *empty_line = ends_line,
                     }
                 }
                 State::Done => return,
@@ -270,6 +278,14 @@ mod tests {
             assert_eq!(refused(&chunk), None, "in a chunk it is data");
             assert_eq!(refused(&format!("{chunk}{bad}")), Some((2, details::LENGTH_AND_CHUNKED)));
         }
+    }
+
+    #[test]
+    fn a_line_feed_alone_ends_no_trailers() {
+        let body = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\nt: v\n\n";
+        let bad = "GET /a#b HTTP/1.1\r\n\r\n";
+        assert_eq!(refused(&format!("{body}{bad}")), None, "it is a trailer");
+        assert_eq!(refused(&format!("{body}\r\n\r\n{bad}")), Some((2, details::PATH_NORMALIZATION_FAILED)));
     }
 
     #[test]

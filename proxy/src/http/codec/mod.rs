@@ -12,6 +12,8 @@ mod switched;
 pub(crate) use client::{
     Http1Sender, Http2Sender, SendError, connect_http1, connect_http2, failure, request_failure,
 };
+#[cfg(feature = "fuzzing")]
+pub(crate) use frame_watch::FrameWatch;
 pub(crate) use framing::{Framing, Refusal};
 pub(crate) use server::{ServeError, Version, detect, serve_http1, serve_http2};
 pub(crate) use switched::{Switched, Switching, extended_connect, set_protocol};

@@ -57,7 +57,7 @@ pub(super) fn on_request(
     let found = stream.route_cluster().and_then(|cluster| own.series(&cluster.stats, request.uri().path()));
     let Some(stats) = found else { return Decision::Continue };
     if !request.body().is_end_stream() {
-        let count = RequestCount { stats: stats.clone(), messages: Messages::default() };
+        let count = RequestCount { stats: stats.clone(), messages: Messages::in_body(false) };
         FilteredRequest::wrap(request.body_mut(), RequestStage::Count(count));
     }
     stream.filter_state.get_or_insert_default().counted_call =
@@ -75,7 +75,7 @@ pub(super) fn on_response(stream: &ActiveStream, head: &ResponseHead<'_>) -> Opt
     let is_grpc = head.status == StatusCode::OK && is_grpc(head.headers);
     Some(ResponseStage::Count(ResponseCount {
         call: call.clone(),
-        messages: is_grpc.then_some(Messages { of_response: true, ..Messages::default() }),
+        messages: is_grpc.then(|| Messages::in_body(true)),
     }))
 }
 
@@ -168,7 +168,7 @@ impl ResponseCount {
 
 /// Finds the length-prefixed messages of a gRPC body: one byte of flags, four of length, then the message.
 #[derive(Debug, Default)]
-struct Messages {
+pub(super) struct Messages {
     /// Bytes of the present prefix that came.
     prefix: u8,
     length: u32,
@@ -186,8 +186,13 @@ const CONNECT_END: u8 = 0b10;
 pub(super) const PREFIX_BYTES: u8 = 5;
 
 impl Messages {
+    /// None has begun yet, in the body of a request or of a response.
+    pub(super) fn in_body(of_response: bool) -> Self {
+        Self { of_response, ..Self::default() }
+    }
+
     /// The number of messages that begin in these bytes.
-    fn begin_in(&mut self, data: &Bytes) -> u64 {
+    pub(super) fn begin_in(&mut self, data: &Bytes) -> u64 {
         let mut data = data.as_ref();
         let mut begun = 0;
         while !data.is_empty() && !self.over {

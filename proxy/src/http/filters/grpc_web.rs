@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use base64::{DecodeError, Engine as _};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -94,12 +94,9 @@ pub(super) fn on_response(stream: &ActiveStream, head: &mut ResponseHead<'_>) ->
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
             Some(ResponseStage::Nothing)
         }
-        Content::Whole(_) | Content::Streamed => Some(ResponseStage::Web(Encode {
-            text: call.text,
-            stats: call.stats.clone(),
-            buffer: BytesMut::new(),
-            ended: false,
-        })),
+        Content::Whole(_) | Content::Streamed => {
+            Some(ResponseStage::Web(Encode::new(call.text, call.stats.clone())))
+        }
     }
 }
 
@@ -141,7 +138,7 @@ fn charge(stats: Option<&GrpcStats<true>>, headers: &HeaderMap) {
 }
 
 /// Decodes a request's base64.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Decode {
     /// Up to three characters of the next four.
     rest: BytesMut,
@@ -157,7 +154,7 @@ impl Decode {
             return self.refuse(Failure::GrpcWebLength);
         }
         let whole = self.rest.split_to(whole);
-        match BASE64.decode(&whole) {
+        match decode_parts(&whole) {
             Ok(decoded) => Some(decoded.into()),
             Err(_) => self.refuse(Failure::GrpcWebData),
         }
@@ -171,6 +168,20 @@ impl Decode {
     }
 }
 
+/// A client may flush its text in parts, each with its own padding (PROTOCOL-WEB), which are cut anew on the way.
+fn decode_parts(text: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let mut decoded = Vec::with_capacity(text.len() / 4 * 3);
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end =
+            rest.iter().position(|byte| *byte == b'=').map_or(rest.len(), |padding| (padding / 4 + 1) * 4);
+        let (part, after) = rest.split_at(end);
+        BASE64.decode_vec(part, &mut decoded)?;
+        rest = after;
+    }
+    Ok(decoded)
+}
+
 /// Puts a response's trailers into its body, and makes base64 of it for clients that want text.
 #[derive(Debug)]
 pub(crate) struct Encode {
@@ -182,6 +193,10 @@ pub(crate) struct Encode {
 }
 
 impl Encode {
+    pub(super) fn new(text: bool, stats: Option<Arc<GrpcStats<true>>>) -> Self {
+        Self { text, stats, buffer: BytesMut::new(), ended: false }
+    }
+
     /// What goes to the client for this; nothing yet, if it is only a part of a message.
     pub(super) fn push(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         let data = match frame.into_data() {
@@ -242,14 +257,14 @@ mod tests {
     use super::*;
 
     fn encode(text: bool) -> Encode {
-        Encode { text, stats: None, buffer: BytesMut::new(), ended: false }
+        Encode::new(text, None)
     }
 
     #[test]
     fn base64_is_decoded_however_it_is_cut() {
         let text = BASE64.encode(b"\0\0\0\0\x05hello");
         for size in 1..=text.len() {
-            let mut decode = Decode { rest: BytesMut::new(), progress: None };
+            let mut decode = Decode::default();
             let parts: Vec<_> = text.as_bytes().chunks(size).collect();
             let decoded: Vec<u8> = parts
                 .iter()
@@ -258,10 +273,16 @@ mod tests {
                 .collect();
             assert_eq!(decoded, b"\0\0\0\0\x05hello", "in parts of {size}");
         }
-        let mut decode = Decode { rest: BytesMut::new(), progress: None };
+        let mut decode = Decode::default();
         assert_eq!(decode.push(b"AAA", true), None, "not four");
-        let mut decode = Decode { rest: BytesMut::new(), progress: None };
+        let mut decode = Decode::default();
         assert_eq!(decode.push(b"A=AA", false), None, "no base64");
+        let mut decode = Decode::default();
+        assert_eq!(
+            decode.push(b"AA==AQI=AwQF", true).as_deref(),
+            Some([0, 1, 2, 3, 4, 5].as_slice()),
+            "in parts"
+        );
     }
 
     #[test]

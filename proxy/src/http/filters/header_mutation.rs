@@ -133,7 +133,7 @@ fn remove_matching(matcher: &StringMatcher, headers: &mut HeaderMap) {
     }
 }
 
-fn change_query(mutations: &[QueryMutation], request: &mut Request<RequestBody>) {
+pub(super) fn change_query<B>(mutations: &[QueryMutation], request: &mut Request<B>) {
     let Some(old) = request.uri().path_and_query() else { return };
     let mut parameters: Vec<(&str, &str)> = old
         .query()

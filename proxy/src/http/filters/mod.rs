@@ -10,6 +10,8 @@ mod buffer;
 mod cors;
 mod discovered;
 mod fault;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod grpc_stats;
 mod grpc_web;
 mod header_mutation;

@@ -19,6 +19,8 @@ use crate::route::{Route, RouteAction};
 pub(crate) use mirror::{Copied, CopiedBody};
 pub(crate) use replay::ReplayedBody;
 pub(crate) use timeout::deadlines;
+#[cfg(feature = "fuzzing")]
+pub(crate) use timeout::grpc_timeout;
 
 /// Sends the request to the route's cluster and waits for the response's head.
 pub(crate) async fn forward(

@@ -6,7 +6,7 @@
 pub(crate) mod lists;
 mod managers;
 mod merge;
-mod paths;
+pub(crate) mod paths;
 mod types;
 
 use serde_json::Value;

@@ -156,7 +156,7 @@ pub(super) fn remove(kind: &Type<'_>, object: &mut Value, path: &[String]) {
 }
 
 /// As `FieldsV1`.
-pub(super) fn to_fields(paths: &Paths) -> Value {
+pub(crate) fn to_fields(paths: &Paths) -> Value {
     let mut fields = json!({});
     for path in paths {
         let mut node = &mut fields;
@@ -176,7 +176,7 @@ pub(super) fn to_fields(paths: &Paths) -> Value {
 }
 
 /// From `FieldsV1`.
-pub(super) fn from_fields(fields: &Value) -> Paths {
+pub(crate) fn from_fields(fields: &Value) -> Paths {
     fn collect(fields: &Value, path: &mut Path, paths: &mut Paths) {
         let map = fields.as_object().filter(|map| !map.is_empty());
         let Some(map) = map else {

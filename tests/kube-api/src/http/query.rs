@@ -88,10 +88,11 @@ pub(crate) enum FieldValidation {
 fn decode(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
+    let digit = |at: usize| char::from(*bytes.get(at)?).to_digit(16);
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let escaped = match byte {
-            b'%' => text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()),
+            b'%' => digit(at + 1).zip(digit(at + 2)).map(|(high, low)| (high * 16 + low) as u8),
             _ => None,
         };
         at += if escaped.is_some() { 3 } else { 1 };
@@ -111,9 +112,9 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded() {
-        let query = Query::parse("labelSelector=app+in+(a%2Cb)&watch=1&watch2&x=%zz");
+        let query = Query::parse("labelSelector=app+in+(a%2Cb)&watch=1&watch2&x=%zz%+1");
         assert_eq!(query.get("labelSelector"), "app in (a,b)");
         assert!(query.flag("watch") && query.flag("watch2") && !query.flag("absent"));
-        assert_eq!(query.get("x"), "%zz");
+        assert_eq!(query.get("x"), "%zz% 1");
     }
 }

@@ -115,8 +115,17 @@ fn bad_text() {
         bad("not in fours", "AAAAAA"),
         bad("less than four", "AA"),
         bad("no base64", "!!!!"),
-        bad("padding inside", "AA==AAAA"),
+        bad("padding before the end of four", "A=AA"),
     ]);
+}
+
+#[test]
+fn text_in_parts() {
+    const PARTS: &str = "PROTOCOL-WEB: a client may flush base64 in parts, each with its padding; Envoy takes them only when each \
+                         comes by itself";
+    let blocks = ["parts: client", "parts: upstream", "default log 1", "istio log 1"];
+    let parts = case("padding inside", "h2").send("parts", &text("/a.S/M", "AA==AAAA"));
+    compare_cases(&[blocks.into_iter().fold(parts, |case, block| case.deviates(block, PARTS))]);
 }
 
 #[test]
