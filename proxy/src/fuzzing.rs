@@ -24,7 +24,7 @@ use crate::config::{dump, testing};
 use crate::formatter::{Clock, Format, Values};
 use crate::http::filters::QueryMutation;
 use crate::http::path::Normalised;
-use crate::http::{FrameLimits, PathRules, codec, local_reply, origin, router};
+use crate::http::{FrameLimits, PathRules, codec, local_reply, origin, repeated, router};
 use crate::route::RegexSubstitution;
 use crate::state::{Record, Saved, journal};
 use crate::stats::Stats;
@@ -93,9 +93,11 @@ pub fn admin_query(query: &str) -> Vec<(String, String)> {
     admin::query::Query::parse(Some(query)).pairs().to_vec()
 }
 
-/// The client's address in `x-forwarded-for` behind so many trusted proxies.
+/// The client's address in `x-forwarded-for`, in one line or several, behind so many trusted proxies.
 pub fn forwarded_for(headers: &HeaderMap, hops: usize) -> Option<IpAddr> {
-    origin::last_address(headers, hops).map(|(ip, _)| ip)
+    let mut headers = headers.clone();
+    repeated::join_in_request(&mut headers);
+    origin::last_address(&headers, hops).map(|(ip, _)| ip)
 }
 
 /// `grpc-timeout`.

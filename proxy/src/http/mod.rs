@@ -16,7 +16,7 @@ pub(crate) mod origin;
 pub(crate) mod path;
 mod pool;
 mod redirect;
-mod repeated;
+pub(crate) mod repeated;
 mod respond;
 pub(crate) mod router;
 mod settings;
