@@ -235,6 +235,8 @@ pub mod details {
     pub const PROTOCOL_ERROR_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{protocol_error}";
     /// The stream reached its maximum duration.
     pub const MAX_DURATION: &str = "max_duration_timeout";
+    /// An attempt reached its maximum duration.
+    pub const UPSTREAM_MAX_DURATION: &str = "upstream_max_stream_duration_reached";
     /// HTTP/1.0 is not accepted.
     pub const LOW_VERSION: &str = "low_version";
     /// The path is neither absolute nor `*`.

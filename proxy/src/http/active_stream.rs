@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
-use http::{HeaderMap, HeaderValue, Method, Request, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
@@ -19,6 +19,7 @@ use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::filters::FilterState;
 use super::pool::Lease;
+use super::router::Timeouts;
 use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
 use crate::formatter::{RequestLine, Values};
@@ -52,6 +53,8 @@ pub(crate) struct DeadlineWatch {
     progress: Option<Rc<RequestProgress>>,
     /// The last time something moved on the response's side.
     last_activity: Instant,
+    /// When the upstream must be done.
+    upstream_until: Option<Instant>,
     worker: Rc<Worker>,
     timer: Option<Timer>,
 }
@@ -65,6 +68,7 @@ impl DeadlineWatch {
             response_from: start,
             progress: stream.progress.clone(),
             last_activity: start,
+            upstream_until: None,
             worker: stream.connection.worker.clone(),
             timer: None,
         }
@@ -99,6 +103,13 @@ impl DeadlineWatch {
         }
     }
 
+    /// From here on the upstream must be done at this moment.
+    pub(crate) fn end_upstream_at(&mut self, at: Instant) {
+        self.upstream_until = Some(at);
+        // It may be before what the timer is armed for.
+        self.timer = None;
+    }
+
     fn next(&self) -> Option<(Instant, Failure)> {
         let Deadlines { request, response, idle, max_duration } = self.deadlines;
         let (request_complete, last_activity) = match &self.progress {
@@ -115,7 +126,8 @@ impl DeadlineWatch {
         let request = request.filter(|_| arriving).map(|t| (self.start + t, Failure::RequestTimeout));
         let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
         let max_duration = max_duration.map(|t| (self.start + t, Failure::MaxDuration));
-        [request, response, idle, max_duration].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let upstream = self.upstream_until.map(|at| (at, Failure::UpstreamMaxDuration));
+        [request, response, idle, max_duration, upstream].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 }
 
@@ -139,6 +151,12 @@ pub(crate) struct ActiveStream {
     pub(crate) complete: bool,
     /// The response cannot be finished.
     aborted: bool,
+    /// The request may ask something of the router by headers of its own.
+    pub(crate) asks_router: bool,
+    /// The timeouts that are this request's own.
+    pub(crate) timeouts: Option<Timeouts>,
+    /// When the upstream must be done, whatever it does.
+    pub(crate) upstream_until: Option<Instant>,
     /// What the response is to repeat of the request's `x-request-id`.
     pub(crate) request_id: Option<HeaderValue>,
     pub(crate) progress: Option<Rc<RequestProgress>>,
@@ -208,6 +226,9 @@ impl ActiveStream {
             response_started: false,
             complete: false,
             aborted: false,
+            asks_router: false,
+            timeouts: None,
+            upstream_until: None,
             request_id: None,
             progress: None,
             route: None,
@@ -369,6 +390,18 @@ impl ActiveStream {
         self.info.first_upstream_byte = None;
     }
 
+    /// The status that a failure stands for: a caller may have timeouts answered with 204.
+    pub(crate) fn status_of(&self, failure: Failure) -> StatusCode {
+        match failure {
+            Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle
+                if self.timeouts.is_some_and(|timeouts| timeouts.answers_no_content) =>
+            {
+                StatusCode::NO_CONTENT
+            }
+            _ => failure.status(),
+        }
+    }
+
     /// The upstream answered with this status, or failed in a way that stands for it.
     pub(crate) fn upstream_outcome(&mut self, status: u16) {
         let Some(upstream) = &self.upstream else { return };
@@ -404,6 +437,7 @@ impl ActiveStream {
         let Some(upstream) = &self.upstream else { return };
         match failure {
             Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
+            Failure::UpstreamMaxDuration => upstream.cluster.stats.upstream_rq_max_duration_reached.inc(),
             Failure::RemoteReset | Failure::RemoteRefused => {
                 upstream.cluster.stats.upstream_rq_rx_reset.inc()
             }

@@ -150,6 +150,7 @@ async fn serve_request(
     let origin = connection.mutate_headers(hcm, &mut request);
     let scheme = origin.scheme;
     stream.info.remote_address = origin.address;
+    stream.asks_router = origin.asks_router;
     stream.capture_request(&request);
     if hcm.always_set_request_id_in_response {
         stream.request_id = request.headers().get(X_REQUEST_ID).cloned();
@@ -221,7 +222,7 @@ async fn serve_request(
         }
     };
     hcm.stats.rq_total.inc();
-    let deadlines = router::deadlines(&stream, action, request.headers());
+    let deadlines = router::deadlines(&mut stream, action, request.headers_mut());
     stream.limit(deadlines);
     match forward_in_time(&mut stream, &route, action, request, authority).await {
         Ok(response) if stream.is_switching() => Ok(switch(stream, response)),
@@ -388,6 +389,9 @@ async fn forward_in_time(
         return router::forward(stream, route, action, request, authority).await;
     };
     let outcome = watch.run(router::forward(stream, route, action, request, authority)).await;
+    if let Some(at) = stream.upstream_until {
+        watch.end_upstream_at(at);
+    }
     stream.watch = Some(watch);
     outcome.unwrap_or_else(|failure| Err(failure.into()))
 }

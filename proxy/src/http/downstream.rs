@@ -178,8 +178,9 @@ impl DownstreamConnection {
         // The engine has answered it, or will as soon as somebody asks for the body.
         headers.remove(EXPECT);
         let (peer, local) = (&self.info.peer_address, &self.info.local_address);
-        let origin = Origin::find(hcm, headers, peer, local, self.scheme);
-        headers::remove_internal(headers, origin.internal, origin.edge);
+        let mut origin = Origin::find(hcm, headers, peer, local, self.scheme);
+        let is_heard = origin.is_heard(hcm.reporter, self.info.tls.as_ref());
+        origin.asks_router = headers::remove_internal(headers, origin.internal, origin.edge, is_heard);
         origin.tell(headers, peer);
         if let Some(via) = &hcm.via {
             origin::append_via(headers, via);

@@ -49,6 +49,8 @@ pub(crate) enum Failure {
     StreamIdle,
     /// The stream reached its maximum duration.
     MaxDuration,
+    /// An attempt reached the maximum duration that the request allows it.
+    UpstreamMaxDuration,
     /// The client's side of the request failed while its body was forwarded.
     Downstream,
     /// The client's body is not what its framing says.
@@ -82,7 +84,9 @@ impl Failure {
             // As in Envoy: the details say it.
             Failure::RequestTimeout | Failure::GrpcWebLength | Failure::GrpcWebData => ResponseFlags::NONE,
             Failure::StreamIdle => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            Failure::MaxDuration => ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
+            Failure::MaxDuration | Failure::UpstreamMaxDuration => {
+                ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED
+            }
             Failure::Downstream => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
             Failure::DownstreamProtocol => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         }
@@ -106,6 +110,7 @@ impl Failure {
             Failure::RequestTimeout => details::REQUEST_OVERALL_TIMEOUT,
             Failure::StreamIdle => details::STREAM_IDLE_TIMEOUT,
             Failure::MaxDuration => details::MAX_DURATION,
+            Failure::UpstreamMaxDuration => details::UPSTREAM_MAX_DURATION,
             Failure::Downstream => details::DOWNSTREAM_REMOTE_DISCONNECT,
             Failure::DownstreamProtocol => details::HTTP1_CODEC_ERROR,
             Failure::GrpcWebLength => details::GRPC_WEB_LENGTH,
@@ -129,7 +134,9 @@ impl Failure {
             Failure::NoCluster(status) => status,
             Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => StatusCode::GATEWAY_TIMEOUT,
             Failure::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-            Failure::StreamIdle | Failure::MaxDuration => StatusCode::GATEWAY_TIMEOUT,
+            Failure::StreamIdle | Failure::MaxDuration | Failure::UpstreamMaxDuration => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Failure::Downstream
             | Failure::DownstreamProtocol
             | Failure::GrpcWebLength

@@ -71,6 +71,7 @@ pub(super) fn manager(
         always_set_request_id_in_response: false,
         filters: Default::default(),
         suppress_envoy_headers: true,
+        respect_expected_timeout: false,
         path: Default::default(),
         strip_host_port: None,
         limits: StreamLimits { request_timeout: None, stream_idle_timeout: None, max_stream_duration: None },

@@ -5,6 +5,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use smallvec::SmallVec;
 
+use super::origin::INTERNAL;
 use super::repeated;
 use crate::stream_info::new_uuid;
 
@@ -50,13 +51,22 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removes what only the router reads, what only callers inside may say, and more at the `edge`.
-pub(crate) fn remove_internal(headers: &mut HeaderMap, internal: bool, edge: bool) {
+/// Removes what only callers inside may say, and more at the `edge`; and what is for the router, unless that listens. Tells whether
+/// something for it may be left.
+pub(crate) fn remove_internal(
+    headers: &mut HeaderMap,
+    internal: bool,
+    edge: bool,
+    router_listens: bool,
+) -> bool {
     if !headers.keys().any(|name| name.as_str().starts_with("x-envoy-")) {
-        return;
+        return false;
     }
-    for name in FOR_THE_ROUTER {
-        headers.remove(*name);
+    headers.remove(INTERNAL);
+    if !router_listens {
+        for name in FOR_THE_ROUTER {
+            headers.remove(*name);
+        }
     }
     if !internal {
         for name in FROM_INSIDE_ONLY {
@@ -68,11 +78,11 @@ pub(crate) fn remove_internal(headers: &mut HeaderMap, internal: bool, edge: boo
             headers.remove(*name);
         }
     }
+    router_listens
 }
 
-/// The router's own controls: they never reach an upstream.
+/// The router's own controls (`router/asked.rs` and `router/timeout.rs` read them).
 const FOR_THE_ROUTER: &[&str] = &[
-    "x-envoy-internal",
     "x-envoy-max-retries",
     "x-envoy-retry-on",
     "x-envoy-retry-grpc-on",

@@ -125,9 +125,10 @@ pub(crate) fn reply(status: StatusCode, body: Bytes) -> LocalReply {
     LocalReply { response, grpc_status: None }
 }
 
-/// The reply for a failed attempt.
-pub(crate) fn for_error(error: &StreamError) -> LocalReply {
+/// The reply for a failed attempt, which stands for this status.
+pub(crate) fn for_error(error: &StreamError, status: StatusCode) -> LocalReply {
     let body = match error.kind {
+        _ if status == StatusCode::NO_CONTENT => Bytes::new(),
         Failure::NoHealthyHost => Bytes::from_static(b"no healthy upstream"),
         Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => {
             Bytes::from_static(b"upstream request timeout")
@@ -138,6 +139,7 @@ pub(crate) fn for_error(error: &StreamError) -> LocalReply {
         }
         Failure::StreamIdle => Bytes::from_static(b"stream timeout"),
         Failure::MaxDuration => Bytes::from_static(b"downstream duration timeout"),
+        Failure::UpstreamMaxDuration => Bytes::from_static(b"upstream max stream duration reached"),
         kind => match kind.reset_reason() {
             Some(reason) => {
                 let retried = if error.retried { "retried and the latest " } else { "" };
@@ -147,7 +149,7 @@ pub(crate) fn for_error(error: &StreamError) -> LocalReply {
             None => Bytes::new(),
         },
     };
-    let mut reply = reply(error.kind.status(), body);
+    let mut reply = reply(status, body);
     if error.kind == Failure::Overflow {
         reply.response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
     }
@@ -175,9 +177,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
+    fn reply_for(failure: Failure) -> LocalReply {
+        for_error(&failure.into(), failure.status())
+    }
+
     #[test]
     fn grpc_form() {
-        let (mut parts, body) = for_error(&Failure::NoHealthyHost.into()).response.into_parts();
+        let (mut parts, body) = reply_for(Failure::NoHealthyHost).response.into_parts();
         as_grpc(&mut parts, &body, None);
         assert_eq!(parts.status, 200);
         assert_eq!(parts.headers[GRPC_STATUS], "14");
@@ -188,15 +194,13 @@ mod tests {
 
     #[test]
     fn http_form() {
-        let r = for_error(&Failure::Overflow.into()).response;
+        let r = reply_for(Failure::Overflow).response;
         assert_eq!(r.status(), 503);
         assert_eq!(r.headers()["x-envoy-overloaded"], "true");
         assert_eq!(
             r.body().as_ref(),
             b"upstream connect error or disconnect/reset before headers. reset reason: overflow"
         );
-        assert!(
-            for_error(&Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE).into()).response.body().is_empty()
-        );
+        assert!(reply_for(Failure::NoCluster(StatusCode::SERVICE_UNAVAILABLE)).response.body().is_empty());
     }
 }

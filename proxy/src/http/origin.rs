@@ -9,6 +9,8 @@ use super::HttpConnectionManager;
 use super::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO};
 use super::repeated;
 use crate::net::Address;
+use crate::stats::Reporter;
+use crate::transport_socket::TlsInfo;
 
 const EXTERNAL_ADDRESS: HeaderName = HeaderName::from_static("x-envoy-external-address");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
@@ -53,6 +55,8 @@ pub(crate) struct Origin {
     pub(crate) internal: bool,
     /// From outside, and this is the first proxy that it meets.
     pub(crate) edge: bool,
+    /// The request may have `x-envoy-*` headers that the router listens to.
+    pub(crate) asks_router: bool,
 }
 
 impl Origin {
@@ -100,7 +104,18 @@ impl Origin {
             let direct = Some(peer).filter(|_| hcm.use_remote_address);
             known.as_ref().or(direct).is_some_and(|address| hcm.internal_addresses.contain(address))
         };
-        Self { address, scheme, internal, edge: hcm.use_remote_address && !internal }
+        Self { address, scheme, internal, edge: hcm.use_remote_address && !internal, asks_router: false }
+    }
+
+    /// Whether the router listens to what such a caller asks of it by headers. As in Envoy to callers inside; beside them, on the mesh's
+    /// own listeners, to the own application and to callers whose certificate was verified.
+    pub(crate) fn is_heard(&self, reporter: Option<Reporter>, tls: Option<&TlsInfo>) -> bool {
+        self.internal
+            || match reporter {
+                None => false,
+                Some(Reporter::Source) => true,
+                Some(Reporter::Destination) => tls.is_some_and(|tls| tls.peer_principal.is_some()),
+            }
     }
 
     /// Says what the origin is, once nothing of what the client said about it is left.
@@ -147,6 +162,22 @@ pub(crate) fn append_via(headers: &mut HeaderMap, name: &HeaderValue) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_heard() {
+        let heard = |internal, reporter, tls: Option<&TlsInfo>| {
+            Origin { address: None, scheme: "http", internal, edge: false, asks_router: false }
+                .is_heard(reporter, tls)
+        };
+        let stranger = TlsInfo::default();
+        let member = TlsInfo { peer_principal: Some("spiffe://td/ns/n/sa/a".into()), ..TlsInfo::default() };
+        assert!(heard(true, None, None));
+        assert!(!heard(false, None, Some(&member)), "not a listener of the mesh");
+        assert!(heard(false, Some(Reporter::Source), None));
+        for (tls, expected) in [(None, false), (Some(&stranger), false), (Some(&member), true)] {
+            assert_eq!(heard(false, Some(Reporter::Destination), tls), expected, "{tls:?}");
+        }
+    }
 
     #[test]
     fn forwarded_for_appends() {

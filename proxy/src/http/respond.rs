@@ -89,10 +89,11 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
         _ => {}
     }
     stream.info.flags.insert(error.kind.flag());
+    let status = stream.status_of(error.kind);
     if error.kind.blames_upstream() {
-        stream.upstream_outcome(error.kind.status().as_u16());
+        stream.upstream_outcome(status.as_u16());
     }
-    let reply = local_reply::for_error(&error);
+    let reply = local_reply::for_error(&error, status);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
     let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;

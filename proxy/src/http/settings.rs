@@ -61,6 +61,8 @@ pub struct HttpConnectionManager {
     pub filters: FilterChain,
     /// Router's `suppress_envoy_headers`.
     pub suppress_envoy_headers: bool,
+    /// Router's `respect_expected_rq_timeout`: what an Envoy before this one has told its upstream is the timeout.
+    pub respect_expected_timeout: bool,
     /// `normalize_path` and its like.
     pub path: PathRules,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).

@@ -58,6 +58,14 @@ retry_on! {
 impl RetryOn {
     /// No word.
     pub const NONE: Self = Self(0);
+    /// The words of `x-envoy-retry-grpc-on`.
+    pub const GRPC: Self = Self(
+        Self::GRPC_CANCELLED.0
+            | Self::GRPC_DEADLINE_EXCEEDED.0
+            | Self::GRPC_RESOURCE_EXHAUSTED.0
+            | Self::GRPC_UNAVAILABLE.0
+            | Self::GRPC_INTERNAL.0,
+    );
 
     /// The words of a comma-separated list; what is no such word is left out, as in Envoy.
     pub fn parse(list: &str) -> Self {
@@ -109,6 +117,25 @@ pub struct RetryPolicy {
     pub rate_limited: Option<RateLimitedBackOff>,
 }
 
+/// What holds where no policy is written: nothing is retried, and what a request itself wants retried is so once.
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self {
+            on: RetryOn::NONE,
+            retries: 1,
+            per_try_timeout: None,
+            per_try_idle_timeout: None,
+            avoids_previous_hosts: false,
+            redraws: 1,
+            status_codes: Box::default(),
+            headers: Box::default(),
+            request_headers: Box::default(),
+            back_off: BackOff::default(),
+            rate_limited: None,
+        }
+    }
+}
+
 /// `RetryPolicy.RetryBackOff`: exponential, fully jittered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackOff {
@@ -116,6 +143,13 @@ pub struct BackOff {
     pub base: Duration,
     /// `max_interval`, default ten times the base.
     pub max: Duration,
+}
+
+impl Default for BackOff {
+    fn default() -> Self {
+        let base = Duration::from_millis(25);
+        Self { base, max: base * 10 }
+    }
 }
 
 /// `RetryPolicy.RateLimitedRetryBackOff`.

@@ -41,6 +41,7 @@ scope! {
         Counter upstream_rq_completed "Requests that got a response.";
         Counter upstream_rq_timeout "Requests that timed out.";
         Counter upstream_rq_per_try_timeout "Attempts that took longer than per_try_timeout.";
+        Counter upstream_rq_max_duration_reached "Attempts that reached the duration that the request allows them.";
         Counter upstream_rq_per_try_idle_timeout "Attempts in which nothing moved for per_try_idle_timeout.";
         Counter upstream_rq_retry "Attempts that were made again.";
         Counter upstream_rq_retry_success "Requests whose last attempt was a retry that needed no other.";

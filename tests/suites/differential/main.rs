@@ -25,4 +25,5 @@ mod requests;
 mod retries;
 mod rewrites;
 mod route_headers;
+mod router_headers;
 mod tcp;

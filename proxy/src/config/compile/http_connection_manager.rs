@@ -172,7 +172,7 @@ pub(crate) fn compile_http_connection_manager(
     });
     let upgrades = upgrades.and_then(|types| compile_upgrades(cx, types));
     let (common, http1, http2) = (common?, http1?, http2?);
-    let (filters, suppress_envoy_headers) = filters?;
+    let (filters, router) = filters?;
     let request_timeout = timeout(cx, "request_timeout", request_timeout, None);
     let request_headers_timeout = timeout(cx, "request_headers_timeout", request_headers_timeout, None);
     let stream_idle_timeout =
@@ -211,7 +211,8 @@ pub(crate) fn compile_http_connection_manager(
         generate_request_id: boolean(generate_request_id, true),
         preserve_external_request_id: *preserve_external_request_id,
         always_set_request_id_in_response: *always_set_request_id_in_response,
-        suppress_envoy_headers,
+        suppress_envoy_headers: router.suppress_envoy_headers,
+        respect_expected_timeout: router.respect_expected_rq_timeout,
         filters,
         path: PathRules {
             normalize: boolean(normalize_path, false),

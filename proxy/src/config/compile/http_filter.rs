@@ -28,17 +28,17 @@ enum Entry {
     Filter(HttpFilter),
     /// Its configuration comes from a source.
     Discovered(Arc<DiscoveredFilter>),
-    /// The router, with its `suppress_envoy_headers`.
-    Router(bool),
+    /// The router, with its options.
+    Router(Box<Router>),
     /// Not known, and optional.
     LeftOut,
 }
 
-/// Compiles `http_filters`: the chain, and the router's `suppress_envoy_headers`.
+/// Compiles `http_filters`: the chain, and the router's options.
 pub(crate) fn compile_http_filters(
     cx: &mut CompileCx<'_>,
     filters: &[hcm::HttpFilter],
-) -> Compiled<(FilterChain, bool)> {
+) -> Compiled<(FilterChain, Box<Router>)> {
     let entries = cx.each("http_filters", filters, compile_entry)?;
     let last = entries.len().checked_sub(1);
     let mut slots = Vec::new();
@@ -47,9 +47,7 @@ pub(crate) fn compile_http_filters(
         match entry {
             Entry::Filter(compiled) => slots.push(slot(filter, SlotFilter::Configured(compiled))),
             Entry::Discovered(compiled) => slots.push(slot(filter, SlotFilter::Discovered(compiled))),
-            Entry::Router(suppress_envoy_headers) if Some(at) == last => {
-                router = Some(suppress_envoy_headers)
-            }
+            Entry::Router(options) if Some(at) == last => router = Some(options),
             Entry::Router(_) => {
                 return Err(cx.refuse(
                     "http_filters",
@@ -60,7 +58,7 @@ pub(crate) fn compile_http_filters(
         }
     }
     match router {
-        Some(suppress_envoy_headers) => Ok((FilterChain::new(slots), suppress_envoy_headers)),
+        Some(options) => Ok((FilterChain::new(slots), options)),
         None => Err(cx.refuse("http_filters", "the list must end with envoy.filters.http.router")),
     }
 }
@@ -152,7 +150,8 @@ fn compile_filter(cx: &mut CompileCx<'_>, any: &Any, is_optional: bool) -> Compi
     Ok(match values::type_name(any) {
         "envoy.extensions.filters.http.router.v3.Router" => {
             let router = values::unpack(cx, any)?;
-            Entry::Router(compile_router(cx, &router))
+            check_router(cx, &router);
+            Entry::Router(Box::new(router))
         }
         "envoy.extensions.filters.http.buffer.v3.Buffer" => {
             Entry::Filter(HttpFilter::Buffer(unpacked(cx, any, compile_buffer)?))
@@ -212,23 +211,23 @@ fn unpacked<M: prost::Message + prost::Name + Default, T>(
     compile(cx, &message)
 }
 
-fn compile_router(cx: &mut CompileCx<'_>, value: &Router) -> bool {
+/// The options that are left are the connection manager's.
+fn check_router(cx: &mut CompileCx<'_>, value: &Router) {
     let Router {
         dynamic_stats,
         start_child_span,
         upstream_log,
         upstream_log_options,
-        suppress_envoy_headers,
+        suppress_envoy_headers: _,
         strict_check_headers,
-        respect_expected_rq_timeout,
+        respect_expected_rq_timeout: _,
         suppress_grpc_request_failure_code_stats,
         upstream_http_filters,
         reject_connect_request_early_data,
     } = value;
-    unsupported!(cx; upstream_log, strict_check_headers, respect_expected_rq_timeout, upstream_http_filters);
+    unsupported!(cx; upstream_log, strict_check_headers, upstream_http_filters);
     ignored!(cx; dynamic_stats, start_child_span, upstream_log_options, suppress_grpc_request_failure_code_stats,
         reject_connect_request_early_data);
-    *suppress_envoy_headers
 }
 
 fn compile_buffer(cx: &mut CompileCx<'_>, value: &wire::buffer::v3::Buffer) -> Compiled<Buffer> {

@@ -11,8 +11,6 @@ use super::route_match::compile_header_matcher;
 use super::values;
 use crate::route::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 
-/// Envoy's default of `retry_back_off.base_interval`; the longest interval is ten times the base.
-const BASE_INTERVAL: Duration = Duration::from_millis(25);
 /// Envoy's default of `rate_limited_retry_back_off.max_interval`.
 const MAX_RESET_INTERVAL: Duration = Duration::from_secs(300);
 
@@ -53,7 +51,7 @@ pub(crate) fn compile_retry_policy(
         n => u32::try_from(n).map_err(|_| cx.refuse("host_selection_retry_max_attempts", "out of range")),
     };
     let back_off = match retry_back_off {
-        None => Ok(BackOff { base: BASE_INTERVAL, max: BASE_INTERVAL * 10 }),
+        None => Ok(BackOff::default()),
         Some(back_off) => cx.field("retry_back_off", |cx| compile_back_off(cx, back_off)),
     };
     let rate_limited = match rate_limited_retry_back_off {
@@ -106,7 +104,7 @@ fn compile_back_off(cx: &mut CompileCx<'_>, value: &wire::retry_policy::RetryBac
     }
     // Envoy counts in whole milliseconds, at least one.
     let whole = |d: Duration| Duration::from_millis(u64::try_from(d.as_millis()).unwrap_or(u64::MAX).max(1));
-    let base = whole(positive(cx, "base_interval", base_interval)?.unwrap_or(BASE_INTERVAL));
+    let base = whole(positive(cx, "base_interval", base_interval)?.unwrap_or(BackOff::default().base));
     let max = positive(cx, "max_interval", max_interval)?.map_or(base.saturating_mul(10), whole);
     if max < base {
         return Err(cx.refuse("max_interval", "must be greater than or equal to the base_interval"));

@@ -7,7 +7,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 
-use super::{Decision, FilterReply, Override, is_drawn};
+use super::{Decision, FilterReply, Kept, Override, is_drawn};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::route::StringMatcher;
@@ -70,6 +70,7 @@ impl CorsPolicy {
 
 pub(super) fn on_request(
     said: Option<&Override>,
+    at: usize,
     stream: &mut ActiveStream,
     request: &Request<RequestBody>,
 ) -> Decision {
@@ -90,7 +91,7 @@ pub(super) fn on_request(
     let mut answer = HeaderMap::new();
     if policy.allows(origin) {
         stream.hcm.stats.cors_origin_valid.inc();
-        stream.filter_state.get_or_insert_default().cors_origin = Some(origin.clone());
+        stream.filter_state.get_or_insert_default().keep(at, Kept::CorsOrigin(origin.clone()));
         if !is_preflight {
             return Decision::Continue;
         }
@@ -124,12 +125,10 @@ pub(super) fn on_request(
     }))
 }
 
-pub(super) fn on_response(said: Option<&Override>, stream: &ActiveStream, headers: &mut HeaderMap) {
+pub(super) fn on_response(said: Option<&Override>, kept: Option<&Kept>, headers: &mut HeaderMap) {
     let Some(Override::Cors(policy)) = said else { return };
-    let Some(origin) = stream.filter_state.as_ref().and_then(|state| state.cors_origin.clone()) else {
-        return;
-    };
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    let Some(Kept::CorsOrigin(origin)) = kept else { return };
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     if policy.allow_credentials == Some(true) {
         headers.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
     }

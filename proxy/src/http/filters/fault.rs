@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 
 use super::pace::Pace;
-use super::{Content, Decision, FilterReply, Override, ResponseHead, ResponseStage, Wait, is_drawn};
+use super::{Content, Decision, FilterReply, Kept, Override, ResponseHead, ResponseStage, Wait, is_drawn};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::route::HeaderMatcher;
@@ -103,6 +103,7 @@ const ABORT_PERCENTAGE: &str = "x-envoy-fault-abort-request-percentage";
 pub(super) fn on_request(
     own: &Arc<Fault>,
     said: Option<&Override>,
+    at: usize,
     stream: &mut ActiveStream,
     request: &Request<RequestBody>,
 ) -> Decision {
@@ -115,34 +116,43 @@ pub(super) fn on_request(
     }
     let headers = request.headers();
     if let Some(kbps) = fault.throughput_for(headers)
-        && fault.activate(stream)
+        && fault.activate(at, stream)
     {
         stream.hcm.stats.fault_response_rl_injected.inc();
-        stream.filter_state.get_or_insert_default().throughput_kbps = Some(kbps);
+        if let Some(Kept::Fault { throughput_kbps, .. }) =
+            stream.filter_state.as_mut().and_then(|state| state.get_mut(at))
+        {
+            *throughput_kbps = Some(kbps);
+        }
     }
     if let Some(delay) = fault.delay_for(headers) {
-        if !fault.activate(stream) {
+        if !fault.activate(at, stream) {
             return Decision::Continue;
         }
         stream.hcm.stats.fault_delays_injected.inc();
         stream.info.flags.insert(ResponseFlags::DELAY_INJECTED);
-        return Decision::Wait(Wait::Fault(delay, fault.clone()));
+        return Decision::Wait(Wait::Fault(delay, fault.clone(), at));
     }
-    match abort(fault, stream, request) {
+    match abort(fault, at, stream, request) {
         Some(reply) => Decision::Reply(Box::new(reply)),
         None => Decision::Continue,
     }
 }
 
-pub(super) fn on_response(stream: &ActiveStream, head: &ResponseHead<'_>) -> Option<ResponseStage> {
-    let kbps = stream.filter_state.as_ref()?.throughput_kbps?;
+pub(super) fn on_response(
+    kept: Option<&Kept>,
+    stream: &ActiveStream,
+    head: &ResponseHead<'_>,
+) -> Option<ResponseStage> {
+    let Some(Kept::Fault { throughput_kbps: Some(kbps), .. }) = kept else { return None };
     let has_body = !matches!(head.content, Content::Nothing);
-    has_body.then(|| ResponseStage::Pace(Pace::new(kbps, &stream.connection.worker)))
+    has_body.then(|| ResponseStage::Pace(Pace::new(*kbps, &stream.connection.worker)))
 }
 
 /// The reply that the request gets, if it is one of those to be aborted.
 pub(super) fn abort(
     fault: &Fault,
+    at: usize,
     stream: &mut ActiveStream,
     request: &Request<RequestBody>,
 ) -> Option<FilterReply> {
@@ -157,7 +167,7 @@ pub(super) fn abort(
         },
     };
     let asked = (abort.status == FaultStatus::Header).then_some(ABORT_PERCENTAGE);
-    if !abort.share.is_drawn(headers, asked) || !fault.activate(stream) {
+    if !abort.share.is_drawn(headers, asked) || !fault.activate(at, stream) {
         return None;
     }
     stream.hcm.stats.fault_aborts_injected.inc();
@@ -210,8 +220,8 @@ impl Fault {
     }
 
     /// Counts one more active fault for as long as the stream lives, unless there are too many.
-    fn activate(&self, stream: &mut ActiveStream) -> bool {
-        if stream.filter_state.as_ref().is_some_and(|state| state._active_fault.is_some()) {
+    fn activate(&self, at: usize, stream: &mut ActiveStream) -> bool {
+        if stream.filter_state.as_ref().is_some_and(|state| state.get(at).is_some()) {
             return true;
         }
         let stats = &stream.hcm.stats;
@@ -221,8 +231,8 @@ impl Fault {
             return false;
         }
         stats.fault_active.inc();
-        let active = Active(stats.clone());
-        stream.filter_state.get_or_insert_default()._active_fault = Some(active);
+        let fault = Kept::Fault { _active: Active(stats.clone()), throughput_kbps: None };
+        stream.filter_state.get_or_insert_default().keep(at, fault);
         true
     }
 }

@@ -11,7 +11,7 @@ use http_body::{Body as _, Frame};
 use rustc_hash::FxHashMap;
 
 use super::body::{FilteredRequest, RequestStage, ResponseStage};
-use super::{Content, Decision, ResponseHead};
+use super::{Content, Decision, Kept, ResponseHead};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::headers::GRPC_STATUS;
@@ -48,6 +48,7 @@ pub(super) struct CountedCall {
 
 pub(super) fn on_request(
     own: &GrpcCounting,
+    at: usize,
     stream: &mut ActiveStream,
     request: &mut Request<RequestBody>,
 ) -> Decision {
@@ -60,13 +61,17 @@ pub(super) fn on_request(
         let count = RequestCount { stats: stats.clone(), messages: Messages::in_body(false) };
         FilteredRequest::wrap(request.body_mut(), RequestStage::Count(count));
     }
-    stream.filter_state.get_or_insert_default().counted_call =
-        Some(CountedCall { stats, upstream_stats: own.upstream_stats });
+    let call = CountedCall { stats, upstream_stats: own.upstream_stats };
+    stream.filter_state.get_or_insert_default().keep(at, Kept::CountedCall(call));
     Decision::Continue
 }
 
-pub(super) fn on_response(stream: &ActiveStream, head: &ResponseHead<'_>) -> Option<ResponseStage> {
-    let call = stream.filter_state.as_ref()?.counted_call.as_ref()?;
+pub(super) fn on_response(
+    kept: Option<&Kept>,
+    stream: &ActiveStream,
+    head: &ResponseHead<'_>,
+) -> Option<ResponseStage> {
+    let Some(Kept::CountedCall(call)) = kept else { return None };
     call.outcome(head.headers);
     if matches!(head.content, Content::Nothing) {
         call.ended(stream);

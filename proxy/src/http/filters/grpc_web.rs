@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 
 use super::body::{FilteredRequest, RequestStage, ResponseStage};
 use super::grpc_stats::{PREFIX_BYTES, service_and_method};
-use super::{Content, Decision, ResponseHead};
+use super::{Content, Decision, Kept, ResponseHead};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Incoming};
@@ -43,7 +43,11 @@ pub(super) struct WebCall {
     stats: Option<Arc<GrpcStats<true>>>,
 }
 
-pub(super) fn on_request(stream: &mut ActiveStream, request: &mut Request<RequestBody>) -> Decision {
+pub(super) fn on_request(
+    at: usize,
+    stream: &mut ActiveStream,
+    request: &mut Request<RequestBody>,
+) -> Decision {
     let text = match request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
         Some(b"application/grpc-web" | b"application/grpc-web+proto") => false,
         Some(value) if is_text(value) => true,
@@ -67,7 +71,8 @@ pub(super) fn on_request(stream: &mut ActiveStream, request: &mut Request<Reques
         };
         FilteredRequest::wrap(request.body_mut(), stage);
     }
-    stream.filter_state.get_or_insert_default().web_call = Some(WebCall { text: text_response, stats });
+    let call = WebCall { text: text_response, stats };
+    stream.filter_state.get_or_insert_default().keep(at, Kept::WebCall(call));
     stream.capture_request(request);
     Decision::Continue
 }
@@ -76,8 +81,8 @@ fn is_text(value: &[u8]) -> bool {
     matches!(value, b"application/grpc-web-text" | b"application/grpc-web-text+proto")
 }
 
-pub(super) fn on_response(stream: &ActiveStream, head: &mut ResponseHead<'_>) -> Option<ResponseStage> {
-    let call = stream.filter_state.as_ref()?.web_call.as_ref()?;
+pub(super) fn on_response(kept: Option<&Kept>, head: &mut ResponseHead<'_>) -> Option<ResponseStage> {
+    let Some(Kept::WebCall(call)) = kept else { return None };
     charge(call.stats.as_deref(), head.headers);
     let is_foreign = is_foreign(head.status, head.headers);
     head.headers.remove(CONTENT_LENGTH);
@@ -100,9 +105,9 @@ pub(super) fn on_response(stream: &ActiveStream, head: &mut ResponseHead<'_>) ->
     }
 }
 
-/// Whether the response has to be here to its end before its head can go.
-pub(super) fn wants_whole(call: Option<&WebCall>, response: &Response<Incoming>) -> bool {
-    call.is_some() && !response.body().is_end_stream() && is_foreign(response.status(), response.headers())
+/// Whether the response of a call has to be here to its end before its head can go.
+pub(super) fn wants_whole(response: &Response<Incoming>) -> bool {
+    !response.body().is_end_stream() && is_foreign(response.status(), response.headers())
 }
 
 /// Neither gRPC nor gRPC-Web in protobuf.

@@ -111,7 +111,7 @@ fn in_order<'m>(
 /// Makes one change of a request's headers.
 pub(super) fn change_request(
     change: &HeaderMutations,
-    stream: &ActiveStream,
+    stream: &mut ActiveStream,
     request: &mut Request<RequestBody>,
 ) {
     let mut headers = std::mem::take(request.headers_mut());
@@ -124,6 +124,7 @@ pub(super) fn change_request(
     };
     change.apply_to_request(&mut headers, line, &stream.info);
     *request.headers_mut() = headers;
+    stream.asks_router = true;
 }
 
 fn remove_matching(matcher: &StringMatcher, headers: &mut HeaderMap) {

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 
-use super::{Decision, FilterReply, Wait};
+use super::{Decision, FilterReply, Kept, Wait};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::route::{ClusterRef, HeaderMatcher};
@@ -94,6 +94,7 @@ impl Verdict {
 
 pub(super) fn on_request(
     own: &Arc<HealthCheck>,
+    at: usize,
     stream: &mut ActiveStream,
     request: &Request<RequestBody>,
 ) -> Decision {
@@ -101,7 +102,7 @@ pub(super) fn on_request(
         return Decision::Continue;
     }
     stream.info.health_check = true;
-    stream.filter_state.get_or_insert_default().health_checks.push(own.clone());
+    stream.filter_state.get_or_insert_default().keep(at, Kept::HealthCheck);
     let cached = || own.cache.as_ref().is_some_and(|cache| cache.get(Instant::now()).is_some());
     if own.pass_through && !has_failed(stream) && !cached() {
         return Decision::Continue;
@@ -122,9 +123,13 @@ pub(super) async fn after_body(
     own.answer(stream)
 }
 
-pub(super) fn on_response(own: &Arc<HealthCheck>, stream: &ActiveStream, headers: &mut HeaderMap) {
-    let state = stream.filter_state.as_ref();
-    if state.is_some_and(|state| state.health_checks.iter().any(|check| Arc::ptr_eq(check, own))) {
+pub(super) fn on_response(
+    own: &HealthCheck,
+    kept: Option<&Kept>,
+    stream: &ActiveStream,
+    headers: &mut HeaderMap,
+) {
+    if matches!(kept, Some(Kept::HealthCheck)) {
         if let Some(cache) = &own.cache {
             cache.keep(stream.info.response_code, headers.contains_key(DEGRADED), Instant::now());
         }

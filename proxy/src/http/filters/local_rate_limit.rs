@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use smallvec::SmallVec;
 
 use super::limiter::{Limiter, LimiterPlan, TokenBucket, Verdict};
-use super::{Decision, FilterReply, Override, is_drawn};
+use super::{Decision, FilterReply, Kept, Override, is_drawn};
 use crate::formatter::{RequestLine, Values};
 use crate::http::HttpConnectionManager;
 use crate::http::active_stream::ActiveStream;
@@ -81,6 +81,7 @@ pub enum VirtualHostLimits {
 pub(super) fn on_request(
     own: &LocalRateLimit,
     said: Option<&Override>,
+    at: usize,
     stream: &mut ActiveStream,
     request: &mut Request<RequestBody>,
 ) -> Decision {
@@ -96,7 +97,7 @@ pub(super) fn on_request(
     let (verdict, tells_limits) = limit.judge(stream, request, now);
     let bucket = verdict.bucket.map(|(bucket, _)| bucket);
     if let Some(bucket) = bucket.as_ref().filter(|_| tells_limits) {
-        stream.filter_state.get_or_insert_default().rate_limit = Some(bucket.clone());
+        stream.filter_state.get_or_insert_default().keep(at, Kept::RateLimit(bucket.clone()));
     }
     if verdict.allowed {
         limit.stats.ok.inc();
@@ -117,10 +118,8 @@ pub(super) fn on_request(
     Decision::Reply(Box::new(limit.reply(stream, bucket.as_deref(), now)))
 }
 
-pub(super) fn on_response(stream: &ActiveStream, headers: &mut HeaderMap) {
-    let Some(bucket) = stream.filter_state.as_ref().and_then(|state| state.rate_limit.as_ref()) else {
-        return;
-    };
+pub(super) fn on_response(kept: Option<&Kept>, headers: &mut HeaderMap) {
+    let Some(Kept::RateLimit(bucket)) = kept else { return };
     let (left, seconds) = bucket.left(Instant::now());
     headers.append(LIMIT, HeaderValue::from(bucket.limit()));
     headers.append(REMAINING, HeaderValue::from(left));

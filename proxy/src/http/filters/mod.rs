@@ -21,6 +21,7 @@ mod local_rate_limit;
 mod on_demand;
 mod overrides;
 mod pace;
+mod state;
 
 #[cfg(test)]
 mod discovered_tests;
@@ -31,7 +32,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HOST;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 
 pub(crate) use body::{FilteredRequest, FilteredResponse, ResponseStage};
 pub use buffer::Buffer;
@@ -47,6 +48,8 @@ pub(crate) use local_rate_limit::ConnectionLimiter;
 pub use local_rate_limit::{LocalRateLimit, VirtualHostLimits};
 pub use on_demand::{OnDemand, OnDemandClusters};
 pub use overrides::{Override, Overrides};
+pub(crate) use state::FilterState;
+use state::Kept;
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
@@ -113,27 +116,6 @@ pub enum HttpFilter {
     OnDemand(OnDemand),
 }
 
-/// What filters keep of a request for its response. Only streams that need it have one.
-#[derive(Debug, Default)]
-pub(crate) struct FilterState {
-    /// The origin that a CORS policy allows.
-    cors_origin: Option<http::HeaderValue>,
-    /// Series of a gRPC call.
-    counted_call: Option<grpc_stats::CountedCall>,
-    /// A call of gRPC-Web.
-    web_call: Option<grpc_web::WebCall>,
-    /// What the fault filter lets through of the response, KiB a second.
-    throughput_kbps: Option<u64>,
-    /// The bucket that decided, when the response tells it.
-    rate_limit: Option<Arc<TokenBucket>>,
-    /// The health check filters that the request is for.
-    health_checks: Vec<Arc<HealthCheck>>,
-    /// Counts as an active fault as long as the stream lives.
-    _active_fault: Option<fault::Active>,
-    /// For each filter of the chain: what it was when the request came, if a source has it. Empty: the chain has not begun.
-    pinned: Box<[Option<Arc<HttpFilter>>]>,
-}
-
 /// The head of a response on its way to the client.
 pub(crate) struct ResponseHead<'r> {
     pub(crate) status: StatusCode,
@@ -150,13 +132,6 @@ pub(crate) enum Content {
     Whole(Bytes),
     /// What the upstream will send.
     Streamed,
-}
-
-impl FilterState {
-    /// Whether the response has to be here to its end before its head can go.
-    pub(crate) fn wants_whole(&self, response: &Response<Incoming>) -> bool {
-        grpc_web::wants_whole(self.web_call.as_ref(), response)
-    }
 }
 
 /// What a response that is wanted whole has of its body, if it is long only its beginning.
@@ -179,8 +154,8 @@ enum Decision {
 /// What a chain waits for.
 #[derive(Debug)]
 pub(crate) enum Wait {
-    /// A delay; then the fault may still abort.
-    Fault(Duration, Arc<Fault>),
+    /// A delay; then the fault of the filter of this number may still abort.
+    Fault(Duration, Arc<Fault>, usize),
     /// The whole body.
     Body(Buffer),
     /// The body of a health check that is answered here.
@@ -269,6 +244,11 @@ impl FilterChain {
         stream: &mut ActiveStream,
         request: &mut Request<RequestBody>,
     ) -> Progress {
+        if from == 0
+            && let Some(state) = &mut stream.filter_state
+        {
+            state.forget();
+        }
         if from == 0 && self.has_discovered {
             let state = stream.filter_state.get_or_insert_default();
             if state.pinned.is_empty() {
@@ -287,16 +267,16 @@ impl FilterChain {
             };
             let decision = match &*filter {
                 HttpFilter::Buffer(buffer) => buffer::on_request(buffer, said, request),
-                HttpFilter::Cors => cors::on_request(said, stream, request),
-                HttpFilter::Fault(fault) => fault::on_request(fault, said, stream, request),
-                HttpFilter::GrpcStats(counting) => grpc_stats::on_request(counting, stream, request),
-                HttpFilter::GrpcWeb => grpc_web::on_request(stream, request),
+                HttpFilter::Cors => cors::on_request(said, at, stream, request),
+                HttpFilter::Fault(fault) => fault::on_request(fault, said, at, stream, request),
+                HttpFilter::GrpcStats(counting) => grpc_stats::on_request(counting, at, stream, request),
+                HttpFilter::GrpcWeb => grpc_web::on_request(at, stream, request),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_request(own, *most_specific_wins, said, stream, request)
                 }
-                HttpFilter::HealthCheck(check) => health_check::on_request(check, stream, request),
+                HttpFilter::HealthCheck(check) => health_check::on_request(check, at, stream, request),
                 HttpFilter::LocalRateLimit(limit) => {
-                    local_rate_limit::on_request(limit, said, stream, request)
+                    local_rate_limit::on_request(limit, said, at, stream, request)
                 }
                 HttpFilter::OnDemand(own) => on_demand::on_request(own, said, stream),
             };
@@ -323,16 +303,19 @@ impl FilterChain {
                 continue;
             }
             let Some(filter) = slot.filter(at, stream) else { continue };
+            let kept = stream.filter_state.as_ref().and_then(|state| state.get(at));
             match &*filter {
-                HttpFilter::Cors => cors::on_response(said, stream, head.headers),
-                HttpFilter::Fault(_) => stages.extend(fault::on_response(stream, &head)),
-                HttpFilter::GrpcWeb => stages.extend(grpc_web::on_response(stream, &mut head)),
-                HttpFilter::GrpcStats(_) => stages.extend(grpc_stats::on_response(stream, &head)),
+                HttpFilter::Cors => cors::on_response(said, kept, head.headers),
+                HttpFilter::Fault(_) => stages.extend(fault::on_response(kept, stream, &head)),
+                HttpFilter::GrpcWeb => stages.extend(grpc_web::on_response(kept, &mut head)),
+                HttpFilter::GrpcStats(_) => stages.extend(grpc_stats::on_response(kept, stream, &head)),
                 HttpFilter::HeaderMutation { own, most_specific_wins } => {
                     header_mutation::on_response(own, *most_specific_wins, said, stream, head.headers);
                 }
-                HttpFilter::HealthCheck(check) => health_check::on_response(check, stream, head.headers),
-                HttpFilter::LocalRateLimit(_) => local_rate_limit::on_response(stream, head.headers),
+                HttpFilter::HealthCheck(check) => {
+                    health_check::on_response(check, kept, stream, head.headers)
+                }
+                HttpFilter::LocalRateLimit(_) => local_rate_limit::on_response(kept, head.headers),
                 HttpFilter::Buffer(_) | HttpFilter::OnDemand(_) => {}
             }
         }
@@ -421,9 +404,9 @@ impl Wait {
     /// Waits, and says what then happens to the request.
     pub(crate) async fn done(self, stream: &mut ActiveStream, request: &mut Request<RequestBody>) -> Waited {
         let reply = match self {
-            Wait::Fault(delay, fault) => {
+            Wait::Fault(delay, fault, at) => {
                 stream.connection.worker.timers.wait(delay).await;
-                fault::abort(&fault, stream, request)
+                fault::abort(&fault, at, stream, request)
             }
             Wait::Body(buffer) => buffer::fill(buffer, request).await,
             Wait::HealthCheck(check) => Some(health_check::after_body(&check, stream, request).await),

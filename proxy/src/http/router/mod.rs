@@ -1,5 +1,6 @@
 //! From a matched route to the upstream's response head: what the route changes of the request, then one attempt or several.
 
+mod asked;
 mod attempt;
 mod mirror;
 mod replay;
@@ -10,6 +11,8 @@ mod timeout;
 use http::uri::Authority;
 use http::{Request, Response};
 
+use asked::Asked;
+
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
 use super::codec::Incoming;
@@ -18,9 +21,9 @@ use crate::route::{Route, RouteAction};
 
 pub(crate) use mirror::{Copied, CopiedBody};
 pub(crate) use replay::ReplayedBody;
-pub(crate) use timeout::deadlines;
 #[cfg(feature = "fuzzing")]
 pub(crate) use timeout::grpc_timeout;
+pub(crate) use timeout::{Timeouts, deadlines};
 
 /// Sends the request to the route's cluster and waits for the response's head.
 pub(crate) async fn forward(
@@ -36,14 +39,15 @@ pub(crate) async fn forward(
     stream.info.upstream_cluster = Some(cluster.clone());
     timeout::tell_upstream(stream, action, &mut request);
     rewrite::rewrite(stream, route, action, &mut request, &mut authority);
+    let asked = stream.asks_router.then(|| Asked::take(request.headers_mut()));
     stream.recapture_request(&request);
     if !action.mirrors.is_empty() {
         mirror::start(stream, action, &mut request);
     }
-    match &action.retry {
-        Some(policy) if stream.upgrade.is_none() => {
+    match retry::plan(action, asked) {
+        Some(plan) if stream.upgrade.is_none() => {
             // On the heap, so that routes without retries do not carry its state.
-            Box::pin(retry::forward(stream, route, action, policy, &cluster, request, &authority)).await
+            Box::pin(retry::forward(stream, route, action, plan, &cluster, request, &authority)).await
         }
         _ => attempt::send(stream, &cluster, action, request, &authority, Default::default()).await,
     }

@@ -1,24 +1,44 @@
 //! Several attempts: which outcome is tried again, when, and what limits it.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::uri::Authority;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 
+use super::asked::Asked;
 use super::attempt::{self, Avoid};
 use super::replay::Replay;
+use super::timeout::Timeouts;
 use crate::cluster::{Cluster, Permit, Resource};
 use crate::http::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
 use crate::http::body::RequestBody;
 use crate::http::codec::Incoming;
 use crate::http::error::{Failure, StreamError};
-use crate::http::headers::{ATTEMPT_COUNT, EXPECTED_TIMEOUT, RATE_LIMITED};
+use crate::http::headers::{ATTEMPT_COUNT, RATE_LIMITED};
 use crate::route::{RateLimitedBackOff, RetryOn, RetryPolicy, Route, RouteAction};
 use crate::stream_info::ResponseFlags;
 
 /// What is kept of a body to be sent again when nothing says otherwise: Envoy's `per_connection_buffer_limit_bytes`.
 const BUFFER_BYTES: u64 = 1 << 20;
+
+/// Of a request that alone wants retries, or limits of an attempt.
+static NO_POLICY: LazyLock<RetryPolicy> = LazyLock::new(RetryPolicy::default);
+
+/// What limits attempts, and which are tried again.
+pub(super) struct Plan<'p> {
+    policy: &'p RetryPolicy,
+    /// What the request asks for beside the policy.
+    asked: Option<Box<Asked>>,
+}
+
+/// The plan for a request; `None`: there is one attempt, and nothing limits it.
+pub(super) fn plan(action: &RouteAction, asked: Option<Box<Asked>>) -> Option<Plan<'_>> {
+    match &action.retry {
+        Some(policy) => Some(Plan { policy, asked }),
+        None => asked.map(|asked| Plan { policy: &NO_POLICY, asked: Some(asked) }),
+    }
+}
 
 type Outcome = Result<Response<Incoming>, StreamError>;
 
@@ -27,14 +47,19 @@ pub(super) async fn forward(
     stream: &mut ActiveStream,
     route: &Route,
     action: &RouteAction,
-    policy: &RetryPolicy,
+    plan: Plan<'_>,
     cluster: &Arc<Cluster>,
     request: Request<RequestBody>,
     authority: &Authority,
 ) -> Outcome {
-    let mut retries = Retries::new(policy, cluster, action.high_priority, stream, &request, authority);
+    let policy = plan.policy;
+    let mut retries = Retries::new(plan, cluster, action.high_priority, stream, &request, authority);
     let (head, body) = request.into_parts();
-    let body = Replay::new(body, action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES));
+    let kept_bytes = match retries.on == RetryOn::NONE {
+        true => 0,
+        false => action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES),
+    };
+    let body = Replay::new(body, kept_bytes);
     let mut tried: Vec<u64> = Vec::new();
     loop {
         let mut request = Request::from_parts(head.clone(), body.attempt());
@@ -60,7 +85,7 @@ pub(super) async fn forward(
         tried.extend(stream.info.upstream_host.as_ref().map(|host| host.id));
         stream.end_attempt(match &outcome {
             Ok(response) => response.status().as_u16(),
-            Err(error) => error.kind.status().as_u16(),
+            Err(error) => stream.status_of(error.kind).as_u16(),
         });
         drop(outcome);
         if !wait.is_zero() {
@@ -82,14 +107,8 @@ fn renew_head(
         headers.insert(ATTEMPT_COUNT, HeaderValue::from(made + 1));
     }
     // Of the whole timeout less is left than at first.
-    if let (Some(all), true) = (action.timeout, headers.contains_key(EXPECTED_TIMEOUT)) {
-        let left = all.saturating_sub(stream.forwarded.elapsed()).max(Duration::from_millis(1));
-        let one = action.retry.as_ref().and_then(|policy| policy.per_try_timeout);
-        let expected = RouteAction::expected_timeout(Some(one.map_or(left, |one| one.min(left))));
-        if let Some(expected) = expected {
-            headers.insert(EXPECTED_TIMEOUT, expected);
-        }
-    }
+    let timeouts = stream.timeouts.unwrap_or_else(|| Timeouts::of_route(action));
+    timeouts.tell(stream, action, headers, stream.forwarded.elapsed());
 }
 
 /// One attempt within the policy's timeouts.
@@ -102,19 +121,24 @@ async fn in_time(
     authority: &Authority,
     avoid: Avoid<'_>,
 ) -> Outcome {
-    if policy.per_try_timeout.is_none() && policy.per_try_idle_timeout.is_none() {
+    let timeout = stream.timeouts.map_or(policy.per_try_timeout, |own| own.attempt);
+    let upstream = stream.timeouts.and_then(|own| own.upstream);
+    let idle = policy.per_try_idle_timeout;
+    if timeout.is_none() && idle.is_none() && upstream.is_none() {
         return attempt::send(stream, cluster, action, request, authority, avoid).await;
     }
-    let deadlines = Deadlines {
-        response: policy.per_try_timeout,
-        idle: policy.per_try_idle_timeout,
-        ..Deadlines::default()
-    };
-    let mut watch = DeadlineWatch::new(stream, deadlines, Instant::now());
+    let deadlines = Deadlines { response: timeout, idle, max_duration: upstream, request: None };
+    let start = Instant::now();
+    stream.upstream_until = upstream.map(|duration| start + duration);
+    let mut watch = DeadlineWatch::new(stream, deadlines, start);
     let late = |failure| match failure {
         Failure::Timeout => {
             cluster.stats.upstream_rq_per_try_timeout.inc();
             Failure::PerTryTimeout
+        }
+        Failure::MaxDuration => {
+            cluster.stats.upstream_rq_max_duration_reached.inc();
+            Failure::UpstreamMaxDuration
         }
         _ => {
             cluster.stats.upstream_rq_per_try_idle_timeout.inc();
@@ -130,6 +154,7 @@ async fn in_time(
 /// What has been tried, and what may be.
 struct Retries<'p> {
     policy: &'p RetryPolicy,
+    asked: Option<Box<Asked>>,
     on: RetryOn,
     cluster: &'p Arc<Cluster>,
     high_priority: bool,
@@ -141,19 +166,24 @@ struct Retries<'p> {
 
 impl<'p> Retries<'p> {
     fn new(
-        policy: &'p RetryPolicy,
+        plan: Plan<'p>,
         cluster: &'p Arc<Cluster>,
         high_priority: bool,
         stream: &ActiveStream,
         request: &Request<RequestBody>,
         authority: &Authority,
     ) -> Self {
+        let Plan { policy, asked } = plan;
         let view =
             crate::http::connection_manager::view(request, authority.as_str(), stream.connection.scheme);
         let may =
             policy.request_headers.is_empty() || policy.request_headers.iter().any(|h| h.matches(&view));
-        let on = if may { policy.on } else { RetryOn::NONE };
-        Self { policy, on, cluster, high_priority, left: policy.retries, made: 0, permit: None }
+        let on = match may {
+            true => policy.on | asked.as_ref().map_or(RetryOn::NONE, |asked| asked.on),
+            false => RetryOn::NONE,
+        };
+        let left = asked.as_ref().and_then(|asked| asked.retries).unwrap_or(policy.retries);
+        Self { policy, asked, on, cluster, high_priority, left, made: 0, permit: None }
     }
 
     fn wants(&self, outcome: &Outcome) -> bool {
@@ -174,6 +204,7 @@ impl<'p> Retries<'p> {
                     | Failure::Protocol
                     | Failure::PerTryTimeout
                     | Failure::PerTryIdle
+                    | Failure::UpstreamMaxDuration
             );
         reset
             && (self.on.any(RetryOn::RESET | RetryOn::FIVE_XX | RetryOn::GATEWAY_ERROR)
@@ -189,10 +220,22 @@ impl<'p> Retries<'p> {
         (status >= 500 && self.on.any(RetryOn::FIVE_XX))
             || (matches!(status, 502..=504) && self.on.any(RetryOn::GATEWAY_ERROR))
             || (status == 409 && self.on.any(RetryOn::RETRIABLE_4XX))
-            || (self.on.any(RetryOn::STATUS_CODES) && self.policy.status_codes.contains(&status))
-            || (self.on.any(RetryOn::HEADERS)
-                && self.policy.headers.iter().any(|h| h.matches_response(headers)))
+            || (self.on.any(RetryOn::STATUS_CODES) && self.is_retriable_status(status))
+            || (self.on.any(RetryOn::HEADERS) && self.has_retriable_header(headers))
             || grpc_word(headers.get("grpc-status")).is_some_and(|word| self.on.any(word))
+    }
+
+    fn is_retriable_status(&self, status: u16) -> bool {
+        self.policy.status_codes.contains(&status)
+            || self.asked.as_ref().is_some_and(|asked| asked.status_codes.contains(&status))
+    }
+
+    fn has_retriable_header(&self, headers: &HeaderMap) -> bool {
+        self.policy.headers.iter().any(|header| header.matches_response(headers))
+            || self
+                .asked
+                .as_ref()
+                .is_some_and(|asked| asked.headers.iter().any(|name| headers.contains_key(name)))
     }
 
     /// The wait before the next attempt; `None`: this outcome is the last.

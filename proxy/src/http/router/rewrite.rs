@@ -45,6 +45,7 @@ pub(super) fn rewrite(
             steps.apply_to_request(&mut headers, line, &stream.info);
         }
         *request.headers_mut() = headers;
+        stream.asks_router = true;
     }
     let keeps_original = !stream.hcm.suppress_envoy_headers;
     let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
