@@ -24,7 +24,7 @@ pub use document::{Document, Located};
 use crate::config::compile::cx::{CompileCx, Compiled, ignored, unsupported};
 use crate::config::compile::values;
 use crate::config::compile::{
-    Fetch, Invalid, compile_api_source, compile_bind_config, compile_config_source,
+    Fetch, Invalid, compile_api_source, compile_bind_config, compile_config_source, compile_dns_resolver,
 };
 use crate::config::sources::{GrpcSource, Variant};
 use crate::net::Address;
@@ -129,16 +129,23 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
     unsupported!(cx; node_context_params, hds_config, overload_manager, header_prefix, bootstrap_extensions,
         config_sources, default_config_source, default_socket_interface, certificate_provider_instances,
         default_regex_engine, xds_delegate_extension, xds_config_tracker_extension, listener_manager);
-    // Reports to elsewhere, names and intervals of statistics, watchdogs, spans, name resolution (there are no names to
-    // resolve), the log's own format, and tuning of Envoy's insides.
+    // Reports to elsewhere, names and intervals of statistics, watchdogs, spans, the log's own format, and tuning of Envoy's
+    // insides.
     ignored!(cx; flags_path, stats_sinks, deferred_stat_options, stats_config, stats_flush_interval, watchdog,
-        watchdogs, tracing, enable_dispatcher_stats, stats_server_version_override, use_tcp_for_dns_lookups,
-        dns_resolution_config, typed_dns_resolver_config, fatal_actions, inline_headers, perf_tracing_file_path,
+        watchdogs, tracing, enable_dispatcher_stats, stats_server_version_override, fatal_actions, inline_headers, perf_tracing_file_path,
         application_log_config, grpc_async_client_manager_config, memory_allocator_manager,
         enable_worker_cpu_affinity, stats_flush, stats_eviction);
     if let Some(layers) = &layered_runtime {
         cx.field("layered_runtime", |cx| runtime::check(cx, layers));
     }
+    let resolver = compile_dns_resolver(
+        cx,
+        &typed_dns_resolver_config,
+        &dns_resolution_config,
+        &[],
+        use_tcp_for_dns_lookups,
+    );
+    cx.inputs.resolvers.default = resolver?.unwrap_or_default();
     cx.inputs.static_clusters = static_clusters(static_resources.as_ref());
     let dynamic =
         cx.field("dynamic_resources", |cx| compile_dynamic(cx, dynamic_resources.unwrap_or_default()));

@@ -206,6 +206,9 @@ impl Configuration {
                 users.push(name.clone());
             }
         }
+        if let Discovery::Dns(dns) = &compiled.discovery {
+            self.inputs.names.follow(&name, dns);
+        }
         self.inputs.known_clusters.insert(name.clone());
         offer.wait_for(&references, now);
         let version = ClusterVersion { compiled, references, built: None };

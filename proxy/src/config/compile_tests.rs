@@ -39,7 +39,6 @@ fn clusters() {
     refuses(
         Cluster,
         &[
-            ("{name: c, type: STRICT_DNS}", &["type: STRICT_DNS is not supported"]),
             (
                 "{name: c, lb_policy: LOAD_BALANCING_POLICY_CONFIG}",
                 &["lb_policy: LOAD_BALANCING_POLICY_CONFIG is not supported"],

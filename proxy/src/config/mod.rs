@@ -6,6 +6,7 @@
 //! * `warming` decides what may be published: who waits for whom.
 //! * `apply` takes a delta of one type in and gives verdicts; `publish` makes what is ready visible and tells the workers.
 //! * `on_demand` subscribes to what requests ask for, and tells them what became of it.
+//! * `dns` looks up the names of clusters.
 //! * `virtual_hosts` has those that come one by one (VHDS).
 //! * `restore` begins with what was good before the process started.
 //! * `configuration` holds it all.
@@ -15,6 +16,7 @@ pub mod certificate_files;
 pub mod compile;
 pub mod configuration;
 mod counts;
+pub mod dns;
 pub mod dump;
 pub mod extensions;
 pub(crate) mod folder;

@@ -41,6 +41,7 @@ impl Configuration {
         let activated = self.clusters.activate(now, AtDeadline::Activate, |v| {
             let mut endpoints = v.references.watched(ResourceType::ClusterLoadAssignment);
             endpoints.any(|(source, name)| !is_there(source, name))
+                || matches!(&v.compiled.discovery, Discovery::Dns(dns) if !dns.is_warm())
                 || misses_secret(&v.references, secrets, inputs)
         });
         let mut added = Vec::new();
@@ -76,10 +77,11 @@ impl Configuration {
     pub(super) fn publish_endpoints(&mut self, cluster: &str) {
         let Some(version) = self.clusters.active_mut(cluster) else { return };
         let wanted = match &version.compiled.discovery {
-            Discovery::Static(assignment) => Some(assignment),
+            Discovery::Static(assignment) => Some(assignment.clone()),
             Discovery::Eds { source, name } => {
-                self.assignments.of(*source).and_then(|all| all.get(name)).map(|leaf| &leaf.value)
+                self.assignments.of(*source).and_then(|all| all.get(name)).map(|leaf| leaf.value.clone())
             }
+            Discovery::Dns(dns) => Some(dns.assignment()),
             Discovery::OriginalDst { .. } => {
                 // The hosts that it had as a cluster of another type.
                 withdraw_endpoints(&version.compiled.cluster);
@@ -90,7 +92,7 @@ impl Configuration {
         let Some(wanted) = wanted else { return };
         let cell = &version.compiled.cluster.endpoints;
         let present = cell.get();
-        let is_built = version.built.as_ref().is_some_and(|built| built == wanted);
+        let is_built = version.built.as_ref().is_some_and(|built| *built == wanted);
         let stats = &version.compiled.cluster.stats;
         match present {
             Some(present) if is_built => present.set_panic_percent(version.compiled.panic_percent),
@@ -105,7 +107,7 @@ impl Configuration {
                 cell.publish(set);
             }
         }
-        version.built = Some(wanted.clone());
+        version.built = Some(wanted);
     }
 
     /// Gives a static cluster the addresses that its server's name stands for now. Hosts that stay are the same.

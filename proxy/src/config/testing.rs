@@ -9,10 +9,12 @@ use tokio::time::Instant;
 use super::apply::Update;
 use super::compile::{Inputs, Invalid};
 use super::configuration::Configuration;
+use super::dns;
 use super::registry::Registry;
 use super::sources::{SourceId, Variant};
 use crate::access_log::LogFiles;
 use crate::cluster::{original_dst, outlier};
+use crate::net::Resolvers;
 use crate::on_demand;
 use crate::route::RouteConfiguration;
 use crate::stats::Stats;
@@ -32,6 +34,8 @@ pub(crate) fn inputs() -> Inputs {
         ejections,
         inhabited,
         on_demand,
+        resolvers: Resolvers::default(),
+        names: dns::channel().0,
         read_file: Box::new(|path| match path.starts_with("/empty/") {
             true => Ok(Vec::new()),
             false => Err(std::io::ErrorKind::NotFound.into()),

@@ -69,7 +69,12 @@ impl IdentityFlags {
 
     /// A server of the control plane, with the way to look its name up.
     pub fn target(&self, at: &HostPort) -> Target {
-        Target::new(at.clone(), DnsOptions { resolv_conf: self.resolv_conf.clone(), port: self.dns_port })
+        Target::new(at.clone(), self.dns())
+    }
+
+    /// How the system looks names up.
+    pub fn dns(&self) -> DnsOptions {
+        DnsOptions { resolv_conf: self.resolv_conf.clone(), port: self.dns_port }
     }
 }
 

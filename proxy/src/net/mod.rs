@@ -19,6 +19,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 mod buffer;
 mod connect;
+mod dns;
 mod host_port;
 mod listen;
 mod original_dst;
@@ -28,10 +29,11 @@ mod resolve;
 
 pub use buffer::{Buffer, BufferSize};
 pub use connect::connect;
+pub use dns::{Answer, DnsOptions, LookupFamily, Resolver, ResolverSettings, Resolvers};
 pub use host_port::HostPort;
 pub use listen::{ListenOptions, ListenSocket, bind_listeners};
 pub use read_ahead::ReadAhead;
-pub use resolve::{DnsOptions, Target};
+pub use resolve::Target;
 
 /// Where something listens or connects: `envoy.config.core.v3.Address`, resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

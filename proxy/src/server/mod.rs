@@ -38,7 +38,7 @@ use crate::config::registry::Registry;
 use crate::config::sources::GrpcSource;
 use crate::identity::{self, IdentityHandle, IdentityOptions};
 use crate::logging::Logging;
-use crate::net::{Address, Target};
+use crate::net::{Address, DnsOptions, Resolvers, Target};
 use crate::on_demand;
 use crate::sidecar::agent::{Agent, AgentOptions};
 use crate::state::{Recorder, Saved};
@@ -75,6 +75,8 @@ pub struct Options {
     pub needs_control_plane: bool,
     /// The server of the ADS cluster, for a sidecar that knows it by a name: the cluster's hosts are where that leads.
     pub named_control_plane: Option<Target>,
+    /// How the system looks names up.
+    pub dns: DnsOptions,
     /// This workload in mesh metrics, for a sidecar.
     pub labels: Option<PeerLabels>,
     /// Serves `/stats/prometheus`, for a sidecar.
@@ -99,6 +101,7 @@ impl Options {
             identity: None,
             needs_control_plane: false,
             named_control_plane: None,
+            dns: DnsOptions::default(),
             labels: None,
             prometheus_address: None,
             status_address: None,
@@ -141,6 +144,7 @@ struct Prepared {
     ejections: UnboundedReceiver<outlier::Ejection>,
     inhabited: UnboundedReceiver<Arc<OriginalDestinations>>,
     asks: UnboundedReceiver<on_demand::Ask>,
+    names: config::dns::Wanted,
     folders: UnboundedReceiver<PathBuf>,
     identity: Option<IdentityHandle>,
 }
@@ -151,11 +155,13 @@ fn prepare(
     node: &NodeFlags,
     stats: Arc<Stats>,
     identity: Option<IdentityHandle>,
+    dns: DnsOptions,
     workers: usize,
 ) -> Result<Prepared, StartError> {
     let (events, ejections) = outlier::channel();
     let (inhabited, inhabited_clusters) = original_dst::channel();
     let (on_demand, asks) = on_demand::channel();
+    let (names, wanted_names) = config::dns::channel();
     let (folders, wanted_folders) = Folders::channel();
     let mut registry = Registry::default();
     if let Some(identity) = &identity {
@@ -171,6 +177,8 @@ fn prepare(
         ejections: events,
         inhabited,
         on_demand,
+        resolvers: Resolvers::new(dns),
+        names,
         read_file: Box::new(|path| std::fs::read(path)),
         source_address: None,
         service_cluster: "".into(),
@@ -213,6 +221,7 @@ fn prepare(
         ejections,
         inhabited: inhabited_clusters,
         asks,
+        names: wanted_names,
         folders: wanted_folders,
         identity,
     })
@@ -223,7 +232,7 @@ fn prepare(
 /// # Errors
 /// As a start would have them, addresses in use apart: nothing is bound.
 pub fn validate(document: Document, node: &NodeFlags) -> Result<(), StartError> {
-    prepare(document, node, Stats::new(), None, 0).map(drop)
+    prepare(document, node, Stats::new(), None, DnsOptions::default(), 0).map(drop)
 }
 
 /// A running proxy.
@@ -257,8 +266,8 @@ impl Server {
         let stats = Stats::new();
         let identity = options.identity.map(|identity| identity::start(identity, stats.clone()));
         let identity = identity.transpose().map_err(StartError::Failed)?;
-        let Prepared { configuration, bootstrap, ejections, inhabited, asks, folders, identity } =
-            prepare(document, &options.node, stats.clone(), identity, options.concurrency)?;
+        let Prepared { configuration, bootstrap, ejections, inhabited, asks, names, folders, identity } =
+            prepare(document, &options.node, stats.clone(), identity, options.dns, options.concurrency)?;
         let identity = identity.map(Arc::new);
         let log_files = configuration.inputs().log_files.clone();
         if let Some(labels) = options.labels {
@@ -333,6 +342,7 @@ impl Server {
             tokio::spawn(async move { deadlines.keep_deadlines().await }),
             tokio::spawn(certificate_files::follow(configuration.clone(), folders)),
             tokio::spawn(config::on_demand::answer(configuration.clone(), asks)),
+            tokio::spawn(config::dns::follow(configuration.clone(), names)),
         ];
         if let Some(identity) = identity {
             let configuration = configuration.clone();

@@ -167,6 +167,7 @@ impl SidecarFlags {
                 HostPort::Address(_) => None,
                 name @ HostPort::Name(..) => Some(self.identity.target(name)),
             },
+            dns: self.identity.dns(),
             labels: Some(labels),
             prometheus_address: Some(self.prometheus_address.unwrap_or(SocketAddr::new(any, 15090))),
             status_address: Some(self.status_address.unwrap_or(SocketAddr::new(any, 15021))),

@@ -8,6 +8,7 @@ mod bench_shapes;
 mod client_certificates;
 mod cluster_header;
 mod comparer;
+mod dns;
 mod domains;
 mod failures;
 mod filter_chains;

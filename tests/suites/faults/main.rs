@@ -3,6 +3,7 @@
 
 mod clients;
 mod descriptors;
+mod dns;
 mod leaks;
 mod tls;
 mod upstreams;

@@ -13,6 +13,7 @@ use prost::Message;
 use super::circuit_breakers::compile_circuit_breakers;
 use super::connection::{Connection, compile_connection};
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::dns::{compile_cluster_type, compile_dns_discovery, compile_dns_fields};
 use super::endpoint::{Assignment, compile_endpoints};
 use super::metadata::compile_metadata;
 use super::original_dst::{compile_original_dst_discovery, compile_original_dst_lb};
@@ -22,6 +23,7 @@ use super::values;
 use crate::cluster::lb::LbPolicy;
 use crate::cluster::outlier::OutlierDetection;
 use crate::cluster::{CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds};
+use crate::config::dns::DnsDiscovery;
 use crate::config::sources::SourceId;
 use crate::stats::ClusterStats;
 
@@ -59,6 +61,8 @@ pub enum Discovery {
         /// The load assignment's name.
         name: Arc<str>,
     },
+    /// `STRICT_DNS`, `LOGICAL_DNS`: they are what names stand for.
+    Dns(Arc<DnsDiscovery>),
     /// `ORIGINAL_DST`: they are made on demand.
     OriginalDst {
         /// The hosts so far; kept by updates.
@@ -104,7 +108,7 @@ pub fn compile_cluster(
         use_tcp_for_dns_lookups,
         dns_resolution_config,
         typed_dns_resolver_config,
-        wait_for_warm_on_init,
+        wait_for_warm_on_init: _,
         outlier_detection,
         cleanup_interval: _,
         upstream_bind_config: _,
@@ -126,19 +130,21 @@ pub fn compile_cluster(
         preconnect_policy,
         connection_pool_per_downstream_connection,
         queuing_policies,
-        cluster_discovery_type: _,
+        cluster_discovery_type,
         lb_config,
     } = value;
     unsupported!(cx; transport_socket_matches, transport_socket_matcher, health_checks, lb_subset_config,
         close_connections_on_host_health_failure, filters, load_balancing_policy, upstream_config,
         connection_pool_per_downstream_connection, queuing_policies);
-    // DNS settings of clusters that have no names to resolve; reports, extra statistics and preconnecting; without
-    // active health checks a host that is removed is gone.
-    ignored!(cx; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, dns_refresh_rate, dns_jitter,
-        dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family, dns_resolvers, use_tcp_for_dns_lookups,
-        dns_resolution_config, typed_dns_resolver_config, wait_for_warm_on_init,
+    // Reports, extra statistics and preconnecting; without active health checks a host that is removed is gone.
+    ignored!(cx; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout,
         ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
         track_cluster_stats, preconnect_policy);
+    if !has_dns_fields(cluster_discovery_type) {
+        // There are no names to look up, or `cluster_type` says how.
+        ignored!(cx; dns_refresh_rate, dns_jitter, dns_failure_refresh_rate, respect_dns_ttl, dns_lookup_family,
+            dns_resolvers, use_tcp_for_dns_lookups, dns_resolution_config, typed_dns_resolver_config);
+    }
     if name.is_empty() {
         return Err(cx.refuse("name", "value length must be at least 1 characters"));
     }
@@ -186,6 +192,13 @@ pub fn compile_cluster(
     })
 }
 
+/// Whether the cluster's own `dns_*` fields count.
+fn has_dns_fields(discovery_type: &Option<wire::cluster::ClusterDiscoveryType>) -> bool {
+    use wire::cluster::{ClusterDiscoveryType, DiscoveryType};
+    let Some(ClusterDiscoveryType::Type(number)) = discovery_type else { return false };
+    [DiscoveryType::StrictDns, DiscoveryType::LogicalDns].iter().any(|dns| *number == *dns as i32)
+}
+
 fn compile_discovery(
     cx: &mut CompileCx<'_>,
     value: &wire::Cluster,
@@ -197,7 +210,10 @@ fn compile_discovery(
     let discovery_type = match &value.cluster_discovery_type {
         None => DiscoveryType::Static,
         Some(ClusterDiscoveryType::Type(value)) => values::enumeration(cx, "type", *value)?,
-        Some(ClusterDiscoveryType::ClusterType(_)) => return Err(cx.refuse("cluster_type", "not supported")),
+        Some(ClusterDiscoveryType::ClusterType(custom)) => {
+            let lookup = cx.field("cluster_type", |cx| compile_cluster_type(cx, custom))?;
+            return compile_dns_discovery(cx, value, lookup, stats, previous);
+        }
     };
     let (eds, load_assignment) = (&value.eds_cluster_config, &value.load_assignment);
     if eds.is_some() && discovery_type != DiscoveryType::Eds {
@@ -227,8 +243,10 @@ fn compile_discovery(
             Ok(Discovery::Eds { source: fetch.source, name: endpoints })
         }
         DiscoveryType::OriginalDst => compile_original_dst_discovery(cx, value, stats, previous),
-        DiscoveryType::StrictDns => Err(cx.refuse("type", "STRICT_DNS is not supported")),
-        DiscoveryType::LogicalDns => Err(cx.refuse("type", "LOGICAL_DNS is not supported")),
+        DiscoveryType::StrictDns | DiscoveryType::LogicalDns => {
+            let lookup = compile_dns_fields(cx, value, discovery_type == DiscoveryType::LogicalDns)?;
+            compile_dns_discovery(cx, value, lookup, stats, previous)
+        }
     }
 }
 

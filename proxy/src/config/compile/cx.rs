@@ -17,9 +17,11 @@ use crate::access_log::LogFiles;
 use crate::cluster::original_dst::Inhabited;
 use crate::cluster::outlier::Ejections;
 use crate::config::certificate_files::{Files, Folders, Inlined};
+use crate::config::dns::Started;
 use crate::config::registry::Registry;
 use crate::config::sources::{SourceId, Sources, Variant};
 use crate::config::watch::{Watch, Watches};
+use crate::net::Resolvers;
 use crate::on_demand::Asks;
 use crate::stats::Stats;
 use crate::transport_socket::{TlsCertificate, ValidationContext};
@@ -155,6 +157,10 @@ pub struct Inputs {
     pub inhabited: Inhabited,
     /// Where workers ask for what requests need.
     pub on_demand: Asks,
+    /// Who looks up the names of clusters.
+    pub resolvers: Resolvers,
+    /// Where clusters say that they have names to look up.
+    pub names: Started,
     /// Reads certificates, keys and bodies.
     pub read_file: Box<ReadFile>,
     /// `cluster_manager.upstream_bind_config.source_address`.

@@ -1,8 +1,9 @@
 //! `ClusterLoadAssignment`.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use outrigger_xds_api::wire::core::v3::{HealthStatus, Metadata};
+use outrigger_xds_api::wire::core::v3::{self as core, HealthStatus, Metadata};
 use outrigger_xds_api::wire::endpoint::v3 as wire;
 use outrigger_xds_api::wire::protobuf::value::Kind;
 
@@ -10,6 +11,8 @@ use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::metadata::compile_metadata;
 use super::values;
 use crate::cluster::HostSpec;
+use crate::config::dns::DnsEndpoint;
+use crate::net::Address;
 
 /// Envoy's default overprovisioning factor, percent.
 const OVERPROVISIONING_PERCENT: u32 = 140;
@@ -27,12 +30,44 @@ pub struct Assignment {
     pub overprovisioning_percent: u32,
 }
 
-/// Compiles a load assignment.
+/// Compiles a load assignment whose endpoints are addresses.
 pub fn compile_endpoints(
     value: &wire::ClusterLoadAssignment,
     cx: &mut CompileCx<'_>,
 ) -> Compiled<Assignment> {
-    let wire::ClusterLoadAssignment { cluster_name, endpoints, named_endpoints, policy } = value;
+    let (hosts, overprovisioning_percent) = compile_assignment(value, cx, |endpoint, priority, cx| {
+        compile_endpoint(endpoint, priority, cx, |cx, address| values::address(cx, "address", address))
+    })?;
+    Ok(Assignment { name: value.cluster_name.as_str().into(), hosts, overprovisioning_percent })
+}
+
+/// Compiles a load assignment whose endpoints are DNS names, or addresses all the same; with its overprovisioning factor.
+pub(super) fn compile_dns_endpoints(
+    value: &wire::ClusterLoadAssignment,
+    cx: &mut CompileCx<'_>,
+) -> Compiled<(Vec<DnsEndpoint>, u32)> {
+    compile_assignment(value, cx, |endpoint, priority, cx| {
+        let mut at = None;
+        let mut host = compile_endpoint(endpoint, priority, cx, |cx, address| {
+            let (name, port) = values::named_address(cx, "address", address)?;
+            at = Some(name);
+            Ok(Address::Ip((Ipv4Addr::UNSPECIFIED, port).into()))
+        })?;
+        let (name, port) = (at.unwrap_or_default(), host.address.port().unwrap_or_default());
+        if host.hostname.is_empty() {
+            host.hostname = name.clone();
+        }
+        Ok(DnsEndpoint { name, port, host })
+    })
+}
+
+/// What there is for each endpoint of all localities, and `policy.overprovisioning_factor`.
+fn compile_assignment<T>(
+    value: &wire::ClusterLoadAssignment,
+    cx: &mut CompileCx<'_>,
+    endpoint: impl Fn(&wire::LbEndpoint, u32, &mut CompileCx<'_>) -> Compiled<T>,
+) -> Compiled<(Vec<T>, u32)> {
+    let wire::ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = value;
     unsupported!(cx; named_endpoints);
     let overprovisioning_percent = match policy {
         None => OVERPROVISIONING_PERCENT,
@@ -52,13 +87,17 @@ pub fn compile_endpoints(
             factor
         }),
     };
-    let localities = cx.each("endpoints", endpoints, compile_locality)?;
-    let mut hosts: Vec<HostSpec> = localities.into_iter().flatten().collect();
+    let localities = cx.each("endpoints", endpoints, |value, cx| compile_locality(value, cx, &endpoint))?;
+    let mut hosts: Vec<T> = localities.into_iter().flatten().collect();
     hosts.shrink_to_fit();
-    Ok(Assignment { name: cluster_name.as_str().into(), hosts, overprovisioning_percent })
+    Ok((hosts, overprovisioning_percent))
 }
 
-fn compile_locality(value: &wire::LocalityLbEndpoints, cx: &mut CompileCx<'_>) -> Compiled<Vec<HostSpec>> {
+fn compile_locality<T>(
+    value: &wire::LocalityLbEndpoints,
+    cx: &mut CompileCx<'_>,
+    endpoint: impl Fn(&wire::LbEndpoint, u32, &mut CompileCx<'_>) -> Compiled<T>,
+) -> Compiled<Vec<T>> {
     let wire::LocalityLbEndpoints {
         locality,
         metadata,
@@ -74,10 +113,15 @@ fn compile_locality(value: &wire::LocalityLbEndpoints, cx: &mut CompileCx<'_>) -
     if *priority > MAX_PRIORITY {
         return Err(cx.refuse("priority", format!("value must be less than or equal to {MAX_PRIORITY}")));
     }
-    cx.each("lb_endpoints", lb_endpoints, |endpoint, cx| compile_endpoint(endpoint, *priority, cx))
+    cx.each("lb_endpoints", lb_endpoints, |value, cx| endpoint(value, *priority, cx))
 }
 
-fn compile_endpoint(value: &wire::LbEndpoint, priority: u32, cx: &mut CompileCx<'_>) -> Compiled<HostSpec> {
+fn compile_endpoint(
+    value: &wire::LbEndpoint,
+    priority: u32,
+    cx: &mut CompileCx<'_>,
+    at: impl FnOnce(&mut CompileCx<'_>, &Option<core::Address>) -> Compiled<Address>,
+) -> Compiled<HostSpec> {
     use wire::lb_endpoint::HostIdentifier;
     let wire::LbEndpoint { health_status, metadata, load_balancing_weight, host_identifier } = value;
     let health = values::enumeration(cx, "health_status", *health_status);
@@ -101,9 +145,9 @@ fn compile_endpoint(value: &wire::LbEndpoint, priority: u32, cx: &mut CompileCx<
         unsupported!(cx; additional_addresses);
         // A cluster with active health checks is refused.
         informational!(health_check_config, observability_name);
-        values::address(cx, "address", address).map(|address| (address, hostname.as_str().into()))
+        at(cx, address).map(|address| (address, hostname.as_str().into()))
     })?;
-    if let crate::net::Address::Ip(address) = &address
+    if let Address::Ip(address) = &address
         && address.port() == 0
     {
         cx.refuse("endpoint.address.socket_address.port_value", "a port to connect to is required");

@@ -10,6 +10,7 @@ use outrigger_xds_api::resource;
 use outrigger_xds_api::wire::core::v3 as wire;
 use outrigger_xds_api::wire::protobuf;
 use prost::{Message, Name};
+use rustls_pki_types::DnsName;
 
 use super::cx::{CompileCx, Compiled, unsupported};
 use crate::net::Address;
@@ -117,6 +118,33 @@ pub(crate) fn address(
 
 /// `envoy.config.core.v3.SocketAddress`: an IP address and a port number.
 pub(crate) fn socket_address(cx: &mut CompileCx<'_>, value: &wire::SocketAddress) -> Compiled<SocketAddr> {
+    let (address, port) = host_and_port(cx, value)?;
+    let ip = address.parse::<IpAddr>().map_err(|_| {
+        cx.refuse("address", format!("malformed IP address: {address} (host names are not resolved)"))
+    })?;
+    Ok(SocketAddr::new(ip, port))
+}
+
+/// `envoy.config.core.v3.Address` of a server that is known by a DNS name, or by its address all the same.
+pub(crate) fn named_address(
+    cx: &mut CompileCx<'_>,
+    name: &str,
+    value: &Option<wire::Address>,
+) -> Compiled<(Arc<str>, u16)> {
+    let Some(wire::Address { address: Some(wire::address::Address::SocketAddress(socket)) }) = value else {
+        return Err(cx.refuse(name, "a socket address is required"));
+    };
+    let in_socket_address = |cx: &mut CompileCx<'_>| {
+        let (address, port) = host_and_port(cx, socket)?;
+        if address.parse::<IpAddr>().is_err() && DnsName::try_from(address).is_err() {
+            return Err(cx.refuse("address", format!("'{address}' is neither a DNS name nor an IP address")));
+        }
+        Ok((address.into(), port))
+    };
+    cx.field(name, |cx| cx.field("socket_address", in_socket_address))
+}
+
+fn host_and_port<'a>(cx: &mut CompileCx<'_>, value: &'a wire::SocketAddress) -> Compiled<(&'a str, u16)> {
     use wire::socket_address::PortSpecifier;
     let wire::SocketAddress {
         protocol,
@@ -136,10 +164,7 @@ pub(crate) fn socket_address(cx: &mut CompileCx<'_>, value: &wire::SocketAddress
         Some(PortSpecifier::NamedPort(_)) => return Err(cx.refuse("named_port", "not supported")),
         None => return Err(cx.refuse("port_value", "a port is required")),
     };
-    let ip = address.parse::<IpAddr>().map_err(|_| {
-        cx.refuse("address", format!("malformed IP address: {address} (host names are not resolved)"))
-    })?;
-    Ok(SocketAddr::new(ip, port))
+    Ok((address, port))
 }
 
 /// The bytes of a `DataSource`. The context's path is the data source's. Errors never quote the content.
