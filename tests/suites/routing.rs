@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use outrigger_tests::mesh::{APP_PORT, Mesh};
+use outrigger_tests::mesh::{APP_PORT, EVERY_RULE, Mesh};
 use outrigger_tests::message::{Request, Response};
 use outrigger_tests::upstream::Reply;
 use outrigger_tests::{RawClient, wait};
@@ -77,6 +77,23 @@ impl World {
     fn taken(&self, pod: &str) -> Vec<Request> {
         self.0.workload(pod).upstream.take_requests()
     }
+}
+
+/// What the control plane takes of an object, the proxy takes of the control plane.
+#[test]
+fn every_rule_is_accepted() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: reviews, namespace: shop}\nspec: {selector: {app: reviews}, ports: \
+                   [{name: http, port: 9080}]}\n";
+    let mesh = Mesh::start(&[("web-0", "web", "v1")], &format!("{service}---\n{EVERY_RULE}"));
+    let sidecar = mesh.workload("web-0").sidecar();
+    let names = ["shop.reviews.conditions", "shop.calls.0", "*.shop.example", "query_parameter_mutations"];
+    let routes = || sidecar.admin("/config_dump?resource=dynamic_route_configs").text();
+    wait::until("all routes", || names.iter().all(|name| routes().contains(name)));
+    wait::until("a synced sidecar", || {
+        let page = mesh.control_plane.page("/proxies").text();
+        assert!(!page.contains("\"nacked\"") && !mesh.control_plane.log().contains("NACK"), "{page}");
+        page.contains("\"synced\"")
+    });
 }
 
 #[test]

@@ -26,6 +26,9 @@ const KUBECONFIG: &str = "kubeconfig";
 /// Port of every application and of its Service.
 pub const APP_PORT: u16 = 9080;
 
+/// Objects with every field of the routing rules, in the namespace `shop`, which needs a Service `reviews`.
+pub const EVERY_RULE: &str = include_str!("rules.yaml");
+
 /// A pod with a sidecar and an application that answers with the pod's name.
 #[derive(Debug)]
 pub struct Workload {

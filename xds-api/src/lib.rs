@@ -4,6 +4,7 @@
 //! Everything here is pure: no I/O, no clock, no runtime. The proxy, the control plane and the tests share it.
 
 mod encoding;
+pub mod expression;
 pub mod istio_ca;
 pub mod json;
 mod path;

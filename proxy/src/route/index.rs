@@ -77,16 +77,14 @@ mod tests {
     use http::{HeaderMap, StatusCode};
 
     use super::*;
-    use crate::route::{
-        Action, DirectResponse, RequestView, RequireTls, RouteMatch, VirtualHost, full_match_regex,
-    };
+    use crate::route::{Action, DirectResponse, RequestView, RequireTls, RouteMatch, VirtualHost};
 
     fn random_route(rng: &mut fastrand::Rng) -> Arc<Route> {
         let mut text = String::from("/");
         (0..rng.usize(..4)).for_each(|_| text.push(*rng.choice(['a', 'b', '/', 'A']).as_ref().unwrap()));
         let path = match rng.u32(..5) {
             0 => PathMatcher::Exact(text.into()),
-            1 => PathMatcher::Regex(full_match_regex(&format!("{text}.?")).unwrap()),
+            1 => PathMatcher::Regex(outrigger_xds_api::expression::of_all(&format!("{text}.?")).unwrap()),
             2 => PathMatcher::SeparatedPrefix(text.into()),
             _ => PathMatcher::Prefix(text.into()),
         };

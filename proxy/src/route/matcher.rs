@@ -94,17 +94,6 @@ pub enum StringMatcher {
     IgnoreCase(Box<StringMatcher>),
 }
 
-/// Compiles a regex that must match the whole input, as RE2::FullMatch does.
-///
-/// # Errors
-/// The regex is malformed or too large (1 MiB compiled).
-pub fn full_match_regex(pattern: &str) -> Result<Regex, String> {
-    regex::RegexBuilder::new(&format!(r"\A(?:{pattern})\z"))
-        .size_limit(1 << 20)
-        .build()
-        .map_err(|e| format!("invalid regex '{pattern}': {e}"))
-}
-
 impl RouteMatch {
     /// Nothing but a path is demanded.
     pub fn of_path(path: PathMatcher) -> Self {
@@ -294,8 +283,8 @@ mod tests {
             (PathMatcher::SeparatedPrefix("/a".into()), "/a", true, true),
             (PathMatcher::SeparatedPrefix("/a".into()), "/a/b", true, true),
             (PathMatcher::SeparatedPrefix("/a".into()), "/ab", true, false),
-            (PathMatcher::Regex(full_match_regex("/a|/b").unwrap()), "/b", true, true),
-            (PathMatcher::Regex(full_match_regex("/a|/b").unwrap()), "/bc", true, false),
+            (PathMatcher::Regex(outrigger_xds_api::expression::of_all("/a|/b").unwrap()), "/b", true, true),
+            (PathMatcher::Regex(outrigger_xds_api::expression::of_all("/a|/b").unwrap()), "/bc", true, false),
         ] {
             assert_eq!(matcher.matches(path, sensitive), expected, "{matcher:?} {path}");
         }

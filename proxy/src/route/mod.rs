@@ -19,8 +19,7 @@ pub use domains::DomainIndex;
 pub(crate) use domains::without_port;
 pub use header_mutation::{AppendAction, HeaderAddition, HeaderMutations, HeaderText, MutationSteps};
 pub use matcher::{
-    HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex,
-    is_grpc,
+    HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, is_grpc,
 };
 pub use query_match::QueryMatcher;
 pub use rate_limit::{

@@ -11,6 +11,7 @@ use std::time::Duration;
 use outrigger_tests::addr::{free_addr, free_addr_on, pod_ip};
 use outrigger_tests::bootstrap::{Bootstrap, http2_upstream, socket_address};
 use outrigger_tests::client::RawClient;
+use outrigger_tests::mesh::EVERY_RULE;
 use outrigger_tests::proxy::{Engine, Launch, Proxy, binary};
 use outrigger_tests::wait::{self, within};
 use serde_json::{Value, json};
@@ -33,9 +34,6 @@ kind: DestinationRule
 metadata: { name: reviews, namespace: shop }
 spec: { host: reviews, trafficPolicy: { connectionPool: { tcp: { maxConnections: 7 } } } }
 ";
-
-/// Every field of the routing rules.
-const RULES: &str = include_str!("rules.yaml");
 
 /// How the Envoy talks to the control plane.
 #[derive(Clone, Copy)]
@@ -290,7 +288,7 @@ fn follows_the_mesh(manner: Manner) {
 #[test]
 fn every_routing_rule_is_accepted() {
     let world = World::start(Manner { api_type: "GRPC", is_aggregated: true, is_unix: false });
-    world.write("rules.yaml", RULES);
+    world.write("rules.yaml", EVERY_RULE);
     let bootstrap = world.bootstrap();
     let Some(envoy) = Launch::new(Engine::Envoy).spawn(&bootstrap) else { return };
     let routes = || envoy.try_admin("GET", "/config_dump?resource=dynamic_route_configs").ok();

@@ -36,6 +36,9 @@ pub(super) fn http(wire: wire::HttpMatch, field: String) -> Result<RequestMatch,
     let mut query: Vec<QueryMatch> = Vec::new();
     for (index, parameter) in wire.query_params.into_iter().enumerate() {
         let field = format!("{field}.queryParams[{index}]");
+        if parameter.name.is_empty() {
+            return Err(Refusal::new(format!("{field}.name"), "must not be empty"));
+        }
         if query.iter().any(|other| other.name == parameter.name) {
             let reason = format!("parameter {} is there twice", parameter.name);
             return Err(Refusal::new(format!("{field}.name"), reason));

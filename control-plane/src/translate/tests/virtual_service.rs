@@ -435,6 +435,20 @@ fn what_no_proxy_could_follow_is_refused() {
         &virtual_service("v", &format!("hosts: [reviews], http: [{{{}}}]", weights([u32::MAX - 1, 1]))),
     ]);
     assert_eq!(snapshot.rejections(), []);
+    for (condition, field, reason) in [
+        ("queryParams: {'': {exact: a}}", "queryParams", "must not be empty"),
+        ("uri: {regex: '\\pL{1000}'}", "uri.regex", "size limit"),
+    ] {
+        let rule = format!("match: [{{{condition}}}], directResponse: {{status: 200}}");
+        refused(&rule, &format!("spec.http[0].match[0].{field}"), reason);
+    }
+    for substitution in ["\\2", "\\x", "a\\"] {
+        let rule = format!(
+            "rewrite: {{uriRegexRewrite: {{match: '/(.*)', rewrite: '{substitution}'}}}}, route: [{{destination: {{host: \
+             reviews-v1}}}}]"
+        );
+        refused(&rule, "spec.http[0].rewrite.uriRegexRewrite.rewrite", "no group of the expression (0 to 1)");
+    }
     for (field, more) in [
         ("timeout", "timeout: 1s"),
         ("retries", "retries: {attempts: 1}"),

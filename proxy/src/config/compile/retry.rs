@@ -35,7 +35,11 @@ pub(crate) fn compile_retry_policy(
         retriable_request_headers,
         refresh_cluster_on_retry,
     } = value;
-    unsupported!(cx; retry_priority, retry_options_predicates, refresh_cluster_on_retry);
+    unsupported!(cx; retry_options_predicates, refresh_cluster_on_retry);
+    if retry_priority.is_some() {
+        // The next attempt is drawn from all priorities like the first.
+        cx.ignored("retry_priority");
+    }
     for word in retry_on.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         if RetryOn::word(word).is_none() {
             // Envoy passes over it without a word.

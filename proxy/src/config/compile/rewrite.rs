@@ -1,6 +1,7 @@
 //! Rewrites of paths and hosts.
 
 use ::http::HeaderValue;
+use outrigger_xds_api::expression;
 use outrigger_xds_api::wire::route::v3::route_action::HostRewriteSpecifier;
 use outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute;
 
@@ -67,10 +68,7 @@ pub(crate) fn compile_regex_rewrite(
     let pattern = cx.field("pattern", |cx| {
         let text = regex_text(cx, pattern)?;
         // A rewrite replaces every match, so unlike in a matcher the pattern is not anchored.
-        regex::RegexBuilder::new(text)
-            .size_limit(1 << 20)
-            .build()
-            .map_err(|e| cx.refuse("regex", format!("invalid regex '{text}': {e}")))
+        expression::of_parts(text).map_err(|e| cx.refuse("regex", format!("invalid regex '{text}': {e}")))
     })?;
     let substitution = compile_substitution(cx, substitution, pattern.captures_len())?;
     Ok(RegexSubstitution { pattern, substitution })

@@ -1,6 +1,7 @@
 //! `RouteMatch`, `HeaderMatcher`, `StringMatcher`.
 
 use ::http::HeaderName;
+use outrigger_xds_api::expression;
 use outrigger_xds_api::wire::core::v3::RuntimeFractionalPercent;
 use outrigger_xds_api::wire::route::v3 as wire;
 use outrigger_xds_api::wire::r#type::matcher::v3 as matcher;
@@ -12,7 +13,6 @@ use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::values;
 use crate::route::{
     HeaderMatcher, MatchedHeader, PathMatcher, QueryMatcher, RouteMatch, StringMatcher, ValueMatcher,
-    full_match_regex,
 };
 
 /// Compiles `Route.match`.
@@ -209,7 +209,8 @@ pub(crate) fn compile_string_matcher(
 
 /// Compiles a `RegexMatcher`, which must match the whole input.
 pub(crate) fn compile_regex(cx: &mut CompileCx<'_>, value: &matcher::RegexMatcher) -> Compiled<regex::Regex> {
-    full_match_regex(regex_text(cx, value)?).map_err(|e| cx.refuse("regex", e))
+    let text = regex_text(cx, value)?;
+    expression::of_all(text).map_err(|e| cx.refuse("regex", format!("invalid regex '{text}': {e}")))
 }
 
 /// The pattern of a `RegexMatcher`.

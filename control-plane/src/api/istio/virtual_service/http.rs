@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::{Context, policies, weights, wire};
 use crate::api::Refusal;
-use crate::api::values::{expression, go_duration, number, port};
+use crate::api::values::{expression, go_duration, number, port, substitution};
 use crate::model::{
     ALL_PPM, Backend, DelegateRule, DirectResponse, Forward, HttpRules, Mirror, Name, PathRewrite, Redirect,
     RedirectPort, RequestMatch, RouteAction, RouteRule,
@@ -174,6 +174,7 @@ fn rewrite(
             if rewrite.rewrite.chars().any(char::is_control) {
                 return Err(Refusal::new(format!("{field}.rewrite"), "must not contain control characters"));
             }
+            substitution(&rewrite.rewrite, &found, format!("{field}.rewrite"))?;
             Some(PathRewrite::Regex(found, rewrite.rewrite))
         }
         _ => return Err(Refusal::new(field, "only one of uri and uriRegexRewrite can apply")),

@@ -53,6 +53,9 @@ impl Context<'_> {
             wire.method.map(|method| string_match(method, &format!("{field}.method"))).transpose()?;
         let mut query = Vec::new();
         for (name, value) in wire.query_params {
+            if name.is_empty() {
+                return Err(Refusal::new(format!("{field}.queryParams"), "a name must not be empty"));
+            }
             let value = string_match(value, &format!("{field}.queryParams.{name}"))?;
             query.push(QueryMatch { name, value });
         }

@@ -148,7 +148,10 @@ pub(super) fn cors(wire: wire::Cors, field: &str) -> Result<Cors, Refusal> {
         origins.clear();
     }
     for (index, origin) in wire.allow_origins.into_iter().enumerate() {
-        origins.push(string_match(origin, &format!("{field}.allowOrigins[{index}]"))?);
+        origins.push(match string_match(origin, &format!("{field}.allowOrigins[{index}]"))? {
+            StringMatch::Present => StringMatch::Regex(".*".to_owned()),
+            origin => origin,
+        });
     }
     let forward_unmatched = match wire.unmatched_preflights.as_deref() {
         None | Some("UNSPECIFIED" | "FORWARD") => true,
