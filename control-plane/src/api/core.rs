@@ -95,6 +95,7 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
         ports,
         cluster_ips,
         external: None,
+        named: None,
         selector: spec.selector,
         origin: object.origin.clone(),
     }))
