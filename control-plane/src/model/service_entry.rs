@@ -62,3 +62,23 @@ impl<A> StaticEndpoint<A> {
         self.ports.get(&port.name).copied().unwrap_or_else(|| port.target_number())
     }
 }
+
+impl NamedEndpoints {
+    /// One endpoint, all of whose addresses count.
+    pub fn one(name: &str) -> Self {
+        Self { endpoints: vec![StaticEndpoint::named(name)], is_logical: false }
+    }
+}
+
+impl StaticEndpoint<String> {
+    /// One about which nothing but its name is said.
+    pub fn named(name: &str) -> Self {
+        Self {
+            address: name.to_owned(),
+            ports: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            locality: Locality::default(),
+            weight: 1,
+        }
+    }
+}

@@ -154,7 +154,11 @@ pub(in crate::api) fn service_entry(
         };
         let named = named.as_ref().map(|(endpoints, is_logical)| NamedEndpoints {
             // Without any, the host is its own endpoint.
-            endpoints: if endpoints.is_empty() { vec![own_endpoint(host)] } else { endpoints.clone() },
+            endpoints: if endpoints.is_empty() {
+                vec![StaticEndpoint::named(host)]
+            } else {
+                endpoints.clone()
+            },
             is_logical: *is_logical,
         });
         services.push(Arc::new(Service {
@@ -184,16 +188,6 @@ fn dns_name(text: &str, field: String) -> Result<String, Refusal> {
         names::subdomain(&field, text)?;
     }
     Ok(text.to_owned())
-}
-
-fn own_endpoint(host: &str) -> StaticEndpoint<String> {
-    StaticEndpoint {
-        address: host.to_owned(),
-        ports: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        locality: Locality::default(),
-        weight: 1,
-    }
 }
 
 fn ports(specs: Vec<PortSpec>) -> Result<Vec<ServicePort>, Refusal> {

@@ -165,6 +165,20 @@ fn proxies_resolve_names() {
 }
 
 #[test]
+fn an_external_name_is_one_that_proxies_resolve() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: out}, spec: {type: ExternalName, externalName: api.example., \
+                   ports: [{port: 81, name: http, targetPort: 8080}]}}";
+    let snapshot = snapshot_of(&[MESH, service]);
+    assert_valid(&snapshot);
+    let name = "outbound|81||out.default.svc.cluster.local";
+    assert_eq!(looked_up(&snapshot, name), (false, vec!["api.example.:81".into()]));
+    assert!(cluster(&snapshot, name).transport_socket.is_none());
+    assert_eq!(virtual_host(&snapshot, &web(&snapshot), "out.default.svc.cluster.local:81").routes.len(), 1);
+    let refused = snapshot_of(&[&service.replace("api.example.", "'a b'")]);
+    assert_eq!(refused.rejections()[0].field, "spec.externalName");
+}
+
+#[test]
 fn subsets_and_detected_ports_of_names_have_clusters_too() {
     let entry = ENTRY
         .replace("STATIC", "DNS_ROUND_ROBIN")
