@@ -59,7 +59,7 @@ pub(super) fn check(objects: &BTreeMap<&ObjectKey, &Object>, settings: &MeshSett
         let namespace = &object.key().namespace;
         let here = || all_pods.iter().filter(|pods| pods.maker.namespace == *namespace);
         match decoded(object) {
-            Some(Decoded::Service(service)) if !sliced.contains(&service.name) => {
+            Some(Decoded::Service(service)) if service.named.is_none() && !sliced.contains(&service.name) => {
                 let selected: Vec<&Pods<'_>> = here().filter(|pods| service.selects(&pods.labels)).collect();
                 findings.extend(of_service(&service, &selected));
             }

@@ -41,6 +41,7 @@ fn selectors_are_held_against_workloads_and_their_templates() {
             Some("spec.ports: port 80: Deployment default/web has no container port \"web\""),
         ),
         ("type: ExternalName, externalName: example.com", None),
+        ("type: ExternalName, externalName: example.com, ports: [{port: 80}]", None),
     ] {
         let found = warnings(&(service(spec) + DEPLOYMENT));
         match expected {

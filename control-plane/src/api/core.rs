@@ -8,8 +8,8 @@ use serde::de::IgnoredAny;
 
 use crate::api::{Lenient, Metadata, Refusal, name_of, names, read};
 use crate::model::{
-    EndpointSlice, Interception, Locality, MeshSettings, Name, Node, Protocol, Service, ServicePort,
-    Sidecars, SliceEndpoint, SlicePort, TargetPort, Workload,
+    EndpointSlice, Interception, Locality, MeshSettings, Name, NamedEndpoints, Node, Protocol, Service,
+    ServicePort, Sidecars, SliceEndpoint, SlicePort, TargetPort, Workload,
 };
 use crate::source::Object;
 
@@ -30,6 +30,7 @@ const INTERCEPTION_MODE: &str = "sidecar.istio.io/interceptionMode";
 #[serde(rename_all = "camelCase", default)]
 struct ServiceSpec {
     r#type: Option<String>,
+    external_name: Option<String>,
     #[serde(rename = "clusterIP")]
     cluster_ip: Option<String>,
     #[serde(rename = "clusterIPs")]
@@ -59,12 +60,20 @@ enum NumberOrName {
     Name(String),
 }
 
-/// Decodes a Service. `None` for `type: ExternalName`: an alias in DNS, which the mesh neither resolves nor routes.
+/// Decodes a Service. `None` for `type: ExternalName` without ports: an alias in DNS and nothing more.
 pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
     let Lenient { spec, .. }: Lenient<ServiceSpec, IgnoredAny> = read(object)?;
-    if spec.r#type.as_deref() == Some("ExternalName") {
-        return Ok(None);
-    }
+    let named = match (spec.r#type.as_deref(), &spec.external_name) {
+        (Some("ExternalName"), _) if spec.ports.is_empty() => return Ok(None),
+        (Some("ExternalName"), Some(name)) => {
+            names::subdomain("spec.externalName", name.strip_suffix('.').unwrap_or(name))?;
+            Some(NamedEndpoints::one(name))
+        }
+        (Some("ExternalName"), None) => {
+            return Err(Refusal::new("spec.externalName", "must be a name in DNS"));
+        }
+        _ => None,
+    };
     let cluster_ips = cluster_ips(&spec)?;
     let mut ports = Vec::new();
     for (index, port) in spec.ports.into_iter().enumerate() {
@@ -76,6 +85,8 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
             return Err(Refusal::new(format!("{field}.port"), "must be between 1 and 65535"));
         }
         let target = match port.target_port {
+            // The alias leads to another host, not to another port.
+            _ if named.is_some() => TargetPort::Number(port.port),
             None => TargetPort::Number(port.port),
             Some(NumberOrName::Number(0)) => {
                 return Err(Refusal::new(format!("{field}.targetPort"), "must be between 1 and 65535"));
@@ -90,12 +101,16 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
         let protocol = Protocol::of(port.app_protocol.as_deref(), &name, port.port);
         ports.push(ServicePort { name, number: port.port, target, protocol });
     }
+    // An alias has neither an address nor Pods.
+    let (cluster_ips, selector) =
+        if named.is_some() { Default::default() } else { (cluster_ips, spec.selector) };
     Ok(Some(Service {
         name: name_of(object),
         ports,
         cluster_ips,
         external: None,
-        selector: spec.selector,
+        selector,
+        named,
         origin: object.origin.clone(),
     }))
 }

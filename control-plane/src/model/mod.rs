@@ -40,7 +40,7 @@ pub use route::{
     Visibility,
 };
 pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
-pub use service_entry::{External, ServiceEntry, StaticEndpoint};
+pub use service_entry::{External, NamedEndpoints, ServiceEntry, StaticEndpoint};
 pub use settings::{MeshSettings, Sidecars, UnknownDestinations};
 pub use traffic_policy::{
     LimitPer, PolicyTarget, QueryParameters, RateLimit, RetryBudget, TargetKey, TargetKind, TrafficPolicy,

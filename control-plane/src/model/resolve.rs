@@ -58,13 +58,9 @@ impl Registry {
             entry.ready |= endpoint.ready;
         };
         for endpoint in service.external.iter().flat_map(|external| &external.endpoints) {
-            let target = match port.target {
-                TargetPort::Number(number) => number,
-                TargetPort::Named(_) => port.number,
-            };
             add(Endpoint {
                 ip: endpoint.address,
-                port: endpoint.ports.get(&port.name).copied().unwrap_or(target),
+                port: endpoint.port(port),
                 ready: true,
                 locality: endpoint.locality.clone(),
                 weight: endpoint.weight,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{External, Name};
+use crate::model::{External, Name, NamedEndpoints};
 use crate::source::Origin;
 
 /// A Kubernetes Service, or what a ServiceEntry makes of one of its host names.
@@ -20,6 +20,8 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// What it is, where a ServiceEntry makes it.
     pub external: Option<External>,
+    /// Its endpoints, where proxies resolve their names.
+    pub named: Option<NamedEndpoints>,
     /// Where it was written.
     pub origin: Arc<Origin>,
 }
@@ -60,6 +62,16 @@ pub struct ServicePort {
     pub target: TargetPort,
     /// What is spoken on it.
     pub protocol: Protocol,
+}
+
+impl ServicePort {
+    /// The number at an endpoint that is no Pod.
+    pub fn target_number(&self) -> u16 {
+        match self.target {
+            TargetPort::Number(number) => number,
+            TargetPort::Named(_) => self.number,
+        }
+    }
 }
 
 /// Where a Service's port leads in a Pod.
@@ -184,6 +196,7 @@ mod tests {
             selector: BTreeMap::new(),
             cluster_ips: vec![],
             external: None,
+            named: None,
             origin,
         };
         assert!(!service.selects(&BTreeMap::new()));

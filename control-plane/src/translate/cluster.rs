@@ -31,7 +31,7 @@ use crate::source::Origin;
 use crate::translate::http::http2_options;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
 use crate::translate::wire::{ads, any, duration, number};
-use crate::translate::{InputView, Output, names, reach, tls, traffic_policy};
+use crate::translate::{InputView, Output, dns, names, reach, tls, traffic_policy};
 
 /// Istio's default connect timeout.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,8 +105,6 @@ fn clusters_of(
     };
     let wire = Cluster {
         name: cluster_name.clone(),
-        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
-        eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), ..Default::default() }),
         connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
         lb_policy: lb_policy(&settings.load_balancing) as i32,
         lb_config: lb_config(&settings.load_balancing),
@@ -118,20 +116,44 @@ fn clusters_of(
         }),
         typed_extension_protocol_options: protocol_options(upstream),
         transport_socket: transport_socket(alpn),
-        ..Cluster::default()
+        ..discovery(service, port, part.subset, &cluster_name, &cluster_name)
     };
     output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, domain));
     if port.protocol == Protocol::Detect {
-        let eds_config = Some(ads());
+        let tcp_name = names::outbound_tcp_cluster(name, port, subset, domain);
+        // The same endpoints.
+        let discovery = discovery(service, port, part.subset, &tcp_name, &cluster_name);
         let tcp = Cluster {
-            name: names::outbound_tcp_cluster(name, port, subset, domain),
-            // The same endpoints.
-            eds_cluster_config: Some(EdsClusterConfig { eds_config, service_name: cluster_name }),
+            name: tcp_name,
+            eds_cluster_config: discovery.eds_cluster_config,
+            load_assignment: discovery.load_assignment,
             typed_extension_protocol_options: protocol_options(Upstream::Http1),
             transport_socket: transport_socket(&[]),
             ..wire
         };
         output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, domain));
+    }
+}
+
+/// Where a cluster has its endpoints from: the load assignment of the name `endpoints`, or DNS.
+fn discovery(
+    service: &Service,
+    port: &ServicePort,
+    subset: Option<&Subset>,
+    name: &str,
+    endpoints: &str,
+) -> Cluster {
+    match &service.named {
+        Some(named) => dns::discovery(named, port, subset, name),
+        None => {
+            // The cluster's own name goes without saying.
+            let service_name = if name == endpoints { String::new() } else { endpoints.to_owned() };
+            Cluster {
+                cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
+                eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name }),
+                ..Cluster::default()
+            }
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::translate::{InputView, Output, metadata, names, reach};
 /// One load assignment for each port of a Service, and one for each subset of it.
 pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
-    let Some(service) = view.service(name) else { return output };
+    // Those that have names stand in the clusters.
+    let Some(service) = view.service(name).filter(|service| service.named.is_none()) else { return output };
     let settings = view.settings();
     let policies = view.destination_of(service);
     for port in &service.ports {

@@ -38,6 +38,7 @@ mod check;
 mod cluster;
 mod connections;
 mod detect;
+mod dns;
 mod endpoints;
 mod http;
 mod inbound;

@@ -60,7 +60,9 @@ pub(super) fn reach(
         .collect();
     let with_mutual_tls = endpoints.iter().filter(|(_, taker)| *taker == Taker::SidecarMutualTls).count();
     // With no endpoint at all the answer must be the safe one, where there may be one with mutual TLS at all.
-    let may_be_in_mesh = service.external.as_ref().is_none_or(|external| external.is_internal);
+    // Whoever is behind a name in DNS is nobody that the mesh knows.
+    let may_be_in_mesh =
+        service.named.is_none() && service.external.as_ref().is_none_or(|external| external.is_internal);
     let mutual_tls = with_mutual_tls > 0 || (endpoints.is_empty() && may_be_in_mesh) || requires_mutual_tls;
     let mixed = mutual_tls && with_mutual_tls < endpoints.len();
     // Pods that are not ready count, so that becoming ready changes endpoints only.

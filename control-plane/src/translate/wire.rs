@@ -14,9 +14,13 @@ pub(super) fn any<M: Message + Name>(message: &M) -> Any {
 }
 
 pub(super) fn address(ip: IpAddr, port: u16) -> Address {
+    named_address(ip.to_string(), port)
+}
+
+pub(super) fn named_address(address: String, port: u16) -> Address {
     Address {
         address: Some(address::Address::SocketAddress(SocketAddress {
-            address: ip.to_string(),
+            address,
             port_specifier: Some(socket_address::PortSpecifier::PortValue(port.into())),
             ..SocketAddress::default()
         })),

@@ -1,6 +1,5 @@
-//! ServiceEntry -> [`ServiceEntry`]: host names with endpoints that are written down, or with the Pods that it selects.
-//!
-//! Resolution by DNS needs clusters that resolve names, which our proxy does not have.
+//! ServiceEntry -> [`ServiceEntry`]: host names with endpoints that are written down, with the Pods that it selects, or with names that
+//! proxies resolve.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,8 +11,8 @@ use super::hosts;
 use crate::api::values::{number, port};
 use crate::api::{Refusal, Strict, name_of, names, read};
 use crate::model::{
-    External, Locality, MeshSettings, Name, Protocol, Service, ServiceEntry, ServicePort, StaticEndpoint,
-    TargetPort,
+    External, Locality, MeshSettings, Name, NamedEndpoints, Protocol, Service, ServiceEntry, ServicePort,
+    StaticEndpoint, TargetPort,
 };
 use crate::source::Object;
 
@@ -75,6 +74,14 @@ struct SelectorSpec {
     labels: BTreeMap<String, String>,
 }
 
+/// Who finds the endpoints, and how.
+enum Resolution {
+    /// They are written down, or are Pods.
+    Static,
+    /// Proxies ask DNS.
+    Dns { is_logical: bool },
+}
+
 /// Decodes a ServiceEntry.
 pub(in crate::api) fn service_entry(
     object: &Object,
@@ -85,18 +92,24 @@ pub(in crate::api) fn service_entry(
     if spec.hosts.is_empty() {
         return Err(Refusal::new("spec.hosts", "must name a host"));
     }
-    match spec.resolution.as_deref() {
-        Some("STATIC") => {}
-        Some("NONE") | None if spec.workload_selector.is_some() => {}
+    let resolution = match spec.resolution.as_deref() {
+        Some("STATIC") => Resolution::Static,
+        Some("NONE") | None if spec.workload_selector.is_some() => Resolution::Static,
+        Some("DNS" | "DNS_ROUND_ROBIN") if spec.workload_selector.is_some() => {
+            let reason = "selects Pods, whose addresses are known: it needs no resolution by DNS";
+            return Err(Refusal::new("spec.workloadSelector", reason));
+        }
+        Some("DNS") => Resolution::Dns { is_logical: false },
+        Some("DNS_ROUND_ROBIN") => Resolution::Dns { is_logical: true },
         other => {
             let other = other.unwrap_or("NONE");
             let reason = format!(
-                "resolution {other} is not supported yet: proxies resolve no names; supported: STATIC with endpoints \
-                 or a workloadSelector"
+                "resolution {other} is not supported yet; supported: DNS and DNS_ROUND_ROBIN, STATIC with endpoints or a \
+                 workloadSelector"
             );
             return Err(Refusal::new("spec.resolution", reason));
         }
-    }
+    };
     let selector = spec.workload_selector.unwrap_or(SelectorSpec { labels: BTreeMap::new() }).labels;
     if !spec.endpoints.is_empty() && !selector.is_empty() {
         return Err(Refusal::new("spec.endpoints", "only one of endpoints and workloadSelector can apply"));
@@ -110,7 +123,16 @@ pub(in crate::api) fn service_entry(
         return Err(Refusal::new("spec.addresses", reason));
     }
     let ports = ports(spec.ports)?;
-    let endpoints = endpoints(spec.endpoints, &ports)?;
+    let (addressed, named) = match resolution {
+        Resolution::Static => (endpoints(spec.endpoints, &ports, address)?, None),
+        Resolution::Dns { is_logical } => {
+            if is_logical && spec.endpoints.len() > 1 {
+                let reason = "with resolution DNS_ROUND_ROBIN there can be one endpoint only";
+                return Err(Refusal::new("spec.endpoints", reason));
+            }
+            (Vec::new(), Some((endpoints(spec.endpoints, &ports, dns_name)?, is_logical)))
+        }
+    };
     let visibility = hosts::visibility(&spec.export_to, &name.namespace)?;
     let mut services: Vec<Arc<Service>> = Vec::new();
     for (index, host) in spec.hosts.iter().enumerate() {
@@ -128,14 +150,24 @@ pub(in crate::api) fn service_entry(
         let external = External {
             visibility: visibility.clone(),
             is_internal: matches!(spec.location, Location::Internal),
-            endpoints: endpoints.clone(),
+            endpoints: addressed.clone(),
         };
+        let named = named.as_ref().map(|(endpoints, is_logical)| NamedEndpoints {
+            // Without any, the host is its own endpoint.
+            endpoints: if endpoints.is_empty() {
+                vec![StaticEndpoint::named(host)]
+            } else {
+                endpoints.clone()
+            },
+            is_logical: *is_logical,
+        });
         services.push(Arc::new(Service {
             name: Name::new(&name.namespace, host),
             ports: ports.clone(),
             selector: selector.clone(),
             cluster_ips: addresses.clone(),
             external: Some(external),
+            named,
             origin: object.origin.clone(),
         }));
     }
@@ -148,6 +180,14 @@ fn address(text: &str, field: String) -> Result<IpAddr, Refusal> {
         let what = if text.contains('/') { "is a range, which is not supported" } else { "is no IP address" };
         Refusal::new(field, format!("{text:?} {what}"))
     })
+}
+
+/// A name that proxies resolve, or an address.
+fn dns_name(text: &str, field: String) -> Result<String, Refusal> {
+    if text.parse::<IpAddr>().is_err() {
+        names::subdomain(&field, text)?;
+    }
+    Ok(text.to_owned())
 }
 
 fn ports(specs: Vec<PortSpec>) -> Result<Vec<ServicePort>, Refusal> {
@@ -185,7 +225,11 @@ fn ports(specs: Vec<PortSpec>) -> Result<Vec<ServicePort>, Refusal> {
     Ok(ports)
 }
 
-fn endpoints(specs: Vec<EndpointSpec>, ports: &[ServicePort]) -> Result<Vec<StaticEndpoint>, Refusal> {
+fn endpoints<A>(
+    specs: Vec<EndpointSpec>,
+    ports: &[ServicePort],
+    address: impl Fn(&str, String) -> Result<A, Refusal>,
+) -> Result<Vec<StaticEndpoint<A>>, Refusal> {
     let mut endpoints = Vec::new();
     for (index, spec) in specs.into_iter().enumerate() {
         let field = format!("spec.endpoints[{index}]");

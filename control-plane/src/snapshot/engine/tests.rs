@@ -43,14 +43,15 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                     "[{name: grpc, port: 80, targetPort: 8080}]",
                     "[{name: tcp, port: 80}]",
                     "[{name: any, port: 80, targetPort: 8080}]",
+                    "[]",
                 ],
             );
             let address = pick(random, &["None", "10.0.0.1", "10.0.0.2", "'fd00::1'"]);
             let of_type = pick(random, &["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"]);
             (
                 format!(
-                    "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{type: {of_type}, clusterIP: {address}, selector: \
-                     {selector}, ports: {ports}}}"
+                    "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{type: {of_type}, externalName: out.example, clusterIP: \
+                     {address}, selector: {selector}, ports: {ports}}}"
                 ),
                 true,
             )

@@ -2,6 +2,8 @@
 
 use super::virtual_service::virtual_service;
 use super::*;
+use outrigger_xds_api::wire::cluster::v3::cluster::ClusterDiscoveryType;
+use outrigger_xds_api::wire::extensions::clusters::dns::v3::DnsCluster;
 
 const ENTRY: &str = "
 apiVersion: networking.istio.io/v1
@@ -119,10 +121,91 @@ spec:
     assert!(inbound.filter_chains.iter().any(takes));
 }
 
+/// What a cluster says of looking its names up.
+fn settings(snapshot: &Snapshot, name: &str) -> DnsCluster {
+    match cluster(snapshot, name).cluster_discovery_type {
+        Some(ClusterDiscoveryType::ClusterType(kind)) => unpack(&kind.typed_config.unwrap()).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Whether a cluster is a logical one, and the names in its own load assignment.
+fn looked_up(snapshot: &Snapshot, name: &str) -> (bool, Vec<String>) {
+    let is_logical = settings(snapshot, name).all_addresses_in_single_endpoint;
+    let assignment = cluster(snapshot, name).load_assignment.unwrap();
+    assert_eq!(assignment.cluster_name, name);
+    let endpoints = assignment.endpoints.iter().flat_map(|locality| &locality.lb_endpoints);
+    (is_logical, endpoints.map(dialled).collect())
+}
+
+#[test]
+fn proxies_resolve_names() {
+    let (head, _) = ENTRY.split_once("  resolution:").unwrap();
+    let of = |rest: &str| snapshot_of(&[MESH, &format!("{head}  resolution: {rest}\n")]);
+    // A host without endpoints is its own.
+    let snapshot = of("DNS");
+    assert_valid(&snapshot);
+    assert_eq!(looked_up(&snapshot, CLUSTER), (false, vec!["api.example:8080".into()]));
+    let wire = cluster(&snapshot, CLUSTER);
+    assert!(settings(&snapshot, CLUSTER).respect_dns_ttl);
+    assert!(wire.eds_cluster_config.is_none() && wire.transport_socket.is_none());
+    let assignments = snapshot.resources(&web(&snapshot), ResourceType::ClusterLoadAssignment);
+    assert!(assignments.get(CLUSTER).is_none());
+
+    let snapshot = of(
+        "DNS\n  location: MESH_INTERNAL\n  endpoints: [{address: a.example, ports: {http: 81}}, {address: 10.0.0.1, weight: 2}]",
+    );
+    assert_valid(&snapshot);
+    let expected = vec!["a.example:81".into(), "10.0.0.1:8080".into()];
+    assert_eq!(looked_up(&snapshot, CLUSTER), (false, expected));
+    assert!(cluster(&snapshot, CLUSTER).transport_socket.is_none(), "nobody knows who is there");
+
+    let snapshot = of("DNS_ROUND_ROBIN\n  endpoints: [{address: a.example, labels: {version: v1}}]");
+    assert_eq!(looked_up(&snapshot, CLUSTER), (true, vec!["a.example:8080".into()]));
+}
+
+#[test]
+fn an_external_name_is_one_that_proxies_resolve() {
+    let service = "{apiVersion: v1, kind: Service, metadata: {name: out}, spec: {type: ExternalName, externalName: api.example., \
+                   ports: [{port: 81, name: http, targetPort: 8080}]}}";
+    let snapshot = snapshot_of(&[MESH, service]);
+    assert_valid(&snapshot);
+    let name = "outbound|81||out.default.svc.cluster.local";
+    assert_eq!(looked_up(&snapshot, name), (false, vec!["api.example.:81".into()]));
+    assert!(cluster(&snapshot, name).transport_socket.is_none());
+    assert_eq!(virtual_host(&snapshot, &web(&snapshot), "out.default.svc.cluster.local:81").routes.len(), 1);
+    let refused = snapshot_of(&[&service.replace("api.example.", "'a b'")]);
+    assert_eq!(refused.rejections()[0].field, "spec.externalName");
+}
+
+#[test]
+fn subsets_and_detected_ports_of_names_have_clusters_too() {
+    let entry = ENTRY
+        .replace("STATIC", "DNS_ROUND_ROBIN")
+        .replace("protocol: HTTP, ", "")
+        .replace("name: http", "name: x");
+    let (head, _) = entry.split_once("  - {address: 10.9.0.1").unwrap();
+    let entry = format!("{head}  - {{address: a.example, labels: {{version: v1}}}}\n");
+    let rule = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r}, spec: {host: api.example, subsets: \
+                [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}}";
+    let snapshot = snapshot_of(&[MESH, &entry, rule]);
+    assert_valid(&snapshot);
+    let one = (true, vec!["a.example:8080".to_owned()]);
+    assert_eq!(looked_up(&snapshot, "outbound|80|v1|api.example"), one);
+    assert_eq!(looked_up(&snapshot, "outbound|80|v2|api.example"), (false, vec![]));
+    assert_eq!(looked_up(&snapshot, "outbound|80|tcp|api.example"), one);
+}
+
 #[test]
 fn what_is_not_supported_is_refused() {
     for (from, to, field) in [
-        ("resolution: STATIC", "resolution: DNS", "spec.resolution"),
+        ("resolution: STATIC", "resolution: NONE", "spec.resolution"),
+        ("resolution: STATIC", "resolution: DNS_ROUND_ROBIN", "spec.endpoints"),
+        (
+            "resolution: STATIC",
+            "workloadSelector: {labels: {a: b}}\n  resolution: DNS",
+            "spec.workloadSelector",
+        ),
         ("[api.example]", "['*.example']", "spec.hosts[0]"),
         ("[api.example]", "[reviews.default.svc.cluster.local]", "spec.hosts[0]"),
         ("protocol: HTTP", "protocol: UDP", "spec.ports[0].protocol"),
