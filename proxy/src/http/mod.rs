@@ -10,6 +10,7 @@ mod downstream;
 mod error;
 pub mod filters;
 mod headers;
+mod internal_redirect;
 mod local_reply;
 mod mesh_metrics;
 mod origin;

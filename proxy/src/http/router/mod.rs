@@ -20,7 +20,7 @@ use super::error::{Failure, StreamError};
 use crate::route::{Route, RouteAction};
 
 pub(crate) use mirror::{Copied, CopiedBody};
-pub(crate) use replay::ReplayedBody;
+pub(crate) use replay::{ReplayedBody, SentRequest};
 pub(crate) use timeout::{Timeouts, deadlines};
 
 /// Sends the request to the route's cluster and waits for the response's head.
