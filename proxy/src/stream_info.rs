@@ -179,6 +179,8 @@ pub mod details {
     pub const NO_HEALTHY_UPSTREAM: &str = "no_healthy_upstream";
     /// A filter's configuration has not come from its source, and it has no default.
     pub const FILTER_CONFIG_NOT_FOUND: &str = "filter_config_not_found";
+    /// The upstream's redirect was followed here.
+    pub const INTERNAL_REDIRECT: &str = "internal_redirect";
     /// The route answered by itself.
     pub const DIRECT_RESPONSE: &str = "direct_response";
     /// The fault filter aborted the request.

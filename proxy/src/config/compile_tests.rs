@@ -107,6 +107,7 @@ fn route_configurations() {
         "{match: {prefix: /}, route: {cluster: known}}",
         "{match: {path: /x}, route: {cluster: unknown}}",
         "{match: {path: /x}, route: {cluster_header: X-Cluster}}",
+        "{match: {path: /x}, route: {cluster: c, internal_redirect_policy: {redirect_response_codes: [301], response_headers_to_copy: [x-a]}}}",
         "{match: {safe_regex: {regex: '/[a-z]+'}}, redirect: {host_redirect: example.org, response_code: FOUND}}",
         "{match: {path_separated_prefix: /a}, direct_response: {status: 200, body: {inline_string: hi}}}",
         "{match: {prefix: /, headers: [{name: x, string_match: {exact: Hello, ignore_case: true}}, {name: ':method', range_match: {start: 1, end: 2}}]}, route: {weighted_clusters: {clusters: [{name: known, weight: 90}, {name: other, weight: 10}]}, timeout: 0s}}",
@@ -141,6 +142,14 @@ fn route_configurations() {
         (
             "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, request_headers_mutations: [{remove: x-y}]}]}}",
             "route.request_mirror_policies[0].request_headers_mutations: not supported",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, internal_redirect_policy: {response_headers_to_copy: [x-a, Host]}}}",
+            "route.internal_redirect_policy.response_headers_to_copy[1]: :-prefixed headers or Hosts may not be specified here.",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, internal_redirect_policy: {predicates: [{name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.internal_redirect.filter_state.v3.FilterStateConfig, redirect_enabled_key: k}}]}}}",
+            "route.internal_redirect_policy.predicates[0].typed_config.@type: predicate 'p' (envoy.extensions.internal_redirect.filter_state.v3.FilterStateConfig) is not supported",
         ),
         (
             "{match: {prefix: /}, route: {cluster_header: ':x'}}",

@@ -14,12 +14,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
-use super::codec::{self, Incoming};
+use super::codec;
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::filters::FilterState;
+use super::internal_redirect::Redirects;
 use super::pool::Lease;
-use super::router::Timeouts;
+use super::router::{SentRequest, Timeouts};
 use super::upgrade::Upgrade;
 use crate::cluster::{Cluster, Host, Permit, outlier};
 use crate::formatter::{RequestLine, Values};
@@ -151,12 +152,18 @@ pub(crate) struct ActiveStream {
     pub(crate) complete: bool,
     /// The response cannot be finished.
     aborted: bool,
+    /// Another stream has gone on from it.
+    redirected: bool,
     /// The request may ask something of the router by headers of its own.
     pub(crate) asks_router: bool,
     /// The timeouts that are this request's own.
     pub(crate) timeouts: Option<Timeouts>,
     /// When the upstream must be done, whatever it does.
     pub(crate) upstream_until: Option<Instant>,
+    /// The internal redirects that it has taken.
+    pub(crate) redirects: Option<Box<Redirects>>,
+    /// The request as it went upstream, when the answer is an internal redirect.
+    pub(crate) sent: Option<Box<SentRequest>>,
     /// What the response is to repeat of the request's `x-request-id`.
     pub(crate) request_id: Option<HeaderValue>,
     pub(crate) progress: Option<Rc<RequestProgress>>,
@@ -197,10 +204,10 @@ struct Upstream {
 }
 
 impl ActiveStream {
-    pub(crate) fn begin(
+    pub(crate) fn begin<B>(
         connection: &Rc<DownstreamConnection>,
         hcm: Arc<HttpConnectionManager>,
-        request: &Request<Incoming>,
+        request: &Request<B>,
     ) -> Box<Self> {
         let stats = &hcm.stats;
         stats.downstream_rq_total.inc();
@@ -226,9 +233,12 @@ impl ActiveStream {
             response_started: false,
             complete: false,
             aborted: false,
+            redirected: false,
             asks_router: false,
             timeouts: None,
             upstream_until: None,
+            redirects: None,
+            sent: None,
             request_id: None,
             progress: None,
             route: None,
@@ -390,6 +400,16 @@ impl ActiveStream {
         self.info.first_upstream_byte = None;
     }
 
+    /// The upstream's redirect is followed: another stream goes on.
+    pub(crate) fn end_by_redirect(&mut self, status: StatusCode) {
+        self.info.response_code = status.as_u16();
+        self.info.response_code_details = details::INTERNAL_REDIRECT;
+        (self.complete, self.redirected) = (true, true);
+        if let Some(upstream) = self.upstream.take() {
+            outlier::record(&upstream.cluster, &upstream.host, status.as_u16());
+        }
+    }
+
     /// The status that a failure stands for: a caller may have timeouts answered with 204.
     pub(crate) fn status_of(&self, failure: Failure) -> StatusCode {
         match failure {
@@ -520,7 +540,7 @@ impl ActiveStream {
         }
         if self.info.health_check {
             stats.tracing_health_check.inc();
-        } else if self.info.response_code > 0 {
+        } else if self.info.response_code > 0 && !self.redirected {
             stats.response(self.info.response_code);
         }
         stats.downstream_rq_time.observe_duration(self.info.duration);

@@ -54,6 +54,7 @@ impl ActiveStream {
         let hcm = &self.hcm;
         let changed = !hcm.filters.is_empty()
             || hcm.access_logs.captures.details
+            || self.asks_router
             || self.route.as_ref().is_some_and(|route| route.changes_request());
         if changed && self.info.request.is_some() {
             self.capture_request(request);

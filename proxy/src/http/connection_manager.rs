@@ -21,9 +21,9 @@ use super::origin::INTERNAL;
 use super::path::Normalised;
 use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
 use super::upgrade::Upgrade;
-use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, redirect, router};
+use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, internal_redirect, redirect, router};
 use crate::net::Stream;
-use crate::route::{Action, RequestView, RequireTls, Route, RouteAction};
+use crate::route::{Action, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
 use crate::stream_info::{AccessLogType, ConnectionInfo, ResponseFlags, details};
 use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
@@ -123,7 +123,7 @@ async fn serve_request(
     let (mut request, progress) = split_body(request, &stream);
     stream.progress = progress;
     stream.upgrade = Upgrade::asked(&connection, &mut request);
-    let authority = match connection.normalise(hcm, &mut request) {
+    let mut authority = match connection.normalise(hcm, &mut request) {
         Ok(authority) => authority,
         Err(refusal) => {
             stream.capture_request(&request);
@@ -156,83 +156,97 @@ async fn serve_request(
         stream.request_id = request.headers().get(X_REQUEST_ID).cloned();
     }
 
-    // 3. Which route: pinned too.
-    let mut has_begun = false;
+    // Once, and again for each redirect of the upstream that is followed here.
     loop {
-        if let Chosen::RequiresTls = choose_route(hcm, &mut stream, &request, authority.as_str(), scheme) {
-            let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
-            let location = HeaderValue::try_from(location).ok();
-            return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
-        }
+        // 3. Which route: pinned too.
+        let mut has_begun = false;
+        loop {
+            if let Chosen::RequiresTls = choose_route(hcm, &mut stream, &request, authority.as_str(), scheme)
+            {
+                let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
+                let location = HeaderValue::try_from(location).ok();
+                return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
+            }
 
-        if hcm.log_on_new_request && !has_begun {
-            has_begun = true;
-            stream.note_cluster();
-            stream.log_so_far(AccessLogType::DownstreamStart);
-        }
-
-        // 4. Filters.
-        if hcm.filters.is_empty() {
-            break;
-        }
-        match run_filters(hcm, &mut stream, &mut request).await {
-            Ok(Filtered::Done) => break,
-            Ok(Filtered::Reply(reply)) => return Ok(respond::filtered(stream, *reply)),
-            // Its virtual host has come: from the start, as in Envoy.
-            Ok(Filtered::ChooseAgain) => {}
-            Err(failure) => {
+            if hcm.log_on_new_request && !has_begun {
+                has_begun = true;
                 stream.note_cluster();
-                return Ok(failed(stream, failure.into()));
+                stream.log_so_far(AccessLogType::DownstreamStart);
+            }
+
+            // 4. Filters.
+            if hcm.filters.is_empty() {
+                break;
+            }
+            match run_filters(hcm, &mut stream, &mut request).await {
+                Ok(Filtered::Done) => break,
+                Ok(Filtered::Reply(reply)) => return Ok(respond::filtered(stream, *reply)),
+                // Its virtual host has come: from the start, as in Envoy.
+                Ok(Filtered::ChooseAgain) => {}
+                Err(failure) => {
+                    stream.note_cluster();
+                    return Ok(failed(stream, failure.into()));
+                }
             }
         }
-    }
-    let Some(route) = stream.route.clone() else {
-        hcm.stats.no_route.inc();
-        if request.method() == Method::CONNECT {
-            connection.handle.drain();
-        }
-        stream.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
-        return Ok(local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND));
-    };
+        let Some(route) = stream.route.clone() else {
+            hcm.stats.no_route.inc();
+            if request.method() == Method::CONNECT {
+                connection.handle.drain();
+            }
+            stream.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
+            return Ok(local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND));
+        };
 
-    // 5. What the route does.
-    let action = match &route.action {
-        Action::Route(action)
-            if stream.upgrade.as_mut().is_some_and(|u| !u.is_allowed(hcm, action, &request)) =>
+        // 5. What the route does.
+        let action = match &route.action {
+            Action::Route(action)
+                if stream.upgrade.as_mut().is_some_and(|u| !u.is_allowed(hcm, action, &request)) =>
+            {
+                stream.info.upstream_cluster = stream.cluster(action);
+                let (status, details) = (StatusCode::FORBIDDEN, details::UPGRADE_FAILED);
+                return Ok(refused(stream, Refusal { status, details, protocol_error: false }));
+            }
+            Action::Route(action) => action,
+            Action::Redirect(to) => {
+                hcm.stats.rq_redirect.inc();
+                let location = redirect::location(
+                    to,
+                    &route.matcher.path,
+                    scheme,
+                    authority.as_str(),
+                    path_and_query(&request),
+                );
+                return Ok(redirected(stream, to.status, location));
+            }
+            Action::DirectResponse(direct) => {
+                hcm.stats.rq_direct_response.inc();
+                return Ok(respond::direct(stream, direct));
+            }
+        };
+        hcm.stats.rq_total.inc();
+        let deadlines = router::deadlines(&mut stream, action, request.headers_mut());
+        stream.limit(deadlines);
+        let outcome = forward_in_time(&mut stream, &route, action, request, authority).await;
+        if let Ok(response) = &outcome
+            && stream.sent.is_some()
+            && let Some(next) = internal_redirect::follow(&mut stream, response, scheme)
         {
-            stream.info.upstream_cluster = stream.cluster(action);
-            let (status, details) = (StatusCode::FORBIDDEN, details::UPGRADE_FAILED);
-            return Ok(refused(stream, Refusal { status, details, protocol_error: false }));
+            (stream, request, authority) = next.begin(stream);
+            continue;
         }
-        Action::Route(action) => action,
-        Action::Redirect(to) => {
-            hcm.stats.rq_redirect.inc();
-            let location = redirect::location(
-                to,
-                &route.matcher.path,
-                scheme,
-                authority.as_str(),
-                path_and_query(&request),
-            );
-            return Ok(redirected(stream, to.status, location));
-        }
-        Action::DirectResponse(direct) => {
-            hcm.stats.rq_direct_response.inc();
-            return Ok(respond::direct(stream, direct));
-        }
-    };
-    hcm.stats.rq_total.inc();
-    let deadlines = router::deadlines(&mut stream, action, request.headers_mut());
-    stream.limit(deadlines);
-    match forward_in_time(&mut stream, &route, action, request, authority).await {
-        Ok(response) if stream.is_switching() => Ok(switch(stream, response)),
-        Ok(response) if stream.filter_state.as_ref().is_some_and(|state| state.wants_whole(&response)) => {
-            // On the heap, so that requests without such a filter do not carry its state.
-            Ok(Box::pin(respond_with_whole(stream, response)).await)
-        }
-        Ok(response) => Ok(respond(stream, response)),
-        Err(StreamError { kind: Failure::Downstream, .. }) => Err(Aborted),
-        Err(error) => Ok(failed(stream, error)),
+        return match outcome {
+            Ok(response) if stream.is_switching() => Ok(switch(stream, response)),
+            Ok(response)
+                if stream.filter_state.as_ref().is_some_and(|state| state.wants_whole(&response)) =>
+            {
+                // On the heap, so that requests without such a filter do not carry its state.
+                Ok(Box::pin(respond_with_whole(stream, response)).await)
+            }
+            Ok(response) => Ok(respond(stream, response)),
+            Err(StreamError { kind: Failure::Downstream, .. }) => Err(Aborted),
+            Err(error) => Ok(failed(stream, error)),
+        };
     }
 }
 
@@ -331,34 +345,55 @@ fn choose_route(
     if request.method() == Method::CONNECT {
         return Chosen::Route;
     }
-    let published;
-    let routes = match &hcm.routes {
-        RouteSource::Inline(routes) => routes,
-        RouteSource::Rds(live) => {
-            published = live.peek();
-            let Some(routes) = &*published else { return Chosen::Route };
-            routes
+    let request_view = view(request, authority, scheme);
+    let chosen = with_routes(hcm, |routes| {
+        match find_route(routes, &request_view) {
+            Found::RequiresTls => return Chosen::RequiresTls,
+            Found::NoHost => stream.lack_host(routes, authority),
+            Found::NoRoute => {}
+            Found::Route(route) => {
+                stream.take(route, &request_view);
+                stream.keep_head_for_route(request);
+            }
         }
-    };
-    let Some(virtual_host) = routes.virtual_host(authority) else {
-        stream.lack_host(routes, authority);
-        return Chosen::Route;
-    };
-    let is_internal = || request.headers().contains_key(INTERNAL);
+        Chosen::Route
+    });
+    chosen.unwrap_or(Chosen::Route)
+}
+
+/// Does this with the routes that are there now.
+pub(super) fn with_routes<T>(
+    hcm: &HttpConnectionManager,
+    work: impl FnOnce(&RouteConfiguration) -> T,
+) -> Option<T> {
+    match &hcm.routes {
+        RouteSource::Inline(routes) => Some(work(routes)),
+        RouteSource::Rds(live) => live.peek().as_deref().map(work),
+    }
+}
+
+/// What there is for a request.
+pub(super) enum Found<'r> {
+    Route(&'r Arc<Route>),
+    RequiresTls,
+    NoRoute,
+    NoHost,
+}
+
+/// Finds the route of a request.
+pub(super) fn find_route<'r>(routes: &'r RouteConfiguration, request: &RequestView<'_>) -> Found<'r> {
+    let Some(virtual_host) = routes.virtual_host(request.authority) else { return Found::NoHost };
+    let is_internal = || request.headers.contains_key(INTERNAL);
     let requires_tls = match virtual_host.require_tls {
         RequireTls::None => false,
         RequireTls::ExternalOnly => !is_internal(),
         RequireTls::All => true,
     };
-    if requires_tls && scheme != "https" {
-        return Chosen::RequiresTls;
+    if requires_tls && request.scheme != "https" {
+        return Found::RequiresTls;
     }
-    let request_view = view(request, authority, scheme);
-    if let Some(route) = virtual_host.route(request.uri().path(), &request_view) {
-        stream.take(route, &request_view);
-        stream.keep_head_for_route(request);
-    }
-    Chosen::Route
+    let path = request.path.split(['?', '#']).next().unwrap_or_default();
+    virtual_host.route(path, request).map_or(Found::NoRoute, Found::Route)
 }
 
 /// The request as matchers see it.

@@ -10,6 +10,7 @@ mod downstream;
 mod error;
 pub mod filters;
 mod headers;
+mod internal_redirect;
 pub(crate) mod local_reply;
 mod mesh_metrics;
 pub(crate) mod origin;

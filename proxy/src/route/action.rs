@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
-    HeaderMutations, HostRewrite, MatchedHeader, PathRewrite, RateLimits, RegexSubstitution, RequestView,
-    RetryPolicy, Upgrades,
+    HeaderMutations, HostRewrite, InternalRedirectPolicy, MatchedHeader, PathRewrite, RateLimits,
+    RegexSubstitution, RequestView, RetryPolicy, Upgrades,
 };
 use crate::cluster::{Cluster, ClusterNames};
 use crate::config::live::Live;
@@ -59,6 +59,8 @@ pub struct RouteAction {
     pub grpc_timeout: Option<GrpcTimeout>,
     /// `retry_policy` of the route, else of its virtual host.
     pub retry: Option<Arc<RetryPolicy>>,
+    /// `internal_redirect_policy`.
+    pub internal_redirects: Option<Box<InternalRedirectPolicy>>,
     /// `request_mirror_policies` of the route, else of its virtual host, else of its route configuration.
     pub mirrors: Box<[Mirror]>,
     /// `request_body_buffer_limit` or `per_request_buffer_limit_bytes` of the route, else of its virtual host: what is kept of a body
@@ -110,6 +112,7 @@ impl RouteAction {
             grpc_stream_timeout: None,
             grpc_timeout: None,
             retry: None,
+            internal_redirects: None,
             mirrors: Box::default(),
             buffer_limit_bytes: None,
             keeps_request_head: false,

@@ -4,6 +4,7 @@ mod action;
 mod domains;
 mod header_mutation;
 mod index;
+mod internal_redirect;
 mod matcher;
 pub(crate) mod query_match;
 mod rate_limit;
@@ -18,6 +19,7 @@ pub use action::{
 pub use domains::DomainIndex;
 pub(crate) use domains::without_port;
 pub use header_mutation::{AppendAction, HeaderAddition, HeaderMutations, HeaderText, MutationSteps};
+pub use internal_redirect::{InternalRedirectPolicy, RedirectPredicate};
 pub use matcher::{
     HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, is_grpc,
 };

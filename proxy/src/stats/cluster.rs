@@ -50,6 +50,8 @@ scope! {
         Counter upstream_rq_retry_backoff_exponential "Retries after an exponential back-off.";
         Counter upstream_rq_retry_backoff_ratelimited "Retries after the wait that the upstream had asked for.";
         Counter retry_or_shadow_abandoned "Requests that were not retried because their body is larger than the buffer limit.";
+        Counter upstream_internal_redirect_succeeded_total "Redirects of hosts that were followed here.";
+        Counter upstream_internal_redirect_failed_total "Redirects of hosts that were to be followed here, and went to the client.";
         Counter upstream_rq_cancelled "Requests given up before they had a connection.";
         Counter upstream_rq_pending_total "Requests that waited for a connection.";
         Gauge upstream_rq_pending_active "Requests that wait for a connection now.";

@@ -46,6 +46,11 @@ scope! {
         Counter no_cluster "Requests whose route names a cluster that does not exist.";
         Counter rq_direct_response "Requests answered by their route.";
         Counter rq_redirect "Requests redirected by their route.";
+        Counter passthrough_internal_redirect_bad_location "Redirects not followed here because their location is no absolute URL.";
+        Counter passthrough_internal_redirect_unsafe_scheme "Redirects not followed here because of another scheme.";
+        Counter passthrough_internal_redirect_too_many_redirects "Redirects not followed here because enough were.";
+        Counter passthrough_internal_redirect_no_route "Redirects not followed here because no route takes them.";
+        Counter passthrough_internal_redirect_predicate "Redirects not followed here because a predicate refused.";
         Counter rq_total "Requests that a route took.";
         Counter tracing_health_check as "tracing.health_check" "Requests that a health check filter took for health checks.";
         Counter fault_delays_injected as "fault.delays_injected" "Requests that the fault filter held up.";

@@ -14,6 +14,7 @@ mod failures;
 mod filter_chains;
 mod filters;
 mod header_match;
+mod internal_redirects;
 mod local_replies;
 mod messages;
 mod mirrors;

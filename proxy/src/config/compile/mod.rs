@@ -29,6 +29,7 @@ mod header_mutation;
 mod http_connection_manager;
 mod http_filter;
 mod http_options;
+mod internal_redirect;
 mod listener;
 mod listener_filter;
 mod local_reply;

@@ -11,6 +11,7 @@ use outrigger_xds_api::wire::route::v3 as wire;
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::header_mutation::compile_header_mutations;
 use super::http_filter::compile_overrides;
+use super::internal_redirect::compile_internal_redirects;
 use super::rate_limit::{Place, compile_rate_limits};
 use super::redirect::compile_redirect;
 use super::retry::compile_retry_policy;
@@ -90,11 +91,11 @@ fn compile_route_action(
         host_rewrite_specifier,
     } = action;
     unsupported!(cx; metadata_match, path_rewrite_policy, path_rewrite, retry_policy_typed_config, cors,
-        internal_redirect_policy, internal_redirect_action, hedge_policy);
+        internal_redirect_action, hedge_policy);
     // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout. No cluster
     // here looks at a hash: those that would pick at random.
     ignored!(cx; early_data_policy, flush_timeout, hash_policy);
-    // No effect without internal redirects.
+    // Belongs to `internal_redirect_action`.
     informational!(max_internal_redirects);
     let rate_limits = compile_rate_limits(cx, rate_limits, Place::Route);
     let path_rewrite = compile_path_rewrite(cx, prefix_rewrite, regex_rewrite);
@@ -104,6 +105,12 @@ fn compile_route_action(
             .field("retry_policy", |cx| compile_retry_policy(cx, policy))
             .map(|policy| Some(Arc::new(policy))),
         None => Ok(route_cx.retry.clone()),
+    };
+    let internal_redirects = match internal_redirect_policy {
+        Some(policy) => cx
+            .field("internal_redirect_policy", |cx| compile_internal_redirects(cx, policy))
+            .map(|policy| Some(Box::new(policy))),
+        None => Ok(None),
     };
     let mirrors = match request_mirror_policies.is_empty() {
         true => Ok(route_cx.mirrors.clone()),
@@ -172,6 +179,7 @@ fn compile_route_action(
         grpc_stream_timeout,
         grpc_timeout,
         retry,
+        internal_redirects: internal_redirects?,
         mirrors: mirrors?.into(),
         buffer_limit_bytes: route_cx.buffer_limit_bytes,
         keeps_request_head: plan.names_request(),

@@ -20,7 +20,7 @@ use super::error::{Failure, StreamError};
 use crate::route::{Route, RouteAction};
 
 pub(crate) use mirror::{Copied, CopiedBody};
-pub(crate) use replay::ReplayedBody;
+pub(crate) use replay::{ReplayedBody, SentRequest};
 #[cfg(feature = "fuzzing")]
 pub(crate) use timeout::grpc_timeout;
 pub(crate) use timeout::{Timeouts, deadlines};

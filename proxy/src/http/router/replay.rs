@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
+use http::{HeaderMap, Method, Request};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::http::body::{BodyError, RequestBody};
@@ -31,6 +33,13 @@ struct Kept {
     ended: bool,
     overflowed: bool,
     attempt: u32,
+}
+
+/// A request as it went upstream, which may be sent elsewhere.
+#[derive(Debug)]
+pub(crate) struct SentRequest {
+    pub(super) head: Parts,
+    pub(super) body: Replay,
 }
 
 /// The body as one attempt sends it.
@@ -74,6 +83,25 @@ impl Replay {
     /// Whether it can be sent again.
     pub(super) fn is_whole(&self) -> bool {
         !self.0.borrow().overflowed
+    }
+}
+
+impl SentRequest {
+    /// Whether all of it has been received and kept.
+    pub(crate) fn is_whole(&self) -> bool {
+        let kept = self.body.0.borrow();
+        kept.ended && !kept.overflowed
+    }
+
+    /// The same again. `as_get`: as a GET without a body, unless it asks for a head (RFC 9110 section 15.4.4).
+    pub(crate) fn again(self, as_get: bool) -> Request<RequestBody> {
+        if !as_get || matches!(self.head.method, Method::GET | Method::HEAD) {
+            return Request::from_parts(self.head, self.body.attempt());
+        }
+        let mut request = Request::from_parts(self.head, RequestBody::Empty);
+        *request.method_mut() = Method::GET;
+        request.headers_mut().remove(CONTENT_LENGTH);
+        request
     }
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::asked::Asked;
 use super::attempt::{self, Avoid};
-use super::replay::Replay;
+use super::replay::{Replay, SentRequest};
 use super::timeout::Timeouts;
 use crate::cluster::{Cluster, Permit, Resource};
 use crate::http::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
@@ -22,7 +22,7 @@ use crate::stream_info::ResponseFlags;
 /// What is kept of a body to be sent again when nothing says otherwise: Envoy's `per_connection_buffer_limit_bytes`.
 const BUFFER_BYTES: u64 = 1 << 20;
 
-/// Of a request that alone wants retries, or limits of an attempt.
+/// Of a request that alone wants retries, or limits of an attempt, or whose redirects are followed.
 static NO_POLICY: LazyLock<RetryPolicy> = LazyLock::new(RetryPolicy::default);
 
 /// What limits attempts, and which are tried again.
@@ -32,11 +32,12 @@ pub(super) struct Plan<'p> {
     asked: Option<Box<Asked>>,
 }
 
-/// The plan for a request; `None`: there is one attempt, and nothing limits it.
+/// The plan for a request; `None`: there is one attempt, nothing limits it, and nothing of it is kept.
 pub(super) fn plan(action: &RouteAction, asked: Option<Box<Asked>>) -> Option<Plan<'_>> {
     match &action.retry {
         Some(policy) => Some(Plan { policy, asked }),
-        None => asked.map(|asked| Plan { policy: &NO_POLICY, asked: Some(asked) }),
+        None => (asked.is_some() || action.internal_redirects.is_some())
+            .then_some(Plan { policy: &NO_POLICY, asked }),
     }
 }
 
@@ -55,7 +56,7 @@ pub(super) async fn forward(
     let policy = plan.policy;
     let mut retries = Retries::new(plan, cluster, action.high_priority, stream, &request, authority);
     let (head, body) = request.into_parts();
-    let kept_bytes = match retries.on == RetryOn::NONE {
+    let kept_bytes = match retries.on == RetryOn::NONE && action.internal_redirects.is_none() {
         true => 0,
         false => action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES),
     };
@@ -80,6 +81,11 @@ pub(super) async fn forward(
             false => retries.next(stream, &outcome, wanted),
         };
         let Some(wait) = next else {
+            if let (Some(redirects), Ok(response)) = (&action.internal_redirects, &outcome)
+                && redirects.statuses.contains(&response.status().as_u16())
+            {
+                stream.sent = Some(Box::new(SentRequest { head, body }));
+            }
             return outcome.map_err(|error| StreamError { retried: retries.made > 0, ..error });
         };
         tried.extend(stream.info.upstream_host.as_ref().map(|host| host.id));
