@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
-    HeaderMutations, HostRewrite, MatchedHeader, PathRewrite, RateLimits, RegexSubstitution, RequestView,
-    RetryPolicy, Upgrades,
+    HashPolicy, HeaderMutations, HostRewrite, MatchedHeader, PathRewrite, RateLimits, RegexSubstitution,
+    RequestView, RetryPolicy, Upgrades,
 };
 use crate::cluster::{Cluster, ClusterNames};
 use crate::config::live::Live;
@@ -66,6 +66,8 @@ pub struct RouteAction {
     pub buffer_limit_bytes: Option<u64>,
     /// A format of a weighted cluster's `response_headers` prints something of the request.
     pub keeps_request_head: bool,
+    /// `hash_policy`, in order.
+    pub hash_policies: Box<[HashPolicy]>,
     /// `rate_limits` of the route and its virtual host; `None`: there are none.
     pub rate_limits: Option<Box<RateLimits>>,
 }
@@ -113,6 +115,7 @@ impl RouteAction {
             mirrors: Box::default(),
             buffer_limit_bytes: None,
             keeps_request_head: false,
+            hash_policies: Box::default(),
             rate_limits: None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod action;
 mod domains;
+mod hash_policy;
 mod header_mutation;
 mod index;
 mod matcher;
@@ -17,6 +18,7 @@ pub use action::{
 };
 pub use domains::DomainIndex;
 pub(crate) use domains::without_port;
+pub use hash_policy::{HashCookie, HashPolicy, HashSource, HashedRequest, RequestHash, hash_address};
 pub use header_mutation::{AppendAction, HeaderAddition, HeaderMutations, HeaderText, MutationSteps};
 pub use matcher::{
     HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, full_match_regex,

@@ -1,6 +1,7 @@
 //! From a matched route to the upstream's response head: what the route changes of the request, then one attempt or several.
 
 mod attempt;
+mod hash;
 mod mirror;
 mod replay;
 mod retry;
@@ -34,15 +35,18 @@ pub(crate) async fn forward(
     stream.info.upstream_cluster = Some(cluster.clone());
     timeout::tell_upstream(stream, action, &mut request);
     rewrite::rewrite(stream, route, action, &mut request, &mut authority);
+    let cookies = hash::note(stream, &cluster, action, &request, &authority);
     stream.recapture_request(&request);
     if !action.mirrors.is_empty() {
         mirror::start(stream, action, &mut request);
     }
-    match &action.retry {
+    let mut response = match &action.retry {
         Some(policy) if stream.upgrade.is_none() => {
             // On the heap, so that routes without retries do not carry its state.
-            Box::pin(retry::forward(stream, route, action, policy, &cluster, request, &authority)).await
+            Box::pin(retry::forward(stream, route, action, policy, &cluster, request, &authority)).await?
         }
-        _ => attempt::send(stream, &cluster, action, request, &authority, Default::default()).await,
-    }
+        _ => attempt::send(stream, &cluster, action, request, &authority, Default::default()).await?,
+    };
+    hash::set(cookies, &mut response);
+    Ok(response)
 }
