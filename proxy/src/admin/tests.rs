@@ -15,7 +15,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::*;
 use crate::cluster::lb::LbPolicy;
 use crate::cluster::{
-    CircuitBreakers, ConnectionSettings, EndpointSet, HostSpec, MeshDestination, Thresholds, UpstreamProtocol,
+    Balancing, CircuitBreakers, ConnectionSettings, EndpointSet, HostSpec, MeshDestination, Thresholds,
+    UpstreamProtocol,
 };
 use crate::config::live::Live;
 use crate::transport_socket::{CertificateDetails, UpstreamTransport};
@@ -131,7 +132,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
         metadata: None,
         priority: 0,
     };
-    let set = EndpointSet::build(None, vec![spec], 140, 50);
+    let set = EndpointSet::build(None, vec![spec], 140, Balancing::default());
     let host = set.hosts().next().unwrap();
     host.requests_total.store(10, Relaxed);
     host.requests_error.store(2, Relaxed);

@@ -6,12 +6,14 @@
 use std::cmp::Ordering::Equal;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 
 use super::Host;
+use super::lb::Hashing;
+use super::lb::hashing::HashTable;
 use crate::metadata::Metadata;
 use crate::net::Address;
 
@@ -41,11 +43,24 @@ pub struct EndpointSet {
     pub priorities: Vec<Priority>,
     /// `policy.overprovisioning_factor` in percent, default 140.
     pub overprovisioning_percent: u32,
-    /// `common_lb_config.healthy_panic_threshold` in percent, default 50; 0 switches panic off.
-    panic_percent: AtomicU32,
     tables: ArcSwap<Tables>,
     /// Round robin position, shared by the workers so that their sum is even.
     pub(super) cursor: AtomicUsize,
+}
+
+/// What the cluster says of how its tables are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balancing {
+    /// `common_lb_config.healthy_panic_threshold` in percent, default 50; 0 switches panic off.
+    pub panic_percent: u32,
+    /// Of a policy that looks up a hash.
+    pub hashing: Option<Hashing>,
+}
+
+impl Default for Balancing {
+    fn default() -> Self {
+        Self { panic_percent: 50, hashing: None }
+    }
 }
 
 /// The hosts of one priority.
@@ -60,6 +75,7 @@ pub struct Priority {
 pub(super) struct Tables {
     /// Per priority: cumulative load in percent, and whom to pick from.
     pub(super) priorities: Vec<(u32, Table)>,
+    balancing: Balancing,
 }
 
 /// Hosts of one priority that take traffic now.
@@ -68,6 +84,8 @@ pub(super) struct Table {
     pub(super) hosts: Vec<Arc<Host>>,
     /// Weighted order as indexes into `hosts`; empty when all weights are equal.
     pub(super) schedule: Vec<u32>,
+    /// Where a hash finds its host.
+    pub(super) hashed: Option<HashTable>,
     /// Too few are healthy: all take traffic.
     pub(super) panic: bool,
 }
@@ -78,7 +96,7 @@ impl EndpointSet {
         previous: Option<&EndpointSet>,
         specs: Vec<HostSpec>,
         overprovisioning_percent: u32,
-        panic_percent: u32,
+        balancing: Balancing,
     ) -> Arc<EndpointSet> {
         type Key = (Address, Arc<str>, Option<Arc<str>>);
         // Several endpoints may look alike: each keeps a host of its own.
@@ -113,11 +131,10 @@ impl EndpointSet {
         let set = Arc::new(EndpointSet {
             priorities,
             overprovisioning_percent,
-            panic_percent: AtomicU32::new(panic_percent),
             tables: ArcSwap::default(),
             cursor: AtomicUsize::new(fastrand::usize(..1 << 20)),
         });
-        set.refresh();
+        set.rebuild(balancing);
         set
     }
 
@@ -141,34 +158,37 @@ impl EndpointSet {
         self.hosts().filter(|h| h.is_healthy()).count()
     }
 
-    /// Takes over another panic threshold (the cluster was updated).
-    pub fn set_panic_percent(&self, percent: u32) {
-        if self.panic_percent.swap(percent, Ordering::Relaxed) != percent {
-            self.refresh();
+    /// Takes over other rules (the cluster was updated). Main only.
+    pub fn set_balancing(&self, balancing: Balancing) {
+        if self.tables().balancing != balancing {
+            self.rebuild(balancing);
         }
     }
 
     /// Whether hosts take traffic even when none is healthy.
     pub(super) fn panics_in_the_end(&self) -> bool {
-        self.panic_percent.load(Ordering::Relaxed) > 0
+        self.tables().balancing.panic_percent > 0
     }
 
     /// Rebuilds the tables from the hosts' present health. Main only.
     pub fn refresh(&self) {
-        let panic_percent = self.panic_percent.load(Ordering::Relaxed);
+        self.rebuild(self.tables().balancing);
+    }
+
+    fn rebuild(&self, balancing: Balancing) {
         let health: Vec<(u32, u32)> = self
             .priorities
             .iter()
             .map(|p| (p.hosts.iter().filter(|h| h.is_healthy()).count() as u32, p.hosts.len() as u32))
             .collect();
-        let split = split_load(&health, self.overprovisioning_percent, panic_percent);
+        let split = split_load(&health, self.overprovisioning_percent, balancing.panic_percent);
         let priorities = self
             .priorities
             .iter()
             .zip(split)
-            .map(|(p, (load, panic))| (load, Table::new(&p.hosts, panic)))
+            .map(|(p, (load, panic))| (load, Table::new(&p.hosts, panic, balancing.hashing)))
             .collect();
-        self.tables.store(Arc::new(Tables { priorities }));
+        self.tables.store(Arc::new(Tables { priorities, balancing }));
     }
 
     pub(super) fn tables(&self) -> arc_swap::Guard<Arc<Tables>> {
@@ -177,10 +197,16 @@ impl EndpointSet {
 }
 
 impl Table {
-    fn new(all: &[Arc<Host>], panic: bool) -> Self {
+    fn new(all: &[Arc<Host>], panic: bool, hashing: Option<Hashing>) -> Self {
         let hosts: Vec<Arc<Host>> = all.iter().filter(|h| panic || h.is_healthy()).cloned().collect();
         let weights: Vec<u32> = hosts.iter().map(|h| h.weight.load(Ordering::Relaxed)).collect();
-        Table { schedule: schedule(&weights), hosts, panic }
+        match hashing {
+            Some(hashing) => {
+                let hashed = Some(HashTable::build(&hosts, hashing));
+                Table { schedule: Vec::new(), hashed, hosts, panic }
+            }
+            None => Table { schedule: schedule(&weights), hashed: None, hosts, panic },
+        }
     }
 }
 
@@ -298,8 +324,8 @@ mod tests {
 
     #[test]
     fn hosts_that_stay_are_the_same() {
-        let old = EndpointSet::build(None, vec![spec(1, 1), spec(2, 1)], 140, 50);
-        let new = EndpointSet::build(Some(&old), vec![spec(2, 3), spec(3, 1)], 140, 50);
+        let old = EndpointSet::build(None, vec![spec(1, 1), spec(2, 1)], 140, Balancing::default());
+        let new = EndpointSet::build(Some(&old), vec![spec(2, 3), spec(3, 1)], 140, Balancing::default());
         assert!(Arc::ptr_eq(&old.priorities[0].hosts[1], &new.priorities[0].hosts[0]));
         assert_eq!(new.priorities[0].hosts[0].weight.load(Ordering::Relaxed), 3);
         assert!(old.priorities[0].hosts[0].removed.load(Ordering::Relaxed));
@@ -308,11 +334,12 @@ mod tests {
 
     #[test]
     fn hosts_that_look_alike_stay_too() {
-        let first = EndpointSet::build(None, vec![spec(1, 1), spec(1, 1)], 140, 50);
-        let second = EndpointSet::build(Some(&first), vec![spec(1, 1), spec(1, 1)], 140, 50);
+        let first = EndpointSet::build(None, vec![spec(1, 1), spec(1, 1)], 140, Balancing::default());
+        let second =
+            EndpointSet::build(Some(&first), vec![spec(1, 1), spec(1, 1)], 140, Balancing::default());
         let ids = |set: &EndpointSet| set.hosts().map(|h| h.id).collect::<std::collections::BTreeSet<_>>();
         assert_eq!(ids(&first), ids(&second));
-        EndpointSet::build(Some(&second), vec![spec(1, 1)], 140, 50);
+        EndpointSet::build(Some(&second), vec![spec(1, 1)], 140, Balancing::default());
         assert_eq!(second.hosts().filter(|h| h.removed.load(Ordering::Relaxed)).count(), 1);
     }
 

@@ -17,7 +17,7 @@ pub(crate) use circuit_breaker::Resource;
 pub use circuit_breaker::{CircuitBreakers, Permit, RetryBudget, Thresholds};
 pub use cluster::{Cluster, ConnectionSettings, MeshDestination, UpstreamProtocol};
 pub use connect::{ConnectError, ConnectTimes, Connected, ConnectionGuard, connect};
-pub use endpoint_set::{EndpointSet, HostSpec, Priority};
+pub use endpoint_set::{Balancing, EndpointSet, HostSpec, Priority};
 pub use host::Host;
 pub use names::ClusterNames;
 pub use original_dst::OriginalDestinations;

@@ -210,7 +210,7 @@ mod tests {
             ..detection(consecutive_5xx)
         };
         let Some(cluster) = Arc::get_mut(&mut cluster) else { return };
-        let Some(host) = super::super::lb::pick(cluster, None) else { return };
+        let Some(host) = super::super::lb::pick(cluster, Default::default()) else { return };
         cluster.outlier = Some(Arc::new(detection(5)));
         (0..4).for_each(|_| record(cluster, &host, 503));
         // A success in between begins anew.

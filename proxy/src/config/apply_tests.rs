@@ -16,6 +16,7 @@ use super::sources::SourceId;
 use super::testing::{apply, configuration, published_routes, remove};
 use super::warming::WARMING_TIMEOUT;
 use super::watch::Watch;
+use crate::cluster::lb;
 use crate::http::RouteSource;
 use crate::listener::NetworkFilter;
 
@@ -528,7 +529,8 @@ fn hosts_made_on_demand_survive_an_update_of_their_cluster_and_go_with_its_type(
     let original = "{name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED}";
     let pick = |configuration: &Configuration| {
         let cluster = configuration.inputs().registry.clusters.get("c").unwrap();
-        crate::cluster::lb::pick(&cluster, Some("10.0.0.1:80".parse().unwrap()))
+        let original_destination = Some("10.0.0.1:80".parse().unwrap());
+        lb::pick(&cluster, lb::Context { original_destination, ..Default::default() })
     };
     assert_eq!(apply(&mut configuration, Cluster, "c", original, now), []);
     let first = pick(&configuration).unwrap();

@@ -26,7 +26,8 @@ fn clusters() {
             "{name: c, type: STATIC, connect_timeout: 0.25s, lb_policy: LEAST_REQUEST, least_request_lb_config: {choice_count: 3}}",
             "{name: c, lb_policy: RANDOM}",
             "{name: c, lb_policy: MAGLEV, maglev_lb_config: {table_size: 101}}",
-            "{name: c, lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 1024}}",
+            "{name: c, lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 1024, hash_function: MURMUR_HASH_2}}",
+            "{name: c, lb_policy: MAGLEV, common_lb_config: {consistent_hashing_lb_config: {hash_balance_factor: 150}}}",
             "{name: c, type: EDS, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3}, service_name: s}}",
             "{name: c, type: EDS, eds_cluster_config: {eds_config: {path: /empty/x}}}",
             "{name: c, type: EDS, eds_cluster_config: {eds_config: {path_config_source: {path: /empty/x, poll_interval: 1s}}}}",
@@ -39,6 +40,32 @@ fn clusters() {
     refuses(
         Cluster,
         &[
+            (
+                "{name: c, lb_policy: MAGLEV, maglev_lb_config: {table_size: 100}}",
+                &["maglev_lb_config.table_size: The table size of maglev must be prime number"],
+            ),
+            (
+                "{name: c, lb_policy: RING_HASH, ring_hash_lb_config: {minimum_ring_size: 20, maximum_ring_size: 10}}",
+                &[
+                    "ring_hash_lb_config.minimum_ring_size: ring hash: minimum_ring_size (20) > maximum_ring_size (10)",
+                ],
+            ),
+            (
+                "{name: c, lb_policy: RING_HASH, ring_hash_lb_config: {maximum_ring_size: 9000000}}",
+                &["ring_hash_lb_config.maximum_ring_size: value must be less than or equal to 8388608"],
+            ),
+            (
+                "{name: c, lb_policy: MAGLEV, common_lb_config: {consistent_hashing_lb_config: {hash_balance_factor: 99}}}",
+                &[
+                    "common_lb_config.consistent_hashing_lb_config.hash_balance_factor: value must be greater than or equal to 100",
+                ],
+            ),
+            (
+                "{name: c, lb_policy: MAGLEV, common_lb_config: {consistent_hashing_lb_config: {use_hostname_for_hashing: true}}}",
+                &[
+                    "common_lb_config.consistent_hashing_lb_config.use_hostname_for_hashing: Cannot use hostname for consistent hashing loadbalancing for cluster of another type than STRICT_DNS",
+                ],
+            ),
             (
                 "{name: c, lb_policy: LOAD_BALANCING_POLICY_CONFIG}",
                 &["lb_policy: LOAD_BALANCING_POLICY_CONFIG is not supported"],
@@ -115,6 +142,7 @@ fn route_configurations() {
         "{match: {prefix: /, query_parameters: [{name: x}], grpc: {}}, route: {cluster: c, prefix_rewrite: /x, auto_host_rewrite: true}}",
         "{match: {prefix: /}, route: {cluster: c, regex_rewrite: {pattern: {regex: a}, substitution: b}, host_rewrite_header: x}}",
         "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_on: '5xx,cancelled', num_retries: 3, per_try_timeout: 1s, retry_back_off: {base_interval: 1s}}}}",
+        "{match: {prefix: /}, route: {cluster: c, hash_policy: [{header: {header_name: x, regex_rewrite: {pattern: {regex: a}, substitution: b}}, terminal: true}, {cookie: {name: c, ttl: 0s, path: /, attributes: [{name: SameSite, value: Lax}]}}, {connection_properties: {}}, {query_parameter: {name: q}}]}}",
         "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, runtime_fraction: {default_value: {numerator: 5}}}]}}",
         "{match: {prefix: /}, route: {cluster: c, max_stream_duration: {max_stream_duration: 1s, grpc_timeout_header_max: 2s}, max_grpc_timeout: 0s}}",
         "{match: {prefix: /}, route: {cluster: c}, request_headers_to_add: [{header: {key: x, value: '%REQ(:PATH)%'}}], response_headers_to_remove: [x-y]}",
@@ -126,6 +154,18 @@ fn route_configurations() {
         (
             "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_back_off: {base_interval: 1s, max_interval: 0.5s}}}}",
             "route.retry_policy.retry_back_off.max_interval: must be greater than or equal to the base_interval",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, hash_policy: [{connection_properties: {source_ip: true}}, {filter_state: {key: k}}]}}",
+            "route.hash_policy[1].filter_state: not supported",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, hash_policy: [{query_parameter: {}}]}}",
+            "route.hash_policy[0].query_parameter.name: value length must be at least 1 characters",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, hash_policy: [{cookie: {name: 'a b', ttl: 1s}}]}}",
+            "route.hash_policy[0].cookie.name: not the name of a cookie",
         ),
         (
             "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_host_predicate: [{name: omit_canary}]}}}",

@@ -71,7 +71,7 @@ impl Main {
     /// Whether requests go there.
     fn picks(&self, host: &Arc<Host>) -> bool {
         let cluster = self.cluster();
-        (0..100).any(|_| Arc::ptr_eq(&lb::pick(&cluster, None).unwrap(), host))
+        (0..100).any(|_| Arc::ptr_eq(&lb::pick(&cluster, lb::Context::default()).unwrap(), host))
     }
 }
 

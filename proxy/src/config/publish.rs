@@ -15,7 +15,7 @@ use super::listeners::ListenerVersion;
 use super::sources::{BySource, SourceId};
 use super::virtual_hosts::misses_virtual_hosts;
 use super::warming::{AtDeadline, Deadline, Slots};
-use crate::cluster::{Cluster, EndpointSet, HostSpec};
+use crate::cluster::{Balancing, Cluster, EndpointSet, HostSpec};
 use crate::net::Address;
 use crate::on_demand::Asker;
 
@@ -95,13 +95,13 @@ impl Configuration {
         let is_built = version.built.as_ref().is_some_and(|built| *built == wanted);
         let stats = &version.compiled.cluster.stats;
         match present {
-            Some(present) if is_built => present.set_panic_percent(version.compiled.panic_percent),
+            Some(present) if is_built => present.set_balancing(version.compiled.balancing()),
             present => {
                 let set = EndpointSet::build(
                     present.as_deref(),
                     wanted.hosts.clone(),
                     wanted.overprovisioning_percent,
-                    version.compiled.panic_percent,
+                    version.compiled.balancing(),
                 );
                 count_membership(stats, present.as_deref(), &set);
                 cell.publish(set);
@@ -207,7 +207,7 @@ impl Configuration {
 
 /// Marks every host as gone, so that its idle connections are closed.
 fn withdraw_endpoints(cluster: &Cluster) {
-    drop(EndpointSet::build(cluster.endpoints.get().as_deref(), Vec::new(), 100, 0));
+    drop(EndpointSet::build(cluster.endpoints.get().as_deref(), Vec::new(), 100, Balancing::default()));
     cluster.endpoints.withdraw();
 }
 

@@ -173,6 +173,8 @@ pub(crate) struct ActiveStream {
     pub(crate) drawn: Drawn,
     /// The cluster that the request names by the route's `cluster_header`.
     pub(crate) named: Option<NamedCluster>,
+    /// What the route's hash policies made of the request, where its cluster picks by that.
+    pub(crate) hash: Option<u64>,
     /// The virtual host that is missing, where it can be asked for.
     pub(crate) lacks_host: LacksHost,
     /// What filters keep for the response.
@@ -244,6 +246,7 @@ impl ActiveStream {
             route: None,
             drawn: None,
             named: None,
+            hash: None,
             lacks_host: LacksHost::No,
             filter_state: None,
             kept_head: None,

@@ -137,6 +137,12 @@ impl Origin {
     }
 }
 
+/// The address that the request names, when proxies in front are trusted and the connection's address is none of the client's.
+pub(crate) fn forwarded_address(hcm: &HttpConnectionManager, headers: &HeaderMap) -> Option<IpAddr> {
+    let hops = hcm.xff_num_trusted_hops as usize;
+    (!hcm.use_remote_address).then(|| last_address(headers, hops))?.map(|(ip, _)| ip)
+}
+
 /// The address in `x-forwarded-for` that so many trusted proxies stand behind, and whether it is the only one.
 pub(crate) fn last_address(headers: &HeaderMap, skipped: usize) -> Option<(IpAddr, bool)> {
     let text = headers.get(X_FORWARDED_FOR)?.to_str().ok()?;

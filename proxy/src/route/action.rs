@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
-    HeaderMutations, HostRewrite, InternalRedirectPolicy, MatchedHeader, PathRewrite, RateLimits,
+    HashPolicy, HeaderMutations, HostRewrite, InternalRedirectPolicy, MatchedHeader, PathRewrite, RateLimits,
     RegexSubstitution, RequestView, RetryPolicy, Upgrades,
 };
 use crate::cluster::{Cluster, ClusterNames};
@@ -68,6 +68,8 @@ pub struct RouteAction {
     pub buffer_limit_bytes: Option<u64>,
     /// A format of a weighted cluster's `response_headers` prints something of the request.
     pub keeps_request_head: bool,
+    /// `hash_policy`, in order.
+    pub hash_policies: Box<[HashPolicy]>,
     /// `rate_limits` of the route and its virtual host; `None`: there are none.
     pub rate_limits: Option<Box<RateLimits>>,
 }
@@ -116,6 +118,7 @@ impl RouteAction {
             mirrors: Box::default(),
             buffer_limit_bytes: None,
             keeps_request_head: false,
+            hash_policies: Box::default(),
             rate_limits: None,
         }
     }

@@ -217,8 +217,8 @@ impl MatchedHeader {
         HeaderValue::from_str(pseudo).ok()
     }
 
-    /// The header's fields.
-    pub(super) fn values<'a>(&self, request: &RequestView<'a>) -> impl Iterator<Item = Cow<'a, str>> {
+    /// The header's fields as they are.
+    pub(super) fn bytes<'a>(&self, request: &RequestView<'a>) -> impl Iterator<Item = &'a [u8]> {
         let (pseudo, name) = match self {
             Self::Method => (Some(request.method), None),
             Self::Path => (Some(request.path), None),
@@ -227,7 +227,12 @@ impl MatchedHeader {
             Self::Named(name) => (None, Some(name)),
         };
         let fields = name.into_iter().flat_map(|n| request.headers.get_all(n));
-        pseudo.map(Cow::Borrowed).into_iter().chain(fields.map(|v| String::from_utf8_lossy(v.as_bytes())))
+        pseudo.map(str::as_bytes).into_iter().chain(fields.map(HeaderValue::as_bytes))
+    }
+
+    /// The header's fields.
+    pub(super) fn values<'a>(&self, request: &RequestView<'a>) -> impl Iterator<Item = Cow<'a, str>> {
+        self.bytes(request).map(String::from_utf8_lossy)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod action;
 mod domains;
+mod hash_policy;
 mod header_mutation;
 mod index;
 mod internal_redirect;
@@ -18,6 +19,7 @@ pub use action::{
 };
 pub use domains::DomainIndex;
 pub(crate) use domains::without_port;
+pub use hash_policy::{HashCookie, HashPolicy, HashSource, HashedRequest, RequestHash, hash_address};
 pub use header_mutation::{AppendAction, HeaderAddition, HeaderMutations, HeaderText, MutationSteps};
 pub use internal_redirect::{InternalRedirectPolicy, RedirectPredicate};
 pub use matcher::{

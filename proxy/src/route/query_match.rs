@@ -18,7 +18,7 @@ pub struct QueryMatcher {
 impl QueryMatcher {
     /// Whether the query (without `?`) has it. The first parameter of the name counts.
     pub fn matches(&self, query: &str) -> bool {
-        self.takes(parameters(query).find(|(name, _)| **name == *self.name).map(|(_, value)| value))
+        self.takes(first_written(query, &self.name))
     }
 
     /// The same, where the value counts as it is meant and not as it is written.
@@ -50,6 +50,11 @@ pub(crate) fn first_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, str>
         rest = if code.is_some() { &after[2..] } else { after };
     }
     Some(String::from_utf8_lossy(&decoded).into_owned().into())
+}
+
+/// The value of the first parameter of this name, as it is written.
+pub(super) fn first_written<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    parameters(query).find(|(n, _)| *n == name).map(|(_, value)| value)
 }
 
 /// Names and values of a query, as they stand there.

@@ -29,6 +29,8 @@ pub struct TcpProxy {
     pub max_connection_duration: Option<Duration>,
     /// `max_connect_attempts`, default 1.
     pub max_connect_attempts: u32,
+    /// `hash_policy` has `source_ip`: clusters with a hash table pick by the peer's address.
+    pub hashes_source_ip: bool,
     /// `access_log`.
     pub access_logs: AccessLogs,
     /// `access_log_options.flush_access_log_on_connected`.

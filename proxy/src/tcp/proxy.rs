@@ -12,8 +12,9 @@ use super::TcpProxy;
 use super::copy::{ByteCounts, CopyEnd, CopyLimits, copy_bidirectional};
 use super::mesh_metrics::MeshConnection;
 use crate::access_log::AccessLogs;
-use crate::cluster::{self, ConnectError, Connected, lb, outlier};
+use crate::cluster::{self, Cluster, ConnectError, Connected, lb, outlier};
 use crate::net::Stream;
+use crate::route::hash_address;
 use crate::stream_info::{AccessLogType, ConnectionInfo, LogDetails, ResponseFlags, StreamInfo, new_uuid};
 use crate::transport_socket::failure_reason;
 use crate::worker::{ConnectionHandle, Worker};
@@ -107,8 +108,9 @@ impl<'a> Session<'a> {
         };
         self.info.upstream_cluster = Some(cluster.clone());
         let attempts = self.proxy.max_connect_attempts.max(1);
+        let context = self.context(&cluster);
         for attempt in 1..=attempts {
-            let Some(host) = lb::pick(&cluster, self.info.connection.original_destination) else {
+            let Some(host) = lb::pick(&cluster, context) else {
                 self.info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
                 return None;
             };
@@ -156,6 +158,17 @@ impl<'a> Session<'a> {
         }
         self.info.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         None
+    }
+
+    /// What the pick of a host may depend on.
+    fn context(&self, cluster: &Cluster) -> lb::Context {
+        let connection = &self.info.connection;
+        let hashed = self.proxy.hashes_source_ip && cluster.lb.hashing().is_some();
+        lb::Context {
+            original_destination: connection.original_destination,
+            hash: connection.peer_address.ip().filter(|_| hashed).map(hash_address),
+            redraw: 0,
+        }
     }
 
     fn opened(&mut self, connected: &Connected) {

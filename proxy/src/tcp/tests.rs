@@ -11,7 +11,8 @@ use super::*;
 use crate::access_log::{AccessLog, AccessLogs, LogFiles, Sink};
 use crate::cluster::lb::LbPolicy;
 use crate::cluster::{
-    CircuitBreakers, Cluster, ConnectionSettings, EndpointSet, HostSpec, Thresholds, UpstreamProtocol,
+    Balancing, CircuitBreakers, Cluster, ConnectionSettings, EndpointSet, HostSpec, Thresholds,
+    UpstreamProtocol,
 };
 use crate::config::live::Live;
 use crate::formatter::CapturePlan;
@@ -31,6 +32,7 @@ pub(crate) fn proxy_to(stats: &Stats, cluster: ClusterRef) -> TcpProxy {
         idle_timeout: Some(Duration::from_secs(3600)),
         max_connection_duration: None,
         max_connect_attempts: 1,
+        hashes_source_ip: false,
         access_logs: AccessLogs::default(),
         log_on_connected: false,
         log_on_start: false,
@@ -58,7 +60,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
     Arc::new(Cluster {
         name: "upstream".into(),
         lb: LbPolicy::RoundRobin,
-        endpoints: Live::with("upstream", EndpointSet::build(None, specs, 140, 50)),
+        endpoints: Live::with("upstream", EndpointSet::build(None, specs, 140, Balancing::default())),
         connection: Arc::new(ConnectionSettings {
             connect_timeout: Duration::from_secs(5),
             transport,

@@ -67,7 +67,7 @@ impl tonic::codegen::Service<::http::Uri> for Connector {
 async fn open(upstream: &Arc<Cluster>, named: Option<&Target>) -> Result<Connection, String> {
     let mut failures: Vec<String> = Vec::new();
     for _ in upstream.hosts() {
-        let Some(host) = cluster::lb::pick(upstream, None) else { break };
+        let Some(host) = cluster::lb::pick(upstream, Default::default()) else { break };
         match cluster::connect(upstream, &host, false, false).await {
             Ok(connected) => return Ok(Connection { stream: connected.stream, _guard: connected.guard }),
             Err(error) => failures.push(match error {

@@ -32,7 +32,22 @@ impl RawClient {
     /// # Errors
     /// What the kernel says.
     pub fn connect(addr: SocketAddr) -> io::Result<Self> {
-        let socket = TcpStream::connect_timeout(&addr, PATIENCE)?;
+        Self::over(TcpStream::connect_timeout(&addr, PATIENCE)?)
+    }
+
+    /// The same from an address of the client's choice. A port other than 0 can be taken again after [`RawClient::reset`].
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn connect_from(local: SocketAddr, addr: SocketAddr) -> io::Result<Self> {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(local), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&local.into())?;
+        socket.connect_timeout(&addr.into(), PATIENCE)?;
+        Self::over(socket.into())
+    }
+
+    fn over(socket: TcpStream) -> io::Result<Self> {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         Ok(RawClient { stream: Box::new(socket.try_clone()?), socket, reader: WireReader::new() })

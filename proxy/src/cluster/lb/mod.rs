@@ -1,6 +1,7 @@
 //! Load balancing: one file a policy; picking reads tables that main built. The hosts of an `ORIGINAL_DST` cluster are not picked
 //! but asked for.
 
+pub(super) mod hashing;
 mod least_request;
 mod random;
 mod round_robin;
@@ -12,6 +13,11 @@ use std::sync::atomic::Ordering;
 use super::endpoint_set::Table;
 use super::{Cluster, EndpointSet, Host, OriginalDestinations};
 
+pub use hashing::{HashFunction, HashTableKind, Hashing};
+
+/// How many entries of a hash table are looked at for a host that is not ejected, before the hosts are gone through one by one.
+const HASH_ATTEMPTS: u32 = 32;
+
 /// `lb_policy`.
 #[derive(Debug, Clone)]
 pub enum LbPolicy {
@@ -22,8 +28,10 @@ pub enum LbPolicy {
         /// How many random hosts are compared, at least 2.
         choices: u32,
     },
-    /// `RANDOM`; and `RING_HASH` and `MAGLEV` for requests without a hash, as all are here.
+    /// `RANDOM`.
     Random,
+    /// `RING_HASH` and `MAGLEV`.
+    Hash(Hashing),
     /// `CLUSTER_PROVIDED` of an `ORIGINAL_DST` cluster: the connection's own destination.
     OriginalDst {
         /// The hosts so far.
@@ -33,19 +41,55 @@ pub enum LbPolicy {
     },
 }
 
-/// Picks a host for one attempt; `None` when there is none that may take it. `original` is the original destination of the
-/// downstream connection, if it was restored.
-pub fn pick(cluster: &Cluster, original: Option<SocketAddr>) -> Option<Arc<Host>> {
-    let picked = match &cluster.lb {
-        LbPolicy::OriginalDst { destinations, port } => original.map(|mut destination| {
-            destination.set_port(port.unwrap_or(destination.port()));
-            destinations.host(destination)
-        }),
-        LbPolicy::RoundRobin => pick_by(cluster, |table, set| round_robin::pick(table, &set.cursor)),
-        LbPolicy::LeastRequest { choices } => {
-            pick_by(cluster, |table, _| least_request::pick(table, *choices))
+/// What a pick may depend on besides the cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context {
+    /// The original destination of the downstream connection, if it was restored.
+    pub original_destination: Option<SocketAddr>,
+    /// What the hash policies made of the request or connection; `None` stands for any hash.
+    pub hash: Option<u64>,
+    /// How many hosts were picked for this attempt already, and not wanted.
+    pub redraw: u32,
+}
+
+/// What a policy picks from.
+struct Choice<'a> {
+    cluster: &'a Cluster,
+    set: &'a EndpointSet,
+    table: &'a Table,
+}
+
+impl LbPolicy {
+    /// How its hash tables are made, if it has some.
+    pub fn hashing(&self) -> Option<Hashing> {
+        match self {
+            Self::Hash(hashing) => Some(*hashing),
+            _ => None,
         }
-        LbPolicy::Random => pick_by(cluster, |table, _| random::pick(table)),
+    }
+}
+
+/// Picks a host for one attempt; `None` when there is none that may take it.
+pub fn pick(cluster: &Cluster, context: Context) -> Option<Arc<Host>> {
+    let random = || fastrand::u32(..100);
+    let picked = match &cluster.lb {
+        LbPolicy::OriginalDst { destinations, port } => {
+            context.original_destination.map(|mut destination| {
+                destination.set_port(port.unwrap_or(destination.port()));
+                destinations.host(destination)
+            })
+        }
+        LbPolicy::RoundRobin => {
+            pick_by(cluster, random, |from| Some(round_robin::pick(from.table, &from.set.cursor)))
+        }
+        LbPolicy::LeastRequest { choices } => {
+            pick_by(cluster, random, |from| Some(least_request::pick(from.table, *choices)))
+        }
+        LbPolicy::Random => pick_by(cluster, random, |from| Some(random::pick(from.table))),
+        LbPolicy::Hash(_) => {
+            let hash = context.hash.unwrap_or_else(|| fastrand::u64(..));
+            pick_by(cluster, || (hash % 100) as u32, |from| pick_by_hash(from, hash, context.redraw))
+        }
     };
     if picked.is_none() {
         cluster.stats.upstream_cx_none_healthy.inc();
@@ -53,15 +97,20 @@ pub fn pick(cluster: &Cluster, original: Option<SocketAddr>) -> Option<Arc<Host>
     picked
 }
 
-/// The host of the table of one priority, both drawn from the cluster's present set, at the index that the policy says.
-fn pick_by(cluster: &Cluster, policy: impl Fn(&Table, &EndpointSet) -> usize) -> Option<Arc<Host>> {
+/// The host of the table of one priority, both drawn from the cluster's present set: the priority by `percentile` (0 to 99), the host
+/// at the index that the policy says.
+fn pick_by(
+    cluster: &Cluster,
+    percentile: impl FnOnce() -> u32,
+    policy: impl FnOnce(&Choice<'_>) -> Option<usize>,
+) -> Option<Arc<Host>> {
     let set = cluster.endpoints.peek();
     let set = set.as_ref()?;
     let tables = set.tables();
     let table = match tables.priorities.as_slice() {
         [(_, only)] => only,
         several => {
-            let at = fastrand::u32(..100);
+            let at = percentile();
             &several.iter().find(|(cumulative, _)| at < *cumulative)?.1
         }
     };
@@ -71,7 +120,7 @@ fn pick_by(cluster: &Cluster, policy: impl Fn(&Table, &EndpointSet) -> usize) ->
     if table.panic {
         cluster.stats.lb_healthy_panic.inc();
     }
-    let index = policy(table, set);
+    let index = policy(&Choice { cluster, set, table })?;
     let host = &table.hosts[index];
     if table.panic || host.is_healthy() {
         return Some(host.clone());
@@ -81,6 +130,22 @@ fn pick_by(cluster: &Cluster, policy: impl Fn(&Table, &EndpointSet) -> usize) ->
     let healthy = after.iter().chain(before).find(|h| h.is_healthy());
     // All of them: what main will find is panic, unless that is switched off.
     healthy.or_else(|| set.panics_in_the_end().then_some(host)).cloned()
+}
+
+/// The host of the hash's entry. One that was ejected a moment ago is passed over like one that a retry does not want: on a ring the
+/// next one is mostly the one that main's new table will have there.
+fn pick_by_hash(from: &Choice<'_>, hash: u64, redraw: u32) -> Option<usize> {
+    let Choice { cluster, table, .. } = from;
+    // The policy is newer than the table: main is about to publish another one.
+    let Some(hashed) = &table.hashed else { return Some(random::pick(table)) };
+    let active = || u32::try_from(cluster.stats.upstream_rq_active.get()).unwrap_or(0);
+    let entry = |attempt| hashed.pick(&table.hosts, hash, attempt, active);
+    let first = entry(redraw)?;
+    if table.panic || table.hosts[first].is_healthy() {
+        return Some(first);
+    }
+    let mut others = (redraw + 1..=redraw + HASH_ATTEMPTS).filter_map(entry);
+    others.find(|index| table.hosts[*index].is_healthy()).or(Some(first))
 }
 
 /// Entries of the weighted order, and the host index of one of them.

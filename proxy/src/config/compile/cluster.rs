@@ -15,6 +15,7 @@ use super::connection::{Connection, compile_connection};
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::dns::{compile_cluster_type, compile_dns_discovery, compile_dns_fields};
 use super::endpoint::{Assignment, compile_endpoints};
+use super::hashing::{compile_maglev, compile_ring_hash};
 use super::metadata::compile_metadata;
 use super::original_dst::{compile_original_dst_discovery, compile_original_dst_lb};
 use super::outlier::compile_outlier_detection;
@@ -22,7 +23,9 @@ use super::source::compile_config_source;
 use super::values;
 use crate::cluster::lb::LbPolicy;
 use crate::cluster::outlier::OutlierDetection;
-use crate::cluster::{CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds};
+use crate::cluster::{
+    Balancing, CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds,
+};
 use crate::config::dns::DnsDiscovery;
 use crate::config::sources::SourceId;
 use crate::stats::ClusterStats;
@@ -47,6 +50,13 @@ pub struct CompiledCluster {
     pub connection: Connection,
     /// Hash of `outlier_detection`.
     outlier_hash: u64,
+}
+
+impl CompiledCluster {
+    /// How the tables of its hosts are made.
+    pub fn balancing(&self) -> Balancing {
+        Balancing { panic_percent: self.panic_percent, hashing: self.cluster.lb.hashing() }
+    }
 }
 
 /// Where endpoints come from.
@@ -89,7 +99,7 @@ pub fn compile_cluster(
         connect_timeout: _,
         per_connection_buffer_limit_bytes,
         per_connection_buffer_high_watermark_timeout,
-        lb_policy,
+        lb_policy: _,
         load_assignment: _,
         health_checks,
         max_requests_per_connection: _,
@@ -131,7 +141,7 @@ pub fn compile_cluster(
         connection_pool_per_downstream_connection,
         queuing_policies,
         cluster_discovery_type,
-        lb_config,
+        lb_config: _,
     } = value;
     unsupported!(cx; transport_socket_matches, transport_socket_matcher, health_checks, lb_subset_config,
         close_connections_on_host_health_failure, filters, load_balancing_policy, upstream_config,
@@ -153,9 +163,11 @@ pub fn compile_cluster(
     let discovery = compile_discovery(cx, value, &name, &stats, previous);
     let lb = match &discovery {
         Ok(Discovery::OriginalDst { destinations, .. }) => compile_original_dst_lb(cx, value, destinations),
-        _ => compile_lb(cx, &name, *lb_policy, lb_config),
+        _ => compile_lb(cx, value),
     };
-    let panic_percent = cx.field("common_lb_config", |cx| compile_common_lb(cx, common_lb_config));
+    let has_hash_table = lb.as_ref().is_ok_and(|lb| lb.hashing().is_some());
+    let panic_percent =
+        cx.field("common_lb_config", |cx| compile_common_lb(cx, common_lb_config, has_hash_table));
     let thresholds = cx.field("circuit_breakers", |cx| compile_circuit_breakers(cx, circuit_breakers));
     let connection = compile_connection(cx, value, previous.map(|p| &p.connection));
     let (outlier, outlier_hash) = match &discovery {
@@ -250,15 +262,10 @@ fn compile_discovery(
     }
 }
 
-fn compile_lb(
-    cx: &mut CompileCx<'_>,
-    name: &str,
-    policy: i32,
-    config: &Option<wire::cluster::LbConfig>,
-) -> Compiled<LbPolicy> {
+fn compile_lb(cx: &mut CompileCx<'_>, cluster: &wire::Cluster) -> Compiled<LbPolicy> {
     use wire::cluster::{LbConfig, LbPolicy as Wire};
-    let policy = values::enumeration(cx, "lb_policy", policy)?;
-    match (policy, config) {
+    let policy = values::enumeration(cx, "lb_policy", cluster.lb_policy)?;
+    match (policy, &cluster.lb_config) {
         (Wire::RoundRobin, None) => Ok(LbPolicy::RoundRobin),
         (Wire::RoundRobin, Some(LbConfig::RoundRobinLbConfig(config))) => {
             let wire::cluster::RoundRobinLbConfig { slow_start_config } = config;
@@ -284,25 +291,27 @@ fn compile_lb(
             })
         }
         (Wire::Random, None) => Ok(LbPolicy::Random),
-        // What Envoy does with a request that has no hash. Routes and TCP proxies tell that they make none.
-        (Wire::RingHash, None | Some(LbConfig::RingHashLbConfig(_)))
-        | (Wire::Maglev, None | Some(LbConfig::MaglevLbConfig(_))) => {
-            cx.ignored("lb_policy");
-            Ok(LbPolicy::Random)
-        }
+        (Wire::RingHash, None) => compile_ring_hash(cx, &Default::default(), cluster),
+        (Wire::RingHash, Some(LbConfig::RingHashLbConfig(config))) => compile_ring_hash(cx, config, cluster),
+        (Wire::Maglev, None) => compile_maglev(cx, &Default::default(), cluster),
+        (Wire::Maglev, Some(LbConfig::MaglevLbConfig(config))) => compile_maglev(cx, config, cluster),
         (Wire::RoundRobin | Wire::LeastRequest | Wire::Random | Wire::RingHash | Wire::Maglev, Some(_)) => {
             Err(cx.refuse("lb_config", "settings of another policy than lb_policy"))
         }
         (Wire::ClusterProvided, _) => Err(cx.refuse(
             "lb_policy",
-            format!("cluster provided LB specified but cluster '{name}' did not provide one"),
+            format!("cluster provided LB specified but cluster '{}' did not provide one", cluster.name),
         )),
         (other, _) => Err(cx.refuse("lb_policy", format!("{} is not supported", other.as_str_name()))),
     }
 }
 
 /// Gives the panic threshold in percent.
-fn compile_common_lb(cx: &mut CompileCx<'_>, value: &Option<wire::cluster::CommonLbConfig>) -> Compiled<u32> {
+fn compile_common_lb(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::cluster::CommonLbConfig>,
+    has_hash_table: bool,
+) -> Compiled<u32> {
     let Some(config) = value else { return Ok(PANIC_PERCENT) };
     let wire::cluster::CommonLbConfig {
         healthy_panic_threshold,
@@ -314,9 +323,12 @@ fn compile_common_lb(cx: &mut CompileCx<'_>, value: &Option<wire::cluster::Commo
         locality_config_specifier,
     } = config;
     unsupported!(cx; close_connections_on_host_set_change, locality_config_specifier);
-    // Updates are cheap enough to be applied one by one; there are no health checks, hashes or host overrides.
-    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, consistent_hashing_lb_config,
-        override_host_status);
+    // Updates are cheap enough to be applied one by one; there are no health checks or host overrides.
+    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, override_host_status);
+    // Compiled with the hash table.
+    if !has_hash_table {
+        ignored!(cx; consistent_hashing_lb_config);
+    }
     match healthy_panic_threshold {
         None => Ok(PANIC_PERCENT),
         Some(percent) => values::percent(cx, "healthy_panic_threshold", percent.value),

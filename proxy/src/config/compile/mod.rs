@@ -25,6 +25,8 @@ mod filter_health_check;
 mod filter_local_rate_limit;
 mod filter_on_demand;
 mod format_string;
+mod hash_policy;
+mod hashing;
 mod header_mutation;
 mod http_connection_manager;
 mod http_filter;

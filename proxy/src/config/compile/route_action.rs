@@ -9,6 +9,7 @@ use outrigger_xds_api::wire::core::v3::RoutingPriority;
 use outrigger_xds_api::wire::route::v3 as wire;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::hash_policy::compile_hash_policies;
 use super::header_mutation::compile_header_mutations;
 use super::http_filter::compile_overrides;
 use super::internal_redirect::compile_internal_redirects;
@@ -92,12 +93,12 @@ fn compile_route_action(
     } = action;
     unsupported!(cx; metadata_match, path_rewrite_policy, path_rewrite, retry_policy_typed_config, cors,
         internal_redirect_action, hedge_policy);
-    // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout. No cluster
-    // here looks at a hash: those that would pick at random.
-    ignored!(cx; early_data_policy, flush_timeout, hash_policy);
+    // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout.
+    ignored!(cx; early_data_policy, flush_timeout);
     // Belongs to `internal_redirect_action`.
     informational!(max_internal_redirects);
     let rate_limits = compile_rate_limits(cx, rate_limits, Place::Route);
+    let hash_policies = compile_hash_policies(cx, hash_policy);
     let path_rewrite = compile_path_rewrite(cx, prefix_rewrite, regex_rewrite);
     let host_rewrite = compile_host_rewrite(cx, host_rewrite_specifier);
     let retry = match retry_policy {
@@ -183,6 +184,7 @@ fn compile_route_action(
         mirrors: mirrors?.into(),
         buffer_limit_bytes: route_cx.buffer_limit_bytes,
         keeps_request_head: plan.names_request(),
+        hash_policies: hash_policies?,
         rate_limits: Some(RateLimits {
             of_route: rate_limits?.into(),
             of_virtual_host: route_cx.rate_limits.clone(),

@@ -7,6 +7,7 @@ use outrigger_xds_api::wire::tcp_proxy::v3 as wire;
 
 use super::access_log::compile_access_logs;
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::hash_policy::compile_tcp_hash_policy;
 use super::listener::ListenerCx;
 use super::route_action::{check_weights, compile_cluster_name, without_zero_weights};
 use super::values;
@@ -49,9 +50,8 @@ pub(crate) fn compile_tcp_proxy(
     } = value;
     unsupported!(cx; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
         tunneling_config, proxy_protocol_tlvs, upstream_connect_mode);
-    // Jitter; early data only exists in other connect modes; a drain waits for the connection;
-    // no cluster here looks at a hash.
-    ignored!(cx; max_downstream_connection_duration_jitter_percentage, max_early_data_bytes, check_drain_close, hash_policy);
+    // Jitter; early data only exists in other connect modes; a drain waits for the connection.
+    ignored!(cx; max_downstream_connection_duration_jitter_percentage, max_early_data_bytes, check_drain_close);
     informational!(proxy_protocol_tlv_merge_policy);
     if stat_prefix.is_empty() {
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
@@ -73,6 +73,7 @@ pub(crate) fn compile_tcp_proxy(
         }
         None => Err(cx.refuse("", "one of cluster or weighted_clusters is required")),
     };
+    let hashes_source_ip = compile_tcp_hash_policy(cx, hash_policy);
     let access_logs = compile_access_logs(cx, access_log, CapturePlan::tcp())?;
     let options = compile_log_options(
         cx,
@@ -86,6 +87,7 @@ pub(crate) fn compile_tcp_proxy(
         idle_timeout,
         max_connection_duration,
         max_connect_attempts,
+        hashes_source_ip: hashes_source_ip?,
         access_logs,
         log_on_connected: options.flush_access_log_on_connected,
         log_on_start: options.flush_access_log_on_start,

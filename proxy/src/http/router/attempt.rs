@@ -98,13 +98,14 @@ pub(super) async fn send(
 
 /// A host; another one than those to avoid, if a few draws find one.
 fn pick(stream: &ActiveStream, cluster: &Cluster, avoid: Avoid<'_>) -> Option<Arc<Host>> {
-    let destination = stream.info.connection.original_destination;
-    let mut host = lb::pick(cluster, destination)?;
-    for _ in 0..avoid.redraws {
+    let original_destination = stream.info.connection.original_destination;
+    let draw = |redraw| lb::pick(cluster, lb::Context { original_destination, hash: stream.hash, redraw });
+    let mut host = draw(0)?;
+    for redraw in 1..=avoid.redraws {
         if !avoid.hosts.contains(&host.id) {
             break;
         }
-        host = lb::pick(cluster, destination)?;
+        host = draw(redraw)?;
     }
     Some(host)
 }

@@ -117,7 +117,7 @@ async fn send(
     timeout: Option<Duration>,
 ) {
     let stats = &cluster.stats;
-    let Some(host) = lb::pick(&cluster, None) else { return };
+    let Some(host) = lb::pick(&cluster, lb::Context::default()) else { return };
     let Some(_permit) = cluster.circuit_breakers.acquire(Resource::Request, false) else {
         stats.upstream_rq_pending_overflow.inc();
         return;

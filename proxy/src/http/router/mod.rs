@@ -2,6 +2,7 @@
 
 mod asked;
 mod attempt;
+mod hash;
 mod mirror;
 mod replay;
 mod retry;
@@ -40,15 +41,18 @@ pub(crate) async fn forward(
     timeout::tell_upstream(stream, action, &mut request);
     rewrite::rewrite(stream, route, action, &mut request, &mut authority);
     let asked = stream.asks_router.then(|| Asked::take(request.headers_mut()));
+    let cookies = hash::note(stream, &cluster, action, &request, &authority);
     stream.recapture_request(&request);
     if !action.mirrors.is_empty() {
         mirror::start(stream, action, &mut request);
     }
-    match retry::plan(action, asked) {
+    let mut response = match retry::plan(action, asked) {
         Some(plan) if stream.upgrade.is_none() => {
             // On the heap, so that routes without retries do not carry its state.
-            Box::pin(retry::forward(stream, route, action, plan, &cluster, request, &authority)).await
+            Box::pin(retry::forward(stream, route, action, plan, &cluster, request, &authority)).await?
         }
-        _ => attempt::send(stream, &cluster, action, request, &authority, Default::default()).await,
-    }
+        _ => attempt::send(stream, &cluster, action, request, &authority, Default::default()).await?,
+    };
+    hash::set(cookies, &mut response);
+    Ok(response)
 }
