@@ -376,6 +376,26 @@ pub struct StreamInfo {
     pub log_details: Option<Box<LogDetails>>,
 }
 
+#[cfg(test)]
+impl StreamInfo {
+    /// Of a connection on the loopback interface.
+    pub(crate) fn of_test() -> Self {
+        let address = Address::Ip(([127, 0, 0, 1], 80).into());
+        let connection = ConnectionInfo {
+            local_address: address.clone(),
+            direct_local_address: address.clone(),
+            original_destination: None,
+            peer_address: address,
+            requested_server_name: None,
+            tls: None,
+            connection_id: 7,
+            filter_chain: "".into(),
+            opened: Instant::now(),
+        };
+        Self::new(Arc::new(connection), Some(Version::HTTP_11))
+    }
+}
+
 impl StreamInfo {
     /// A stream that begins now.
     pub fn new(connection: Arc<ConnectionInfo>, protocol: Option<Version>) -> Self {

@@ -2,6 +2,7 @@
 //! and Istio's VirtualService both can say is the same by either.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use outrigger_tests::mesh::{APP_PORT, EVERY_RULE, Mesh};
@@ -232,6 +233,47 @@ fn subsets_are_versions_of_a_service() {
         for _ in 0..20 {
             assert_eq!(world.ask("/", "").text(), "reviews-0");
             assert_eq!(world.ask("/", "x-version: 2\r\n").text(), "reviews-1");
+        }
+    });
+}
+
+/// One endpoint for each caller, with a ring and with a Maglev table; told by a header, or by a cookie that the sidecar gives out.
+#[test]
+fn a_caller_stays_at_its_endpoint() {
+    let world = World::start();
+    let rule = |hash: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews, namespace: default}}\n\
+             spec:\n  host: reviews\n  trafficPolicy: {{loadBalancer: {{consistentHash: {{{hash}}}}}}}\n---\n{}",
+            virtual_service(
+                "  - match: [{uri: {exact: /there}}]\n    directResponse: {status: 299, body: {string: direct}}\n  \
+                 - route: [{destination: {host: reviews}}]\n",
+            )
+        )
+    };
+    let endpoint = |world: &World, header: &str| world.ask("/", header).text();
+    world.each(&[rule("httpHeaderName: X-User"), rule("httpHeaderName: X-User, maglev: {}")], 299, |world| {
+        let mut endpoints = BTreeSet::new();
+        for user in 0..24 {
+            let header = format!("x-user: user-{user}\r\n");
+            let first = endpoint(world, &header);
+            assert!((0..5).all(|_| endpoint(world, &header) == first), "user-{user} leaves {first}");
+            endpoints.insert(first);
+        }
+        assert_eq!(endpoints.len(), 2, "the callers are spread");
+        assert!(
+            (0..24).map(|_| endpoint(world, "")).collect::<BTreeSet<_>>().len() == 2,
+            "others go anywhere"
+        );
+    });
+    world.each(&[rule("httpCookie: {name: place, path: /, ttl: 60s}")], 299, |world| {
+        for _ in 0..8 {
+            let response = world.ask("/", "");
+            let cookie = response.headers.get("set-cookie").unwrap();
+            assert!(cookie.ends_with("; Max-Age=60; Path=/; HttpOnly"), "{cookie}");
+            let (cookie, _) = cookie.split_once(';').unwrap();
+            let again = world.ask("/", &format!("cookie: {cookie}\r\n"));
+            assert_eq!((again.text(), again.headers.get("set-cookie")), (response.text(), None));
         }
     });
 }

@@ -77,13 +77,17 @@ fn check_complete(configuration: &Configuration) {
 }
 
 fn names(routes: &crate::route::RouteConfiguration) -> Vec<Arc<str>> {
-    use crate::route::{Action, Clusters};
+    use crate::route::{Action, ClusterSource, Clusters};
     let all = routes.virtual_hosts.iter().flat_map(|v| &v.routes);
     all.flat_map(|route| match &route.action {
         Action::Route(action) => match &action.clusters {
             Clusters::Single(cluster) => vec![cluster.name().clone()],
             Clusters::Weighted { clusters, .. } => {
-                clusters.iter().map(|c| c.cluster.name().clone()).collect()
+                let named = |c: &crate::route::WeightedCluster| match &c.cluster {
+                    ClusterSource::Named(cluster) => Some(cluster.name().clone()),
+                    ClusterSource::Header(_) => None,
+                };
+                clusters.iter().filter_map(named).collect()
             }
             Clusters::Header(_) => Vec::new(),
         },

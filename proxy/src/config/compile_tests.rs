@@ -134,6 +134,9 @@ fn route_configurations() {
         "{match: {prefix: /}, route: {cluster: known}}",
         "{match: {path: /x}, route: {cluster: unknown}}",
         "{match: {path: /x}, route: {cluster_header: X-Cluster}}",
+        "{match: {path: /x}, route: {weighted_clusters: {clusters: [{cluster_header: X-Cluster, weight: 1}]}, request_mirror_policies: [{cluster_header: x}]}}",
+        "{match: {path: /x}, route: {cluster: c, path_rewrite: '/%REQ(x)%', host_rewrite: '%REQ(x)%'}}",
+        "{match: {path: /x}, redirect: {path_rewrite: '/%REQ(x)%'}}",
         "{match: {path: /x}, route: {cluster: c, internal_redirect_policy: {redirect_response_codes: [301], response_headers_to_copy: [x-a]}}}",
         "{match: {safe_regex: {regex: '/[a-z]+'}}, redirect: {host_redirect: example.org, response_code: FOUND}}",
         "{match: {path_separated_prefix: /a}, direct_response: {status: 200, body: {inline_string: hi}}}",
@@ -190,6 +193,34 @@ fn route_configurations() {
         (
             "{match: {prefix: /}, route: {cluster: c, internal_redirect_policy: {predicates: [{name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.internal_redirect.filter_state.v3.FilterStateConfig, redirect_enabled_key: k}}]}}}",
             "route.internal_redirect_policy.predicates[0].typed_config.@type: predicate 'p' (envoy.extensions.internal_redirect.filter_state.v3.FilterStateConfig) is not supported",
+        ),
+        (
+            "{match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: a, cluster_header: x, weight: 1}]}}}",
+            "route.weighted_clusters.clusters[0].cluster_header: Only one of name or cluster_header can be specified",
+        ),
+        (
+            "{match: {prefix: /}, route: {weighted_clusters: {clusters: [{weight: 1}]}}}",
+            "route.weighted_clusters.clusters[0].name: At least one of name or cluster_header need to be specified",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, request_mirror_policies: [{cluster: m, cluster_header: x}]}}",
+            "route.request_mirror_policies[0].cluster_header: Only one of cluster or cluster_header can be specified",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, prefix_rewrite: /x, path_rewrite: /y}}",
+            "route.path_rewrite: only one of prefix_rewrite, regex_rewrite and path_rewrite can be specified",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, path_rewrite: '%NOPE%'}}",
+            "route.path_rewrite: Not supported field in StreamInfo: NOPE",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, host_rewrite: '100%'}}",
+            "route.host_rewrite: Incorrect configuration: 100%. Couldn't find valid command at position 3",
+        ),
+        (
+            "{match: {prefix: /}, redirect: {path_rewrite: '%NOPE%'}}",
+            "redirect.path_rewrite: Not supported field in StreamInfo: NOPE",
         ),
         (
             "{match: {prefix: /}, route: {cluster_header: ':x'}}",

@@ -26,7 +26,7 @@ use crate::cluster::{Cluster, Host, Permit, outlier};
 use crate::formatter::{RequestLine, Values};
 use crate::on_demand::Asker;
 use crate::route::{
-    Action, Clusters, Drawn, NamedCluster, RequestView, Route, RouteAction, RouteConfiguration, is_grpc,
+    Action, Drawn, NamedCluster, RequestView, Route, RouteAction, RouteConfiguration, is_grpc,
 };
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
 use crate::worker::{Timer, Worker};
@@ -299,9 +299,8 @@ impl ActiveStream {
         self.info.route_name.clone_from(&route.name);
         if let Action::Route(action) = &route.action {
             self.drawn = action.clusters.draw(fastrand::u64(..));
-            if let Clusters::Header(header) = &action.clusters {
-                self.named = header.named(request);
-            }
+            let header = action.clusters.header(self.drawn);
+            self.named = header.and_then(|header| header.named(request));
         }
         self.route = Some(route.clone());
     }

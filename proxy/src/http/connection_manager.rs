@@ -22,6 +22,7 @@ use super::path::Normalised;
 use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
 use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, internal_redirect, redirect, router};
+use crate::formatter::{RequestLine, Values};
 use crate::net::Stream;
 use crate::route::{Action, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
 use crate::stream_info::{AccessLogType, ConnectionInfo, ResponseFlags, details};
@@ -210,12 +211,24 @@ async fn serve_request(
             Action::Route(action) => action,
             Action::Redirect(to) => {
                 hcm.stats.rq_redirect.inc();
+                let line = RequestLine {
+                    method: request.method().as_str(),
+                    path: path_and_query(&request),
+                    authority: authority.as_str(),
+                    scheme,
+                };
+                let values = Values {
+                    line: Some(line),
+                    request: Some(request.headers()),
+                    ..Values::from(&stream.info)
+                };
                 let location = redirect::location(
                     to,
                     &route.matcher.path,
                     scheme,
                     authority.as_str(),
                     path_and_query(&request),
+                    values,
                 );
                 return Ok(redirected(stream, to.status, location));
             }

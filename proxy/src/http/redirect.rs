@@ -2,15 +2,17 @@
 
 use http::HeaderValue;
 
+use crate::formatter::Values;
 use crate::route::{PathMatcher, PathRedirect, Redirect};
 
-/// The new location; `None` when it would not be a valid header value.
+/// The new location, which formats make of `values`; `None` when it would not be a valid header value.
 pub(crate) fn location(
     redirect: &Redirect,
     matched: &PathMatcher,
     scheme: &str,
     authority: &str,
     path_and_query: &str,
+    values: Values<'_>,
 ) -> Option<HeaderValue> {
     let new_scheme = redirect.scheme.as_deref().unwrap_or(scheme);
     let host = redirect.host.as_deref().unwrap_or_else(|| host_for(authority, redirect, scheme, new_scheme));
@@ -38,6 +40,14 @@ pub(crate) fn location(
             location.push_str(&path[matched.matched_len(path)..]);
         }
         PathRedirect::Regex(regex) => location.push_str(&regex.apply(path)),
+        PathRedirect::Format(format) => {
+            let new = format.value(values).filter(|new| !new.is_empty());
+            let new = new.as_ref().and_then(|new| new.to_str().ok()).unwrap_or(path);
+            location.push_str(new);
+            if new.contains('?') {
+                query = None;
+            }
+        }
     }
     if let Some(query) = query {
         location.push('?');
@@ -62,6 +72,7 @@ mod tests {
     use http::StatusCode;
 
     use super::*;
+    use crate::stream_info::StreamInfo;
 
     fn redirect() -> Redirect {
         Redirect {
@@ -76,6 +87,7 @@ mod tests {
 
     #[test]
     fn locations() {
+        let info = StreamInfo::of_test();
         let prefix = PathMatcher::Prefix("/old".into());
         for (r, authority, path, expected) in [
             (Redirect { scheme: Some("https".into()), ..redirect() }, "a:80", "/x?q=1", "https://a/x?q=1"),
@@ -101,7 +113,7 @@ mod tests {
             ),
             (Redirect { strip_query: true, ..redirect() }, "a", "/x?q", "http://a/x"),
         ] {
-            assert_eq!(location(&r, &prefix, "http", authority, path).unwrap(), expected);
+            assert_eq!(location(&r, &prefix, "http", authority, path, (&info).into()).unwrap(), expected);
         }
     }
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{
-    HashPolicy, HeaderMutations, HostRewrite, InternalRedirectPolicy, MatchedHeader, PathRewrite, RateLimits,
-    RegexSubstitution, RequestView, RetryPolicy, Upgrades,
+    HashPolicy, HeaderMutations, HeaderText, HostRewrite, InternalRedirectPolicy, MatchedHeader, PathRewrite,
+    RateLimits, RegexSubstitution, RequestView, RetryPolicy, Upgrades,
 };
 use crate::cluster::{Cluster, ClusterNames};
 use crate::config::live::Live;
@@ -86,8 +86,8 @@ pub struct GrpcTimeout {
 /// `RouteAction.RequestMirrorPolicy`.
 #[derive(Debug, Clone)]
 pub struct Mirror {
-    /// `cluster`.
-    pub cluster: ClusterRef,
+    /// `cluster` or `cluster_header`.
+    pub cluster: ClusterSource,
     /// `runtime_fraction` in parts per million; `None` = always.
     pub fraction_ppm: Option<u32>,
     /// `host_rewrite_literal`.
@@ -129,6 +129,15 @@ impl RouteAction {
     }
 }
 
+/// A cluster among several.
+#[derive(Debug, Clone)]
+pub enum ClusterSource {
+    /// By its name.
+    Named(ClusterRef),
+    /// `cluster_header`: the request names it.
+    Header(ClusterHeader),
+}
+
 /// Which cluster a request goes to.
 #[derive(Debug)]
 pub enum Clusters {
@@ -146,7 +155,7 @@ pub enum Clusters {
 }
 
 /// A header by which the request names its cluster. What it names is found when the route is; it may be anything.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ClusterHeader {
     /// Only its first value counts.
     pub header: MatchedHeader,
@@ -188,8 +197,8 @@ impl NamedCluster {
 /// `WeightedCluster.ClusterWeight`.
 #[derive(Debug)]
 pub struct WeightedCluster {
-    /// `name`.
-    pub cluster: ClusterRef,
+    /// `name` or `cluster_header`.
+    pub cluster: ClusterSource,
     /// `weight`, at least 1.
     pub weight: u32,
     /// `request_headers_to_*`, before those of the route.
@@ -206,7 +215,7 @@ impl WeightedCluster {
     /// A share for a cluster, and nothing else.
     pub fn new(cluster: ClusterRef, weight: u32) -> Self {
         Self {
-            cluster,
+            cluster: ClusterSource::Named(cluster),
             weight,
             request_headers: HeaderMutations::default(),
             response_headers: HeaderMutations::default(),
@@ -247,8 +256,19 @@ impl Clusters {
     pub fn cluster(&self, drawn: Drawn) -> Option<&ClusterRef> {
         match self {
             Clusters::Single(cluster) => Some(cluster),
-            Clusters::Weighted { clusters, .. } => Some(&clusters[drawn.unwrap_or(0)].cluster),
+            Clusters::Weighted { clusters, .. } => match &clusters[drawn.unwrap_or(0)].cluster {
+                ClusterSource::Named(cluster) => Some(cluster),
+                ClusterSource::Header(_) => None,
+            },
             Clusters::Header(_) => None,
+        }
+    }
+
+    /// The header by which the request names its cluster, if that was drawn.
+    pub fn header(&self, drawn: Drawn) -> Option<&ClusterHeader> {
+        match (self, self.weighted(drawn).map(|weighted| &weighted.cluster)) {
+            (Clusters::Header(header), _) | (_, Some(ClusterSource::Header(header))) => Some(header),
+            _ => None,
         }
     }
 
@@ -297,4 +317,6 @@ pub enum PathRedirect {
     Prefix(Box<str>),
     /// `regex_rewrite`.
     Regex(RegexSubstitution),
+    /// `path_rewrite`: the whole path.
+    Format(HeaderText),
 }

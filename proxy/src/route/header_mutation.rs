@@ -141,8 +141,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::formatter::CapturePlan;
-    use crate::net::Address;
-    use crate::stream_info::ConnectionInfo;
 
     fn addition(name: &'static str, text: &str, action: AppendAction) -> HeaderAddition {
         let format = Format::compile_text(text, true, &mut CapturePlan::live()).unwrap();
@@ -152,22 +150,6 @@ mod tests {
             action,
             keep_empty: false,
         }
-    }
-
-    fn info() -> StreamInfo {
-        let address = Address::Ip(([127, 0, 0, 1], 80).into());
-        let connection = ConnectionInfo {
-            local_address: address.clone(),
-            direct_local_address: address.clone(),
-            original_destination: None,
-            peer_address: address,
-            requested_server_name: None,
-            tls: None,
-            connection_id: 7,
-            filter_chain: "".into(),
-            opened: std::time::Instant::now(),
-        };
-        StreamInfo::new(Arc::new(connection), Some(http::Version::HTTP_11))
     }
 
     #[test]
@@ -189,7 +171,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-a", HeaderValue::from_static("1"));
         headers.insert("x-gone", HeaderValue::from_static("1"));
-        let info = info();
+        let info = StreamInfo::of_test();
         let line = RequestLine { method: "GET", path: "/p", authority: "h", scheme: "http" };
         mutations.apply_to_request(&mut headers, line, &info);
         let seen: Vec<_> = headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();

@@ -52,7 +52,7 @@ pub struct HeaderMatcher {
 }
 
 /// Which header is matched.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum MatchedHeader {
     /// `:method`.
     Method,

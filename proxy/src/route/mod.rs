@@ -14,8 +14,8 @@ mod rewrite;
 mod upgrades;
 
 pub use action::{
-    Action, ClusterHeader, ClusterRef, Clusters, DirectResponse, Drawn, GrpcTimeout, Mirror, NamedCluster,
-    PathRedirect, Redirect, RouteAction, WeightedCluster,
+    Action, ClusterHeader, ClusterRef, ClusterSource, Clusters, DirectResponse, Drawn, GrpcTimeout, Mirror,
+    NamedCluster, PathRedirect, Redirect, RouteAction, WeightedCluster,
 };
 pub use domains::DomainIndex;
 pub(crate) use domains::without_port;

@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::Regex;
 
-use super::PathMatcher;
+use super::{HeaderText, PathMatcher};
+use crate::formatter::Values;
 
 /// `prefix_rewrite` and its alternatives.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub enum PathRewrite {
     Prefix(Box<str>),
     /// `regex_rewrite`: in place of every match.
     Regex(RegexSubstitution),
+    /// `path_rewrite`: in place of the whole path.
+    Format(HeaderText),
 }
 
 /// `envoy.type.matcher.v3.RegexMatchAndSubstitute`.
@@ -36,6 +39,8 @@ pub enum HostRewrite {
     Header(HeaderName),
     /// `host_rewrite_path_regex`: made of the path.
     PathRegex(RegexSubstitution),
+    /// `host_rewrite`: made by a format.
+    Format(HeaderText),
 }
 
 impl RegexSubstitution {
@@ -46,8 +51,8 @@ impl RegexSubstitution {
 }
 
 impl PathRewrite {
-    /// The new path with the old query. `matched` is what the route matched.
-    pub fn apply(&self, matched: &PathMatcher, path_and_query: &str) -> String {
+    /// The new path with the old query; `None`: it stays. `matched` is what the route matched; formats print `values`.
+    pub fn apply(&self, matched: &PathMatcher, path_and_query: &str, values: Values<'_>) -> Option<String> {
         let end = path_and_query.find('?').unwrap_or(path_and_query.len());
         let (path, query) = path_and_query.split_at(end);
         let mut new = String::with_capacity(path_and_query.len() + 16);
@@ -57,15 +62,19 @@ impl PathRewrite {
                 new.push_str(&path[matched.matched_len(path)..]);
             }
             PathRewrite::Regex(regex) => new.push_str(&regex.apply(path)),
+            PathRewrite::Format(format) => {
+                let text = format.value(values)?;
+                new.push_str(text.to_str().ok().filter(|text| !text.is_empty())?);
+            }
         }
         new.push_str(query);
-        new
+        Some(new)
     }
 }
 
 impl HostRewrite {
     /// The new host; `None`: it stays, or is known only with the upstream host.
-    pub fn host(&self, path: &str, headers: &HeaderMap) -> Option<HeaderValue> {
+    pub fn host(&self, path: &str, headers: &HeaderMap, values: Values<'_>) -> Option<HeaderValue> {
         match self {
             HostRewrite::Literal(host) => Some(host.clone()),
             HostRewrite::Auto => None,
@@ -74,6 +83,7 @@ impl HostRewrite {
                 let path = path.split('?').next().unwrap_or_default();
                 HeaderValue::from_str(&regex.apply(path)).ok()
             }
+            HostRewrite::Format(format) => format.value(values).filter(|host| !host.is_empty()),
         }
     }
 }
@@ -82,9 +92,11 @@ impl HostRewrite {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::stream_info::StreamInfo;
 
     #[test]
     fn paths() {
+        let info = StreamInfo::of_test();
         let regex = |pattern: &str, to: &str| {
             PathRewrite::Regex(RegexSubstitution {
                 pattern: Regex::new(pattern).unwrap(),
@@ -97,9 +109,10 @@ mod tests {
             (PathRewrite::Prefix("/".into()), "/old", "/"),
             (regex("/o(.)d", "/${1}"), "/old/old?/old", "/l/l?/old"),
         ] {
-            assert_eq!(rewrite.apply(&prefix, path), expected);
+            assert_eq!(rewrite.apply(&prefix, path, (&info).into()).as_deref(), Some(expected));
         }
         let exact = PathMatcher::Exact("/old".into());
-        assert_eq!(PathRewrite::Prefix("/new".into()).apply(&exact, "/old?x"), "/new?x");
+        let new = PathRewrite::Prefix("/new".into()).apply(&exact, "/old?x", (&info).into());
+        assert_eq!(new.as_deref(), Some("/new?x"));
     }
 }

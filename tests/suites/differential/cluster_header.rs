@@ -49,3 +49,21 @@ fn the_route_changes_the_header_too_late() {
     }]);
     compare_cases(&[Case::routes("late", routes).header_lines(&["x-cluster: up\r\n"])]);
 }
+
+/// One of several clusters may be the one that the request names.
+#[test]
+fn of_weighted_clusters() {
+    let weighted = |name: &'static str, more: Value| {
+        let named = json!({"cluster_header": "x-cluster", "weight": 1,
+            "request_headers_to_add": [{"header": {"key": "x-weighted", "value": "named"}}],
+            "response_headers_to_add": [{"header": {"key": "x-weighted", "value": "named"}}]});
+        let mut action = json!({"weighted_clusters": {"clusters": [{"name": "up2", "weight": 0}, named]}});
+        outrigger_tests::bootstrap::overlay(&mut action, more);
+        Case::routes(name, json!([{"match": {"prefix": "/"}, "route": action}]))
+    };
+    let lines = ["x-cluster: up\r\n", "x-cluster: up2\r\n", "x-cluster: missing\r\n", "x-cluster:\r\n", ""];
+    compare_cases(&[
+        weighted("one of two", json!({})).header_lines(&lines),
+        weighted("404", json!({"cluster_not_found_response_code": "NOT_FOUND"})).header_lines(&lines),
+    ]);
+}

@@ -18,6 +18,16 @@ fn mirrored(name: &'static str, policy: Value) -> Case {
     .without_logs()
 }
 
+/// The mirror is the cluster that this header names, as the request goes upstream.
+fn by_header(name: &'static str, header: &str, added: Value) -> Case {
+    Case::routes(
+        name,
+        json!([{"match": {"prefix": "/"}, "request_headers_to_add": added,
+            "route": {"cluster": "up", "request_mirror_policies": [{"cluster_header": header}]}}]),
+    )
+    .without_logs()
+}
+
 /// Sends one request with a body; adds what the client and both upstreams saw.
 fn one_request(target: &Target<'_>, view: &mut View) {
     send(target, view, "POST /a?b HTTP/1.1\r\nhost: h:80\r\ncontent-length: 5\r\n\r\nhello", true);
@@ -62,6 +72,10 @@ fn mirrors() {
             target.world.up2.answer(outrigger_tests::upstream::Reply::Close);
             one_request(target, view);
         }),
+        by_header("named", "x-a", json!([{"header": {"key": "x-a", "value": "up2"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]))
+            .drive(one_request),
+        by_header("named by nothing", "x-none", json!([])).drive(not_mirrored),
+        by_header("a missing one", "x-a", json!([{"header": {"key": "x-a", "value": "missing"}}])).drive(not_mirrored),
         Case::hosts(
             "the virtual host's",
             json!([{"name": "v", "domains": ["*"], "request_mirror_policies": [{"cluster": "up2"}],

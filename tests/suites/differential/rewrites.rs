@@ -120,3 +120,36 @@ fn logs_and_headers_have_the_new_path() {
         .paths(&["/old/a?b"]),
     ]);
 }
+
+#[test]
+fn formats() {
+    let lines = ["", "x-a: one\r\n", "x-a: one\r\nx-b: b.example.com:81\r\n", "x-a: a b\r\n"];
+    let case = |name, more: Value| {
+        rewrite(name, any(), more)
+            .header_lines(&lines)
+            .send("query", "GET /x/y?q=%2F HTTP/1.1\r\nhost: h:80\r\nx-a: one\r\nx-b: b\r\n\r\n")
+    };
+    let redirect = |name, more: Value| {
+        let mut action = json!({});
+        outrigger_tests::bootstrap::overlay(&mut action, more);
+        Case::routes(name, json!([{"match": {"prefix": "/"}, "redirect": action}]))
+            .header_lines(&lines[..3])
+            .send("query", "GET /x/y?q=%2F HTTP/1.1\r\nhost: h:80\r\nx-a: one\r\n\r\n")
+    };
+    compare_cases(&[
+        case("path", json!({"path_rewrite": "/new/%REQ(x-a)%"})).deviates("x-a: a b: upstream", ENCODED),
+        case("path, or nothing", json!({"path_rewrite": "%REQ(x-c)%"})),
+        case("path by more", json!({"path_rewrite": "/%REQ(:method)%/%PROTOCOL%/%REQ(:authority)%"})),
+        case("path and its query", json!({"path_rewrite": "/n%REQ(:path)%"})),
+        case("host", json!({"host_rewrite": "%REQ(x-b)%"})),
+        case(
+            "host with a name",
+            json!({"host_rewrite": "p-%REQ(x-c)%.example.com", "append_x_forwarded_host": true}),
+        ),
+        case("both", json!({"host_rewrite": "p-%REQ(:authority)%", "path_rewrite": "/%REQ(:authority)%"})),
+        redirect("redirect", json!({"path_rewrite": "/new/%REQ(x-a)%"})),
+        redirect("redirect to nothing", json!({"path_rewrite": "%REQ(x-c)%"})),
+        redirect("redirect without query", json!({"path_rewrite": "/%REQ(x-a)%?own", "strip_query": true})),
+        redirect("redirect with a query of its own", json!({"path_rewrite": "/%REQ(x-a)%?own"})),
+    ]);
+}

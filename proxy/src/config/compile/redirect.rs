@@ -4,7 +4,7 @@ use ::http::{HeaderValue, StatusCode};
 use outrigger_xds_api::wire::route::v3 as wire;
 
 use super::cx::{CompileCx, Compiled};
-use super::rewrite::compile_regex_rewrite;
+use super::rewrite::{compile_path_format, compile_regex_rewrite};
 use super::values;
 use crate::route::{PathRedirect, Redirect};
 
@@ -45,7 +45,10 @@ pub(crate) fn compile_redirect(cx: &mut CompileCx<'_>, action: &wire::RedirectAc
         Some(PathRewriteSpecifier::RegexRewrite(rewrite)) => {
             PathRedirect::Regex(cx.field("regex_rewrite", |cx| compile_regex_rewrite(cx, rewrite))?)
         }
-        Some(PathRewriteSpecifier::PathRewrite(_)) => return Err(cx.refuse("path_rewrite", "not supported")),
+        Some(PathRewriteSpecifier::PathRewrite(format)) if format.is_empty() => PathRedirect::Keep,
+        Some(PathRewriteSpecifier::PathRewrite(format)) => {
+            PathRedirect::Format(compile_path_format(cx, format)?)
+        }
     };
     let host = redirect_text(cx, "host_redirect", host_redirect)?;
     Ok(Redirect {

@@ -9,14 +9,25 @@ use super::cx::{CompileCx, Compiled};
 use super::header_mutation::header_name;
 use super::route_match::regex_text;
 use super::values;
-use crate::route::{HostRewrite, PathRewrite, RegexSubstitution};
+use crate::formatter::{CapturePlan, Format};
+use crate::route::{HeaderText, HostRewrite, PathRewrite, RegexSubstitution};
 
-/// `prefix_rewrite` or `regex_rewrite`.
+/// `prefix_rewrite`, `regex_rewrite` or `path_rewrite`.
 pub(crate) fn compile_path_rewrite(
     cx: &mut CompileCx<'_>,
     prefix: &str,
     regex: &Option<RegexMatchAndSubstitute>,
+    format: &str,
 ) -> Compiled<Option<PathRewrite>> {
+    if !format.is_empty() {
+        if !prefix.is_empty() || regex.is_some() {
+            return Err(cx.refuse(
+                "path_rewrite",
+                "only one of prefix_rewrite, regex_rewrite and path_rewrite can be specified",
+            ));
+        }
+        return Ok(Some(PathRewrite::Format(compile_path_format(cx, format)?)));
+    }
     match (prefix.is_empty(), regex) {
         (true, None) => Ok(None),
         (false, None) if HeaderValue::from_str(prefix).is_err() => {
@@ -30,6 +41,21 @@ pub(crate) fn compile_path_rewrite(
             Err(cx.refuse("regex_rewrite", "Cannot specify both prefix_rewrite and regex_rewrite"))
         }
     }
+}
+
+/// A path made by a format: what is not known is nothing.
+pub(super) fn compile_path_format(cx: &mut CompileCx<'_>, format: &str) -> Compiled<HeaderText> {
+    compile_format(cx, "path_rewrite", format, true)
+}
+
+fn compile_format(
+    cx: &mut CompileCx<'_>,
+    field: &str,
+    format: &str,
+    omit_empty_values: bool,
+) -> Compiled<HeaderText> {
+    let format = Format::compile_text(format, omit_empty_values, &mut CapturePlan::live());
+    format.map(HeaderText::Format).map_err(|reason| cx.refuse(field, reason))
 }
 
 /// `host_rewrite_specifier`.
@@ -50,8 +76,10 @@ pub(crate) fn compile_host_rewrite(
         Some(HostRewriteSpecifier::HostRewritePathRegex(regex)) => Some(HostRewrite::PathRegex(
             cx.field("host_rewrite_path_regex", |cx| compile_regex_rewrite(cx, regex))?,
         )),
-        Some(HostRewriteSpecifier::HostRewrite(_)) => {
-            return Err(cx.refuse("host_rewrite", "not supported"));
+        Some(HostRewriteSpecifier::HostRewrite(format)) if format.is_empty() => None,
+        Some(HostRewriteSpecifier::HostRewrite(format)) => {
+            // What is not known is `-`: so does Envoy 1.40, although its documentation says that it is nothing.
+            Some(HostRewrite::Format(compile_format(cx, "host_rewrite", format, false)?))
         }
     })
 }

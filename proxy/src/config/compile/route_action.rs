@@ -23,8 +23,8 @@ use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values;
 use crate::formatter::CapturePlan;
 use crate::route::{
-    Action, ClusterHeader, Clusters, DirectResponse, GrpcTimeout, MatchedHeader, Mirror, RateLimits,
-    RouteAction, WeightedCluster,
+    Action, ClusterHeader, ClusterSource, Clusters, DirectResponse, GrpcTimeout, MatchedHeader, Mirror,
+    RateLimits, RouteAction, WeightedCluster,
 };
 
 /// Envoy's default route timeout.
@@ -91,7 +91,7 @@ fn compile_route_action(
         cluster_specifier,
         host_rewrite_specifier,
     } = action;
-    unsupported!(cx; metadata_match, path_rewrite_policy, path_rewrite, retry_policy_typed_config, cors,
+    unsupported!(cx; metadata_match, path_rewrite_policy, retry_policy_typed_config, cors,
         internal_redirect_action, hedge_policy);
     // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout.
     ignored!(cx; early_data_policy, flush_timeout);
@@ -99,7 +99,7 @@ fn compile_route_action(
     informational!(max_internal_redirects);
     let rate_limits = compile_rate_limits(cx, rate_limits, Place::Route);
     let hash_policies = compile_hash_policies(cx, hash_policy);
-    let path_rewrite = compile_path_rewrite(cx, prefix_rewrite, regex_rewrite);
+    let path_rewrite = compile_path_rewrite(cx, prefix_rewrite, regex_rewrite, path_rewrite);
     let host_rewrite = compile_host_rewrite(cx, host_rewrite_specifier);
     let retry = match retry_policy {
         Some(policy) => cx
@@ -147,7 +147,7 @@ fn compile_route_action(
         Some(ClusterSpecifier::WeightedClusters(weighted)) => {
             cx.field("weighted_clusters", |cx| compile_weighted(cx, weighted, route_cx, &mut plan))
         }
-        Some(ClusterSpecifier::ClusterHeader(name)) => compile_cluster_header(cx, name),
+        Some(ClusterSpecifier::ClusterHeader(name)) => compile_cluster_header(cx, name).map(Clusters::Header),
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => {
             Err(cx.refuse("cluster_specifier_plugin", "not supported"))
         }
@@ -230,7 +230,7 @@ pub(crate) fn compile_mirrors(
             request_headers_mutations,
             host_rewrite_literal,
         } = policy;
-        unsupported!(cx; cluster_header, request_headers_mutations);
+        unsupported!(cx; request_headers_mutations);
         // Spans.
         ignored!(cx; trace_sampled);
         let fraction_ppm = match runtime_fraction {
@@ -242,7 +242,7 @@ pub(crate) fn compile_mirrors(
             false => values::header_value(cx, "host_rewrite_literal", host_rewrite_literal).map(Some),
         };
         Ok(Mirror {
-            cluster: compile_cluster_name(cx, "cluster", cluster, validate_clusters)?,
+            cluster: compile_cluster_source(cx, ("cluster", cluster), cluster_header, validate_clusters)?,
             fraction_ppm: fraction_ppm?,
             host: host?,
             host_suffix: !disable_shadow_host_suffix_append,
@@ -250,10 +250,30 @@ pub(crate) fn compile_mirrors(
     })
 }
 
-fn compile_cluster_header(cx: &mut CompileCx<'_>, name: &str) -> Compiled<Clusters> {
+fn compile_cluster_header(cx: &mut CompileCx<'_>, name: &str) -> Compiled<ClusterHeader> {
     let header = MatchedHeader::from_name(name).map_err(|reason| cx.refuse("cluster_header", reason))?;
     let clusters = cx.inputs.registry.cluster_names.clone();
-    Ok(Clusters::Header(ClusterHeader { header, clusters }))
+    Ok(ClusterHeader { header, clusters })
+}
+
+/// A cluster that a field names, or the request by `cluster_header`.
+fn compile_cluster_source(
+    cx: &mut CompileCx<'_>,
+    (field, name): (&str, &str),
+    header: &str,
+    must_exist: bool,
+) -> Compiled<ClusterSource> {
+    match (name.is_empty(), header.is_empty()) {
+        (false, true) => compile_cluster_name(cx, field, name, must_exist).map(ClusterSource::Named),
+        (true, false) => compile_cluster_header(cx, header).map(ClusterSource::Header),
+        (true, true) => {
+            Err(cx.refuse(field, format!("At least one of {field} or cluster_header need to be specified")))
+        }
+        (false, false) => {
+            Err(cx
+                .refuse("cluster_header", format!("Only one of {field} or cluster_header can be specified")))
+        }
+    }
 }
 
 /// A reference to a cluster by name. With `must_exist`, the name must be one that is known by now.
@@ -297,8 +317,8 @@ fn compile_weighted(
             typed_per_filter_config,
             host_rewrite_specifier,
         } = cluster;
-        unsupported!(cx; cluster_header, metadata_match);
-        let cell = compile_cluster_name(cx, "name", name, route_cx.validate_clusters);
+        unsupported!(cx; metadata_match);
+        let cluster = compile_cluster_source(cx, ("name", name), cluster_header, route_cx.validate_clusters);
         let Some(weight) = weight else {
             return Err(cx.refuse("weight", "a weight is required"));
         };
@@ -313,7 +333,7 @@ fn compile_weighted(
             }
         };
         Ok(WeightedCluster {
-            cluster: cell?,
+            cluster: cluster?,
             weight: weight.value,
             request_headers: request?,
             response_headers: response?,

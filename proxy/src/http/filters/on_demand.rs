@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use super::{Decision, FilterReply, Override, Wait, Waited};
 use crate::http::active_stream::{ActiveStream, LacksHost};
 use crate::on_demand::{Answer, Asker};
-use crate::route::{Action, Clusters};
+use crate::route::Action;
 use crate::stream_info::{ResponseFlags, details};
 
 /// `envoy.extensions.filters.http.on_demand.v3.OnDemand` and `PerRouteConfig`, compiled. Virtual hosts are asked for by what their
@@ -63,7 +63,7 @@ pub(super) async fn cluster(
     };
     let route = stream.route.clone()?;
     let Action::Route(action) = &route.action else { return None };
-    if let (Clusters::Header(header), Some(named)) = (&action.clusters, &mut stream.named) {
+    if let (Some(header), Some(named)) = (action.clusters.header(stream.drawn), &mut stream.named) {
         header.find(named);
     }
     (answer == Answer::TooMany).then(|| too_many(action.cluster_not_found, ResponseFlags::NO_CLUSTER_FOUND))

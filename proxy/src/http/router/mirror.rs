@@ -22,7 +22,8 @@ use crate::cluster::{Cluster, Resource, lb};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::codec::Version;
-use crate::route::{Mirror, RouteAction};
+use crate::http::connection_manager::view;
+use crate::route::{ClusterSource, Mirror, RouteAction};
 use crate::worker::Worker;
 
 /// How far a mirror may stay behind: Envoy's `per_connection_buffer_limit_bytes`.
@@ -60,7 +61,7 @@ pub(super) fn start(stream: &ActiveStream, action: &RouteAction, request: &mut R
         if mirror.fraction_ppm.is_some_and(|ppm| fastrand::u32(..1_000_000) >= ppm) {
             continue;
         }
-        let Some(cluster) = mirror.cluster.get() else { continue };
+        let Some(cluster) = cluster_of(mirror, stream, request) else { continue };
         let body = match &source {
             RequestBody::Empty => RequestBody::Empty,
             _ => {
@@ -85,6 +86,21 @@ pub(super) fn start(stream: &ActiveStream, action: &RouteAction, request: &mut R
         true => source,
         false => RequestBody::Copied(Box::new(Copied { source, copies })),
     };
+}
+
+/// The mirror's cluster, which the request may name as it goes upstream; `None`: there is none.
+fn cluster_of(
+    mirror: &Mirror,
+    stream: &ActiveStream,
+    request: &Request<RequestBody>,
+) -> Option<Arc<Cluster>> {
+    match &mirror.cluster {
+        ClusterSource::Named(cluster) => cluster.get(),
+        ClusterSource::Header(header) => {
+            let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+            header.named(&view(request, host, stream.connection.scheme))?.cell?.get()
+        }
+    }
 }
 
 /// The mirror's host: what the policy says, else the request's own with `-shadow` before its port.

@@ -5,7 +5,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Request, Uri};
 
 use crate::cluster::Host;
-use crate::formatter::RequestLine;
+use crate::formatter::{RequestLine, Values};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::headers::{ATTEMPT_COUNT, ORIGINAL_HOST, ORIGINAL_PATH, X_FORWARDED_HOST};
@@ -49,17 +49,31 @@ pub(super) fn rewrite(
     }
     let keeps_original = !stream.hcm.suppress_envoy_headers;
     let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
+    let values = |authority| Values {
+        line: Some(RequestLine {
+            method: request.method().as_str(),
+            path,
+            authority,
+            scheme: stream.connection.scheme,
+        }),
+        request: Some(request.headers()),
+        ..Values::from(&stream.info)
+    };
+    let of_route = action
+        .host_rewrite
+        .as_ref()
+        .and_then(|rewrite| rewrite.host(path, request.headers(), values(authority.as_str())));
     // The route's host comes last, and wins.
-    let of_route = action.host_rewrite.as_ref().and_then(|rewrite| rewrite.host(path, request.headers()));
     let hosts = [weighted_host.cloned(), of_route];
-    if let Some(rewrite) = &action.path_rewrite {
-        let new = uri_text(rewrite.apply(&route.matcher.path, path));
-        if let Ok(uri) = Uri::try_from(new) {
-            let old = HeaderValue::from_str(path);
-            *request.uri_mut() = uri;
-            if let (true, Ok(old)) = (keeps_original, old) {
-                request.headers_mut().insert(ORIGINAL_PATH, old);
-            }
+    let new_path = action.path_rewrite.as_ref().and_then(|rewrite| {
+        let host = hosts.iter().flatten().next_back().and_then(|host| host.to_str().ok());
+        rewrite.apply(&route.matcher.path, path, values(host.unwrap_or(authority.as_str())))
+    });
+    if let Some(uri) = new_path.and_then(|new| Uri::try_from(uri_text(new)).ok()) {
+        let old = HeaderValue::from_str(path);
+        *request.uri_mut() = uri;
+        if let (true, Ok(old)) = (keeps_original, old) {
+            request.headers_mut().insert(ORIGINAL_PATH, old);
         }
     }
     for host in hosts.into_iter().flatten() {
