@@ -162,6 +162,44 @@ fn requests_are_tried_again_and_end_in_time() {
     });
 }
 
+/// What the application asks of the router by headers is heard by its own sidecar; by the callee's what a caller's certificate
+/// stands for, here a header that the route adds, and not what a stranger says.
+#[test]
+fn what_a_request_asks_for_itself() {
+    let world = World::start();
+    let patient = "  - filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-envoy-upstream-rq-timeout-ms, value: '100'}]}}]\n";
+    let permissive = "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\n\
+         metadata: {name: default, namespace: default}\nspec: {mtls: {mode: PERMISSIVE}}\n";
+    let rule = http_route(&format!("{patient}    backendRefs: [{}]\n{permissive}", backend("v1")));
+    world.each(&[rule], 200, |world| {
+        let reviews = world.0.workload("reviews-0");
+        let by_stranger = |headers: &str| {
+            let mut stranger = RawClient::connect(reviews.inbound()).ok()?;
+            stranger.send(format!("GET / HTTP/1.1\r\nhost: reviews:{APP_PORT}\r\n{headers}\r\n").as_bytes());
+            stranger.response().ok()
+        };
+        wait::until("v1 alone", || (0..40).all(|_| world.ask("/", "").text() == "reviews-0"));
+        wait::until("plaintext", || by_stranger("").is_some_and(|answer| answer.status == 200));
+        world.taken("reviews-0");
+        reviews.upstream.answer(Reply::status(503, "busy"));
+        assert_eq!(world.ask("/", "").status, 503);
+        assert_eq!(world.taken("reviews-0").len(), 1, "nothing is tried again unless somebody asks for it");
+        let asked = "x-envoy-retry-on: 5xx\r\nx-envoy-max-retries: 2\r\n";
+        assert_eq!(world.ask("/", asked).status, 503);
+        let attempts = world.taken("reviews-0");
+        assert_eq!(attempts.len(), 3);
+        assert!(attempts.iter().all(|attempt| attempt.headers.get("x-envoy-retry-on").is_none()));
+
+        assert_eq!(by_stranger(asked).unwrap().status, 503);
+        assert_eq!(world.taken("reviews-0").len(), 1, "without a certificate");
+
+        reviews.upstream.answer(Reply::Stall);
+        let late = world.ask("/", "");
+        assert_eq!((late.status, late.text().as_str()), (504, "upstream request timeout"));
+        reviews.upstream.answer(Reply::status(200, "reviews-0"));
+    });
+}
+
 #[test]
 fn requests_are_mirrored() {
     let world = World::start();
