@@ -1,6 +1,6 @@
 //! DestinationRules.
 
-use crate::model::{Concern, DestinationSettings, Finding, LoadBalancing, Name};
+use crate::model::{Concern, Finding, Name};
 use crate::translate::{InputView, Output};
 
 /// Whether a destination policy is in force.
@@ -17,22 +17,6 @@ pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
     let mut problem = |field: &str, reason: String| {
         output.problems.push(Finding::at(&policy.origin, field, reason));
     };
-    let hashes =
-        |settings: &DestinationSettings| matches!(settings.load_balancing, LoadBalancing::ConsistentHash(_));
-    let mut hashing = match hashes(&policy.settings) {
-        true => vec!["spec".to_owned()],
-        false => Vec::new(),
-    };
-    if hashing.is_empty() {
-        // Else those that say nothing have it from there.
-        let subsets = policy.subsets.iter().filter(|subset| hashes(&subset.settings));
-        hashing.extend(subsets.map(|subset| subset.field.clone()));
-    }
-    for place in hashing {
-        let reason =
-            "sidecars of ours do not keep a caller at an endpoint yet: they pick at random; Envoys do";
-        problem(&format!("{place}.trafficPolicy.loadBalancer.consistentHash"), reason.to_owned());
-    }
     let policies = view.policies_of(service);
     let first = policies.first().filter(|first| first.name != *name);
     if policies.iter().all(|other| other.name != *name) {
