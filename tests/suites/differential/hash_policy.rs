@@ -136,6 +136,8 @@ fn where_requests_come_from() {
     ];
     compare_cases(&[
         maglev!("source", source()).hcm(json!({"use_remote_address": false})).header_lines(&forwarded),
+        // Nothing else asks for the address.
+        maglev!("without a log", source()).hcm(json!({"access_log": []})).header_lines(&forwarded),
         maglev!("hops", source()).hcm(json!({"xff_num_trusted_hops": 1})).header_lines(&forwarded),
         maglev!(
             "off",

@@ -171,7 +171,10 @@ fn retries_elsewhere() {
 #[test]
 fn hosts_come_and_go() {
     let bootstrap = Bootstrap::new();
-    let clusters = [("ring", json!({"lb_policy": "RING_HASH"})), ("maglev", json!({"lb_policy": "MAGLEV"}))];
+    let clusters = [
+        ("ring", json!({"lb_policy": "RING_HASH"})),
+        ("maglev", json!({"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 13}})),
+    ];
     let write = |name: &str, numbers: &[u8]| {
         let addrs: Vec<_> = numbers.iter().map(|number| host(*number)).collect();
         let mut assignment = load_assignment(name, &addrs);

@@ -1,5 +1,5 @@
 //! What the suites of consistent hashing share: clusters with many hosts, and requests of many users. Which host each request went
-//! to is in the access log.
+//! to is in the access log and in the response.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
@@ -52,8 +52,12 @@ pub(super) fn hashed_endpoints(name: &str, endpoints: &[(u8, Value)], more: Valu
 
 /// Everything to `cluster` by these hash policies.
 pub(super) fn by(name: &'static str, cluster: &str, policies: Value) -> Case {
-    let action = json!({"cluster": cluster, "hash_policy": policies});
-    Case::routes(name, json!([{"match": {"prefix": "/"}, "route": action}]))
+    let routes = json!([{
+        "match": {"prefix": "/"},
+        "route": {"cluster": cluster, "hash_policy": policies},
+        "response_headers_to_add": [{"header": {"key": "x-host", "value": "%UPSTREAM_HOST%"}}],
+    }]);
+    Case::routes(name, routes)
 }
 
 /// By the header `x-user`.

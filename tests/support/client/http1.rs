@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::Tls;
 use crate::message::{Response, parse_head};
-use crate::wait::PATIENCE;
+use crate::wait::{PATIENCE, within};
 use crate::wire::{Framing, WireReader};
 
 trait Stream: Read + Write + Send {}
@@ -26,6 +26,11 @@ impl fmt::Debug for RawClient {
     }
 }
 
+/// Another connection between the same two addresses has not ended yet.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::AddrNotAvailable | io::ErrorKind::AddrInUse)
+}
+
 impl RawClient {
     /// Connects over plain TCP. Reads fail after [`PATIENCE`].
     ///
@@ -40,11 +45,17 @@ impl RawClient {
     /// # Errors
     /// What the kernel says.
     pub fn connect_from(local: SocketAddr, addr: SocketAddr) -> io::Result<Self> {
-        let socket = socket2::Socket::new(socket2::Domain::for_address(local), socket2::Type::STREAM, None)?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&local.into())?;
-        socket.connect_timeout(&addr.into(), PATIENCE)?;
-        Self::over(socket.into())
+        let connect = || {
+            let domain = socket2::Domain::for_address(local);
+            let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&local.into())?;
+            socket.connect_timeout(&addr.into(), PATIENCE)?;
+            Self::over(socket.into())
+        };
+        // A process that another test starts just now has the earlier connection too, until it runs its own program.
+        let attempt = || Some(connect()).filter(|made| !made.as_ref().is_err_and(is_taken));
+        within(PATIENCE, attempt).unwrap_or_else(connect)
     }
 
     fn over(socket: TcpStream) -> io::Result<Self> {
