@@ -167,6 +167,45 @@ fn retries_elsewhere() {
     ]);
 }
 
+/// Requests of one user that are not answered: its host takes its part of them, then others in an order that the hash says.
+#[test]
+fn bounded_loads() {
+    fn cluster(name: &str, percent: u32) -> Value {
+        let bounded = json!({"consistent_hashing_lb_config": {"hash_balance_factor": percent}});
+        unequal(name, json!({"lb_policy": "MAGLEV", "common_lb_config": bounded}))
+    }
+    fn case(name: &'static str) -> Case {
+        by(name, name, by_user()).drive(|target, _| {
+            let active = |count: usize| {
+                let found = format!("upstream_rq_active: {count}");
+                until("so many requests in flight", || {
+                    let stats = target.world.admin("GET", "/stats?filter=upstream_rq_active").text();
+                    // One of the cases is driven at a time.
+                    stats.lines().filter(|line| !line.ends_with(": 0")).all(|line| line.ends_with(&found))
+                        && (count == 0 || stats.contains(&found))
+                });
+            };
+            let mut waiting = Vec::new();
+            for _ in 0..16 {
+                let mut client = RawClient::connect(target.addr).unwrap();
+                client.send(b"GET /stall HTTP/1.1\r\nhost: h\r\nx-user: a\r\n\r\n");
+                waiting.push(client);
+                active(waiting.len());
+            }
+            // One after the other, for the order of the log.
+            while let Some(client) = waiting.pop() {
+                client.reset();
+                active(waiting.len());
+            }
+        })
+    }
+    compare_cases(&[
+        case("tight").clusters(|_| vec![cluster("tight", 100)]),
+        case("loose").clusters(|_| vec![cluster("loose", 150)]),
+        case("as good as none").clusters(|_| vec![cluster("as good as none", 100_000)]),
+    ]);
+}
+
 /// Endpoints come and go: after each change all users are where Envoy has them.
 #[test]
 fn hosts_come_and_go() {

@@ -15,6 +15,7 @@ static SERVER: LazyLock<Upstream> = LazyLock::new(|| {
     let server = Upstream::start_at((Ipv4Addr::UNSPECIFIED, 0).into());
     server.answer_with(|request| match request.target.trim_start_matches('/') {
         "503" => Reply::status(503, "busy"),
+        "stall" => Reply::Stall,
         _ => Reply::status(200, "ok"),
     });
     server
