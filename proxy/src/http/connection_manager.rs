@@ -360,7 +360,7 @@ fn choose_route(
     }
     let request_view = view(request, authority, scheme);
     let chosen = with_routes(hcm, |routes| {
-        match find_route(routes, &request_view) {
+        match find_route(routes, request.uri().path(), &request_view) {
             Found::RequiresTls => return Chosen::RequiresTls,
             Found::NoHost => stream.lack_host(routes, authority),
             Found::NoRoute => {}
@@ -393,8 +393,12 @@ pub(super) enum Found<'r> {
     NoHost,
 }
 
-/// Finds the route of a request.
-pub(super) fn find_route<'r>(routes: &'r RouteConfiguration, request: &RequestView<'_>) -> Found<'r> {
+/// Finds the route of a request; `path` is without query.
+pub(super) fn find_route<'r>(
+    routes: &'r RouteConfiguration,
+    path: &str,
+    request: &RequestView<'_>,
+) -> Found<'r> {
     let Some(virtual_host) = routes.virtual_host(request.authority) else { return Found::NoHost };
     let is_internal = || request.headers.contains_key(INTERNAL);
     let requires_tls = match virtual_host.require_tls {
@@ -405,7 +409,6 @@ pub(super) fn find_route<'r>(routes: &'r RouteConfiguration, request: &RequestVi
     if requires_tls && request.scheme != "https" {
         return Found::RequiresTls;
     }
-    let path = request.path.split(['?', '#']).next().unwrap_or_default();
     virtual_host.route(path, request).map_or(Found::NoRoute, Found::Route)
 }
 
