@@ -29,6 +29,34 @@ pub fn of_parts(pattern: &str) -> Result<Regex, String> {
     compile(pattern, |ascii| ascii)
 }
 
+/// What takes the place of what an expression finds: RE2's `\1` as the regex crate's `${1}`. `groups` is the expression's `captures_len`.
+///
+/// # Errors
+/// What is wrong, without the text: a backslash stands before what is neither a group of the expression nor a backslash.
+pub fn substitution(text: &str, groups: usize) -> Result<String, String> {
+    let mut out = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '$' => out.push_str("$$"),
+            '\\' => match characters.next() {
+                Some('\\') => out.push('\\'),
+                Some(digit) if digit.to_digit(10).is_some_and(|group| (group as usize) < groups) => {
+                    out.extend(["${", digit.encode_utf8(&mut [0; 4]), "}"]);
+                }
+                _ => {
+                    let last = groups.saturating_sub(1);
+                    return Err(format!(
+                        "a backslash must be followed by a group (0 to {last}) or a backslash"
+                    ));
+                }
+            },
+            other => out.push(other),
+        }
+    }
+    Ok(out)
+}
+
 fn compile(pattern: &str, form: impl Fn(String) -> String) -> Result<Regex, String> {
     let refused = |error: &dyn std::fmt::Display| {
         // The first lines of the message draw a picture; the last one says what is wrong.
@@ -117,6 +145,15 @@ mod tests {
         }
         assert_eq!(of_parts(r"\bé\b").unwrap().find("é"), None);
         assert_eq!(of_parts(r"\Bé").unwrap().find("é").unwrap().as_str(), "é");
+    }
+
+    #[test]
+    fn substitutions_name_groups_that_are_there() {
+        assert_eq!(substitution(r"/\1\\$\0", 2).unwrap(), r"/${1}\$$${0}");
+        for wrong in [r"\2", r"\x", "a\\"] {
+            let reason = substitution(wrong, 2).unwrap_err();
+            assert_eq!(reason, "a backslash must be followed by a group (0 to 1) or a backslash");
+        }
     }
 
     #[test]

@@ -21,25 +21,10 @@ pub(super) fn expression(value: String, field: &str) -> Result<String, Refusal> 
 /// What takes the place of what `expression` finds: `\0` to `\9` are its groups, `\\` is a backslash (RE2).
 pub(super) fn substitution(value: &str, expression: &str, field: String) -> Result<(), Refusal> {
     let groups = outrigger_xds_api::expression::of_parts(expression).map_or(0, |found| found.captures_len());
-    let mut characters = value.chars();
-    while let Some(character) = characters.next() {
-        if character != '\\' {
-            continue;
-        }
-        let is_group = |digit: char| digit.to_digit(10).is_some_and(|group| (group as usize) < groups);
-        match characters.next() {
-            Some('\\') => {}
-            Some(digit) if is_group(digit) => {}
-            _ => {
-                let last = groups.saturating_sub(1);
-                let reason = format!(
-                    "{value:?} has a backslash before what is no group of the expression (0 to {last})"
-                );
-                return Err(Refusal::new(field, reason));
-            }
-        }
+    match outrigger_xds_api::expression::substitution(value, groups) {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(Refusal::new(field, format!("{value:?} is not a valid substitution: {reason}"))),
     }
-    Ok(())
 }
 
 /// The lower-case name of a header.

@@ -124,27 +124,13 @@ impl LogFilter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
-    use crate::net::Address;
-    use crate::stream_info::{ConnectionInfo, StreamInfo};
+    use crate::stream_info::StreamInfo;
 
     fn info() -> StreamInfo {
-        let address = Address::Ip(([127, 0, 0, 1], 80).into());
-        let connection = ConnectionInfo {
-            local_address: address.clone(),
-            direct_local_address: address.clone(),
-            original_destination: None,
-            peer_address: address,
-            requested_server_name: None,
-            tls: None,
-            connection_id: 7,
-            filter_chain: "".into(),
-            opened: std::time::Instant::now(),
-        };
-        let mut info = StreamInfo::new(Arc::new(connection), Some(http::Version::HTTP_11));
+        let mut info = StreamInfo::of_test();
         info.response_code = 503;
         info.duration = Duration::from_millis(12);
         info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);

@@ -24,7 +24,7 @@ use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, internal_redirect, redirect, router};
 use crate::formatter::{RequestLine, Values};
 use crate::net::Stream;
-use crate::route::{Action, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
+use crate::route::{Action, Redirect, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
 use crate::stream_info::{AccessLogType, ConnectionInfo, ResponseFlags, details};
 use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
@@ -157,33 +157,29 @@ async fn serve_request(
         stream.request_id = request.headers().get(X_REQUEST_ID).cloned();
     }
 
-    // Once, and again for each redirect of the upstream that is followed here.
+    // Once, again when a virtual host has come, and for each redirect of the upstream that is followed here.
+    let mut has_begun = false;
     loop {
         // 3. Which route: pinned too.
-        let mut has_begun = false;
-        loop {
-            if let Chosen::RequiresTls = choose_route(hcm, &mut stream, &request, authority.as_str(), scheme)
-            {
-                let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
-                let location = HeaderValue::try_from(location).ok();
-                return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
-            }
+        if let Chosen::RequiresTls = choose_route(hcm, &mut stream, &request, authority.as_str(), scheme) {
+            let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
+            let location = HeaderValue::try_from(location).ok();
+            return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
+        }
 
-            if hcm.log_on_new_request && !has_begun {
-                has_begun = true;
-                stream.note_cluster();
-                stream.log_so_far(AccessLogType::DownstreamStart);
-            }
+        if hcm.log_on_new_request && !has_begun {
+            has_begun = true;
+            stream.note_cluster();
+            stream.log_so_far(AccessLogType::DownstreamStart);
+        }
 
-            // 4. Filters.
-            if hcm.filters.is_empty() {
-                break;
-            }
+        // 4. Filters.
+        if !hcm.filters.is_empty() {
             match run_filters(hcm, &mut stream, &mut request).await {
-                Ok(Filtered::Done) => break,
+                Ok(Filtered::Done) => {}
                 Ok(Filtered::Reply(reply)) => return Ok(respond::filtered(stream, *reply)),
-                // Its virtual host has come: from the start, as in Envoy.
-                Ok(Filtered::ChooseAgain) => {}
+                // From the start, as in Envoy.
+                Ok(Filtered::ChooseAgain) => continue,
                 Err(failure) => {
                     stream.note_cluster();
                     return Ok(failed(stream, failure.into()));
@@ -211,25 +207,7 @@ async fn serve_request(
             Action::Route(action) => action,
             Action::Redirect(to) => {
                 hcm.stats.rq_redirect.inc();
-                let line = RequestLine {
-                    method: request.method().as_str(),
-                    path: path_and_query(&request),
-                    authority: authority.as_str(),
-                    scheme,
-                };
-                let values = Values {
-                    line: Some(line),
-                    request: Some(request.headers()),
-                    ..Values::from(&stream.info)
-                };
-                let location = redirect::location(
-                    to,
-                    &route.matcher.path,
-                    scheme,
-                    authority.as_str(),
-                    path_and_query(&request),
-                    values,
-                );
+                let location = location(to, &stream, &route, &request, authority.as_str(), scheme);
                 return Ok(redirected(stream, to.status, location));
             }
             Action::DirectResponse(direct) => {
@@ -246,6 +224,7 @@ async fn serve_request(
             && let Some(next) = internal_redirect::follow(&mut stream, response, scheme)
         {
             (stream, request, authority) = next.begin(stream);
+            has_begun = false;
             continue;
         }
         return match outcome {
@@ -261,6 +240,21 @@ async fn serve_request(
             Err(error) => Ok(failed(stream, error)),
         };
     }
+}
+
+/// Where a redirect of the route leads.
+fn location(
+    to: &Redirect,
+    stream: &ActiveStream,
+    route: &Route,
+    request: &Request<RequestBody>,
+    authority: &str,
+    scheme: &'static str,
+) -> Option<HeaderValue> {
+    let path = path_and_query(request);
+    let line = RequestLine { method: request.method().as_str(), path, authority, scheme };
+    let values = Values { line: Some(line), request: Some(request.headers()), ..Values::from(&stream.info) };
+    redirect::location(to, &route.matcher.path, scheme, authority, path, values)
 }
 
 /// Waits for the end of the upstream's response.

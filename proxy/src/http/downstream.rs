@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use super::body::RequestBody;
 use super::codec::{Framing, Refusal, Version};
 use super::filters::ConnectionLimiter;
-use super::headers::{self, X_REQUEST_ID};
+use super::headers::{self, EXPECTED_TIMEOUT, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
 use super::origin::{self, Origin};
 use super::upgrade::Exchange;
@@ -180,7 +180,8 @@ impl DownstreamConnection {
         let (peer, local) = (&self.info.peer_address, &self.info.local_address);
         let mut origin = Origin::find(hcm, headers, peer, local, self.scheme);
         let is_heard = origin.is_heard(hcm.reporter, self.info.tls.as_ref());
-        origin.asks_router = headers::remove_internal(headers, origin.internal, origin.edge, is_heard);
+        origin.asks_router = headers::remove_internal(headers, origin.internal, origin.edge, is_heard)
+            || (is_heard && hcm.respect_expected_timeout && headers.contains_key(EXPECTED_TIMEOUT));
         origin.tell(headers, peer);
         if let Some(via) = &hcm.via {
             origin::append_via(headers, via);

@@ -52,7 +52,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 /// Removes what only callers inside may say, and more at the `edge`; and what is for the router, unless that listens. Tells whether
-/// something for it may be left.
+/// something for it is left.
 pub(crate) fn remove_internal(
     headers: &mut HeaderMap,
     internal: bool,
@@ -78,7 +78,12 @@ pub(crate) fn remove_internal(
             headers.remove(*name);
         }
     }
-    router_listens
+    router_listens && headers.keys().any(is_for_router)
+}
+
+/// Whether a header is one of the router's controls.
+pub(crate) fn is_for_router(name: &HeaderName) -> bool {
+    FOR_THE_ROUTER.contains(&name.as_str())
 }
 
 /// The router's own controls (`router/asked.rs` and `router/timeout.rs` read them).

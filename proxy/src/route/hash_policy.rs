@@ -121,21 +121,16 @@ fn hash_header(
     rewrite: Option<&RegexSubstitution>,
     request: &RequestView<'_>,
 ) -> Option<u64> {
-    if rewrite.is_none() {
+    let Some(rewrite) = rewrite else {
         // The usual header is there once, and hashed where it lies.
         let mut values: SmallVec<[&[u8]; 4]> = name.bytes(request).collect();
         values.sort_unstable();
         return hash_all(&values);
-    }
-    let mut values: SmallVec<[_; 4]> = name.values(request).collect();
-    if let Some(rewrite) = rewrite {
-        for value in &mut values {
-            let new = rewrite.apply(value).into_owned();
-            *value = new.into();
-        }
-    }
+    };
+    let mut values: SmallVec<[String; 4]> =
+        name.values(request).map(|value| rewrite.apply(&value).into_owned()).collect();
     values.sort_unstable();
-    let values: SmallVec<[&[u8]; 4]> = values.iter().map(|value| value.as_bytes()).collect();
+    let values: SmallVec<[&[u8]; 4]> = values.iter().map(String::as_bytes).collect();
     hash_all(&values)
 }
 

@@ -46,7 +46,14 @@ pub(super) const BUILT_IN: &[Kind] = &[
         kind: "Service",
         plural: "services",
         page: PAGE,
-        keep: &["spec.type", "spec.clusterIP", "spec.clusterIPs", "spec.selector", "spec.ports"],
+        keep: &[
+            "spec.type",
+            "spec.externalName",
+            "spec.clusterIP",
+            "spec.clusterIPs",
+            "spec.selector",
+            "spec.ports",
+        ],
     },
     Kind {
         group: "discovery.k8s.io",

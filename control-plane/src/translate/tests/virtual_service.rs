@@ -447,7 +447,11 @@ fn what_no_proxy_could_follow_is_refused() {
             "rewrite: {{uriRegexRewrite: {{match: '/(.*)', rewrite: '{substitution}'}}}}, route: [{{destination: {{host: \
              reviews-v1}}}}]"
         );
-        refused(&rule, "spec.http[0].rewrite.uriRegexRewrite.rewrite", "no group of the expression (0 to 1)");
+        refused(
+            &rule,
+            "spec.http[0].rewrite.uriRegexRewrite.rewrite",
+            "must be followed by a group (0 to 1)",
+        );
     }
     for (field, more) in [
         ("timeout", "timeout: 1s"),

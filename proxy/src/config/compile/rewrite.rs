@@ -7,7 +7,7 @@ use outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute;
 
 use super::cx::{CompileCx, Compiled};
 use super::header_mutation::header_name;
-use super::route_match::regex_text;
+use super::route_match::compile_expression;
 use super::values;
 use crate::formatter::{CapturePlan, Format};
 use crate::route::{HeaderText, HostRewrite, PathRewrite, RegexSubstitution};
@@ -94,40 +94,17 @@ pub(crate) fn compile_regex_rewrite(
         return Err(cx.refuse("pattern", "value is required"));
     };
     let pattern = cx.field("pattern", |cx| {
-        let text = regex_text(cx, pattern)?;
         // A rewrite replaces every match, so unlike in a matcher the pattern is not anchored.
-        expression::of_parts(text).map_err(|e| cx.refuse("regex", format!("invalid regex '{text}': {e}")))
+        compile_expression(cx, pattern, expression::of_parts)
     })?;
     let substitution = compile_substitution(cx, substitution, pattern.captures_len())?;
     Ok(RegexSubstitution { pattern, substitution })
 }
 
-/// RE2's `\1` as the regex crate's `${1}`.
+/// A substitution whose text may stand in a header.
 fn compile_substitution(cx: &mut CompileCx<'_>, text: &str, groups: usize) -> Compiled<Box<str>> {
-    let mut out = String::with_capacity(text.len());
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '$' => out.push_str("$$"),
-            '\\' => {
-                match chars.next() {
-                    Some('\\') => out.push('\\'),
-                    Some(digit) if digit.to_digit(10).is_some_and(|d| (d as usize) < groups) => {
-                        out.push_str("${");
-                        out.push(digit);
-                        out.push('}');
-                    }
-                    _ => {
-                        return Err(cx.refuse(
-                        "substitution",
-                        format!("invalid substitution '{text}': '\\' must be followed by a group number or '\\'"),
-                    ));
-                    }
-                }
-            }
-            other => out.push(other),
-        }
-    }
+    let out = expression::substitution(text, groups)
+        .map_err(|e| cx.refuse("substitution", format!("invalid substitution '{text}': {e}")))?;
     if HeaderValue::from_str(&out).is_err() {
         return Err(cx.refuse("substitution", "not allowed in a header"));
     }

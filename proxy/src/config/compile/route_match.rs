@@ -209,12 +209,21 @@ pub(crate) fn compile_string_matcher(
 
 /// Compiles a `RegexMatcher`, which must match the whole input.
 pub(crate) fn compile_regex(cx: &mut CompileCx<'_>, value: &matcher::RegexMatcher) -> Compiled<regex::Regex> {
+    compile_expression(cx, value, expression::of_all)
+}
+
+/// Compiles a `RegexMatcher` in the way that `read` has.
+pub(crate) fn compile_expression(
+    cx: &mut CompileCx<'_>,
+    value: &matcher::RegexMatcher,
+    read: fn(&str) -> Result<regex::Regex, String>,
+) -> Compiled<regex::Regex> {
     let text = regex_text(cx, value)?;
-    expression::of_all(text).map_err(|e| cx.refuse("regex", format!("invalid regex '{text}': {e}")))
+    read(text).map_err(|e| cx.refuse("regex", format!("invalid regex '{text}': {e}")))
 }
 
 /// The pattern of a `RegexMatcher`.
-pub(crate) fn regex_text<'m>(cx: &mut CompileCx<'_>, value: &'m matcher::RegexMatcher) -> Compiled<&'m str> {
+fn regex_text<'m>(cx: &mut CompileCx<'_>, value: &'m matcher::RegexMatcher) -> Compiled<&'m str> {
     use matcher::regex_matcher::{EngineType, GoogleRe2};
     let matcher::RegexMatcher { regex, engine_type } = value;
     if let Some(EngineType::GoogleRe2(re2)) = engine_type {

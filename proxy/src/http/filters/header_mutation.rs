@@ -124,7 +124,7 @@ pub(super) fn change_request(
     };
     change.apply_to_request(&mut headers, line, &stream.info);
     *request.headers_mut() = headers;
-    stream.asks_router = true;
+    stream.asks_router |= change.adds_router_controls();
 }
 
 fn remove_matching(matcher: &StringMatcher, headers: &mut HeaderMap) {

@@ -21,20 +21,24 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Takes it out of the request. On the heap: nearly no request asks for anything.
-    pub(super) fn take(headers: &mut HeaderMap) -> Box<Self> {
+    /// Takes it out of the request; `None`: there is nothing. On the heap: nearly no request asks for anything.
+    pub(super) fn take(headers: &mut HeaderMap) -> Option<Box<Self>> {
         let words = |list: Vec<RetryOn>, of_grpc: bool| {
             let wanted = list.into_iter().filter(|word| word.any(RetryOn::GRPC) == of_grpc);
             wanted.fold(RetryOn::NONE, BitOr::bitor)
         };
-        Box::new(Self {
+        let asked = Self {
             on: words(take_list(headers, "x-envoy-retry-on", RetryOn::word), false)
                 | words(take_list(headers, "x-envoy-retry-grpc-on", RetryOn::word), true),
             // Of a longer number Envoy takes the lower half.
             retries: take_number(headers, "x-envoy-max-retries").map(|number| number as u32),
             status_codes: take_list(headers, "x-envoy-retriable-status-codes", |code| code.parse().ok()),
             headers: take_list(headers, "x-envoy-retriable-header-names", |name| name.parse().ok()),
-        })
+        };
+        let Self { on, retries, status_codes, headers } = &asked;
+        let is_nothing =
+            *on == RetryOn::NONE && retries.is_none() && status_codes.is_empty() && headers.is_empty();
+        (!is_nothing).then(|| Box::new(asked))
     }
 }
 
@@ -104,11 +108,12 @@ mod tests {
             ("x-envoy-retriable-header-names", "X-A, not a name"),
             ("x-other", "1"),
         ]);
-        let asked = Asked::take(&mut headers);
+        let asked = Asked::take(&mut headers).unwrap();
         assert_eq!(headers.len(), 1);
         assert_eq!(asked.on, RetryOn::FIVE_XX | RetryOn::RESET | RetryOn::GRPC_INTERNAL);
         assert_eq!(asked.retries, Some(1));
         assert_eq!(asked.status_codes, [404, 500]);
         assert_eq!(asked.headers, ["x-a"]);
+        assert!(Asked::take(&mut headers).is_none());
     }
 }

@@ -40,13 +40,13 @@ pub(crate) async fn forward(
     stream.info.upstream_cluster = Some(cluster.clone());
     timeout::tell_upstream(stream, action, &mut request);
     rewrite::rewrite(stream, route, action, &mut request, &mut authority);
-    let asked = stream.asks_router.then(|| Asked::take(request.headers_mut()));
+    let asked = if stream.asks_router { Asked::take(request.headers_mut()) } else { None };
     let cookies = hash::note(stream, &cluster, action, &request, &authority);
     stream.recapture_request(&request);
     if !action.mirrors.is_empty() {
         mirror::start(stream, action, &mut request);
     }
-    let mut response = match retry::plan(action, asked) {
+    let mut response = match retry::plan(stream, action, asked) {
         Some(plan) if stream.upgrade.is_none() => {
             // On the heap, so that routes without retries do not carry its state.
             Box::pin(retry::forward(stream, route, action, plan, &cluster, request, &authority)).await?

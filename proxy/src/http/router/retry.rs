@@ -33,12 +33,17 @@ pub(super) struct Plan<'p> {
 }
 
 /// The plan for a request; `None`: there is one attempt, nothing limits it, and nothing of it is kept.
-pub(super) fn plan(action: &RouteAction, asked: Option<Box<Asked>>) -> Option<Plan<'_>> {
-    match &action.retry {
-        Some(policy) => Some(Plan { policy, asked }),
-        None => (asked.is_some() || action.internal_redirects.is_some())
-            .then_some(Plan { policy: &NO_POLICY, asked }),
+pub(super) fn plan<'p>(
+    stream: &ActiveStream,
+    action: &'p RouteAction,
+    asked: Option<Box<Asked>>,
+) -> Option<Plan<'p>> {
+    if let Some(policy) = &action.retry {
+        return Some(Plan { policy, asked });
     }
+    let is_limited = stream.timeouts.is_some_and(|own| own.attempt.is_some() || own.upstream.is_some());
+    let is_planned = asked.is_some() || is_limited || action.internal_redirects.is_some();
+    is_planned.then_some(Plan { policy: &NO_POLICY, asked })
 }
 
 type Outcome = Result<Response<Incoming>, StreamError>;

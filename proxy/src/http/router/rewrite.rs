@@ -43,9 +43,9 @@ pub(super) fn rewrite(
         };
         for steps in weighted_steps.into_iter().chain(route.request_headers.iter().map(|m| &**m)) {
             steps.apply_to_request(&mut headers, line, &stream.info);
+            stream.asks_router |= steps.adds_router_controls();
         }
         *request.headers_mut() = headers;
-        stream.asks_router = true;
     }
     let keeps_original = !stream.hcm.suppress_envoy_headers;
     let path = request.uri().path_and_query().map_or("", PathAndQuery::as_str);
