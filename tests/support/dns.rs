@@ -24,6 +24,7 @@ const SHORTEST_QUERY: usize = 17;
 pub struct FakeDns {
     addr: SocketAddr,
     state: Arc<Mutex<State>>,
+    listener: Arc<TcpListener>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -60,14 +61,14 @@ impl FakeDns {
         let socket = UdpSocket::bind(addr).expect("bind an address");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout");
         let addr = socket.local_addr().expect("address of a bound socket");
-        let listener = TcpListener::bind(addr).expect("bind the same address");
+        let listener = Arc::new(TcpListener::bind(addr).expect("bind the same address"));
         let state = Arc::new(Mutex::new(State::default()));
-        let (udp, tcp) = (state.clone(), state.clone());
+        let (udp, tcp, accepting) = (state.clone(), state.clone(), listener.clone());
         let threads = vec![
             thread::spawn(move || serve(&socket, &udp)),
-            thread::spawn(move || serve_tcp(&listener, &tcp)),
+            thread::spawn(move || serve_tcp(&accepting, &tcp)),
         ];
-        FakeDns { addr, state, threads }
+        FakeDns { addr, state, listener, threads }
     }
 
     /// Where it answers.
@@ -128,8 +129,8 @@ impl FakeDns {
 impl Drop for FakeDns {
     fn drop(&mut self) {
         lock(&self.state).is_over = true;
-        // Wakes the one that accepts.
-        let _ = TcpStream::connect(self.addr);
+        // Wakes the one that accepts, also when this thread is in another network namespace.
+        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
