@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::origin::INTERNAL;
 use super::repeated;
+use crate::route::HeaderMutations;
 use crate::stream_info::new_uuid;
 
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -81,8 +82,12 @@ pub(crate) fn remove_internal(
     router_listens && headers.keys().any(is_for_router)
 }
 
-/// Whether a header is one of the router's controls.
-pub(crate) fn is_for_router(name: &HeaderName) -> bool {
+/// Whether a request that is changed like this may ask something of the router.
+pub(crate) fn adds_router_controls(change: &HeaderMutations) -> bool {
+    change.add.iter().any(|addition| is_for_router(&addition.name))
+}
+
+fn is_for_router(name: &HeaderName) -> bool {
     FOR_THE_ROUTER.contains(&name.as_str())
 }
 

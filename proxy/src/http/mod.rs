@@ -24,7 +24,6 @@ mod settings;
 mod upgrade;
 
 pub use client_certificate::{ClientCertDetails, ForwardClientCert};
-pub(crate) use headers::is_for_router;
 pub use local_reply::{BodyFormat, LocalReplies, ReplyMapper};
 pub use origin::InternalAddresses;
 pub use path::{EscapedSlashes, PathRules};

@@ -8,7 +8,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use crate::formatter::{Clock, Format, RequestLine, Values};
-use crate::http::is_for_router;
 use crate::stream_info::StreamInfo;
 
 /// What one place of the configuration changes of a header map: first it takes away, then it sets, then it appends.
@@ -83,11 +82,6 @@ impl HeaderMutations {
     /// Whether nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()
-    }
-
-    /// Whether a request that is changed like this may ask something of the router.
-    pub fn adds_router_controls(&self) -> bool {
-        self.add.iter().any(|addition| is_for_router(&addition.name))
     }
 
     /// Changes the headers of a request.

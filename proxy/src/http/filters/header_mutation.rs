@@ -9,6 +9,7 @@ use super::{Decision, Override};
 use crate::formatter::RequestLine;
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
+use crate::http::headers::adds_router_controls;
 use crate::route::{AppendAction, HeaderMutations, StringMatcher};
 
 /// `envoy.extensions.filters.http.header_mutation.v3.Mutations`, compiled.
@@ -124,7 +125,7 @@ pub(super) fn change_request(
     };
     change.apply_to_request(&mut headers, line, &stream.info);
     *request.headers_mut() = headers;
-    stream.asks_router |= change.adds_router_controls();
+    stream.asks_router |= adds_router_controls(change);
 }
 
 fn remove_matching(matcher: &StringMatcher, headers: &mut HeaderMap) {

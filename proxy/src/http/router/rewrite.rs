@@ -8,7 +8,9 @@ use crate::cluster::Host;
 use crate::formatter::{RequestLine, Values};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
-use crate::http::headers::{ATTEMPT_COUNT, ORIGINAL_HOST, ORIGINAL_PATH, X_FORWARDED_HOST};
+use crate::http::headers::{
+    ATTEMPT_COUNT, ORIGINAL_HOST, ORIGINAL_PATH, X_FORWARDED_HOST, adds_router_controls,
+};
 use crate::route::{Route, RouteAction};
 
 /// Makes all changes that do not depend on the picked host. The usual route has none, and costs a few comparisons.
@@ -43,7 +45,7 @@ pub(super) fn rewrite(
         };
         for steps in weighted_steps.into_iter().chain(route.request_headers.iter().map(|m| &**m)) {
             steps.apply_to_request(&mut headers, line, &stream.info);
-            stream.asks_router |= steps.adds_router_controls();
+            stream.asks_router |= adds_router_controls(steps);
         }
         *request.headers_mut() = headers;
     }
