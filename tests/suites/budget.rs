@@ -163,7 +163,8 @@ fn idle_connections() {
     // At rest they are connections like any other.
     clients.iter_mut().for_each(ask);
     drop(clients);
-    wait::until("what they held is given back", || held() <= 1 << 20);
+    // Half of what they held; the allocator keeps pages with a hole of its own.
+    wait::until("what they held is given back", || held() <= 2 << 20);
 }
 
 /// `100.00  0.012345  1  12345  12  total`: the fourth column.

@@ -10,7 +10,7 @@ use outrigger_tests::proxy::Launch;
 use outrigger_tests::wait::until;
 use serde_json::{Value, json};
 
-use crate::hashed_hosts::{by, by_user, hashed, hashed_endpoints, host, hosts, users};
+use crate::hashed_hosts::{by, by_user, hashed, hashed_endpoints, host, hosts, stalled, users};
 
 fn user_case(name: &'static str) -> Case {
     users(by(name, name, by_user()))
@@ -188,9 +188,12 @@ fn bounded_loads() {
             let mut waiting = Vec::new();
             for _ in 0..16 {
                 let mut client = RawClient::connect(target.addr).unwrap();
+                let before = stalled();
                 client.send(b"GET /stall HTTP/1.1\r\nhost: h\r\nx-user: a\r\n\r\n");
                 waiting.push(client);
                 active(waiting.len());
+                // It counts before it has a connection, whose addresses are in the log.
+                until("a host has the request", || stalled() > before);
             }
             // One after the other, for the order of the log.
             while let Some(client) = waiting.pop() {

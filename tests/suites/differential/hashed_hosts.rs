@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use outrigger_tests::Upstream;
 use outrigger_tests::bootstrap::{cluster, overlay, socket_address};
@@ -15,11 +16,21 @@ static SERVER: LazyLock<Upstream> = LazyLock::new(|| {
     let server = Upstream::start_at((Ipv4Addr::UNSPECIFIED, 0).into());
     server.answer_with(|request| match request.target.trim_start_matches('/') {
         "503" => Reply::status(503, "busy"),
-        "stall" => Reply::Stall,
+        "stall" => {
+            STALLED.fetch_add(1, Ordering::Relaxed);
+            Reply::Stall
+        }
         _ => Reply::status(200, "ok"),
     });
     server
 });
+
+/// How many requests for `/stall` have reached a host.
+static STALLED: AtomicUsize = AtomicUsize::new(0);
+
+pub(super) fn stalled() -> usize {
+    STALLED.load(Ordering::Relaxed)
+}
 
 /// The host of this number.
 pub(super) fn host(number: u8) -> SocketAddr {
