@@ -431,6 +431,24 @@ impl StreamInfo {
     }
 }
 
+/// gRPC status → HTTP status, by the table of `google.rpc.Code`.
+pub(crate) fn http_status_of_grpc(status: u16) -> u16 {
+    match status {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
+    }
+}
+
 /// HTTP status → gRPC status, by the table of the gRPC project.
 pub(crate) fn grpc_status_of_http(status: u16) -> u16 {
     match status {

@@ -181,6 +181,11 @@ impl fmt::Debug for LogFile {
 }
 
 impl LogFile {
+    /// Hands lines over that are not a worker's: rare, and written at once. Never waits.
+    pub fn write(&self, mut lines: Vec<u8>) {
+        self.take(&mut lines);
+    }
+
     /// Hands `buffer` over and leaves an empty one. Never waits.
     fn take(&self, buffer: &mut Vec<u8>) {
         let empty = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();

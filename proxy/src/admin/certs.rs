@@ -3,9 +3,8 @@
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
+use super::rfc3339;
 use crate::transport_socket::{CertificateDetails, San};
 
 /// The certificates of one TLS context.
@@ -46,10 +45,6 @@ fn certificate_json(path: &str, certificate: &CertificateDetails, now: SystemTim
         "valid_from": rfc3339(certificate.not_before),
         "expiration_time": rfc3339(certificate.not_after),
     })
-}
-
-fn rfc3339(time: SystemTime) -> String {
-    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
 }
 
 /// `envoy.admin.v3.Certificates`.

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use serde_json::{Value, json};
 
-use super::ClusterEntry;
+use super::{ClusterEntry, rfc3339};
 use crate::cluster::Host;
+use crate::cluster::outlier::Average;
 use crate::net::Address;
 
 /// A number of a host.
@@ -48,10 +49,15 @@ pub(super) fn text(entries: &[ClusterEntry]) -> String {
     for ClusterEntry { cluster, added_via_api } in entries {
         let name = &cluster.name;
         let _ = writeln!(out, "{name}::observability_name::{}", cluster.stats.name());
-        if cluster.outlier.is_some() {
-            // Success rates are not measured; Envoy prints -1 then.
-            for what in ["outlier::success_rate_average", "outlier::success_rate_ejection_threshold"] {
-                let _ = writeln!(out, "{name}::{what}::-1");
+        if let Some(detection) = &cluster.outlier {
+            let (external, local_origin) = (&detection.state.external, &detection.state.local_origin);
+            for (what, rate) in [
+                ("success_rate_average", &external.mean),
+                ("success_rate_ejection_threshold", &external.threshold),
+                ("local_origin_success_rate_average", &local_origin.mean),
+                ("local_origin_success_rate_ejection_threshold", &local_origin.threshold),
+            ] {
+                let _ = writeln!(out, "{name}::outlier::{what}::{}", printed(rate.get()));
             }
         }
         for (priority, limits) in
@@ -74,11 +80,21 @@ pub(super) fn text(entries: &[ClusterEntry]) -> String {
             let _ = writeln!(out, "{prefix}::health_flags::{}", health_flags(&host));
             let _ = writeln!(out, "{prefix}::weight::{}", host.weight.load(Relaxed));
             let _ = writeln!(out, "{prefix}::priority::{priority}");
-            let _ = writeln!(out, "{prefix}::success_rate::-1");
-            let _ = writeln!(out, "{prefix}::local_origin_success_rate::-1");
+            let _ = writeln!(out, "{prefix}::success_rate::{}", printed(host.outlier.success_rate()));
+            let local_origin = printed(host.outlier.local_origin_success_rate());
+            let _ = writeln!(out, "{prefix}::local_origin_success_rate::{local_origin}");
+            if let Some(ejection) = host.outlier.ejection() {
+                let _ = writeln!(out, "{prefix}::ejected_for::{}", ejection.why);
+                let _ = writeln!(out, "{prefix}::ejected_until::{}", rfc3339(ejection.at + ejection.time));
+            }
         }
     }
     out
+}
+
+/// Envoy prints -1 for a rate that is not known.
+fn printed(rate: Option<f64>) -> f64 {
+    rate.unwrap_or(-1.0)
 }
 
 /// `envoy.admin.v3.Clusters`.
@@ -102,13 +118,19 @@ pub(super) fn json(entries: &[ClusterEntry]) -> Value {
                 .collect();
             let hosts: Vec<Value> =
                 cluster.hosts().iter().map(|(priority, host)| host_json(host, *priority)).collect();
-            json!({
+            let mut status = json!({
                 "name": &*cluster.name,
                 "added_via_api": added_via_api,
                 "host_statuses": hosts,
                 "circuit_breakers": {"thresholds": thresholds},
                 "observability_name": cluster.stats.name(),
-            })
+            });
+            if let Some(detection) = &cluster.outlier {
+                let of = |average: &Average| json!({"value": printed(average.threshold.get())});
+                status["success_rate_ejection_threshold"] = of(&detection.state.external);
+                status["local_origin_success_rate_ejection_threshold"] = of(&detection.state.local_origin);
+            }
+            status
         })
         .collect();
     json!({ "cluster_statuses": statuses })
@@ -128,14 +150,32 @@ fn host_json(host: &Host, priority: usize) -> Value {
     if host.ejected.load(Relaxed) {
         health["failed_outlier_check"] = true.into();
     }
-    json!({
+    let mut status = json!({
         "address": address_json(&host.address),
         "stats": stats,
         "health_status": health,
         "weight": host.weight.load(Relaxed),
         "hostname": &*host.hostname,
         "priority": priority,
-    })
+    });
+    for (name, rate) in [
+        ("success_rate", host.outlier.success_rate()),
+        ("local_origin_success_rate", host.outlier.local_origin_success_rate()),
+    ] {
+        if let Some(rate) = rate {
+            status[name] = json!({"value": rate});
+        }
+    }
+    if let Some(ejection) = host.outlier.ejection() {
+        let until = rfc3339(ejection.at + ejection.time);
+        status["ejection"] = json!({
+            "type": ejection.why.detector().name(),
+            "reason": ejection.why.to_string(),
+            "at": rfc3339(ejection.at),
+            "until": until,
+        });
+    }
+    status
 }
 
 /// `envoy.config.core.v3.Address`.

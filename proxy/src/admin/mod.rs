@@ -16,6 +16,9 @@ mod tests;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 pub use certs::CertificateEntry;
 pub(crate) use endpoints::ready;
 pub use serve::{serve, serve_prometheus, serve_readiness};
@@ -25,6 +28,10 @@ use crate::cluster::Cluster;
 use crate::logging::Logging;
 use crate::net::Address;
 use crate::stats::Stats;
+
+fn rfc3339(time: SystemTime) -> String {
+    OffsetDateTime::from(time).format(&Rfc3339).unwrap_or_default()
+}
 
 /// Where the process is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

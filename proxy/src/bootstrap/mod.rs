@@ -21,6 +21,8 @@ use rustc_hash::FxHashSet;
 
 pub use document::{Document, Located};
 
+use crate::access_log::Sink;
+use crate::cluster::outlier::EventLog;
 use crate::config::compile::cx::{CompileCx, Compiled, ignored, unsupported};
 use crate::config::compile::values;
 use crate::config::compile::{
@@ -42,8 +44,17 @@ pub struct Bootstrap {
     pub ads: Option<GrpcSource>,
     /// `dynamic_resources.cds_config` and `lds_config`, in the order in which they are asked.
     pub(crate) roots: Vec<(ResourceType, Fetch)>,
-    /// `cluster_manager.upstream_bind_config.source_address`.
+    /// `cluster_manager`.
+    pub cluster_manager: ClusterManager,
+}
+
+/// What holds for all clusters.
+#[derive(Debug, Default)]
+pub struct ClusterManager {
+    /// `upstream_bind_config.source_address`.
     pub source_address: Option<IpAddr>,
+    /// `outlier_detection.event_log_path`, open.
+    pub ejection_log: Option<EventLog>,
 }
 
 /// One resource of `static_resources`, encoded.
@@ -149,7 +160,7 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
     cx.inputs.static_clusters = static_clusters(static_resources.as_ref());
     let dynamic =
         cx.field("dynamic_resources", |cx| compile_dynamic(cx, dynamic_resources.unwrap_or_default()));
-    let source_address =
+    let cluster_manager =
         cx.field("cluster_manager", |cx| compile_cluster_manager(cx, cluster_manager.unwrap_or_default()));
     let admin = match admin {
         Some(admin) => cx.field("admin", |cx| compile_admin(cx, &admin)),
@@ -176,7 +187,7 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
         resources: static_resource_list(static_resources.unwrap_or_default()),
         ads: dynamic.ads,
         roots: dynamic.roots,
-        source_address: source_address?,
+        cluster_manager: cluster_manager?,
     })
 }
 
@@ -279,7 +290,7 @@ fn compile_dynamic(cx: &mut CompileCx<'_>, value: wire::bootstrap::DynamicResour
     Ok(Dynamic { ads, roots: roots.into_iter().collect::<Compiled<_>>()? })
 }
 
-fn compile_cluster_manager(cx: &mut CompileCx<'_>, value: wire::ClusterManager) -> Compiled<Option<IpAddr>> {
+fn compile_cluster_manager(cx: &mut CompileCx<'_>, value: wire::ClusterManager) -> Compiled<ClusterManager> {
     let wire::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -287,13 +298,31 @@ fn compile_cluster_manager(cx: &mut CompileCx<'_>, value: wire::ClusterManager) 
         load_stats_config,
         enable_deferred_cluster_creation,
     } = value;
-    // Zone aware routing needs it; an event log and load reports go elsewhere; clusters are cheap to create.
+    // Zone aware routing needs it; load reports go elsewhere; clusters are cheap to create.
     unsupported!(cx; local_cluster_name, load_stats_config);
-    ignored!(cx; outlier_detection, enable_deferred_cluster_creation);
-    match &upstream_bind_config {
+    ignored!(cx; enable_deferred_cluster_creation);
+    let source_address = match &upstream_bind_config {
         Some(bind) => cx.field("upstream_bind_config", |cx| compile_bind_config(cx, bind)),
         None => Ok(None),
+    };
+    let ejection_log = match &outlier_detection {
+        Some(value) => cx.field("outlier_detection", |cx| compile_ejection_log(cx, value)),
+        None => Ok(None),
+    };
+    Ok(ClusterManager { source_address: source_address?, ejection_log: ejection_log? })
+}
+
+fn compile_ejection_log(
+    cx: &mut CompileCx<'_>,
+    value: &wire::cluster_manager::OutlierDetection,
+) -> Compiled<Option<EventLog>> {
+    let wire::cluster_manager::OutlierDetection { event_log_path, event_service } = value;
+    unsupported!(cx; event_service);
+    if event_log_path.is_empty() {
+        return Ok(None);
     }
+    let file = cx.inputs.log_files.open(Sink::path(event_log_path));
+    Ok(Some(EventLog::new(file.map_err(|error| cx.refuse("event_log_path", error))?)))
 }
 
 #[allow(deprecated)]

@@ -172,7 +172,7 @@ fn a_sidecar_writes_a_bootstrap_that_compiles() {
     let bootstrap = compile(&bootstrap(&sidecar()).unwrap(), &NodeFlags::default()).unwrap();
     assert_eq!(bootstrap.node.id, "sidecar~127.1.0.2~reviews-v1-a.shop~shop.svc.cluster.local");
     assert_eq!(bootstrap.node.cluster, "reviews.shop");
-    assert_eq!(bootstrap.source_address, Some("127.1.0.2".parse().unwrap()));
+    assert_eq!(bootstrap.cluster_manager.source_address, Some("127.1.0.2".parse().unwrap()));
     assert_eq!(&*bootstrap.ads.as_ref().unwrap().cluster, "xds-grpc");
     assert_eq!(bootstrap.resources.len(), 1);
     assert_eq!(bootstrap.roots.len(), 2);

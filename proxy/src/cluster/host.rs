@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::Notify;
 
+use super::outlier::HostMonitor;
 use crate::metadata::Metadata;
 use crate::net::Address;
 
@@ -30,14 +30,10 @@ pub struct Host {
     pub ejected: AtomicBool,
     /// No longer in the cluster: its idle connections go, its requests finish.
     pub removed: AtomicBool,
-    /// Tells of that.
-    removal: Notify,
     /// Requests in flight, over all workers.
     pub active_requests: AtomicU32,
-    /// 5xx answers in a row.
-    pub consecutive_5xx: AtomicU32,
-    /// How often it has been ejected; ejection time grows with it.
-    pub ejection_count: AtomicU32,
+    /// What outlier detection has seen of it.
+    pub outlier: HostMonitor,
     /// `rq_total` of `/clusters`.
     pub requests_total: AtomicU64,
     /// `rq_error` of `/clusters`.
@@ -71,10 +67,8 @@ impl Host {
             eds_healthy: AtomicBool::new(healthy),
             ejected: AtomicBool::new(false),
             removed: AtomicBool::new(false),
-            removal: Notify::new(),
             active_requests: AtomicU32::new(0),
-            consecutive_5xx: AtomicU32::new(0),
-            ejection_count: AtomicU32::new(0),
+            outlier: HostMonitor::default(),
             requests_total: AtomicU64::new(0),
             requests_error: AtomicU64::new(0),
             connections_active: AtomicU32::new(0),
@@ -86,15 +80,7 @@ impl Host {
     /// It is no longer in the cluster, for good: who comes back under its address is another host.
     pub fn remove(&self) {
         self.removed.store(true, Ordering::Relaxed);
-        self.removal.notify_waiters();
-    }
-
-    /// Ends when the host is no longer in the cluster.
-    pub async fn removal(&self) {
-        let removal = self.removal.notified();
-        if !self.removed.load(Ordering::Relaxed) {
-            removal.await;
-        }
+        self.outlier.leave();
     }
 
     /// Whether a request may go there.

@@ -107,10 +107,12 @@ fn clusters() {
                 ],
             ),
             (
-                "{name: c, outlier_detection: {enforcing_consecutive_gateway_failure: 100}, upstream_bind_config: {source_address: {address: 127.1.0.1, port_value: 9}}}",
+                "{name: c, outlier_detection: {enforcing_consecutive_gateway_failure: 101, failure_percentage_threshold: 101, detect_degraded_hosts: true}, upstream_bind_config: {source_address: {address: 127.1.0.1, port_value: 9}}}",
                 &[
+                    "outlier_detection.enforcing_consecutive_gateway_failure: value must be less than or equal to 100",
+                    "outlier_detection.failure_percentage_threshold: value must be less than or equal to 100",
                     "upstream_bind_config.source_address.port_value: only 0 is supported: one port makes one connection",
-                    "outlier_detection.enforcing_consecutive_gateway_failure: not supported",
+                    "outlier_detection.detect_degraded_hosts: not supported",
                 ],
             ),
             (

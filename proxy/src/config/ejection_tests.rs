@@ -11,7 +11,8 @@ use tokio::time::{Instant, sleep};
 
 use super::configuration::Configuration;
 use super::testing::{apply, inputs};
-use crate::cluster::{Cluster, Host, lb, outlier};
+use crate::cluster::outlier::{self, Outcome};
+use crate::cluster::{Cluster, Host, lb};
 use crate::net::Address;
 use crate::stats::ClusterStats;
 
@@ -24,7 +25,7 @@ struct Main(Configuration);
 impl Main {
     fn start(hosts: &[(u16, u32)]) -> Self {
         let (ejections, received) = outlier::channel();
-        tokio::spawn(outlier::monitor(received));
+        tokio::spawn(outlier::monitor(received, None));
         let mut main = Self(Configuration::new(outlier_inputs(ejections), 0));
         main.cds(CLUSTER);
         main.eds(hosts);
@@ -64,7 +65,7 @@ impl Main {
 
     /// A request to it fails; main has heard of what came of it.
     async fn fail(&self, host: &Arc<Host>) {
-        outlier::record(&self.cluster(), host, 503);
+        outlier::record(&self.cluster(), host, Outcome::Answered(503));
         sleep(Duration::from_millis(1)).await;
     }
 
@@ -102,7 +103,7 @@ async fn an_ejected_host_stays_out_until_its_time_has_come() {
         sleep(Duration::from_secs(1)).await;
         update(&mut main);
         assert!(Arc::ptr_eq(&first, &main.host(1)) && is_out(&first) && !main.picks(&first));
-        assert_eq!(stats.outlier_detection_ejections_active.get(), 1);
+        assert_eq!(stats.outlier_detection.ejections_active.get(), 1);
         assert_eq!((stats.membership_total.get(), stats.membership_healthy.get()), (4, 3));
     }
 
@@ -112,16 +113,19 @@ async fn an_ejected_host_stays_out_until_its_time_has_come() {
         main.fail(host).await;
     }
     assert!(is_out(&second) && !is_out(&third));
-    assert_eq!(stats.outlier_detection_ejections_overflow.get(), 1);
+    assert_eq!(stats.outlier_detection.ejections_overflow.get(), 1);
 
     tokio::time::sleep_until(begin + Duration::from_millis(9_900)).await;
     assert!(is_out(&first));
-    tokio::time::sleep_until(begin + Duration::from_millis(10_100)).await;
-    assert!(!is_out(&first) && main.picks(&first), "ten seconds, as when it was ejected");
+    tokio::time::sleep_until(begin + Duration::from_millis(11_100)).await;
+    assert!(
+        !is_out(&first) && main.picks(&first),
+        "ten seconds, as when it was ejected, and the interval's rest"
+    );
     assert!(is_out(&second), "ejected for a hundred seconds");
     let counted = (
-        stats.outlier_detection_ejections_active.get(),
-        stats.outlier_detection_ejections_enforced_total.get(),
+        stats.outlier_detection.ejections_active.get(),
+        stats.outlier_detection.ejections_enforced_total.get(),
         stats.membership_healthy.get(),
     );
     assert_eq!(counted, (1, 2, 3));
@@ -142,7 +146,7 @@ async fn failures_in_a_row_are_counted_on_across_updates() {
 async fn a_host_that_went_and_came_back_is_a_new_one() {
     let mut main = Main::start(&[(1, 1), (2, 1), (3, 1)]);
     let (old, other, gone, stats) = (main.host(1), main.host(2), main.host(3), main.stats());
-    let active = || stats.outlier_detection_ejections_active.get();
+    let active = || stats.outlier_detection.ejections_active.get();
     main.fail(&old).await;
     main.fail(&old).await;
     assert!(is_out(&old) && active() == 1);
@@ -152,20 +156,20 @@ async fn a_host_that_went_and_came_back_is_a_new_one() {
     main.eds(&[(1, 1), (2, 1)]);
     let new = main.host(1);
     assert!(!Arc::ptr_eq(&old, &new) && !is_out(&new) && main.picks(&new));
-    assert_eq!(new.ejection_count.load(Ordering::Relaxed), 0);
+    assert!(new.outlier.ejection().is_none());
 
     // Requests that are still in flight to those that went say nothing about anybody.
     for host in [&old, &old, &gone, &gone] {
         main.fail(host).await;
     }
-    assert_eq!((active(), stats.outlier_detection_ejections_enforced_total.get()), (0, 1));
+    assert_eq!((active(), stats.outlier_detection.ejections_enforced_total.get()), (0, 1));
     // And the place among those that may be out is free.
     main.fail(&other).await;
     main.fail(&other).await;
     assert!(is_out(&other) && !main.picks(&other));
     // The old one's time passes, and means nothing to the new one.
     main.fail(&new).await;
-    sleep(Duration::from_secs(11)).await;
+    sleep(Duration::from_secs(12)).await;
     assert!(!is_out(&other) && active() == 0);
     main.fail(&new).await;
     assert!(is_out(&new));

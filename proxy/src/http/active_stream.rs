@@ -22,7 +22,8 @@ use super::internal_redirect::Redirects;
 use super::pool::Lease;
 use super::router::{SentRequest, Timeouts};
 use super::upgrade::Upgrade;
-use crate::cluster::{Cluster, Host, Permit, outlier};
+use crate::cluster::outlier::{self, Outcome};
+use crate::cluster::{Cluster, Host, Permit};
 use crate::formatter::{RequestLine, Values};
 use crate::on_demand::Asker;
 use crate::route::{
@@ -379,6 +380,9 @@ impl ActiveStream {
         });
         self.info.upstream_tls.clone_from(&about.tls);
         self.note_connection(about);
+        if let Some(upstream) = &self.upstream {
+            outlier::connected(&upstream.cluster, &upstream.host);
+        }
     }
 
     /// Keeps the connection until the response was read.
@@ -389,12 +393,12 @@ impl ActiveStream {
     }
 
     /// The attempt is given up for another one. Its outcome stands for this status.
-    pub(crate) fn end_attempt(&mut self, status: u16) {
+    pub(crate) fn end_attempt(&mut self, status: u16, outcome: Outcome) {
         let Some(upstream) = self.upstream.take() else { return };
         if status >= 500 {
             upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
         }
-        outlier::record(&upstream.cluster, &upstream.host, status);
+        outlier::record(&upstream.cluster, &upstream.host, outcome);
         self.info.upstream_local_address = None;
         self.info.upstream_protocol = None;
         self.info.upstream_tls = None;
@@ -408,7 +412,7 @@ impl ActiveStream {
         self.info.response_code_details = details::INTERNAL_REDIRECT;
         (self.complete, self.redirected) = (true, true);
         if let Some(upstream) = self.upstream.take() {
-            outlier::record(&upstream.cluster, &upstream.host, status.as_u16());
+            outlier::record(&upstream.cluster, &upstream.host, Outcome::Answered(status.as_u16()));
         }
     }
 
@@ -425,7 +429,7 @@ impl ActiveStream {
     }
 
     /// The upstream answered with this status, or failed in a way that stands for it.
-    pub(crate) fn upstream_outcome(&mut self, status: u16) {
+    pub(crate) fn upstream_outcome(&mut self, status: u16, outcome: Outcome) {
         let Some(upstream) = &self.upstream else { return };
         if !self.info.health_check {
             upstream.cluster.stats.response(status);
@@ -433,7 +437,7 @@ impl ActiveStream {
                 upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
             }
         }
-        outlier::record(&upstream.cluster, &upstream.host, status);
+        outlier::record(&upstream.cluster, &upstream.host, outcome);
     }
 
     /// The upstream's response was read to the end; the client may not have all of it yet.

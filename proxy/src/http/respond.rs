@@ -14,11 +14,12 @@ use super::codec::{Incoming, Refusal, Version};
 use super::downstream::DownstreamConnection;
 use super::error::{Failure, StreamError};
 use super::filters::{Content, FilterReply, ResponseHead};
-use super::headers::{self, ATTEMPT_COUNT, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
+use super::headers::{self, ATTEMPT_COUNT, GRPC_STATUS, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::local_reply::LocalReply;
 use super::{ServerHeader, local_reply, origin, repeated, upgrade};
+use crate::cluster::outlier::Outcome;
 use crate::route::DirectResponse;
-use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
+use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details, http_status_of_grpc};
 
 /// The upstream's response goes downstream.
 pub(super) fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
@@ -39,7 +40,7 @@ pub(super) fn respond_whole(
 }
 
 fn from_upstream(stream: &mut ActiveStream, mut parts: http::response::Parts) -> Response<()> {
-    stream.upstream_outcome(parts.status.as_u16());
+    stream.upstream_outcome(parts.status.as_u16(), answer(parts.status, &parts.headers));
     stream.info.response_code_details = details::VIA_UPSTREAM;
     stream.info.response_code = parts.status.as_u16();
     headers::remove_hop_by_hop(&mut parts.headers);
@@ -48,9 +49,15 @@ fn from_upstream(stream: &mut ActiveStream, mut parts: http::response::Parts) ->
     Response::from_parts(parts, ())
 }
 
+/// What outlier detection hears of a response: its gRPC status counts for more than the 200 that carries it.
+pub(super) fn answer(status: StatusCode, headers: &HeaderMap) -> Outcome {
+    let grpc = headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
+    Outcome::Answered(grpc.map_or(status.as_u16(), http_status_of_grpc))
+}
+
 /// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
 pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
-    stream.upstream_outcome(response.status().as_u16());
+    stream.upstream_outcome(response.status().as_u16(), answer(response.status(), response.headers()));
     stream.info.response_code_details = details::VIA_UPSTREAM;
     let version = stream.connection.version;
     let (mut parts, _) = response.into_parts();
@@ -91,7 +98,7 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     stream.info.flags.insert(error.kind.flag());
     let status = stream.status_of(error.kind);
     if error.kind.blames_upstream() {
-        stream.upstream_outcome(status.as_u16());
+        stream.upstream_outcome(status.as_u16(), Outcome::Failed(status.as_u16()));
     }
     let reply = local_reply::for_error(&error, status);
     stream.info.response_code_details = error.kind.details();

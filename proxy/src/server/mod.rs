@@ -141,7 +141,7 @@ enum Event {
 struct Prepared {
     configuration: Configuration,
     bootstrap: Bootstrap,
-    ejections: UnboundedReceiver<outlier::Ejection>,
+    ejections: UnboundedReceiver<outlier::Event>,
     inhabited: UnboundedReceiver<Arc<OriginalDestinations>>,
     asks: UnboundedReceiver<on_demand::Ask>,
     names: config::dns::Wanted,
@@ -195,7 +195,7 @@ fn prepare(
     let refused = |prefix: &str, invalid: &Invalid| StartError::Invalid(document.locate(prefix, invalid));
     let bootstrap = compile_bootstrap(document.message.clone(), node, CompileCx::new(&mut inputs, true))
         .map_err(|invalid| refused("", &invalid))?;
-    inputs.source_address = bootstrap.source_address;
+    inputs.source_address = bootstrap.cluster_manager.source_address;
     inputs.service_cluster = bootstrap.node.cluster.as_str().into();
     let mut configuration = Configuration::new(inputs, workers);
     let now = Instant::now();
@@ -317,7 +317,7 @@ impl Server {
         view.set_state(ServerState::Initializing);
 
         let mut tasks = vec![
-            tokio::spawn(outlier::monitor(ejections)),
+            tokio::spawn(outlier::monitor(ejections, bootstrap.cluster_manager.ejection_log)),
             tokio::spawn(original_dst::clean_up(inhabited)),
             spawn_initialized(&view, &configuration),
         ];

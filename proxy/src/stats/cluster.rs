@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::scope::{Scope as _, scope};
-use super::{Gauge, GrpcSeries, ResponseClasses, ResponseCodes, SslStats};
+use super::{Counter, Gauge, GrpcSeries, ResponseClasses, ResponseCodes, SslStats};
 
 /// Which circuit breakers of one priority are open (1) or closed (0).
 #[derive(Debug, Default)]
@@ -16,6 +16,45 @@ pub struct BreakerGauges {
     pub rq_open: Gauge,
     /// `max_retries`, or the retry budget, is reached.
     pub rq_retry_open: Gauge,
+}
+
+/// What outlier detection found and did.
+#[derive(Debug, Default)]
+pub struct OutlierStats {
+    /// Hosts that are ejected now.
+    pub ejections_active: Gauge,
+    /// Ejections done.
+    pub ejections_enforced_total: Counter,
+    /// Ejections not done because of `max_ejection_percent`.
+    pub ejections_overflow: Counter,
+    /// Hosts found, whether ejected or not: 5xx responses in a row.
+    pub ejections_detected_consecutive_5xx: Counter,
+    /// Hosts ejected: 5xx responses in a row.
+    pub ejections_enforced_consecutive_5xx: Counter,
+    /// Hosts found, whether ejected or not: 502, 503 and 504 responses in a row.
+    pub ejections_detected_consecutive_gateway_failure: Counter,
+    /// Hosts ejected: 502, 503 and 504 responses in a row.
+    pub ejections_enforced_consecutive_gateway_failure: Counter,
+    /// Hosts found, whether ejected or not: failures in a row that did not come from the host.
+    pub ejections_detected_consecutive_local_origin_failure: Counter,
+    /// Hosts ejected: failures in a row that did not come from the host.
+    pub ejections_enforced_consecutive_local_origin_failure: Counter,
+    /// Hosts found, whether ejected or not: a success rate far below that of the others.
+    pub ejections_detected_success_rate: Counter,
+    /// Hosts ejected: a success rate far below that of the others.
+    pub ejections_enforced_success_rate: Counter,
+    /// Hosts found, whether ejected or not: a success rate of connections far below that of the others.
+    pub ejections_detected_local_origin_success_rate: Counter,
+    /// Hosts ejected: a success rate of connections far below that of the others.
+    pub ejections_enforced_local_origin_success_rate: Counter,
+    /// Hosts found, whether ejected or not: too many failed requests.
+    pub ejections_detected_failure_percentage: Counter,
+    /// Hosts ejected: too many failed requests.
+    pub ejections_enforced_failure_percentage: Counter,
+    /// Hosts found, whether ejected or not: too many failed connections.
+    pub ejections_detected_local_origin_failure_percentage: Counter,
+    /// Hosts ejected: too many failed connections.
+    pub ejections_enforced_local_origin_failure_percentage: Counter,
 }
 
 scope! {
@@ -70,19 +109,12 @@ scope! {
         Counter update_rejected "Endpoint updates that were not valid.";
         Counter update_empty "Endpoint updates without any endpoint.";
         Counter update_no_rebuild "Endpoint updates that changed nothing.";
-        Gauge outlier_detection_ejections_active as "outlier_detection.ejections_active" "Hosts that are ejected now.";
-        Counter outlier_detection_ejections_enforced_total as "outlier_detection.ejections_enforced_total"
-            "Ejections done.";
-        Counter outlier_detection_ejections_enforced_consecutive_5xx as "outlier_detection.ejections_enforced_consecutive_5xx"
-            "Ejections done for 5xx responses in a row.";
-        Counter outlier_detection_ejections_detected_consecutive_5xx as "outlier_detection.ejections_detected_consecutive_5xx"
-            "Ejections due for 5xx responses in a row, done or not.";
-        Counter outlier_detection_ejections_overflow as "outlier_detection.ejections_overflow"
-            "Ejections not done because of max_ejection_percent.";
     }
     with {
         /// TLS towards the hosts.
         ssl: SslStats,
+        /// Hosts that fail too often.
+        outlier_detection: OutlierStats,
         /// Default and high priority, in this order.
         circuit_breakers: [BreakerGauges; 2],
         /// `upstream_rq_Nxx`.
@@ -102,6 +134,38 @@ scope! {
         ssl.fail_verify_san as "ssl.fail_verify_san" "TLS connections refused: the peer's name does not match.";
         ssl.no_certificate as "ssl.no_certificate" "TLS connections whose peer sent no certificate and needed none.";
         ssl.session_reused as "ssl.session_reused" "TLS handshakes that resumed a session.";
+        outlier_detection.ejections_active as "outlier_detection.ejections_active" "Hosts that are ejected now.";
+        outlier_detection.ejections_enforced_total as "outlier_detection.ejections_enforced_total" "Ejections done.";
+        outlier_detection.ejections_overflow as "outlier_detection.ejections_overflow"
+            "Ejections not done because of max_ejection_percent.";
+        outlier_detection.ejections_detected_consecutive_5xx as "outlier_detection.ejections_detected_consecutive_5xx"
+            "Ejections due for 5xx responses in a row, done or not.";
+        outlier_detection.ejections_enforced_consecutive_5xx as "outlier_detection.ejections_enforced_consecutive_5xx"
+            "Ejections done for 5xx responses in a row.";
+        outlier_detection.ejections_detected_consecutive_gateway_failure as "outlier_detection.ejections_detected_consecutive_gateway_failure"
+            "Ejections due for 502, 503 and 504 responses in a row, done or not.";
+        outlier_detection.ejections_enforced_consecutive_gateway_failure as "outlier_detection.ejections_enforced_consecutive_gateway_failure"
+            "Ejections done for 502, 503 and 504 responses in a row.";
+        outlier_detection.ejections_detected_consecutive_local_origin_failure as "outlier_detection.ejections_detected_consecutive_local_origin_failure"
+            "Ejections due for failures in a row that did not come from the host, done or not.";
+        outlier_detection.ejections_enforced_consecutive_local_origin_failure as "outlier_detection.ejections_enforced_consecutive_local_origin_failure"
+            "Ejections done for failures in a row that did not come from the host.";
+        outlier_detection.ejections_detected_success_rate as "outlier_detection.ejections_detected_success_rate"
+            "Ejections due for a success rate far below that of the others, done or not.";
+        outlier_detection.ejections_enforced_success_rate as "outlier_detection.ejections_enforced_success_rate"
+            "Ejections done for a success rate far below that of the others.";
+        outlier_detection.ejections_detected_local_origin_success_rate as "outlier_detection.ejections_detected_local_origin_success_rate"
+            "Ejections due for a success rate of connections far below that of the others, done or not.";
+        outlier_detection.ejections_enforced_local_origin_success_rate as "outlier_detection.ejections_enforced_local_origin_success_rate"
+            "Ejections done for a success rate of connections far below that of the others.";
+        outlier_detection.ejections_detected_failure_percentage as "outlier_detection.ejections_detected_failure_percentage"
+            "Ejections due for too many failed requests, done or not.";
+        outlier_detection.ejections_enforced_failure_percentage as "outlier_detection.ejections_enforced_failure_percentage"
+            "Ejections done for too many failed requests.";
+        outlier_detection.ejections_detected_local_origin_failure_percentage as "outlier_detection.ejections_detected_local_origin_failure_percentage"
+            "Ejections due for too many failed connections, done or not.";
+        outlier_detection.ejections_enforced_local_origin_failure_percentage as "outlier_detection.ejections_enforced_local_origin_failure_percentage"
+            "Ejections done for too many failed connections.";
         circuit_breakers[0].cx_open as "circuit_breakers.default.cx_open" "1 while max_connections is reached.";
         circuit_breakers[0].rq_pending_open as "circuit_breakers.default.rq_pending_open" "1 while max_pending_requests is reached.";
         circuit_breakers[0].rq_open as "circuit_breakers.default.rq_open" "1 while max_requests is reached.";

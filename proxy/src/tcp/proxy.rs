@@ -12,7 +12,8 @@ use super::TcpProxy;
 use super::copy::{ByteCounts, CopyEnd, CopyLimits, copy_bidirectional};
 use super::mesh_metrics::MeshConnection;
 use crate::access_log::AccessLogs;
-use crate::cluster::{self, Cluster, ConnectError, Connected, lb, outlier};
+use crate::cluster::outlier::{self, Outcome};
+use crate::cluster::{self, Cluster, ConnectError, Connected, lb};
 use crate::net::Stream;
 use crate::route::hash_address;
 use crate::stream_info::{AccessLogType, ConnectionInfo, LogDetails, ResponseFlags, StreamInfo, new_uuid};
@@ -136,7 +137,7 @@ impl<'a> Session<'a> {
                         details.connections_attempted.push(connected.id);
                         details.pool_ready = Some(asked.elapsed());
                     }
-                    outlier::record(&cluster, &host, 200);
+                    outlier::connected_for_good(&cluster, &host);
                     return Some(connected);
                 }
                 Err(ConnectError::Overflow) => {
@@ -147,7 +148,7 @@ impl<'a> Session<'a> {
                 }
                 Err(error) => {
                     // A host that cannot be connected to counts like one that answers 503.
-                    outlier::record(&cluster, &host, 503);
+                    outlier::record(&cluster, &host, Outcome::Failed(503));
                     self.info.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                     self.info.upstream_transport_failure = Some(match error {
                         ConnectError::Failed(reason) => reason,

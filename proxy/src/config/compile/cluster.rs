@@ -1,7 +1,6 @@
 //! `Cluster`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use outrigger_xds_api::ResourceType;
@@ -344,11 +343,8 @@ fn compile_outlier(
     let Some(value) = value else { return Ok((None, 0)) };
     let hash = values::content_hash(&[&value.encode_to_vec()]);
     let old = previous.and_then(|p| p.cluster.outlier.clone().map(|outlier| (outlier, p.outlier_hash)));
-    let ejected = match &old {
-        Some((outlier, _)) => outlier.ejected.clone(),
-        None => Arc::new(AtomicU32::new(0)),
-    };
-    let compiled = cx.field("outlier_detection", |cx| compile_outlier_detection(cx, value, ejected))?;
+    let state = old.as_ref().map(|(outlier, _)| outlier.state.clone()).unwrap_or_default();
+    let compiled = cx.field("outlier_detection", |cx| compile_outlier_detection(cx, value, state))?;
     let outlier = match old {
         Some((outlier, old_hash)) if old_hash == hash => outlier,
         _ => Arc::new(compiled),

@@ -1,20 +1,19 @@
-//! `OutlierDetection`: consecutive 5xx answers.
+//! `OutlierDetection`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use outrigger_xds_api::wire::cluster::v3 as wire;
 
-use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, informational, unsupported};
 use super::values::{boolean, duration, uint32, unsupported_if_true};
-use crate::cluster::outlier::OutlierDetection;
+use crate::cluster::outlier::{Detection, FailurePercentage, InARow, OutlierDetection, SuccessRate};
 
-/// Compiles outlier detection; `ejected` counts the hosts that are out and is kept across versions of the cluster.
+/// Compiles outlier detection; `state` is kept across versions of the cluster.
 pub(crate) fn compile_outlier_detection(
     cx: &mut CompileCx<'_>,
     value: &wire::OutlierDetection,
-    ejected: Arc<AtomicU32>,
+    state: Arc<Detection>,
 ) -> Compiled<OutlierDetection> {
     let wire::OutlierDetection {
         consecutive_5xx,
@@ -44,80 +43,55 @@ pub(crate) fn compile_outlier_detection(
         always_eject_one_host,
         detect_degraded_hosts,
     } = value;
-    unsupported!(cx; split_external_local_origin_errors, monitors);
+    unsupported!(cx; monitors);
     unsupported_if_true(cx, "detect_degraded_hosts", detect_degraded_hosts);
-    // Gateway failures and failure percentage eject nobody by default; enforcing them is a wish we cannot meet.
-    for (name, enforcing) in [
-        ("enforcing_consecutive_gateway_failure", enforcing_consecutive_gateway_failure),
-        ("enforcing_failure_percentage", enforcing_failure_percentage),
-        ("enforcing_failure_percentage_local_origin", enforcing_failure_percentage_local_origin),
-    ] {
-        if uint32(enforcing, 0) > 0 {
-            cx.refuse(name, "not supported");
-        }
-    }
-    // Success rates are not watched, although Envoy enforces them by default (from five busy hosts on).
-    if uint32(enforcing_success_rate, 0) > 0 {
-        cx.refuse("enforcing_success_rate", "not supported");
-    }
-    informational!(
-        success_rate_minimum_hosts,
-        success_rate_request_volume,
-        success_rate_stdev_factor,
-        consecutive_gateway_failure,
-        failure_percentage_threshold,
-        failure_percentage_minimum_hosts,
-        failure_percentage_request_volume,
-        successful_active_health_check_uneject_host
-    );
-    // Only with split_external_local_origin_errors, which is refused.
-    informational!(
-        consecutive_local_origin_failure,
-        enforcing_consecutive_local_origin_failure,
-        enforcing_local_origin_success_rate
-    );
-    ignored!(cx; max_ejection_time_jitter);
-    let base = positive(cx, "base_ejection_time", base_ejection_time, Duration::from_secs(30));
-    let longest = positive(cx, "max_ejection_time", max_ejection_time, base.max(Duration::from_secs(300)));
+    // There are no active health checks yet.
+    informational!(successful_active_health_check_uneject_host);
+    let in_a_row = |threshold, enforcing, default| InARow {
+        threshold: uint32(threshold, 5),
+        enforcing_percent: uint32(enforcing, default),
+    };
+    let server_errors = in_a_row(consecutive_5xx, enforcing_consecutive_5xx, 100);
+    let gateway_failures = in_a_row(consecutive_gateway_failure, enforcing_consecutive_gateway_failure, 0);
+    let local_origin_failures =
+        in_a_row(consecutive_local_origin_failure, enforcing_consecutive_local_origin_failure, 100);
+    let success_rate = SuccessRate {
+        minimum_hosts: uint32(success_rate_minimum_hosts, 5),
+        request_volume: uint32(success_rate_request_volume, 100).into(),
+        stdev_factor_thousandths: uint32(success_rate_stdev_factor, 1_900),
+        enforcing_percent: uint32(enforcing_success_rate, 100),
+        enforcing_local_origin_percent: uint32(enforcing_local_origin_success_rate, 100),
+    };
+    let failure_percentage = FailurePercentage {
+        threshold: uint32(failure_percentage_threshold, 85),
+        minimum_hosts: uint32(failure_percentage_minimum_hosts, 5),
+        request_volume: uint32(failure_percentage_request_volume, 50).into(),
+        enforcing_percent: uint32(enforcing_failure_percentage, 0),
+        enforcing_local_origin_percent: uint32(enforcing_failure_percentage_local_origin, 0),
+    };
+    let base = duration(cx, "base_ejection_time", base_ejection_time).unwrap_or(Duration::from_secs(30));
+    let longest =
+        duration(cx, "max_ejection_time", max_ejection_time).unwrap_or(base.max(Duration::from_secs(300)));
     if longest < base {
         cx.refuse("max_ejection_time", "must not be smaller than base_ejection_time");
     }
-    let interval = positive(cx, "interval", interval, Duration::from_secs(10));
+    let jitter = duration(cx, "max_ejection_time_jitter", max_ejection_time_jitter).unwrap_or_default();
+    let interval = duration(cx, "interval", interval).unwrap_or(Duration::from_secs(10));
     Ok(OutlierDetection {
-        consecutive_5xx: uint32(consecutive_5xx, 5),
-        enforcing_consecutive_5xx: percent(cx, "enforcing_consecutive_5xx", enforcing_consecutive_5xx, 100),
+        id: OutlierDetection::next_id(),
+        server_errors,
+        gateway_failures,
+        splits_local_origin: *split_external_local_origin_errors,
+        local_origin_failures,
+        success_rate,
+        failure_percentage,
         interval,
         base_ejection_time: base,
         max_ejection_time: longest,
-        max_ejection_percent: percent(cx, "max_ejection_percent", max_ejection_percent, 10),
+        max_ejection_time_jitter: jitter,
+        max_ejection_percent: uint32(max_ejection_percent, 10),
         always_eject_one_host: boolean(always_eject_one_host, false),
-        ejected,
+        state,
         events: cx.inputs.ejections.clone(),
     })
-}
-
-fn positive(
-    cx: &mut CompileCx<'_>,
-    name: &str,
-    value: &Option<outrigger_xds_api::wire::protobuf::Duration>,
-    default: Duration,
-) -> Duration {
-    let value = duration(cx, name, value).unwrap_or(default);
-    if value.is_zero() {
-        cx.refuse(name, "value must be greater than 0s");
-    }
-    value
-}
-
-fn percent(
-    cx: &mut CompileCx<'_>,
-    name: &str,
-    value: &Option<outrigger_xds_api::wire::protobuf::UInt32Value>,
-    default: u32,
-) -> u32 {
-    let value = uint32(value, default);
-    if value > 100 {
-        cx.refuse(name, "value must be less than or equal to 100");
-    }
-    value
 }

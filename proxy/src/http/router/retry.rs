@@ -10,12 +10,14 @@ use super::asked::Asked;
 use super::attempt::{self, Avoid};
 use super::replay::{Replay, SentRequest};
 use super::timeout::Timeouts;
+use crate::cluster::outlier;
 use crate::cluster::{Cluster, Permit, Resource};
 use crate::http::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
 use crate::http::body::RequestBody;
 use crate::http::codec::Incoming;
 use crate::http::error::{Failure, StreamError};
 use crate::http::headers::{ATTEMPT_COUNT, RATE_LIMITED};
+use crate::http::respond;
 use crate::route::{RateLimitedBackOff, RetryOn, RetryPolicy, Route, RouteAction};
 use crate::stream_info::ResponseFlags;
 
@@ -94,10 +96,16 @@ pub(super) async fn forward(
             return outcome.map_err(|error| StreamError { retried: retries.made > 0, ..error });
         };
         tried.extend(stream.info.upstream_host.as_ref().map(|host| host.id));
-        stream.end_attempt(match &outcome {
-            Ok(response) => response.status().as_u16(),
-            Err(error) => stream.status_of(error.kind).as_u16(),
-        });
+        let (status, heard) = match &outcome {
+            Ok(response) => {
+                (response.status().as_u16(), respond::answer(response.status(), response.headers()))
+            }
+            Err(error) => {
+                let status = stream.status_of(error.kind).as_u16();
+                (status, outlier::Outcome::Failed(status))
+            }
+        };
+        stream.end_attempt(status, heard);
         drop(outcome);
         if !wait.is_zero() {
             stream.connection.worker.timers.wait(wait).await;
