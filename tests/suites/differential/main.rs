@@ -23,6 +23,7 @@ mod messages;
 mod mirrors;
 mod origin;
 mod original_dst;
+mod outliers;
 mod path_match;
 mod path_normal;
 mod query_match;
