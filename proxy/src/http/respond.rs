@@ -236,6 +236,11 @@ fn send_downstream(
     if let Some(via) = &hcm.via {
         origin::append_via(headers, via);
     }
+    if let Some(proxy_status) = &hcm.proxy_status {
+        proxy_status.tell(&stream.info, &mut response);
+        stream.info.response_code = response.status().as_u16();
+    }
+    let headers = response.headers_mut();
     if connection.worker.shared.health_check_failed.load(Ordering::Relaxed) {
         connection.handle.drain();
     }

@@ -11,6 +11,7 @@ use super::client_certificate::ForwardClientCert;
 use super::filters::FilterChain;
 use super::local_reply::LocalReplies;
 use super::origin::InternalAddresses;
+use super::proxy_status::ProxyStatus;
 use crate::access_log::AccessLogs;
 use crate::config::live::Live;
 use crate::route::{RouteConfiguration, Upgrades};
@@ -33,6 +34,8 @@ pub struct HttpConnectionManager {
     pub log_on_tunnel: bool,
     /// `local_reply_config`.
     pub local_replies: Option<LocalReplies>,
+    /// `proxy_status_config`.
+    pub proxy_status: Option<ProxyStatus>,
     /// `server_name`, default `envoy`.
     pub server_name: HeaderValue,
     /// `server_header_transformation`.

@@ -25,6 +25,7 @@ mod origin;
 mod original_dst;
 mod path_match;
 mod path_normal;
+mod proxy_status;
 mod query_match;
 mod requests;
 mod retries;
