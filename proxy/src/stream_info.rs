@@ -88,6 +88,14 @@ flags! {
 impl ResponseFlags {
     /// No flag.
     pub const NONE: Self = Self { bits: 0, order: 0 };
+    /// The upstream ended the stream.
+    pub const BY_UPSTREAM: Self = Self {
+        bits: Self::UPSTREAM_REMOTE_RESET.bits
+            | Self::UPSTREAM_CONNECTION_FAILURE.bits
+            | Self::UPSTREAM_CONNECTION_TERMINATION.bits
+            | Self::UPSTREAM_PROTOCOL_ERROR.bits,
+        order: 0,
+    };
 
     /// Adds a flag behind those that are there.
     pub fn insert(&mut self, flag: Self) {
@@ -267,6 +275,8 @@ pub mod details {
     pub const STREAM_IDLE_TIMEOUT: &str = "stream_idle_timeout";
     /// The whole request was not received in time.
     pub const REQUEST_OVERALL_TIMEOUT: &str = "request_overall_timeout";
+    /// The request's head was not received in time.
+    pub const REQUEST_HEADER_TIMEOUT: &str = "request_header_timeout";
     /// The request has no host.
     pub const MISSING_HOST: &str = "missing_host_header";
     /// The request's host is not valid, or there are several.

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-use super::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
+use super::active_stream::ActiveStream;
 use super::body::{Aborted, RequestBody, ResponseBody};
 use super::codec::{self, Incoming, Refusal, ServeError, Version};
+use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
 use super::filters::{self, FilterReply, Progress, Waited};
@@ -41,6 +42,7 @@ pub async fn serve(
     handle.limit(ConnectionLimits {
         idle_timeout: live.connection.idle_timeout,
         max_duration: live.connection.max_duration,
+        drain_timeout: live.connection.drain_timeout,
         // A stream cannot see its own timeout while the engine does not ask it for more, as the client takes nothing.
         stall_timeout: live.connection.stall_timeout,
         stats: stats.clone(),
@@ -101,7 +103,10 @@ pub async fn serve(
                 (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, details::DOWNSTREAM_REMOTE_DISCONNECT);
             log_without_request(&connection, 0, flag, why);
         }
-        Err(ServeError::HeaderTimeout) => stats.downstream_rq_header_timeout.inc(),
+        Err(ServeError::HeaderTimeout) => {
+            stats.downstream_rq_header_timeout.inc();
+            log_without_request(&connection, 0, ResponseFlags::NONE, details::REQUEST_HEADER_TIMEOUT);
+        }
         Err(ServeError::Io) => {}
     }
 }
@@ -186,6 +191,7 @@ async fn serve_request(
                 }
             }
         }
+        hcm.stats.rq_total.inc();
         let Some(route) = stream.route.clone() else {
             hcm.stats.no_route.inc();
             if request.method() == Method::CONNECT {
@@ -215,7 +221,6 @@ async fn serve_request(
                 return Ok(respond::direct(stream, direct));
             }
         };
-        hcm.stats.rq_total.inc();
         let deadlines = router::deadlines(&mut stream, action, request.headers_mut());
         stream.limit(deadlines);
         let outcome = forward_in_time(&mut stream, &route, action, request, authority).await;

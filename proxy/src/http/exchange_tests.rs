@@ -88,6 +88,7 @@ fn connection(manager: &HttpConnectionManager) -> ConnectionOptions {
         codec: CodecType::Auto,
         idle_timeout: None,
         max_duration: None,
+        drain_timeout: Duration::from_secs(5),
         stall_timeout: manager.limits.stream_idle_timeout,
         max_requests: 0,
         request_headers_timeout: None,

@@ -6,6 +6,7 @@ mod captures;
 mod client_certificate;
 pub(crate) mod codec;
 pub mod connection_manager;
+mod deadlines;
 mod downstream;
 mod error;
 pub mod filters;

@@ -78,15 +78,12 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let stats = stream.hcm.stats.clone();
     match error.kind {
         Failure::NoCluster(_) => stats.no_cluster.inc(),
-        Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
-        Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
-        Failure::RequestTimeout => stats.downstream_rq_timeout.inc(),
         Failure::Timeout => {
             if let Some(cluster) = &stream.info.upstream_cluster {
                 cluster.stats.upstream_rq_timeout.inc();
             }
         }
-        _ => {}
+        kind => stream.count_late(kind),
     }
     stream.info.flags.insert(error.kind.flag());
     let status = stream.status_of(error.kind);
@@ -96,9 +93,12 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let reply = local_reply::for_error(&error, status);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
-    let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;
+    let is_late = matches!(error.kind, Failure::RequestTimeout | Failure::StreamIdle | Failure::MaxDuration);
+    let closes = is_late && stream.connection.version == Version::Http1 && !stream.has_sent_request();
     let mut response = send_local(stream, reply, true);
     if closes {
+        // As Envoy does: it gives the request up.
+        stats.downstream_rq_rx_reset.inc();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

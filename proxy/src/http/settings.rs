@@ -117,6 +117,8 @@ pub struct ConnectionOptions {
     pub idle_timeout: Option<Duration>,
     /// `common_http_protocol_options.max_connection_duration`, default off.
     pub max_duration: Option<Duration>,
+    /// `drain_timeout`, default 5 s: so long a connection that is to end because of the two above still takes requests.
+    pub drain_timeout: Duration,
     /// How long the client may take nothing of what is ready for it: `stream_idle_timeout`, default 5 min.
     pub stall_timeout: Option<Duration>,
     /// `common_http_protocol_options.max_requests_per_connection`, 0 = no limit.

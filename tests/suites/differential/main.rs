@@ -33,3 +33,4 @@ mod rewrites;
 mod route_headers;
 mod router_headers;
 mod tcp;
+mod timeouts;
