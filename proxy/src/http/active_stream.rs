@@ -261,10 +261,8 @@ impl ActiveStream {
     pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) {
         self.info.upstream_host = Some(host.clone());
         self.info.attempt_count += 1;
-        cluster.stats.upstream_rq_total.inc();
         cluster.stats.upstream_rq_active.inc();
         host.active_requests.fetch_add(1, Ordering::Relaxed);
-        host.requests_total.fetch_add(1, Ordering::Relaxed);
         self.upstream = Some(Upstream {
             cluster: cluster.clone(),
             host: host.clone(),
@@ -277,6 +275,11 @@ impl ActiveStream {
     /// The request goes out on this connection.
     pub(crate) fn note(&mut self, lease: &Lease) {
         let about = lease.connection();
+        // Once, however many connections were closed under it.
+        if let (Some(upstream), None) = (&self.upstream, self.info.upstream_local_address) {
+            upstream.cluster.stats.upstream_rq_total.inc();
+            upstream.host.requests_total.fetch_add(1, Ordering::Relaxed);
+        }
         self.info.upstream_local_address = about.local_address;
         self.info.upstream_protocol = Some(match lease.version() {
             codec::Version::Http1 => Version::HTTP_11,

@@ -78,6 +78,11 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let stats = stream.hcm.stats.clone();
     match error.kind {
         Failure::NoCluster(_) => stats.no_cluster.inc(),
+        Failure::NoHealthyHost | Failure::Overflow => {
+            if let Some(cluster) = &stream.info.upstream_cluster {
+                cluster.stats.response(error.kind.status().as_u16());
+            }
+        }
         Failure::Timeout => {
             if let Some(cluster) = &stream.info.upstream_cluster {
                 cluster.stats.upstream_rq_timeout.inc();
@@ -120,6 +125,7 @@ pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Respon
         stream.hcm.stats.downstream_cx_protocol_error.inc();
         stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
         if stream.connection.version == Version::Http1 {
+            stream.hcm.stats.downstream_rq_rx_reset.inc();
             // To the log it never was a request.
             stream.info.request = None;
             stream.info.protocol = Some(http::Version::HTTP_11);
@@ -260,7 +266,7 @@ fn send_downstream(
     }
 }
 
-/// A request that never became one is logged like any other, with what is known.
+/// A request that never became one is counted and logged like any other, with what is known.
 pub(super) fn log_without_request(
     connection: &Rc<DownstreamConnection>,
     status: u16,
@@ -272,5 +278,12 @@ pub(super) fn log_without_request(
     info.response_code_details = why;
     info.flags.insert(flag);
     let hcm = connection.live.get();
+    let stats = &hcm.stats;
+    stats.downstream_rq_total.inc();
+    stats.downstream_rq_http1_total.inc();
+    stats.downstream_rq_rx_reset.inc();
+    if status > 0 {
+        stats.response(status);
+    }
     hcm.access_logs.log(&info, AccessLogType::DownstreamEnd, &connection.worker.logs);
 }
