@@ -83,6 +83,8 @@ flags! {
     FAILED_LOCAL_HEALTH_CHECK = 21, "LH", "FailedLocalHealthCheck";
     /// A filter's configuration has not come from its source.
     NO_FILTER_CONFIG_FOUND = 22, "NFCF", "NoFilterConfigFound";
+    /// The client reset the stream.
+    DOWNSTREAM_REMOTE_RESET = 23, "DR", "DownstreamRemoteReset";
 }
 
 impl ResponseFlags {
@@ -253,6 +255,8 @@ pub mod details {
     pub const ABSOLUTE_PATH: &str = "absolute_path_rejected";
     /// The client went away.
     pub const DOWNSTREAM_REMOTE_DISCONNECT: &str = "downstream_remote_disconnect";
+    /// The client reset its stream of HTTP/2.
+    pub const HTTP2_REMOTE_RESET: &str = "http2.remote_reset";
     /// The client's HTTP/1 message was not valid.
     pub const HTTP1_CODEC_ERROR: &str = "http1.codec_error";
     /// Content-Length and Transfer-Encoding in one request.

@@ -457,8 +457,15 @@ impl ActiveStream {
         }
         self.info.duration = now - self.info.start;
         if !self.complete && !self.aborted && self.info.flags.is_empty() {
-            self.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-            self.info.response_code_details = details::DOWNSTREAM_REMOTE_DISCONNECT;
+            let is_open = !connection.handle.is_client_ended() && !connection.handle.is_killed();
+            let (flag, why) = match self.info.protocol == Some(Version::HTTP_2) && is_open {
+                true => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, details::HTTP2_REMOTE_RESET),
+                false => {
+                    (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, details::DOWNSTREAM_REMOTE_DISCONNECT)
+                }
+            };
+            self.info.flags.insert(flag);
+            self.info.response_code_details = why;
             stats.downstream_rq_rx_reset.inc();
         }
         if self.info.health_check {

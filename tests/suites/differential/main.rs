@@ -5,6 +5,7 @@
 mod access_log;
 mod actions;
 mod bench_shapes;
+mod cancellations;
 mod client_certificates;
 mod cluster_header;
 mod comparer;
@@ -17,6 +18,7 @@ mod hash_policy;
 mod hash_tables;
 mod hashed_hosts;
 mod header_match;
+mod http2_clients;
 mod internal_redirects;
 mod local_replies;
 mod messages;
