@@ -83,11 +83,21 @@ flags! {
     FAILED_LOCAL_HEALTH_CHECK = 21, "LH", "FailedLocalHealthCheck";
     /// A filter's configuration has not come from its source.
     NO_FILTER_CONFIG_FOUND = 22, "NFCF", "NoFilterConfigFound";
+    /// The client reset the stream.
+    DOWNSTREAM_REMOTE_RESET = 23, "DR", "DownstreamRemoteReset";
 }
 
 impl ResponseFlags {
     /// No flag.
     pub const NONE: Self = Self { bits: 0, order: 0 };
+    /// The upstream ended the stream.
+    pub const BY_UPSTREAM: Self = Self {
+        bits: Self::UPSTREAM_REMOTE_RESET.bits
+            | Self::UPSTREAM_CONNECTION_FAILURE.bits
+            | Self::UPSTREAM_CONNECTION_TERMINATION.bits
+            | Self::UPSTREAM_PROTOCOL_ERROR.bits,
+        order: 0,
+    };
 
     /// Adds a flag behind those that are there.
     pub fn insert(&mut self, flag: Self) {
@@ -245,6 +255,8 @@ pub mod details {
     pub const ABSOLUTE_PATH: &str = "absolute_path_rejected";
     /// The client went away.
     pub const DOWNSTREAM_REMOTE_DISCONNECT: &str = "downstream_remote_disconnect";
+    /// The client reset its stream of HTTP/2.
+    pub const HTTP2_REMOTE_RESET: &str = "http2.remote_reset";
     /// The client's HTTP/1 message was not valid.
     pub const HTTP1_CODEC_ERROR: &str = "http1.codec_error";
     /// Content-Length and Transfer-Encoding in one request.
@@ -267,6 +279,8 @@ pub mod details {
     pub const STREAM_IDLE_TIMEOUT: &str = "stream_idle_timeout";
     /// The whole request was not received in time.
     pub const REQUEST_OVERALL_TIMEOUT: &str = "request_overall_timeout";
+    /// The request's head was not received in time.
+    pub const REQUEST_HEADER_TIMEOUT: &str = "request_header_timeout";
     /// The request has no host.
     pub const MISSING_HOST: &str = "missing_host_header";
     /// The request's host is not valid, or there are several.

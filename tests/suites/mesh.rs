@@ -53,6 +53,27 @@ fn a_request_goes_through_both_sidecars_and_arrives_from_the_peer() {
     assert_eq!(requests[0].peer.ip(), reviews.ip, "the last hop shows the workload's own address");
 }
 
+/// Off by default. The header names the sidecar at which it failed.
+#[test]
+fn a_failed_request_says_why_where_the_mesh_wants_it() {
+    for wanted in ["false", "true"] {
+        let pods = [("web-0", "web", "v1"), ("reviews-v1-0", "reviews", "v1")];
+        let mesh = Mesh::start_with_envs(&pods, STRICT, &[], &[("OUTRIGGER_PROXY_STATUS", wanted)]);
+        let (web, reviews) = (mesh.workload("web-0"), mesh.workload("reviews-v1-0"));
+        wait::until("web reaches reviews", || web.get("reviews").status == 200);
+        reviews.upstream.answer_with(|_| Reply::Close);
+        let response = web.get("reviews");
+        assert_eq!(response.status, 503);
+        let expected = format!(
+            "sidecar~{}~reviews-v1-0.default~default.svc.cluster.local; error=connection_terminated; \
+             details=\"upstream_reset_before_response_started{{connection_termination}}; UC\"",
+            reviews.ip
+        );
+        let expected = (wanted == "true").then_some(expected.as_str());
+        assert_eq!(response.headers.get("proxy-status"), expected);
+    }
+}
+
 #[test]
 fn a_stranger_is_refused() {
     let mesh = pair();

@@ -16,6 +16,8 @@ pub struct MeshSettings {
     pub cluster_name: String,
     /// Whether proxies write Istio's access log line to standard output for each request and connection.
     pub access_log: bool,
+    /// Whether proxies say in the response header `Proxy-Status` (RFC 9209) why a request failed.
+    pub proxy_status: bool,
     /// How the traffic of a Pod that does not say it gets to its sidecar (`sidecar.istio.io/interceptionMode`).
     pub interception: Interception,
     /// How it is known which Pods have a sidecar.
@@ -52,6 +54,7 @@ impl Default for MeshSettings {
             root_namespace: "istio-system".into(),
             cluster_name: "Kubernetes".into(),
             access_log: false,
+            proxy_status: false,
             interception: Interception::None,
             sidecars: Sidecars::Assumed,
             unknown_destinations: UnknownDestinations::AllowAny,

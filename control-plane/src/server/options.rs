@@ -150,6 +150,10 @@ pub struct Options {
     /// Have the sidecars write an access log line for each request and connection
     #[arg(long, env = "OUTRIGGER_ACCESS_LOG")]
     pub access_log: bool,
+
+    /// Have the sidecars say in the response header Proxy-Status (RFC 9209) why a request failed
+    #[arg(long, env = "OUTRIGGER_PROXY_STATUS")]
+    pub proxy_status: bool,
 }
 
 impl Options {
@@ -275,7 +279,7 @@ mod tests {
         assert_eq!(options.source, Source::File("mesh".into()));
         assert_eq!(options.workload_cert_ttl, Duration::from_secs(24 * 3600));
         assert_eq!(options.xds_address.to_string(), "127.0.0.1:15010");
-        assert!(options.xds_tls_address.is_none() && !options.access_log);
+        assert!(options.xds_tls_address.is_none() && !options.access_log && !options.proxy_status);
         assert_eq!(options.serving_names, DNS_NAMES);
         let options = parse(&["--source", "kubernetes"]).unwrap();
         assert_eq!((options.source, options.token_audience.as_str()), (Source::Kubernetes, "istio-ca"));

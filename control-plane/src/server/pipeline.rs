@@ -77,6 +77,7 @@ pub(super) fn mesh_settings(options: &Options) -> Result<MeshSettings, StartErro
         cluster_domain: options.cluster_domain.clone(),
         root_namespace: options.root_namespace.clone(),
         access_log: options.access_log,
+        proxy_status: options.proxy_status,
         unknown_destinations: options.outbound_traffic_policy.into(),
         ..MeshSettings::default()
     })

@@ -9,7 +9,7 @@ use outrigger_xds_api::wire::extensions::filters::http::fault::v3::HttpFault;
 use outrigger_xds_api::wire::extensions::filters::http::header_mutation::v3::HeaderMutation;
 use outrigger_xds_api::wire::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::{
-    CodecType, RouteSpecifier, UpgradeConfig,
+    CodecType, ProxyStatusConfig, RouteSpecifier, UpgradeConfig, proxy_status_config::ProxyName,
 };
 use outrigger_xds_api::wire::http_connection_manager::v3::{HttpConnectionManager, HttpFilter, http_filter};
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filter};
@@ -52,6 +52,7 @@ pub(super) fn connection_manager(
         stat_prefix,
         http_filters: filters.map(http_filter).collect(),
         access_log: access_log(settings),
+        proxy_status_config: settings.proxy_status.then(proxy_status),
         route_specifier: Some(routes),
         http2_protocol_options: Some(http2_options()),
         upgrade_configs: vec![UpgradeConfig {
@@ -61,6 +62,11 @@ pub(super) fn connection_manager(
         ..HttpConnectionManager::default()
     };
     network_filter("envoy.filters.network.http_connection_manager", any(&manager))
+}
+
+/// Two sidecars are between caller and callee: the name of the node says whose word it is.
+fn proxy_status() -> ProxyStatusConfig {
+    ProxyStatusConfig { proxy_name: Some(ProxyName::UseNodeId(true)), ..ProxyStatusConfig::default() }
 }
 
 /// The filter that ends every list of them.

@@ -241,8 +241,12 @@ fn route_configurations() {
             "direct_response.body.filename: cannot read '/nope': entity not found",
         ),
         (
-            "{match: {prefix: /, cookies: [{name: x, string_match: {exact: v}}]}, route: {cluster: c}}",
-            "match.cookies: not supported",
+            "{match: {prefix: /, cookies: [{name: x, string_match: {custom: {name: x}}}]}, route: {cluster: c}}",
+            "match.cookies[0].string_match.custom: not supported",
+        ),
+        (
+            "{match: {prefix: /, filter_state: [{key: x, string_match: {exact: v}}]}, route: {cluster: c}}",
+            "match.filter_state: not supported",
         ),
         (
             "{match: {prefix: /}, route: {cluster: c}, request_headers_to_remove: [host]}",
@@ -270,7 +274,10 @@ fn route_configurations() {
                 "{name: r, virtual_hosts: [{name: a, domains: [x]}, {name: a, domains: [z]}]}",
                 &["virtual_hosts[1].name: virtual host 'a' must have a unique name"],
             ),
-            ("{name: r, internal_only_headers: [x]}", &["internal_only_headers: not supported"]),
+            (
+                "{name: r, internal_only_headers: [x, 'a b']}",
+                &["internal_only_headers[1]: 'a b' is not a header name"],
+            ),
             (
                 "{name: r, vhds: {config_source: {path_config_source: {path: /empty/x}}}}",
                 &[
@@ -328,7 +335,10 @@ fn connection_managers() {
         ),
         (inline("missing"), "route_config.virtual_hosts[0].routes[0].route.cluster: route: unknown cluster 'missing'"),
         (format!("original_ip_detection_extensions: [{{name: x, typed_config: {{'@type': type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig}}}}], {}", inline("known")), "original_ip_detection_extensions: not supported"),
-        (format!("proxy_status_config: {{}}, {}", inline("known")), "proxy_status_config: not supported"),
+        (
+            format!("typed_header_validation_config: {{name: x}}, {}", inline("known")),
+            "typed_header_validation_config: not supported",
+        ),
         (
             format!("set_current_client_cert_details: {{issuer: true}}, {}", inline("known")),
             "set_current_client_cert_details.issuer: not supported",

@@ -41,6 +41,7 @@ pub(crate) fn inputs() -> Inputs {
             false => Err(std::io::ErrorKind::NotFound.into()),
         }),
         source_address: None,
+        node_id: "node".into(),
         service_cluster: "service".into(),
         static_clusters: Default::default(),
         known_clusters: Default::default(),

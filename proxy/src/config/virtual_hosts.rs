@@ -304,6 +304,9 @@ impl RouteConfiguration {
             domains: DomainIndex::build(virtual_hosts.iter().map(|v| v.domains.iter().map(|d| &**d)))?,
             virtual_hosts,
             ignore_port: self.ignore_port,
+            ignore_path_parameters: self.ignore_path_parameters,
+            vhost_header: self.vhost_header.clone(),
+            internal_only_headers: self.internal_only_headers.clone(),
             vhds: self.vhds.clone(),
             version: self.version.clone(),
         })

@@ -26,6 +26,11 @@ pub(crate) use time::Clock;
 
 use crate::stream_info::{AccessLogType, StreamInfo};
 
+/// Appends `%RESPONSE_CODE_DETAILS%`.
+pub(crate) fn append_response_code_details(info: &StreamInfo, out: &mut Vec<u8>) {
+    operator::response_code_details(info, out);
+}
+
 /// What formats print that has to be kept for them. Built while they compile. Formats of access logs are appended when the headers are
 /// gone: what they print is captured before, and a format refers to it by its index here.
 #[derive(Debug, Clone, Default)]

@@ -449,7 +449,7 @@ fn listed<T>(
 }
 
 /// Envoy adds the reason of a transport failure to the details: `...{remote_connection_failure|reason}`.
-fn response_code_details(info: &StreamInfo, out: &mut Vec<u8>) -> Appended {
+pub(super) fn response_code_details(info: &StreamInfo, out: &mut Vec<u8>) -> Appended {
     let details = info.response_code_details;
     match (&info.upstream_transport_failure, details.strip_suffix('}')) {
         (Some(reason), Some(open))

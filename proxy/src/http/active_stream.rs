@@ -1,12 +1,10 @@
 //! One request in flight, and its end: exactly one place, on success, failure, disconnect and panic alike (`Drop`).
 
-use std::future::Future;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
@@ -30,108 +28,8 @@ use crate::route::{
     Action, Drawn, NamedCluster, RequestView, Route, RouteAction, RouteConfiguration, is_grpc,
 };
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
-use crate::worker::{Timer, Worker};
 
-/// What a request may take.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Deadlines {
-    /// From the request's start until its last byte was received.
-    pub(crate) request: Option<Duration>,
-    /// From the request's last byte until the response's last byte.
-    pub(crate) response: Option<Duration>,
-    /// Without any progress.
-    pub(crate) idle: Option<Duration>,
-    /// From first to last byte.
-    pub(crate) max_duration: Option<Duration>,
-}
-
-/// Watches the deadlines of one stream with one timer.
-#[derive(Debug)]
-pub(crate) struct DeadlineWatch {
-    deadlines: Deadlines,
-    start: Instant,
-    /// The response's deadline is not counted from before then.
-    response_from: Instant,
-    progress: Option<Rc<RequestProgress>>,
-    /// The last time something moved on the response's side.
-    last_activity: Instant,
-    /// When the upstream must be done.
-    upstream_until: Option<Instant>,
-    worker: Rc<Worker>,
-    timer: Option<Timer>,
-}
-
-impl DeadlineWatch {
-    /// Watches from `start` on.
-    pub(crate) fn new(stream: &ActiveStream, deadlines: Deadlines, start: Instant) -> Self {
-        Self {
-            deadlines,
-            start,
-            response_from: start,
-            progress: stream.progress.clone(),
-            last_activity: start,
-            upstream_until: None,
-            worker: stream.connection.worker.clone(),
-            timer: None,
-        }
-    }
-
-    /// Runs `work` until it is done or a deadline has passed.
-    pub(crate) async fn run<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let mut work = pin!(work);
-        std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => self.poll(cx).map_or(Poll::Pending, |failure| Poll::Ready(Err(failure))),
-        })
-        .await
-    }
-
-    /// The timer is armed for the earliest deadline that could come true, and what it means is found out when it fires: progress
-    /// only ever moves deadlines away, so nothing has to be re-armed on the way.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
-        loop {
-            if self.timer.is_none() {
-                let (at, _) = self.next()?;
-                self.timer = Some(self.worker.timers.start(at));
-            }
-            if !self.timer.as_mut().is_some_and(|t| t.poll(cx)) {
-                return None;
-            }
-            self.timer = None;
-            let (at, failure) = self.next()?;
-            if at <= Instant::now() {
-                return Some(failure);
-            }
-        }
-    }
-
-    /// From here on the upstream must be done at this moment.
-    pub(crate) fn end_upstream_at(&mut self, at: Instant) {
-        self.upstream_until = Some(at);
-        // It may be before what the timer is armed for.
-        self.timer = None;
-    }
-
-    fn next(&self) -> Option<(Instant, Failure)> {
-        let Deadlines { request, response, idle, max_duration } = self.deadlines;
-        let (request_complete, last_activity) = match &self.progress {
-            None => (Some(self.start), self.last_activity),
-            // Nobody reads the body while the request waits for a connection: that wait counts from the start.
-            Some(p) if !p.asked.get() => (Some(self.start), self.last_activity),
-            Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
-        };
-        // While the request is still arriving, its response deadline is at the earliest one timeout away.
-        let response = response.map(|t| {
-            (request_complete.unwrap_or_else(Instant::now).max(self.response_from) + t, Failure::Timeout)
-        });
-        let arriving = self.progress.as_ref().is_some_and(|p| p.complete.get().is_none());
-        let request = request.filter(|_| arriving).map(|t| (self.start + t, Failure::RequestTimeout));
-        let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
-        let max_duration = max_duration.map(|t| (self.start + t, Failure::MaxDuration));
-        let upstream = self.upstream_until.map(|at| (at, Failure::UpstreamMaxDuration));
-        [request, response, idle, max_duration, upstream].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-}
+pub(crate) use super::deadlines::{DeadlineWatch, Deadlines};
 
 #[derive(Debug)]
 pub(crate) struct ActiveStream {
@@ -203,6 +101,8 @@ struct Upstream {
     cluster: Arc<Cluster>,
     host: Arc<Host>,
     lease: Option<Lease>,
+    /// Its response was read to the end.
+    complete: bool,
     _permit: Permit,
 }
 
@@ -362,17 +262,25 @@ impl ActiveStream {
     pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) {
         self.info.upstream_host = Some(host.clone());
         self.info.attempt_count += 1;
-        cluster.stats.upstream_rq_total.inc();
         cluster.stats.upstream_rq_active.inc();
         host.active_requests.fetch_add(1, Ordering::Relaxed);
-        host.requests_total.fetch_add(1, Ordering::Relaxed);
-        self.upstream =
-            Some(Upstream { cluster: cluster.clone(), host: host.clone(), lease: None, _permit: permit });
+        self.upstream = Some(Upstream {
+            cluster: cluster.clone(),
+            host: host.clone(),
+            lease: None,
+            complete: false,
+            _permit: permit,
+        });
     }
 
     /// The request goes out on this connection.
     pub(crate) fn note(&mut self, lease: &Lease) {
         let about = lease.connection();
+        // Once, however many connections were closed under it.
+        if let (Some(upstream), None) = (&self.upstream, self.info.upstream_local_address) {
+            upstream.cluster.stats.upstream_rq_total.inc();
+            upstream.host.requests_total.fetch_add(1, Ordering::Relaxed);
+        }
         self.info.upstream_local_address = about.local_address;
         self.info.upstream_protocol = Some(match lease.version() {
             codec::Version::Http1 => Version::HTTP_11,
@@ -424,6 +332,10 @@ impl ActiveStream {
             {
                 StatusCode::NO_CONTENT
             }
+            // The client is the one that is late.
+            Failure::StreamIdle | Failure::MaxDuration if !self.has_sent_request() => {
+                StatusCode::REQUEST_TIMEOUT
+            }
             _ => failure.status(),
         }
     }
@@ -445,10 +357,11 @@ impl ActiveStream {
         if let Some(details) = &mut self.info.log_details {
             details.upstream_rx_end.get_or_insert_with(Instant::now);
         }
-        if let Some(upstream) = &mut self.upstream
-            && let Some(lease) = upstream.lease.take()
-        {
-            lease.finish();
+        if let Some(upstream) = &mut self.upstream {
+            upstream.complete = true;
+            if let Some(lease) = upstream.lease.take() {
+                lease.finish();
+            }
         }
     }
 
@@ -457,9 +370,7 @@ impl ActiveStream {
         self.aborted = true;
         self.info.flags.insert(failure.flag());
         self.info.response_code_details = failure.details_after_response();
-        if failure == Failure::RequestTimeout {
-            self.hcm.stats.downstream_rq_timeout.inc();
-        }
+        self.count_late(failure);
         let Some(upstream) = &self.upstream else { return };
         match failure {
             Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
@@ -470,6 +381,19 @@ impl ActiveStream {
             _ => {}
         }
         self.hcm.stats.downstream_rq_tx_reset.inc();
+        // Envoy counts its own resets here too.
+        self.hcm.stats.downstream_rq_rx_reset.inc();
+    }
+
+    /// Counts the connection manager's own timeouts.
+    pub(crate) fn count_late(&self, failure: Failure) {
+        let stats = &self.hcm.stats;
+        match failure {
+            Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
+            Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
+            Failure::RequestTimeout => stats.downstream_rq_timeout.inc(),
+            _ => {}
+        }
     }
 
     /// The upstream agrees to the protocol that the client wants.
@@ -495,31 +419,28 @@ impl ActiveStream {
 
     /// Something moved.
     pub(crate) fn touch(&mut self) {
-        if let Some(watch) = &mut self.watch
-            && watch.deadlines.idle.is_some()
-        {
-            watch.last_activity = Instant::now();
+        if let Some(watch) = &mut self.watch {
+            watch.touch();
         }
     }
 
     /// Sets what the rest of the stream may take.
     pub(crate) fn limit(&mut self, deadlines: Deadlines) {
         let watch = DeadlineWatch::new(self, deadlines, self.info.start);
-        self.watch = Some(DeadlineWatch { response_from: self.forwarded, ..watch });
+        self.watch = Some(watch.with_response_from(self.forwarded));
     }
 
     /// What follows is not a response: only silence and the whole duration are limited.
     pub(crate) fn end_of_http(&mut self) {
         if let Some(watch) = &mut self.watch {
-            watch.deadlines = Deadlines { request: None, response: None, ..watch.deadlines };
-            watch.last_activity = Instant::now();
+            watch.end_of_http();
         }
     }
 
     /// The response is here; what keeps it is not the upstream's doing.
     pub(crate) fn end_of_response(&mut self) {
         if let Some(watch) = &mut self.watch {
-            watch.deadlines.response = None;
+            watch.end_of_response();
         }
     }
 
@@ -540,8 +461,15 @@ impl ActiveStream {
         }
         self.info.duration = now - self.info.start;
         if !self.complete && !self.aborted && self.info.flags.is_empty() {
-            self.info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
-            self.info.response_code_details = details::DOWNSTREAM_REMOTE_DISCONNECT;
+            let is_open = !connection.handle.is_client_ended() && !connection.handle.is_killed();
+            let (flag, why) = match self.info.protocol == Some(Version::HTTP_2) && is_open {
+                true => (ResponseFlags::DOWNSTREAM_REMOTE_RESET, details::HTTP2_REMOTE_RESET),
+                false => {
+                    (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, details::DOWNSTREAM_REMOTE_DISCONNECT)
+                }
+            };
+            self.info.flags.insert(flag);
+            self.info.response_code_details = why;
             stats.downstream_rq_rx_reset.inc();
         }
         if self.info.health_check {
@@ -552,10 +480,15 @@ impl ActiveStream {
         stats.downstream_rq_time.observe_duration(self.info.duration);
         if let Some(upstream) = self.upstream.take() {
             let cluster = &upstream.cluster.stats;
-            if !self.response_started && self.info.response_code == 0 {
+            let never_sent = self.info.upstream_local_address.is_none();
+            if never_sent && self.info.response_code == 0 {
                 cluster.upstream_rq_cancelled.inc();
             }
-            if !self.complete {
+            // A connection of HTTP/1 ends with its stream.
+            if !upstream.complete
+                && self.info.upstream_protocol == Some(Version::HTTP_2)
+                && !self.info.flags.intersects(ResponseFlags::BY_UPSTREAM)
+            {
                 cluster.upstream_rq_tx_reset.inc();
             }
             if !self.info.health_check {

@@ -31,6 +31,7 @@ impl ActiveStream {
                 scheme,
                 headers,
                 random_ppm: 0,
+                peer: Default::default(),
             }),
         };
         if let Some(details) = &mut self.info.log_details {

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 
-use super::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
+use super::active_stream::ActiveStream;
 use super::body::{Aborted, RequestBody, ResponseBody};
 use super::codec::{self, Incoming, Refusal, ServeError, Version};
+use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
 use super::filters::{self, FilterReply, Progress, Waited};
@@ -24,7 +25,9 @@ use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, internal_redirect, redirect, router};
 use crate::formatter::{RequestLine, Values};
 use crate::net::Stream;
-use crate::route::{Action, Redirect, RequestView, RequireTls, Route, RouteAction, RouteConfiguration};
+use crate::route::{
+    Action, PeerCertificate, Redirect, RequestView, RequireTls, Route, RouteAction, RouteConfiguration,
+};
 use crate::stream_info::{AccessLogType, ConnectionInfo, ResponseFlags, details};
 use crate::worker::{ConnectionHandle, ConnectionLimits, Worker};
 
@@ -41,6 +44,7 @@ pub async fn serve(
     handle.limit(ConnectionLimits {
         idle_timeout: live.connection.idle_timeout,
         max_duration: live.connection.max_duration,
+        drain_timeout: live.connection.drain_timeout,
         // A stream cannot see its own timeout while the engine does not ask it for more, as the client takes nothing.
         stall_timeout: live.connection.stall_timeout,
         stats: stats.clone(),
@@ -101,7 +105,10 @@ pub async fn serve(
                 (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, details::DOWNSTREAM_REMOTE_DISCONNECT);
             log_without_request(&connection, 0, flag, why);
         }
-        Err(ServeError::HeaderTimeout) => stats.downstream_rq_header_timeout.inc(),
+        Err(ServeError::HeaderTimeout) => {
+            stats.downstream_rq_header_timeout.inc();
+            log_without_request(&connection, 0, ResponseFlags::NONE, details::REQUEST_HEADER_TIMEOUT);
+        }
         Err(ServeError::Io) => {}
     }
 }
@@ -162,6 +169,8 @@ async fn serve_request(
     loop {
         // 3. Which route: pinned too.
         if let Chosen::RequiresTls = choose_route(hcm, &mut stream, &request, authority.as_str(), scheme) {
+            hcm.stats.rq_total.inc();
+            hcm.stats.rq_direct_response.inc();
             let location = format!("https://{}{}", authority.as_str(), path_and_query(&request));
             let location = HeaderValue::try_from(location).ok();
             return Ok(redirected(stream, StatusCode::MOVED_PERMANENTLY, location));
@@ -186,6 +195,7 @@ async fn serve_request(
                 }
             }
         }
+        hcm.stats.rq_total.inc();
         let Some(route) = stream.route.clone() else {
             hcm.stats.no_route.inc();
             if request.method() == Method::CONNECT {
@@ -206,7 +216,7 @@ async fn serve_request(
             }
             Action::Route(action) => action,
             Action::Redirect(to) => {
-                hcm.stats.rq_redirect.inc();
+                hcm.stats.rq_direct_response.inc();
                 let location = location(to, &stream, &route, &request, authority.as_str(), scheme);
                 return Ok(redirected(stream, to.status, location));
             }
@@ -215,7 +225,6 @@ async fn serve_request(
                 return Ok(respond::direct(stream, direct));
             }
         };
-        hcm.stats.rq_total.inc();
         let deadlines = router::deadlines(&mut stream, action, request.headers_mut());
         stream.limit(deadlines);
         let outcome = forward_in_time(&mut stream, &route, action, request, authority).await;
@@ -352,7 +361,8 @@ fn choose_route(
     if request.method() == Method::CONNECT {
         return Chosen::Route;
     }
-    let request_view = view(request, authority, scheme);
+    let peer = stream.connection.peer_certificate();
+    let request_view = RequestView { peer, ..view(request, authority, scheme) };
     let chosen = with_routes(hcm, |routes| {
         match find_route(routes, request.uri().path(), &request_view) {
             Found::RequiresTls => return Chosen::RequiresTls,
@@ -393,7 +403,7 @@ pub(super) fn find_route<'r>(
     path: &str,
     request: &RequestView<'_>,
 ) -> Found<'r> {
-    let Some(virtual_host) = routes.virtual_host(request.authority) else { return Found::NoHost };
+    let Some(virtual_host) = routes.virtual_host_of(request) else { return Found::NoHost };
     let is_internal = || request.headers.contains_key(INTERNAL);
     let requires_tls = match virtual_host.require_tls {
         RequireTls::None => false,
@@ -403,10 +413,10 @@ pub(super) fn find_route<'r>(
     if requires_tls && request.scheme != "https" {
         return Found::RequiresTls;
     }
-    virtual_host.route(path, request).map_or(Found::NoRoute, Found::Route)
+    virtual_host.route(&routes.matched_path(path), request).map_or(Found::NoRoute, Found::Route)
 }
 
-/// The request as matchers see it.
+/// The request as matchers see it, without what its client has shown.
 pub(crate) fn view<'r>(
     request: &'r Request<RequestBody>,
     authority: &'r str,
@@ -419,6 +429,7 @@ pub(crate) fn view<'r>(
         scheme,
         headers: request.headers(),
         random_ppm: fastrand::u32(..1_000_000),
+        peer: PeerCertificate::default(),
     }
 }
 

@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 
 use super::body::RequestBody;
 use super::codec::{Framing, Refusal, Version};
+use super::connection_manager::with_routes;
 use super::filters::ConnectionLimiter;
 use super::headers::{self, EXPECTED_TIMEOUT, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
@@ -18,6 +19,7 @@ use super::origin::{self, Origin};
 use super::upgrade::Exchange;
 use super::{HttpConnectionManager, LiveConnectionManager, repeated};
 use crate::net::Address;
+use crate::route::PeerCertificate;
 use crate::stats::HttpStats;
 use crate::stream_info::{ConnectionInfo, details};
 use crate::worker::{ConnectionHandle, Worker};
@@ -168,6 +170,15 @@ impl DownstreamConnection {
         HeaderValue::from_str(host).ok()
     }
 
+    /// What the client has shown.
+    pub(super) fn peer_certificate(&self) -> PeerCertificate {
+        let tls = self.info.tls.as_ref();
+        PeerCertificate {
+            presented: tls.is_some_and(|tls| tls.peer.is_some()),
+            validated: tls.is_some_and(|tls| tls.peer_is_verified),
+        }
+    }
+
     /// What clients must not say goes; forwarding headers and the request id come.
     pub(super) fn mutate_headers(
         &self,
@@ -182,6 +193,13 @@ impl DownstreamConnection {
         let is_heard = origin.is_heard(hcm.reporter, self.info.tls.as_ref());
         origin.asks_router = headers::remove_internal(headers, origin.internal, origin.edge, is_heard)
             || (is_heard && hcm.respect_expected_timeout && headers.contains_key(EXPECTED_TIMEOUT));
+        if !origin.internal {
+            with_routes(hcm, |routes| {
+                for name in &routes.internal_only_headers {
+                    headers.remove(name);
+                }
+            });
+        }
         origin.tell(headers, peer);
         if let Some(via) = &hcm.via {
             origin::append_via(headers, via);

@@ -82,11 +82,12 @@ impl Failure {
                 ResponseFlags::UPSTREAM_REQUEST_TIMEOUT
             }
             // As in Envoy: the details say it.
-            Failure::RequestTimeout | Failure::GrpcWebLength | Failure::GrpcWebData => ResponseFlags::NONE,
+            Failure::RequestTimeout
+            | Failure::MaxDuration
+            | Failure::GrpcWebLength
+            | Failure::GrpcWebData => ResponseFlags::NONE,
             Failure::StreamIdle => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            Failure::MaxDuration | Failure::UpstreamMaxDuration => {
-                ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED
-            }
+            Failure::UpstreamMaxDuration => ResponseFlags::UPSTREAM_MAX_STREAM_DURATION_REACHED,
             Failure::Downstream => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
             Failure::DownstreamProtocol => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         }

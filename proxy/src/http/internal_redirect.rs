@@ -16,7 +16,7 @@ use super::codec::Incoming;
 use super::connection_manager::{Found, find_route, view, with_routes};
 use super::path::Normalised;
 use super::router::SentRequest;
-use crate::route::{Action, InternalRedirectPolicy, RedirectPredicate, Route};
+use crate::route::{Action, InternalRedirectPolicy, RedirectPredicate, RequestView, Route};
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
 
@@ -122,7 +122,8 @@ fn next(
     if !hcm.path.is_idle() && !matches!(hcm.path.apply(&mut request), Normalised::Continue) {
         return None;
     }
-    let request_view = view(&request, authority.as_str(), scheme);
+    let peer = stream.connection.peer_certificate();
+    let request_view = RequestView { peer, ..view(&request, authority.as_str(), scheme) };
     let found = with_routes(&hcm, |routes| match find_route(routes, request.uri().path(), &request_view) {
         Found::Route(route) => Some(Some(route.clone())),
         Found::RequiresTls => Some(None),

@@ -12,6 +12,8 @@ use crate::formatter::{Clock, Format, Values};
 use crate::route::HeaderMutations;
 use crate::stream_info::{StreamInfo, grpc_status_of_http};
 
+/// Of gRPC's statuses.
+const DEADLINE_EXCEEDED: u16 = 4;
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// `local_reply_config`.
@@ -150,6 +152,9 @@ pub(crate) fn for_error(error: &StreamError, status: StatusCode) -> LocalReply {
         },
     };
     let mut reply = reply(status, body);
+    if error.kind == Failure::MaxDuration {
+        reply.grpc_status = Some(DEADLINE_EXCEEDED);
+    }
     if error.kind == Failure::Overflow {
         reply.response.headers_mut().insert(OVERLOADED, HeaderValue::from_static("true"));
     }

@@ -6,6 +6,7 @@ mod captures;
 mod client_certificate;
 pub(crate) mod codec;
 pub mod connection_manager;
+mod deadlines;
 mod downstream;
 mod error;
 pub mod filters;
@@ -16,6 +17,7 @@ mod mesh_metrics;
 pub(crate) mod origin;
 pub(crate) mod path;
 mod pool;
+mod proxy_status;
 mod redirect;
 pub(crate) mod repeated;
 mod respond;
@@ -28,6 +30,7 @@ pub use local_reply::{BodyFormat, LocalReplies, ReplyMapper};
 pub use origin::InternalAddresses;
 pub use path::{EscapedSlashes, PathRules};
 pub use pool::Pools;
+pub use proxy_status::ProxyStatus;
 pub use settings::{
     CodecType, ConnectionOptions, FrameLimits, HttpConnectionManager, HttpOptions1, HttpOptions2,
     LiveConnectionManager, RouteSource, ServerHeader, StreamLimits,

@@ -55,7 +55,7 @@ const OF_REQUESTS: [&str; 47] = [
     "x-request-id",
 ];
 
-const OF_RESPONSES: [&str; 28] = [
+const OF_RESPONSES: [&str; 29] = [
     "access-control-allow-credentials",
     "access-control-allow-headers",
     "access-control-allow-methods",
@@ -73,6 +73,7 @@ const OF_RESPONSES: [&str; 28] = [
     "grpc-status",
     "last-modified",
     "location",
+    "proxy-status",
     "server",
     "vary",
     "via",

@@ -85,15 +85,17 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let stats = stream.hcm.stats.clone();
     match error.kind {
         Failure::NoCluster(_) => stats.no_cluster.inc(),
-        Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
-        Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
-        Failure::RequestTimeout => stats.downstream_rq_timeout.inc(),
+        Failure::NoHealthyHost | Failure::Overflow => {
+            if let Some(cluster) = &stream.info.upstream_cluster {
+                cluster.stats.response(error.kind.status().as_u16());
+            }
+        }
         Failure::Timeout => {
             if let Some(cluster) = &stream.info.upstream_cluster {
                 cluster.stats.upstream_rq_timeout.inc();
             }
         }
-        _ => {}
+        kind => stream.count_late(kind),
     }
     stream.info.flags.insert(error.kind.flag());
     let status = stream.status_of(error.kind);
@@ -103,9 +105,12 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let reply = local_reply::for_error(&error, status);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
-    let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;
+    let is_late = matches!(error.kind, Failure::RequestTimeout | Failure::StreamIdle | Failure::MaxDuration);
+    let closes = is_late && stream.connection.version == Version::Http1 && !stream.has_sent_request();
     let mut response = send_local(stream, reply, true);
     if closes {
+        // As Envoy does: it gives the request up.
+        stats.downstream_rq_rx_reset.inc();
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -127,6 +132,7 @@ pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Respon
         stream.hcm.stats.downstream_cx_protocol_error.inc();
         stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
         if stream.connection.version == Version::Http1 {
+            stream.hcm.stats.downstream_rq_rx_reset.inc();
             // To the log it never was a request.
             stream.info.request = None;
             stream.info.protocol = Some(http::Version::HTTP_11);
@@ -243,6 +249,11 @@ fn send_downstream(
     if let Some(via) = &hcm.via {
         origin::append_via(headers, via);
     }
+    if let Some(proxy_status) = &hcm.proxy_status {
+        proxy_status.tell(&stream.info, &mut response);
+        stream.info.response_code = response.status().as_u16();
+    }
+    let headers = response.headers_mut();
     if connection.worker.shared.health_check_failed.load(Ordering::Relaxed) {
         connection.handle.drain();
     }
@@ -262,7 +273,7 @@ fn send_downstream(
     }
 }
 
-/// A request that never became one is logged like any other, with what is known.
+/// A request that never became one is counted and logged like any other, with what is known.
 pub(super) fn log_without_request(
     connection: &Rc<DownstreamConnection>,
     status: u16,
@@ -274,5 +285,12 @@ pub(super) fn log_without_request(
     info.response_code_details = why;
     info.flags.insert(flag);
     let hcm = connection.live.get();
+    let stats = &hcm.stats;
+    stats.downstream_rq_total.inc();
+    stats.downstream_rq_http1_total.inc();
+    stats.downstream_rq_rx_reset.inc();
+    if status > 0 {
+        stats.response(status);
+    }
     hcm.access_logs.log(&info, AccessLogType::DownstreamEnd, &connection.worker.logs);
 }

@@ -11,6 +11,7 @@ use super::client_certificate::ForwardClientCert;
 use super::filters::FilterChain;
 use super::local_reply::LocalReplies;
 use super::origin::InternalAddresses;
+use super::proxy_status::ProxyStatus;
 use crate::access_log::AccessLogs;
 use crate::config::live::Live;
 use crate::route::{RouteConfiguration, Upgrades};
@@ -33,6 +34,8 @@ pub struct HttpConnectionManager {
     pub log_on_tunnel: bool,
     /// `local_reply_config`.
     pub local_replies: Option<LocalReplies>,
+    /// `proxy_status_config`.
+    pub proxy_status: Option<ProxyStatus>,
     /// `server_name`, default `envoy`.
     pub server_name: HeaderValue,
     /// `server_header_transformation`.
@@ -114,6 +117,8 @@ pub struct ConnectionOptions {
     pub idle_timeout: Option<Duration>,
     /// `common_http_protocol_options.max_connection_duration`, default off.
     pub max_duration: Option<Duration>,
+    /// `drain_timeout`, default 5 s: so long a connection that is to end because of the two above still takes requests.
+    pub drain_timeout: Duration,
     /// How long the client may take nothing of what is ready for it: `stream_idle_timeout`, default 5 min.
     pub stall_timeout: Option<Duration>,
     /// `common_http_protocol_options.max_requests_per_connection`, 0 = no limit.

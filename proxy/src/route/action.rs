@@ -51,6 +51,8 @@ pub struct RouteAction {
     pub host_rewrite: Option<HostRewrite>,
     /// `append_x_forwarded_host`: the host before it was rewritten.
     pub append_forwarded_host: bool,
+    /// `max_stream_duration` is there, whatever it says.
+    pub limits_stream: bool,
     /// `max_stream_duration.max_stream_duration`: overrides the HCM's; `Some(ZERO)` switches it off.
     pub max_stream_duration: Option<Duration>,
     /// `max_stream_duration.grpc_timeout_header_*`: a `grpc-timeout` limits the stream.
@@ -110,6 +112,7 @@ impl RouteAction {
             path_rewrite: None,
             host_rewrite: None,
             append_forwarded_host: false,
+            limits_stream: false,
             max_stream_duration: None,
             grpc_stream_timeout: None,
             grpc_timeout: None,

@@ -4,10 +4,11 @@ use std::fmt;
 use std::io::Write;
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderValue;
 use smallvec::SmallVec;
 use twox_hash::XxHash64;
 
+use super::cookie_match::first_cookie;
 use super::{MatchedHeader, RegexSubstitution, RequestView, query_match};
 
 /// `envoy.config.route.v3.RouteAction.HashPolicy`.
@@ -87,10 +88,12 @@ impl HashSource {
     fn hash(&self, of: &HashedRequest<'_>, cookies: &mut Vec<HeaderValue>) -> Option<u64> {
         match self {
             Self::Header { name, rewrite } => hash_header(name, rewrite.as_ref(), &of.request),
-            Self::Cookie(cookie) => match cookie.find(of.request.headers).filter(|value| !value.is_empty()) {
-                Some(value) => Some(hash(value)),
-                None => cookie.make(of.connection, cookies),
-            },
+            Self::Cookie(cookie) => {
+                match first_cookie(of.request.headers, &cookie.name).filter(|value| !value.is_empty()) {
+                    Some(value) => Some(hash(value)),
+                    None => cookie.make(of.connection, cookies),
+                }
+            }
             Self::SourceIp => of.remote.map(hash_address),
             Self::QueryParameter(name) => {
                 let (_, query) = of.request.path.split_once('?')?;
@@ -141,17 +144,6 @@ fn hash_all(values: &[&[u8]]) -> Option<u64> {
 }
 
 impl HashCookie {
-    /// The value of the first cookie of the name, without quotes around it.
-    fn find<'r>(&self, headers: &'r HeaderMap) -> Option<&'r [u8]> {
-        let fields = headers.get_all(header::COOKIE).iter();
-        let mut cookies = fields.flat_map(|field| field.as_bytes().split(|b| *b == b';'));
-        let value = cookies.find_map(|cookie| {
-            let start = cookie.iter().position(|b| *b != b' ')?;
-            cookie[start..].strip_prefix(self.name.as_bytes())?.strip_prefix(b"=")
-        })?;
-        Some(value.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(value))
-    }
-
     /// Makes a cookie, the same for all requests of a connection, and gives its hash.
     fn make(&self, connection: fmt::Arguments<'_>, cookies: &mut Vec<HeaderValue>) -> Option<u64> {
         let attributes = self.made.as_deref()?;

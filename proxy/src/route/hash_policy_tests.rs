@@ -1,6 +1,8 @@
 //! What policies find in a request, and how several make one hash.
 #![allow(clippy::unwrap_used)]
 
+use http::HeaderMap;
+
 use super::*;
 
 fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -12,7 +14,15 @@ fn headers(lines: &[(&'static str, &'static str)]) -> HeaderMap {
 }
 
 fn made(policies: &[HashPolicy], path: &str, headers: &HeaderMap) -> RequestHash {
-    let request = RequestView { method: "GET", path, authority: "h", scheme: "http", headers, random_ppm: 0 };
+    let request = RequestView {
+        method: "GET",
+        path,
+        authority: "h",
+        scheme: "http",
+        headers,
+        random_ppm: 0,
+        peer: Default::default(),
+    };
     let remote = Some([10, 0, 0, 9].into());
     RequestHash::of(
         policies,

@@ -119,6 +119,7 @@ mod tests {
                     scheme: "http",
                     headers: &headers,
                     random_ppm: 1,
+                    peer: Default::default(),
                 };
                 let naive = host.routes.iter().position(|r| r.matcher.matches(&path, &request));
                 let indexed = host

@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use regex::Regex;
 
-use super::{QueryMatcher, RequestView};
+use super::{CookieMatcher, QueryMatcher, RequestView};
 
 /// `envoy.config.route.v3.RouteMatch`, compiled.
 #[derive(Debug)]
@@ -19,10 +19,39 @@ pub struct RouteMatch {
     pub headers: Vec<HeaderMatcher>,
     /// `query_parameters`: all must match.
     pub query: Vec<QueryMatcher>,
+    /// `cookies`: all must match.
+    pub cookies: Vec<CookieMatcher>,
+    /// `tls_context`.
+    pub peer: PeerCertificateMatcher,
     /// `grpc`: only gRPC requests.
     pub grpc: bool,
     /// `runtime_fraction.default_value` in parts per million; `None` = always.
     pub fraction_ppm: Option<u32>,
+}
+
+/// The certificate of a request's client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// There was one.
+    pub presented: bool,
+    /// It was verified.
+    pub validated: bool,
+}
+
+/// `TlsContextMatchOptions`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PeerCertificateMatcher {
+    /// `presented`.
+    pub presented: Option<bool>,
+    /// `validated`.
+    pub validated: Option<bool>,
+}
+
+impl PeerCertificateMatcher {
+    fn matches(self, peer: PeerCertificate) -> bool {
+        self.presented.is_none_or(|wanted| wanted == peer.presented)
+            && self.validated.is_none_or(|wanted| wanted == peer.validated)
+    }
 }
 
 /// `path_specifier`. The path is compared without its query.
@@ -97,7 +126,16 @@ pub enum StringMatcher {
 impl RouteMatch {
     /// Nothing but a path is demanded.
     pub fn of_path(path: PathMatcher) -> Self {
-        Self { path, case_sensitive: true, headers: vec![], query: vec![], grpc: false, fraction_ppm: None }
+        Self {
+            path,
+            case_sensitive: true,
+            headers: vec![],
+            query: vec![],
+            cookies: vec![],
+            peer: PeerCertificateMatcher::default(),
+            grpc: false,
+            fraction_ppm: None,
+        }
     }
 
     /// Whether the request matches; `path` is without query.
@@ -105,6 +143,8 @@ impl RouteMatch {
         self.path.matches(path, self.case_sensitive)
             && self.headers.iter().all(|h| h.matches(request))
             && (self.query.is_empty() || self.query_matches(request.path))
+            && self.cookies.iter().all(|cookie| cookie.matches(request.headers))
+            && self.peer.matches(request.peer)
             && (!self.grpc || is_grpc(request.headers))
             && self.fraction_ppm.is_none_or(|ppm| request.random_ppm < ppm)
     }
@@ -159,7 +199,9 @@ fn starts_with(path: &str, prefix: &str, case_sensitive: bool) -> bool {
 impl HeaderMatcher {
     /// Whether a response has it; pseudo-headers other than its own are not there.
     pub fn matches_response(&self, headers: &HeaderMap) -> bool {
-        let view = RequestView { method: "", path: "", authority: "", scheme: "", headers, random_ppm: 0 };
+        let peer = PeerCertificate::default();
+        let view =
+            RequestView { method: "", path: "", authority: "", scheme: "", headers, random_ppm: 0, peer };
         self.matches(&view)
     }
 
@@ -269,6 +311,7 @@ mod tests {
             scheme: "http",
             headers,
             random_ppm: 500_000,
+            peer: PeerCertificate::default(),
         }
     }
 

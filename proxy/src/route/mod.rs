@@ -1,6 +1,7 @@
 //! Routing: from (authority, path, headers) to a route. Pure: no I/O, no clock.
 
 mod action;
+mod cookie_match;
 mod domains;
 mod hash_policy;
 mod header_mutation;
@@ -17,13 +18,15 @@ pub use action::{
     Action, ClusterHeader, ClusterRef, ClusterSource, Clusters, DirectResponse, Drawn, GrpcTimeout, Mirror,
     NamedCluster, PathRedirect, Redirect, RouteAction, WeightedCluster,
 };
+pub use cookie_match::CookieMatcher;
 pub use domains::DomainIndex;
 pub(crate) use domains::without_port;
 pub use hash_policy::{HashCookie, HashPolicy, HashSource, HashedRequest, RequestHash, hash_address};
 pub use header_mutation::{AppendAction, HeaderAddition, HeaderMutations, HeaderText, MutationSteps};
 pub use internal_redirect::{InternalRedirectPolicy, RedirectPredicate};
 pub use matcher::{
-    HeaderMatcher, MatchedHeader, PathMatcher, RouteMatch, StringMatcher, ValueMatcher, is_grpc,
+    HeaderMatcher, MatchedHeader, PathMatcher, PeerCertificate, PeerCertificateMatcher, RouteMatch,
+    StringMatcher, ValueMatcher, is_grpc,
 };
 pub use query_match::QueryMatcher;
 pub use rate_limit::{
@@ -34,9 +37,10 @@ pub use retry::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 pub use rewrite::{HostRewrite, PathRewrite, RegexSubstitution};
 pub use upgrades::Upgrades;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use crate::http::filters::Overrides;
 use crate::metadata::Metadata;
@@ -54,6 +58,12 @@ pub struct RouteConfiguration {
     pub virtual_hosts: Vec<Arc<VirtualHost>>,
     /// `ignore_port_in_host_matching`.
     pub ignore_port: bool,
+    /// `ignore_path_parameters_in_path_matching`: what stands in a segment of the path from `;` on does not count.
+    pub ignore_path_parameters: bool,
+    /// `vhost_header`: names the virtual host in place of the authority.
+    pub vhost_header: Option<HeaderName>,
+    /// `internal_only_headers`: taken from requests that come from outside.
+    pub internal_only_headers: Box<[HeaderName]>,
     /// `max_direct_response_body_size_bytes` was checked at compile; kept for `/config_dump` readers.
     pub version: Arc<str>,
     /// `vhds`: asks for virtual hosts that are not here, by `name/authority`.
@@ -141,6 +151,23 @@ impl Route {
 }
 
 impl RouteConfiguration {
+    /// The virtual host of a request.
+    pub fn virtual_host_of(&self, request: &RequestView<'_>) -> Option<&Arc<VirtualHost>> {
+        match &self.vhost_header {
+            None => self.virtual_host(request.authority),
+            Some(name) => self.virtual_host(request.headers.get(name)?.to_str().ok()?),
+        }
+    }
+
+    /// The part of a path (without query) that routes are matched with.
+    pub fn matched_path<'p>(&self, path: &'p str) -> Cow<'p, str> {
+        if !self.ignore_path_parameters || !path.contains(';') {
+            return path.into();
+        }
+        let segments = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+        segments.collect::<Vec<_>>().join("/").into()
+    }
+
     /// The virtual host for an authority (`host[:port]`), by Envoy's precedence: exact, longest suffix wildcard, longest prefix
     /// wildcard, `*`.
     pub fn virtual_host(&self, authority: &str) -> Option<&Arc<VirtualHost>> {
@@ -190,4 +217,6 @@ pub struct RequestView<'a> {
     pub headers: &'a HeaderMap,
     /// Uniform in 0..1_000_000, for `runtime_fraction`.
     pub random_ppm: u32,
+    /// What the client has shown.
+    pub peer: PeerCertificate,
 }

@@ -181,6 +181,7 @@ fn prepare(
         names,
         read_file: Box::new(|path| std::fs::read(path)),
         source_address: None,
+        node_id: "".into(),
         service_cluster: "".into(),
         static_clusters: Default::default(),
         known_clusters: Default::default(),
@@ -196,6 +197,7 @@ fn prepare(
     let bootstrap = compile_bootstrap(document.message.clone(), node, CompileCx::new(&mut inputs, true))
         .map_err(|invalid| refused("", &invalid))?;
     inputs.source_address = bootstrap.cluster_manager.source_address;
+    inputs.node_id = bootstrap.node.id.as_str().into();
     inputs.service_cluster = bootstrap.node.cluster.as_str().into();
     let mut configuration = Configuration::new(inputs, workers);
     let now = Instant::now();

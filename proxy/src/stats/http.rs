@@ -44,8 +44,7 @@ scope! {
         Counter downstream_rq_ws_on_non_ws_route "Requests for another protocol that were not allowed.";
         Counter no_route "Requests that no route matched.";
         Counter no_cluster "Requests whose route names a cluster that does not exist.";
-        Counter rq_direct_response "Requests answered by their route.";
-        Counter rq_redirect "Requests redirected by their route.";
+        Counter rq_direct_response "Requests answered or redirected by their route.";
         Counter passthrough_internal_redirect_bad_location "Redirects not followed here because their location is no absolute URL.";
         Counter passthrough_internal_redirect_unsafe_scheme "Redirects not followed here because of another scheme.";
         Counter passthrough_internal_redirect_too_many_redirects "Redirects not followed here because enough were.";

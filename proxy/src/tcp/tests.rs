@@ -66,6 +66,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             transport,
             protocol: UpstreamProtocol::Http1,
             idle_timeout: None,
+            max_stream_duration: None,
             max_requests_per_connection: 0,
             max_concurrent_streams: 1024,
             initial_stream_window_bytes: 1 << 24,

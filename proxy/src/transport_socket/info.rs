@@ -43,6 +43,7 @@ pub(super) fn read(
         stats.session_reused.inc();
     }
     let (mut peer_principal, mut peer_workload, mut peer_expires) = (None, None, None);
+    let mut peer_is_verified = false;
     match connection.peer_certificates().and_then(|chain| chain.first()) {
         None => stats.no_certificate.inc(),
         Some(leaf) if rules.proves_identity => {
@@ -51,6 +52,7 @@ pub(super) fn read(
             if resumed && !rules.allow_expired {
                 check_validity(&details, SystemTime::now()).map_err(|e| TransportError::from(&e))?;
             }
+            peer_is_verified = true;
             peer_principal = details.principal().cloned();
             peer_workload = details.description;
             peer_expires = (!rules.allow_expired).then_some(details.not_after);
@@ -68,6 +70,7 @@ pub(super) fn read(
         group: connection.negotiated_key_exchange_group().map_or("", |group| group_name(group.name())),
         peer: connection.peer_certificates().and_then(Certificates::new).map(Arc::new),
         local: None,
+        peer_is_verified,
         peer_principal,
         peer_workload,
         peer_expires,

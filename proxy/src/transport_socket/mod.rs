@@ -47,6 +47,8 @@ pub struct TlsInfo {
     pub peer: Option<Arc<Certificates>>,
     /// What we showed.
     pub local: Option<Arc<Certificates>>,
+    /// What the peer showed was verified.
+    pub peer_is_verified: bool,
     /// First URI SAN of the verified peer certificate: its SPIFFE identity.
     pub peer_principal: Option<Arc<str>>,
     /// Which workload the verified peer certificate says that it is for:

@@ -40,6 +40,8 @@ impl Connections {
             opened: now,
             idle_since: Cell::new(now),
             may_rest: Cell::new(false),
+            used: Cell::new(false),
+            closes: Cell::new(None),
             limits: OnceCell::new(),
             client_ended: Cell::new(false),
             stalled_since: Cell::new(None),
@@ -89,17 +91,20 @@ impl Connections {
                 c.may_rest.set(true);
                 c.wake();
             }
-            let drained = c.is_draining() && idle.is_some_and(|t| t >= DRAIN_IDLE);
+            let drained = match c.closes.get() {
+                Some(closes) => now >= closes && idle.is_some(),
+                None => c.is_draining() && idle.is_some_and(|t| t >= DRAIN_IDLE),
+            };
             if drained {
                 c.advance(State::Closing);
             }
             let Some(limits) = c.limits.get() else { return };
             let timed_out = limits.idle_timeout.zip(idle).is_some_and(|(limit, t)| t >= limit);
-            if timed_out && c.advance(State::Closing) {
+            if timed_out && c.expire_at(now, limits) {
                 limits.stats.downstream_cx_idle_timeout.inc();
             }
             let open_for = now.saturating_duration_since(c.opened);
-            if limits.max_duration.is_some_and(|limit| open_for >= limit) && c.advance(State::Draining) {
+            if limits.max_duration.is_some_and(|limit| open_for >= limit) && c.expire_at(now, limits) {
                 limits.stats.downstream_cx_max_duration_reached.inc();
             }
             let stalled = c.stalled_since.get().map(|since| now.saturating_duration_since(since));
@@ -115,8 +120,10 @@ impl Connections {
 pub struct ConnectionLimits {
     /// Without a request in flight.
     pub idle_timeout: Option<Duration>,
-    /// Since it was accepted; the request in flight then is the last one.
+    /// Since it was accepted.
     pub max_duration: Option<Duration>,
+    /// How long after these two a connection that was used still takes requests, each of which may be the last one.
+    pub drain_timeout: Duration,
     /// How long the client may take nothing of what is ready for it.
     pub stall_timeout: Option<Duration>,
     /// `downstream_cx_idle_timeout`, `downstream_cx_max_duration_reached`.
@@ -145,6 +152,10 @@ pub struct ConnectionHandle {
     idle_since: Cell<Instant>,
     /// Nothing was in flight for [`REST_AFTER`].
     may_rest: Cell<bool>,
+    /// There was a request.
+    used: Cell<bool>,
+    /// When its drain is over, if it has a time of its own.
+    closes: Cell<Option<Instant>>,
     limits: OnceCell<ConnectionLimits>,
     client_ended: Cell<bool>,
     /// Since when the client takes nothing of what is ready for it.
@@ -191,6 +202,18 @@ impl ConnectionHandle {
         self.state.set(state);
         self.wake();
         true
+    }
+
+    /// Its time is over: it drains, or ends at once where nothing ever came. Whether that is a change.
+    fn expire_at(&self, now: Instant, limits: &ConnectionLimits) -> bool {
+        if !self.used.get() {
+            return self.advance(State::Closing);
+        }
+        let drains = self.advance(State::Draining);
+        if drains {
+            self.closes.set(Some(now + limits.drain_timeout));
+        }
+        drains
     }
 
     fn wake(&self) {
@@ -261,6 +284,7 @@ impl ConnectionHandle {
     /// A request began.
     pub fn stream_started(&self) {
         self.streams.set(self.streams.get() + 1);
+        self.used.set(true);
         self.may_rest.set(false);
     }
 
@@ -295,13 +319,17 @@ mod tests {
             handle.limit(ConnectionLimits {
                 idle_timeout,
                 max_duration,
+                drain_timeout: Duration::from_secs(5),
                 stall_timeout: None,
                 stats: stats.clone(),
             });
             handle
         };
-        let (idle, busy, old) =
-            (limited(seconds(10), None), limited(seconds(10), None), limited(None, seconds(20)));
+        let (idle, busy, unused) =
+            (limited(seconds(10), None), limited(seconds(10), None), limited(seconds(10), None));
+        let old = limited(None, seconds(20));
+        idle.stream_started();
+        idle.stream_ended(Instant::now());
         busy.stream_started();
         old.stream_started();
         let now = Instant::now();
@@ -311,12 +339,15 @@ mod tests {
         assert_eq!(counted(), (0, 0));
         for after in [11, 12] {
             connections.sweep(now + Duration::from_secs(after));
-            assert_eq!(counted(), (1, 0));
+            assert_eq!(counted(), (2, 0));
         }
-        assert!(idle.is_closing() && !busy.is_closing() && !old.is_draining());
+        assert!(idle.is_draining() && !idle.is_closing() && !busy.is_draining() && !old.is_draining());
+        assert!(unused.is_closing());
+        connections.sweep(now + Duration::from_secs(16));
+        assert!(idle.is_closing(), "it has had its drain timeout");
         for after in [21, 22] {
             connections.sweep(now + Duration::from_secs(after));
-            assert_eq!(counted(), (1, 1));
+            assert_eq!(counted(), (2, 1));
         }
         assert!(old.is_draining() && !old.is_closing());
     }

@@ -14,6 +14,7 @@ fn a_wrong_value_is_refused_by_its_name() {
         (json!({"mesh": {"trustDomain": "Example.org"}}), "/mesh/trustDomain"),
         (json!({"mesh": {"trustDomain": ""}}), "/mesh/trustDomain"),
         (json!({"mesh": {"accessLog": "yes"}}), "/mesh/accessLog"),
+        (json!({"mesh": {"proxyStatus": 1}}), "/mesh/proxyStatus"),
         (json!({"mesh": {"outboundTrafficPolicy": "DENY"}}), "'ALLOW_ANY', 'REGISTRY_ONLY'"),
         (json!({"mesh": {"tokenAudience": ""}}), "/mesh/tokenAudience"),
         (json!({"revision": "Canary"}), "/revision"),

@@ -68,7 +68,7 @@ pub(crate) fn sets() -> Vec<(&'static str, Release)> {
             "addressed sidecars on IPv6",
             json!({
                 "controlPlane": {"bindAddress": "::", "replicas": 3},
-                "mesh": {"accessLog": true, "outboundTrafficPolicy": "REGISTRY_ONLY", "clusterDomain": "mesh.example"},
+                "mesh": {"accessLog": true, "proxyStatus": true, "outboundTrafficPolicy": "REGISTRY_ONLY", "clusterDomain": "mesh.example"},
                 "proxy": {"interceptionMode": "NONE", "nativeSidecar": false, "logLevel": "debug",
                     "resources": {"limits": {"cpu": null, "memory": "256Mi"}}},
             }),
@@ -131,6 +131,7 @@ fn others() -> Vec<(&'static str, Value, Value)> {
         ("/mesh/clusterName", json!("x"), none()),
         ("/mesh/rootNamespace", json!("x"), none()),
         ("/mesh/accessLog", json!(true), none()),
+        ("/mesh/proxyStatus", json!(true), none()),
         ("/mesh/outboundTrafficPolicy", json!("REGISTRY_ONLY"), none()),
         ("/mesh/tokenAudience", json!("x"), none()),
         ("/ca/workloadCertificateLifetime", json!("1h"), none()),

@@ -289,6 +289,7 @@ fn answer(request: &Request) -> Reply {
         "reset-after-head" => Reply::ResetAfterHead(Response::new(200, "half of this is lost")),
         "garbage" => Reply::Raw(b"this is not HTTP\r\n\r\n".into()),
         "stall" => Reply::Stall,
+        "half" => Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf".into()),
         "retry-after" => Reply::Respond(Response::new(503, "later").header("retry-after", "1")),
         "rate-limited" => Reply::Respond(Response::new(429, "").header("x-envoy-ratelimited", "true")),
         "overloaded" => Reply::Respond(Response::new(503, "").header("x-envoy-overloaded", "true")),

@@ -139,6 +139,7 @@ fn compile_header(
         scheme: "",
         headers: &nothing,
         random_ppm: 0,
+        peer: Default::default(),
     });
     logs.matchers.push(compiled);
     Ok(LogFilter::Header { matcher: logs.matchers.len() as u32 - 1, without_request })

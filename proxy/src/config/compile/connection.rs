@@ -62,6 +62,7 @@ pub(crate) fn compile_connection(
         transport,
         protocol: options.protocol,
         idle_timeout: options.common.idle_timeout,
+        max_stream_duration: options.common.max_stream_duration,
         max_requests_per_connection: options.common.max_requests_per_connection,
         max_concurrent_streams: options.http2.max_concurrent_streams,
         initial_stream_window_bytes: options.http2.initial_stream_window_bytes,

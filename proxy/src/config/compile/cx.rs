@@ -165,6 +165,8 @@ pub struct Inputs {
     pub read_file: Box<ReadFile>,
     /// `cluster_manager.upstream_bind_config.source_address`.
     pub source_address: Option<IpAddr>,
+    /// The node's `id`.
+    pub node_id: Arc<str>,
     /// The node's `cluster`: filters name it and count by it.
     pub service_cluster: Arc<str>,
     /// Static clusters that need no other cluster: what gRPC sources may ask.

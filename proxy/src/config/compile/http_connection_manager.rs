@@ -22,11 +22,13 @@ use super::values::{self, boolean, timeout, uint32, unsupported_if_true};
 use crate::formatter::CapturePlan;
 use crate::http::{
     ClientCertDetails, CodecType, ConnectionOptions, EscapedSlashes, ForwardClientCert,
-    HttpConnectionManager, InternalAddresses, PathRules, RouteSource, ServerHeader, StreamLimits,
+    HttpConnectionManager, InternalAddresses, PathRules, ProxyStatus, RouteSource, ServerHeader,
+    StreamLimits,
 };
 
 /// Envoy's defaults.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 
 /// Compiles the connection manager of one filter chain, at the context's present path, and what it opens connections with.
@@ -98,13 +100,11 @@ pub(crate) fn compile_http_connection_manager(
     unsupported!(cx; scheme_header_transformation, original_ip_detection_extensions,
         early_header_mutation_extensions, forward_client_cert_matcher,
         proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
-        path_normalization_options, typed_header_validation_config, forward_proto_config, proxy_status_config);
+        path_normalization_options, typed_header_validation_config, forward_proto_config);
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
-    // its connection; a last flush is bounded by the drain; between the two GOAWAY frames of a draining connection lies a
-    // round trip to the client rather than a time.
-    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout,
-        drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, stream_error_on_invalid_http_message, append_local_overload,
+    // its connection; a last flush is bounded by the drain.
+    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, stream_error_on_invalid_http_message, append_local_overload,
         add_proxy_protocol_connection_state);
     if stat_prefix.is_empty() {
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
@@ -134,6 +134,10 @@ pub(crate) fn compile_http_connection_manager(
         Ok(HeaderValue::from_static("envoy"))
     } else {
         values::header_value(cx, "server_name", server_name)
+    };
+    let proxy_status = match (proxy_status_config, &server_name) {
+        (Some(config), Ok(server_name)) => Some(compile_proxy_status(cx, config, server_name)?),
+        _ => None,
     };
     let max_request_headers_kb = uint32(max_request_headers_kb, MAX_REQUEST_HEADERS_KB);
     if !(1..=8192).contains(&max_request_headers_kb) {
@@ -184,6 +188,7 @@ pub(crate) fn compile_http_connection_manager(
         codec: codec?,
         idle_timeout: common.idle_timeout,
         max_duration: common.max_connection_duration,
+        drain_timeout: values::duration(cx, "drain_timeout", drain_timeout).unwrap_or(DRAIN_TIMEOUT),
         stall_timeout: stream_idle_timeout,
         max_requests: common.max_requests_per_connection,
         request_headers_timeout,
@@ -199,6 +204,7 @@ pub(crate) fn compile_http_connection_manager(
         local_replies,
         log_on_new_request: options.flush_access_log_on_new_request,
         log_on_tunnel: options.flush_log_on_tunnel_successfully_established,
+        proxy_status,
         server_name: server_name?,
         server_header: server_header?,
         use_remote_address: boolean(use_remote_address, false),
@@ -277,6 +283,35 @@ fn compile_internal_addresses(
         ranges.extend(InternalAddresses::PRIVATE.iter().filter_map(|range| range.parse::<IpNet>().ok()));
     }
     Ok(InternalAddresses { unix_sockets: *unix_sockets, ranges: ranges.into() })
+}
+
+/// `proxy_status_config`.
+fn compile_proxy_status(
+    cx: &mut CompileCx<'_>,
+    value: &wire::http_connection_manager::ProxyStatusConfig,
+    server_name: &HeaderValue,
+) -> Compiled<ProxyStatus> {
+    use wire::http_connection_manager::proxy_status_config::ProxyName;
+    let wire::http_connection_manager::ProxyStatusConfig {
+        remove_details,
+        remove_connection_termination_details,
+        remove_response_flags,
+        set_recommended_response_code,
+        proxy_name,
+    } = value;
+    let node_id = cx.inputs.node_id.clone();
+    let name = cx.field("proxy_status_config", |cx| match proxy_name {
+        Some(ProxyName::LiteralProxyName(name)) => values::header_value(cx, "literal_proxy_name", name),
+        Some(ProxyName::UseNodeId(_)) => values::header_value(cx, "use_node_id", &node_id),
+        None => Ok(server_name.clone()),
+    });
+    Ok(ProxyStatus {
+        name: name?.to_str().unwrap_or_default().into(),
+        details: !remove_details,
+        termination_details: !remove_connection_termination_details,
+        flags: !remove_response_flags,
+        recommended_status: *set_recommended_response_code,
+    })
 }
 
 /// `access_log_options`, or what it was called before.

@@ -62,7 +62,7 @@ pub(crate) fn compile_common(
         }
     }
     if side == Side::Upstream {
-        unsupported!(cx; max_connection_duration, max_stream_duration);
+        unsupported!(cx; max_connection_duration);
         ignored!(cx; max_headers_count);
     }
     let max_headers_count = values::uint32(max_headers_count, MAX_HEADERS_COUNT);

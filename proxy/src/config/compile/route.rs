@@ -11,7 +11,7 @@ use outrigger_xds_api::wire::route::v3 as wire;
 use prost::Message;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
-use super::header_mutation::compile_header_mutations;
+use super::header_mutation::{compile_header_mutations, header_name};
 use super::http_filter::compile_overrides;
 use super::metadata::compile_metadata;
 use super::rate_limit::{Place, compile_rate_limits};
@@ -109,8 +109,7 @@ pub fn compile_route_configuration(
         metadata,
         route_specifiers,
     } = value;
-    unsupported!(cx; internal_only_headers, cluster_specifier_plugins, vhost_header,
-        ignore_path_parameters_in_path_matching, route_specifiers);
+    unsupported!(cx; cluster_specifier_plugins, route_specifiers);
     informational!(metadata);
     let headers = compile_headers(
         cx,
@@ -118,6 +117,12 @@ pub fn compile_route_configuration(
         (response_headers_to_add, response_headers_to_remove),
     )?;
     let vhds = compile_vhds(cx, vhds, inline);
+    let internal_only_headers =
+        cx.each("internal_only_headers", internal_only_headers, |name, cx| header_name(cx, "", name))?;
+    let vhost_header = match vhost_header.as_str() {
+        "" => None,
+        name => Some(header_name(cx, "vhost_header", name)?),
+    };
     let validate_clusters = cx.is_static && values::boolean(validate_clusters, inline);
     let route_cx = RouteCx {
         validate_clusters,
@@ -161,6 +166,9 @@ pub fn compile_route_configuration(
         domains,
         virtual_hosts,
         ignore_port: *ignore_port_in_host_matching,
+        ignore_path_parameters: *ignore_path_parameters_in_path_matching,
+        vhost_header,
+        internal_only_headers: internal_only_headers.into(),
         version: version.into(),
         vhds: vhds.clone(),
     };

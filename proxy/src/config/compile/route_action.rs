@@ -124,6 +124,7 @@ fn compile_route_action(
     if grpc_timeout.is_none() {
         ignored!(cx; grpc_timeout_offset);
     }
+    let limits_stream = max_stream_duration.is_some();
     let (max_stream_duration, grpc_stream_timeout) = match max_stream_duration {
         Some(durations) => cx.field("max_stream_duration", |cx| compile_max_stream_duration(cx, durations)),
         None => (None, None),
@@ -131,6 +132,8 @@ fn compile_route_action(
     let code = values::enumeration(cx, "cluster_not_found_response_code", *cluster_not_found_response_code);
     let priority = values::enumeration::<RoutingPriority>(cx, "priority", *priority);
     let timeout = values::timeout(cx, "timeout", timeout, Some(DEFAULT_TIMEOUT));
+    // As in Envoy: one way to limit a request takes the place of the other.
+    let timeout = timeout.filter(|_| !limits_stream);
     // Zero stays zero here: it switches the connection manager's timeout off.
     let idle_timeout = values::duration(cx, "idle_timeout", idle_timeout);
     let upgrades = cx.each("upgrade_configs", upgrade_configs, |config, cx| {
@@ -176,6 +179,7 @@ fn compile_route_action(
         path_rewrite: path_rewrite?,
         host_rewrite: host_rewrite?,
         append_forwarded_host: *append_x_forwarded_host,
+        limits_stream,
         max_stream_duration,
         grpc_stream_timeout,
         grpc_timeout,

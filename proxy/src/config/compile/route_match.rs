@@ -12,7 +12,8 @@ use outrigger_xds_api::wire::r#type::v3::{
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::values;
 use crate::route::{
-    HeaderMatcher, MatchedHeader, PathMatcher, QueryMatcher, RouteMatch, StringMatcher, ValueMatcher,
+    CookieMatcher, HeaderMatcher, MatchedHeader, PathMatcher, PeerCertificateMatcher, QueryMatcher,
+    RouteMatch, StringMatcher, ValueMatcher,
 };
 
 /// Compiles `Route.match`.
@@ -30,7 +31,13 @@ pub(crate) fn compile_route_match(cx: &mut CompileCx<'_>, value: &wire::RouteMat
         filter_state,
         path_specifier,
     } = value;
-    unsupported!(cx; cookies, tls_context, dynamic_metadata, filter_state);
+    unsupported!(cx; dynamic_metadata, filter_state);
+    let cookies = cx.each("cookies", cookies, compile_cookie_matcher);
+    let wire::route_match::TlsContextMatchOptions { presented, validated } = tls_context.unwrap_or_default();
+    let peer = PeerCertificateMatcher {
+        presented: presented.map(|wanted| wanted.value),
+        validated: validated.map(|wanted| wanted.value),
+    };
     let query = cx.each("query_parameters", query_parameters, compile_query_matcher);
     let fraction_ppm = match runtime_fraction {
         Some(fraction) => cx.field("runtime_fraction", |cx| compile_fraction(cx, fraction)).map(Some),
@@ -53,6 +60,8 @@ pub(crate) fn compile_route_match(cx: &mut CompileCx<'_>, value: &wire::RouteMat
         case_sensitive: values::boolean(case_sensitive, true),
         headers: headers?,
         query: query?,
+        cookies: cookies?,
+        peer,
         grpc: grpc.is_some(),
         fraction_ppm: fraction_ppm?,
     })
@@ -90,6 +99,17 @@ pub(crate) fn compile_percent(cx: &mut CompileCx<'_>, value: &FractionalPercent)
         DenominatorType::Million => 1,
     };
     Ok(numerator.saturating_mul(parts_per_million).min(1_000_000))
+}
+
+/// Compiles a `CookieMatcher`.
+fn compile_cookie_matcher(value: &wire::CookieMatcher, cx: &mut CompileCx<'_>) -> Compiled<CookieMatcher> {
+    let wire::CookieMatcher { name, string_match, invert_match } = value;
+    if name.is_empty() {
+        return Err(cx.refuse("name", "value length must be at least 1 characters"));
+    }
+    let Some(string) = string_match else { return Err(cx.refuse("string_match", "value is required")) };
+    let value = cx.field("string_match", |cx| compile_string_matcher(cx, string))?;
+    Ok(CookieMatcher { name: name.as_str().into(), value, invert: *invert_match })
 }
 
 /// Compiles a `QueryParameterMatcher`.

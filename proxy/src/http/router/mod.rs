@@ -38,6 +38,7 @@ pub(crate) async fn forward(
         return Err(Failure::NoCluster(action.cluster_not_found).into());
     };
     stream.info.upstream_cluster = Some(cluster.clone());
+    timeout::limit_attempts(stream, action, &cluster);
     timeout::tell_upstream(stream, action, &mut request);
     rewrite::rewrite(stream, route, action, &mut request, &mut authority);
     let asked = if stream.asks_router { Asked::take(request.headers_mut()) } else { None };

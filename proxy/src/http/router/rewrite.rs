@@ -78,9 +78,12 @@ pub(super) fn rewrite(
             request.headers_mut().insert(ORIGINAL_PATH, old);
         }
     }
-    for host in hosts.into_iter().flatten() {
-        let headers = request.headers_mut();
-        if let Some(new) = set_host(headers, host, action.append_forwarded_host, keeps_original) {
+    // Only the route's is told: `x-forwarded-host` and `x-envoy-original-host`.
+    let told = [(false, false), (action.append_forwarded_host, keeps_original)];
+    for (host, (forwarded, original)) in hosts.into_iter().zip(told) {
+        if let Some(host) = host
+            && let Some(new) = set_host(request.headers_mut(), host, forwarded, original)
+        {
             *authority = new;
         }
     }

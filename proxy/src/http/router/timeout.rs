@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::asked::take_number;
-use crate::http::active_stream::{ActiveStream, Deadlines};
+use crate::cluster::Cluster;
+use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
+use crate::http::deadlines::Deadlines;
 use crate::http::headers::EXPECTED_TIMEOUT;
 use crate::route::{GrpcTimeout, RouteAction};
+
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The timeouts of one request, where they are not simply its route's.
 #[derive(Debug, Clone, Copy)]
@@ -31,20 +35,47 @@ pub(crate) fn deadlines(
 ) -> Deadlines {
     stream.timeouts = Timeouts::of_request(stream, action, headers);
     let limits = &stream.hcm.limits;
-    let mut max_duration = match action.max_stream_duration {
+    let allowed = action.grpc_stream_timeout.as_ref();
+    // Nothing left of what the client asks for is a deadline that has passed.
+    let asked = allowed.and_then(|allowed| Some(allowed.of(grpc_timeout(headers)?)));
+    let max_duration = asked.or_else(|| match action.max_stream_duration {
         Some(own) => on(own),
         None => limits.max_stream_duration,
-    };
-    if let Some(allowed) = &action.grpc_stream_timeout
-        && let Some(asked) = grpc_timeout(headers)
-    {
-        max_duration = on(allowed.of(asked));
+    });
+    if stream.grpc && action.limits_stream {
+        tell_of_stream(max_duration, limits.max_stream_duration.is_some(), headers);
     }
     Deadlines {
         request: limits.request_timeout,
         response: stream.timeouts.map_or(action.timeout, |own| own.all),
         idle: action.idle_timeout.map_or(limits.stream_idle_timeout, on),
         max_duration,
+    }
+}
+
+/// A route that limits the whole stream tells a gRPC upstream of that. `overrides`: where it does not, it takes back the connection manager's
+/// limit, and what the client has said goes with it.
+fn tell_of_stream(max_duration: Option<Duration>, overrides: bool, headers: &mut HeaderMap) {
+    match max_duration {
+        Some(limit) => {
+            let ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+            if let Ok(value) = HeaderValue::try_from(grpc_timeout_text(ms)) {
+                headers.insert(GRPC_TIMEOUT, value);
+            }
+        }
+        None if overrides => {
+            headers.remove(GRPC_TIMEOUT);
+        }
+        None => {}
+    }
+}
+
+/// The cluster's own limit of an attempt, where the caller asks for none.
+pub(super) fn limit_attempts(stream: &mut ActiveStream, action: &RouteAction, cluster: &Cluster) {
+    let limit = cluster.connection.max_stream_duration;
+    if limit.is_some() {
+        let own = stream.timeouts.get_or_insert_with(|| Timeouts::of_route(action));
+        own.upstream = own.upstream.or(limit);
     }
 }
 
@@ -122,7 +153,7 @@ impl Timeouts {
             && action.grpc_timeout.is_some()
             && let Ok(value) = HeaderValue::try_from(grpc_timeout_text(ms))
         {
-            headers.insert("grpc-timeout", value);
+            headers.insert(GRPC_TIMEOUT, value);
         }
     }
 }
@@ -169,7 +200,7 @@ impl GrpcTimeout {
     /// What remains of the client's timeout, at most the maximum.
     fn of(&self, asked: Duration) -> Duration {
         let capped = if self.max.is_zero() { asked } else { asked.min(self.max) };
-        self.less_offset(capped)
+        capped.saturating_sub(self.offset)
     }
 
     fn less_offset(&self, asked: Duration) -> Duration {
@@ -179,7 +210,7 @@ impl GrpcTimeout {
 
 /// `grpc-timeout`: up to eight digits and a unit, in whole milliseconds.
 pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let value = headers.get(GRPC_TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
@@ -248,7 +279,7 @@ mod tests {
         let ms = Duration::from_millis;
         let allowed = |max, offset| GrpcTimeout { max: ms(max), offset: ms(offset) };
         for (allowed, asked, expected) in
-            [(allowed(0, 0), 50, 50), (allowed(30, 10), 50, 20), (allowed(0, 60), 50, 50)]
+            [(allowed(0, 0), 50, 50), (allowed(30, 10), 50, 20), (allowed(0, 60), 50, 0)]
         {
             assert_eq!(allowed.of(ms(asked)), ms(expected));
         }
