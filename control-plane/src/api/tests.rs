@@ -213,7 +213,6 @@ fn http_route_refusals_name_field_and_reason() {
     refused(&backend("port: 80, weight: ten"), "spec.rules[0].backendRefs[1].weight", "invalid type: string");
     refused(&backend("port: 0"), "spec.rules[0].backendRefs[1].port", "0 is not a port");
     refused(&backend("weight: 1"), "spec.rules[0].backendRefs[1].port", "must be there");
-    refused(&backend("port: 1, kind: X"), "spec.rules[0].backendRefs[1].kind", "kind X is not supported");
     refused(
         &backend("port: 1, filters: [{type: URLRewrite, urlRewrite: {hostname: x}}]"),
         "spec.rules[0].backendRefs[1].filters[0].type",

@@ -29,7 +29,7 @@ impl DestinationPolicy {
     pub(super) fn key(&self) -> Name {
         match &self.service {
             ServiceRef::Name(name) => name.clone(),
-            ServiceRef::Host(host) => Name::new("", host),
+            ServiceRef::Host(host) | ServiceRef::OtherKind(host) => Name::new("", host),
         }
     }
 }

@@ -179,10 +179,13 @@ fn of_rule(
         ..Route::default()
     };
     traffic_policy::add_filters(view, &tried.places, called, &mut template);
-    let route = |(path, rewrite)| Route {
-        r#match: Some(matches::route_match(request, path)),
-        action: Some(action::action(view, tried, rewrite, port)),
-        ..template.clone()
-    };
-    path_specifiers(&request.path, rule.action.path()).into_iter().map(route).collect()
+    let mut routes = Vec::new();
+    for (path, rewrite) in path_specifiers(&request.path, rule.action.path()) {
+        for (share, action) in action::actions(view, tried, rewrite, port) {
+            let mut request = matches::route_match(request, path.clone());
+            request.runtime_fraction = share.map(policies::runtime_fraction);
+            routes.push(Route { r#match: Some(request), action: Some(action), ..template.clone() });
+        }
+    }
+    routes
 }
