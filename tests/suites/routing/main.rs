@@ -6,9 +6,11 @@
 
 mod both_apis;
 mod connections;
+mod destination_rule;
 mod gateway_api;
 mod hashing;
 mod references;
+mod samples;
 mod virtual_service;
 mod world;
 

@@ -58,8 +58,9 @@ impl World {
         Self::of(&[&PODS[..], &CALLERS].concat())
     }
 
+    /// With these pods as `(pod, app, version)`.
     #[track_caller]
-    fn of(pods: &[(&str, &str, &str)]) -> Self {
+    pub(crate) fn of(pods: &[(&str, &str, &str)]) -> Self {
         let world = Self(Mesh::start(pods, ""));
         world.answer_as_usual();
         world
@@ -100,7 +101,8 @@ impl World {
         let marker = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: in-force, namespace: default}\nspec:\n  \
                       hosts: [in-force.example]\n  http: [{directResponse: {status: 200, body: {string: ";
         self.0.write("more.yaml", &format!("{marker}\"{mark}\"}}}}}}]\n---\n{rules}"));
-        let callers = self.0.workloads.iter().filter(|workload| workload.app != "reviews");
+        let callers =
+            self.0.workloads.iter().filter(|workload| ["web", "guest"].contains(&workload.app.as_str()));
         for caller in callers {
             let in_force = || self.send(&caller.pod, "in-force.example", "GET /", "").text() == mark;
             wait::until("the rules", in_force);

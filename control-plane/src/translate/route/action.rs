@@ -74,7 +74,7 @@ fn forward_to(
         Some(mirror_to(mirror, target.cluster(domain)))
     });
     let mut hash_policy = Vec::new();
-    for of in weighted.iter().filter_map(|(_, target)| target.as_ref()?.hash_of.as_ref()) {
+    for of in weighted.iter().filter_map(|(_, target)| target.as_ref()?.hash_of()) {
         let policy = policies::hash_policy(of);
         if !hash_policy.contains(&policy) {
             hash_policy.push(policy);
