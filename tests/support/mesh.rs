@@ -32,6 +32,8 @@ pub const EVERY_RULE: &str = include_str!("rules.yaml");
 /// A pod with a sidecar and an application that answers with the pod's name.
 #[derive(Debug)]
 pub struct Workload {
+    /// The namespace of the pod, its service account and its Services.
+    pub namespace: String,
     /// The pod's name.
     pub pod: String,
     /// The `app` label, the service account, and a Service of this name.
@@ -46,17 +48,20 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// `pod` is a pod's name, after its namespace and a slash where that is not `default`.
     fn new(pod: &str, app: &str, version: &str) -> Self {
+        let (namespace, pod) = pod.split_once('/').unwrap_or(("default", pod));
         let ip = pod_ip();
         let upstream = Upstream::start_at((ip, APP_PORT).into());
         let name = pod.to_owned();
         upstream.answer_with(move |_| Reply::status(200, &name));
-        Workload { pod: pod.into(), app: app.into(), version: version.into(), ip, upstream, sidecar: None }
+        let [namespace, pod, app, version] = [namespace, pod, app, version].map(str::to_owned);
+        Workload { namespace, pod, app, version, ip, upstream, sidecar: None }
     }
 
     /// Somebody who calls himself like this workload, on another address.
     pub fn impostor(&self) -> Workload {
-        Workload::new(&self.pod, &self.app, &self.version)
+        Workload::new(&format!("{}/{}", self.namespace, self.pod), &self.app, &self.version)
     }
 
     /// Whether the sidecar says that it is ready.
@@ -125,8 +130,8 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Starts a control plane and a sidecar for each `(pod, app, version)`, and waits until all are ready. `objects` is
-    /// more YAML beside the Services and Pods.
+    /// Starts a control plane and a sidecar for each `(pod, app, version)`, and waits until all are ready. A pod is in the
+    /// namespace `default` or is called `NAMESPACE/POD`. `objects` is more YAML beside the Services and Pods.
     #[track_caller]
     pub fn start(pods: &[(&str, &str, &str)], objects: &str) -> Self {
         Self::start_with_env(pods, objects, &[])
@@ -288,8 +293,10 @@ impl Mesh {
 
     /// The token of a pod: made by the control plane for a directory, by the API server otherwise.
     pub fn token_file(&self, pod: &str) -> PathBuf {
-        let tokens = if self.cluster.is_some() { "tokens" } else { "data/tokens/default" };
-        self.folder.path().join(tokens).join(pod)
+        match &self.cluster {
+            Some(_) => self.folder.path().join("tokens").join(pod),
+            None => self.folder.path().join("data/tokens").join(&self.workload(pod).namespace).join(pod),
+        }
     }
 
     /// What the sidecars believe the control plane by: its own root certificate, or the file of all roots where it is given one.
@@ -323,7 +330,7 @@ impl Mesh {
             .arg(self.folder.path().join("state").join(format!("{}-{token_of}", workload.pod)))
             .env("INSTANCE_IP", workload.ip.to_string())
             .env("POD_NAME", &workload.pod)
-            .env("POD_NAMESPACE", "default")
+            .env("POD_NAMESPACE", &workload.namespace)
             .env("SERVICE_ACCOUNT", &workload.app)
             .env("TRUST_DOMAIN", "cluster.local")
             .env("ISTIO_META_WORKLOAD_NAME", &workload.pod)
@@ -350,28 +357,31 @@ fn is_ready(ip: Ipv4Addr) -> bool {
 
 /// A Pod and a service account for each workload, and a Service for each application and for each version of it.
 fn workload_objects(workloads: &[&Workload]) -> String {
-    let mut services: Vec<(String, String)> = workloads
+    let mut services: Vec<(&str, String, String)> = workloads
         .iter()
-        .flat_map(|&Workload { app, version, .. }| {
+        .flat_map(|&Workload { namespace, app, version, .. }| {
             let of_version = (format!("{app}-{version}"), format!("app: {app}, version: {version}"));
-            [(app.clone(), format!("app: {app}")), of_version]
+            let services = [(app.clone(), format!("app: {app}")), of_version];
+            services.map(|(name, selector)| (namespace.as_str(), name, selector))
         })
         .collect();
     services.sort();
     services.dedup();
-    let services = services.iter().map(|(name, selector)| {
+    let services = services.iter().map(|(namespace, name, selector)| {
         format!(
-            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default}}\nspec:\n  \
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  \
              selector: {{{selector}}}\n  ports:\n  - {{name: http, port: {APP_PORT}, targetPort: {APP_PORT}}}\n---\n"
         )
     });
-    let accounts = workloads.iter().map(|&Workload { app, .. }| {
-        format!("apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {app}, namespace: default}}\n---\n")
+    let accounts = workloads.iter().map(|&Workload { namespace, app, .. }| {
+        format!(
+            "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: {app}, namespace: {namespace}}}\n---\n"
+        )
     });
     let accounts: BTreeSet<String> = accounts.collect();
-    let pods = workloads.iter().map(|&Workload { pod, app, version, ip, .. }| {
+    let pods = workloads.iter().map(|&Workload { namespace, pod, app, version, ip, .. }| {
         format!(
-            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod}\n  namespace: default\n  \
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {pod}\n  namespace: {namespace}\n  \
              labels: {{app: {app}, version: {version}}}\n  annotations: {{sidecar.istio.io/status: '{{}}', \
              sidecar.istio.io/interceptionMode: NONE}}\nspec:\n  \
              serviceAccountName: {app}\n  containers:\n  \

@@ -42,7 +42,7 @@ pub enum Decoded {
     /// From a ServiceEntry.
     ServiceEntry(ServiceEntry),
     /// From a DestinationRule.
-    DestinationPolicy(DestinationPolicy),
+    DestinationPolicy(Box<DestinationPolicy>),
     /// From a PeerAuthentication.
     PeerAuthn(PeerAuthn),
     /// From a TrafficPolicy.
@@ -119,7 +119,7 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
         }
         ("networking.istio.io", "DestinationRule") => {
             require(&ISTIO_NETWORKING)?;
-            Decoded::DestinationPolicy(istio::destination_rule(object, settings)?)
+            Decoded::DestinationPolicy(Box::new(istio::destination_rule(object, settings)?))
         }
         ("security.istio.io", "PeerAuthentication") => {
             require(&["v1", "v1beta1"])?;

@@ -213,7 +213,6 @@ fn http_route_refusals_name_field_and_reason() {
     refused(&backend("port: 80, weight: ten"), "spec.rules[0].backendRefs[1].weight", "invalid type: string");
     refused(&backend("port: 0"), "spec.rules[0].backendRefs[1].port", "0 is not a port");
     refused(&backend("weight: 1"), "spec.rules[0].backendRefs[1].port", "must be there");
-    refused(&backend("port: 1, kind: X"), "spec.rules[0].backendRefs[1].kind", "kind X is not supported");
     refused(
         &backend("port: 1, filters: [{type: URLRewrite, urlRewrite: {hostname: x}}]"),
         "spec.rules[0].backendRefs[1].filters[0].type",
@@ -286,7 +285,7 @@ fn destination_rule_policy() {
     );
     let Some(Decoded::DestinationPolicy(policy)) = decode_one(&text).unwrap() else { panic!() };
     assert_eq!(policy.service, ServiceRef::Name(Name::new("default", "reviews")));
-    let policy = policy.settings;
+    let policy = policy.settings.all;
     assert_eq!(policy.load_balancing, LoadBalancing::RoundRobin);
     let outlier = policy.outlier_detection.unwrap();
     assert_eq!(outlier.consecutive_5xx, 3);
@@ -320,7 +319,31 @@ fn destination_rule_refusals() {
         &at("loadBalancer.simple"),
         "PASSTHROUGH",
     );
-    refused(&destination_rule("tls: {mode: SIMPLE}"), &at("tls.mode"), "supported: ISTIO_MUTUAL");
+    refused(&destination_rule("tls: {mode: SIMPLE}"), &at("tls.mode"), "supported: ISTIO_MUTUAL, DISABLE");
+    for (pool, reason) in [
+        ("http: {maxRequestsPerConnection: 536870913}", "is not between 0 and 536870912"),
+        ("http: {maxRetries: 0}", "0 is not between 1 and"),
+        ("http: {idleTimeout: one}", "is not a duration"),
+        ("http: {h2UpgradePolicy: MAYBE}", "is none of DEFAULT, DO_NOT_UPGRADE, UPGRADE"),
+        ("http: {maxConcurrentStreams: 0}", "0 is not between 1 and 2147483647"),
+        ("http: {useClientProtocol: true}", "unknown or unsupported"),
+        ("tcp: {maxConnectionDuration: 0s}", "is less than 1ms"),
+        ("tcp: {tcpKeepalive: {time: 1500ms}}", "is no number of seconds, 1 or more"),
+        ("tcp: {tcpKeepalive: {interval: 0s}}", "is no number of seconds, 1 or more"),
+        ("tcp: {tcpKeepalive: {probes: 0}}", "0 is not between 1 and"),
+    ] {
+        let (part, field) = pool.split_once(": {").unwrap();
+        let field = field.replace(": {", ".");
+        let field = field.split(':').next().unwrap();
+        let field = at(&format!("connectionPool.{part}.{field}"));
+        refused(&destination_rule(&format!("connectionPool: {{{pool}}}")), &field, reason);
+    }
+    let port = |ports: &str| destination_rule(&format!("portLevelSettings: [{ports}]"));
+    let field = at("portLevelSettings[1].port.number");
+    refused(&port("{port: {number: 1}}, {port: {number: 1}}"), &field, "port 1 is there twice");
+    refused(&port("{port: {number: 1}}, {port: {number: 0}}"), &field, "0 is not a port");
+    let field = at("portLevelSettings[0].connectionPool.http.maxRetries");
+    refused(&port("{port: {number: 1}, connectionPool: {http: {maxRetries: -1}}}"), &field, "-1 is not");
     let host = |host: &str| destination_rule("{}").replace("host: reviews", &format!("host: '{host}'"));
     refused(&host("*.default.svc.cluster.local"), "spec.host", "not supported");
     refused(

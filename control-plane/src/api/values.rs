@@ -68,3 +68,18 @@ pub(super) fn positive(text: Option<String>, field: String) -> Result<Option<Dur
         value => Ok(value),
     }
 }
+
+/// A duration of Go's form of a number of seconds, 1 or more.
+pub(super) fn whole_seconds(text: Option<String>, field: String) -> Result<Option<u32>, Refusal> {
+    match go_duration(text.clone(), field.clone())? {
+        None => Ok(None),
+        Some(value) if value.as_secs() > 0 && value.subsec_nanos() == 0 => {
+            // Within the longest duration.
+            Ok(u32::try_from(value.as_secs()).ok())
+        }
+        Some(_) => {
+            let reason = format!("{} is no number of seconds, 1 or more", text.unwrap_or_default());
+            Err(Refusal::new(field, reason))
+        }
+    }
+}

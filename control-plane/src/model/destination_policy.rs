@@ -15,7 +15,7 @@ pub struct DestinationPolicy {
     /// The Service.
     pub service: ServiceRef,
     /// What holds for all of it.
-    pub settings: DestinationSettings,
+    pub settings: PortSettings,
     /// Parts of it.
     pub subsets: Vec<Subset>,
     /// `metadata.creationTimestamp`, or empty. The older of two policies for a Service wins.
@@ -29,7 +29,7 @@ impl DestinationPolicy {
     pub(super) fn key(&self) -> Name {
         match &self.service {
             ServiceRef::Name(name) => name.clone(),
-            ServiceRef::Host(host) => Name::new("", host),
+            ServiceRef::Host(host) | ServiceRef::OtherKind(host) => Name::new("", host),
         }
     }
 }
@@ -42,7 +42,7 @@ pub struct Subset {
     /// Labels of its endpoints.
     pub labels: BTreeMap<String, String>,
     /// What holds for it: its own settings, else those of the Service.
-    pub settings: DestinationSettings,
+    pub settings: PortSettings,
     /// Path of the field, for findings.
     pub field: String,
 }
@@ -51,6 +51,22 @@ impl Subset {
     /// Whether an endpoint with these labels belongs to it.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         self.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+}
+
+/// How endpoints are treated, by port.
+#[derive(Debug, Clone, Default)]
+pub struct PortSettings {
+    /// At all ports that nothing else is said of.
+    pub all: DestinationSettings,
+    /// At these ports of the Service (`portLevelSettings`).
+    pub ports: BTreeMap<u16, DestinationSettings>,
+}
+
+impl PortSettings {
+    /// How endpoints are treated at a port of the Service.
+    pub fn at(&self, port: u16) -> &DestinationSettings {
+        self.ports.get(&port).unwrap_or(&self.all)
     }
 }
 
@@ -63,15 +79,27 @@ pub struct DestinationSettings {
     pub outlier_detection: Option<OutlierDetection>,
     /// Limits.
     pub connection_pool: ConnectionPool,
-    /// Never plaintext (`tls.mode: ISTIO_MUTUAL`).
-    pub requires_mutual_tls: bool,
+    /// TLS of clients.
+    pub tls: ClientTls,
+}
+
+/// TLS of clients (`tls.mode`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientTls {
+    /// Mutual TLS wherever the mesh can.
+    #[default]
+    Mesh,
+    /// Mutual TLS, never plaintext (`ISTIO_MUTUAL`).
+    Mutual,
+    /// Never TLS (`DISABLE`).
+    Plaintext,
 }
 
 /// All policies for a Service together: those of the one in force, and every part that any of its namespace names.
 #[derive(Debug, Clone, Default)]
 pub struct DestinationPolicies {
     /// What holds for all of it.
-    pub settings: DestinationSettings,
+    pub settings: PortSettings,
     /// Who says so.
     pub made_by: Option<Arc<Origin>>,
     /// Its parts, each with who says so; names are unique.
@@ -80,7 +108,7 @@ pub struct DestinationPolicies {
 
 impl DestinationPolicies {
     /// What holds for all of it, or for a part. `None`: there is no such part.
-    pub fn settings_of(&self, subset: Option<&str>) -> Option<&DestinationSettings> {
+    pub fn settings_of(&self, subset: Option<&str>) -> Option<&PortSettings> {
         match subset {
             None => Some(&self.settings),
             Some(name) => {
@@ -181,15 +209,54 @@ impl Default for OutlierDetection {
     }
 }
 
-/// Limits of one client towards one Service port. What is not set has no limit but Istio's (2^32-1).
+/// Limits of one client towards one Service port, and how long its connections last. What is not set has no limit but Istio's (2^32-1).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionPool {
     /// `tcp.maxConnections`
     pub max_connections: Option<u32>,
     /// `tcp.connectTimeout`
     pub connect_timeout: Option<Duration>,
+    /// `tcp.maxConnectionDuration`, for connections that are not HTTP
+    pub max_connection_duration: Option<Duration>,
+    /// `tcp.idleTimeout`, for connections that are not HTTP. Zero: never; none: an hour.
+    pub tcp_idle_timeout: Option<Duration>,
+    /// `tcp.tcpKeepalive`
+    pub tcp_keepalive: Option<TcpKeepalive>,
     /// `http.http1MaxPendingRequests`
     pub max_pending_requests: Option<u32>,
     /// `http.http2MaxRequests`
     pub max_requests: Option<u32>,
+    /// `http.maxRequestsPerConnection`
+    pub max_requests_per_connection: Option<u32>,
+    /// `http.maxRetries`: at the same time
+    pub max_retries: Option<u32>,
+    /// `http.idleTimeout`: without a request. Zero: never; none: an hour.
+    pub idle_timeout: Option<Duration>,
+    /// `http.h2UpgradePolicy`
+    pub upgrade: HttpUpgrade,
+    /// `http.maxConcurrentStreams` of an HTTP/2 connection
+    pub max_concurrent_streams: Option<u32>,
+}
+
+/// Whether an HTTP/1 port is spoken to in HTTP/2 (`http.h2UpgradePolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HttpUpgrade {
+    /// Between sidecars, and nowhere else.
+    #[default]
+    Default,
+    /// Everywhere.
+    Always,
+    /// Nowhere.
+    Never,
+}
+
+/// `tcp.tcpKeepalive`; what is not set is the system's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Probes without an answer that end the connection.
+    pub probes: Option<u32>,
+    /// Silence before the first one, in seconds.
+    pub time: Option<u32>,
+    /// From one to the next, in seconds.
+    pub interval: Option<u32>,
 }

@@ -36,6 +36,8 @@ pub enum Concern {
     TargetNotFound,
     /// Another policy has the same target, and counts.
     Conflicted,
+    /// What a rule leads to is of a kind that no rule can lead to.
+    InvalidKind,
     /// What a rule leads to is not there.
     BackendNotFound,
     /// A rule may not lead to another namespace.

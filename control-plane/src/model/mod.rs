@@ -22,8 +22,8 @@ mod workload;
 use std::fmt;
 
 pub use destination_policy::{
-    ConnectionPool, ConsistentHash, DestinationPolicies, DestinationPolicy, DestinationSettings, HashOf,
-    HashTable, LoadBalancing, OutlierDetection, Subset,
+    ClientTls, ConnectionPool, ConsistentHash, DestinationPolicies, DestinationPolicy, DestinationSettings,
+    HashOf, HashTable, HttpUpgrade, LoadBalancing, OutlierDetection, PortSettings, Subset, TcpKeepalive,
 };
 pub use finding::{Concern, Finding, Findings};
 pub use grant::{Grant, GrantFrom, GrantTo};

@@ -48,10 +48,11 @@ pub(super) fn conditions(
         // What keeps it from having its whole effect.
         condition("Accepted", true, "Accepted", message(with(&[Concern::Other]).into_iter()))
     };
-    let unresolved = with(&[Concern::BackendNotFound, Concern::RefNotPermitted]);
+    let unresolved = with(&[Concern::InvalidKind, Concern::BackendNotFound, Concern::RefNotPermitted]);
     let reason = match unresolved.first().map(|finding| finding.concern) {
         None => "ResolvedRefs",
         Some(Concern::RefNotPermitted) => "RefNotPermitted",
+        Some(Concern::InvalidKind) => "InvalidKind",
         Some(_) => "BackendNotFound",
     };
     let resolved = condition("ResolvedRefs", unresolved.is_empty(), reason, message(unresolved.into_iter()));
@@ -129,6 +130,11 @@ mod tests {
         assert_eq!(
             shown(&[], &backends, None)[1],
             "ResolvedRefs false RefNotPermitted spec.rules[0].backendRefs[0]: why; spec.rules[0].backendRefs[1]: why"
+        );
+        let kind = [finding("spec.rules[0].backendRefs[0]", Concern::InvalidKind)];
+        assert_eq!(
+            shown(&[], &kind, None)[1],
+            "ResolvedRefs false InvalidKind spec.rules[0].backendRefs[0]: why"
         );
         let note = finding("spec.hosts[0]", Concern::Other);
         assert_eq!(shown(&[], &[note], None)[0], "Accepted true Accepted spec.hosts[0]: why");

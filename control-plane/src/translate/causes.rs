@@ -21,7 +21,7 @@ use crate::source::ObjectKey;
 use crate::translate::{metadata, names, traffic_policy};
 
 /// Fields of a cluster that a traffic policy sets.
-const POLICY_FIELDS: [&str; 7] = [
+const POLICY_FIELDS: [&str; 9] = [
     "circuit_breakers",
     "common_lb_config",
     "connect_timeout",
@@ -29,6 +29,8 @@ const POLICY_FIELDS: [&str; 7] = [
     "maglev_lb_config",
     "outlier_detection",
     "ring_hash_lb_config",
+    "typed_extension_protocol_options",
+    "upstream_connection_options",
 ];
 
 /// An object, and the field of it that a part of a resource comes from; empty when that cannot be told.

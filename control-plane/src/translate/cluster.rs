@@ -12,8 +12,13 @@ use outrigger_xds_api::wire::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
     MaglevLbConfig, RingHashLbConfig,
 };
-use outrigger_xds_api::wire::cluster::v3::{self as cluster, CircuitBreakers, Cluster};
-use outrigger_xds_api::wire::core::v3::{Http1ProtocolOptions, TransportSocket};
+use outrigger_xds_api::wire::cluster::v3::{
+    self as cluster, CircuitBreakers, Cluster, UpstreamConnectionOptions,
+};
+use outrigger_xds_api::wire::core::v3::{
+    self as wire_core, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
+    TransportSocket,
+};
 use outrigger_xds_api::wire::http_protocol_options::v3::HttpProtocolOptions;
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
@@ -24,8 +29,8 @@ use outrigger_xds_api::wire::r#type::v3::Percent;
 use prost::Message;
 
 use crate::model::{
-    ConnectionPool, ConsistentHash, DestinationSettings, HashTable, LoadBalancing, Name, OutlierDetection,
-    Protocol, RetryBudget, Service, ServicePort, Subset,
+    ConnectionPool, ConsistentHash, DestinationSettings, HashTable, HttpUpgrade, LoadBalancing, Name,
+    OutlierDetection, Protocol, RetryBudget, Service, ServicePort, Subset, TcpKeepalive,
 };
 use crate::source::Origin;
 use crate::translate::http::http2_options;
@@ -49,12 +54,12 @@ pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
     for port in &service.ports {
         let whole = Part {
             subset: None,
-            settings: &policies.settings,
+            settings: policies.settings.at(port.number),
             made_by: policies.made_by.as_deref().or(entry),
         };
         let subsets = policies.subsets.iter().map(|(subset, origin)| Part {
             subset: Some(subset),
-            settings: &subset.settings,
+            settings: subset.settings.at(port.number),
             made_by: Some(origin),
         });
         for part in std::iter::once(whole).chain(subsets) {
@@ -84,15 +89,17 @@ fn clusters_of(
     let (settings, made_by) = (part.settings, part.made_by);
     let (pool, outlier) = (&settings.connection_pool, settings.outlier_detection.as_ref());
     let budget = traffic_policy::retry_budget(view, service, port);
-    let reach = reach::reach(view, service, port, part.subset, settings.requires_mutual_tls);
+    let reach = reach::reach(view, service, port, part.subset, settings.tls);
     if reach.mixed && subset.is_none() {
         output.problems.push(reach::mixed(service, port));
     }
     let cluster_name = names::outbound_cluster(name, port.number, subset, domain);
     let (upstream, alpn): (_, &[&str]) = match port.protocol {
-        // Between sidecars HTTP is always HTTP/2.
-        Protocol::Http if reach.mutual_tls.is_some() => (Upstream::Http2, &["h2"]),
-        Protocol::Http => (Upstream::Http1, &[]),
+        // Between sidecars HTTP is HTTP/2.
+        Protocol::Http => match (pool.upgrade, reach.mutual_tls.is_some()) {
+            (HttpUpgrade::Default, true) | (HttpUpgrade::Always, _) => (Upstream::Http2, &["h2"]),
+            (HttpUpgrade::Default | HttpUpgrade::Never, _) => (Upstream::Http1, &["http/1.1"]),
+        },
         Protocol::Http2 => (Upstream::Http2, &["h2"]),
         Protocol::Tcp => (Upstream::Http1, &[]),
         // What the application speaks is known only by what its client speaks.
@@ -114,7 +121,8 @@ fn clusters_of(
             healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
             ..Default::default()
         }),
-        typed_extension_protocol_options: protocol_options(upstream),
+        typed_extension_protocol_options: protocol_options(upstream, pool),
+        upstream_connection_options: pool.tcp_keepalive.map(keepalive),
         transport_socket: transport_socket(alpn),
         ..discovery(service, port, part.subset, &cluster_name, &cluster_name)
     };
@@ -127,7 +135,7 @@ fn clusters_of(
             name: tcp_name,
             eds_cluster_config: discovery.eds_cluster_config,
             load_assignment: discovery.load_assignment,
-            typed_extension_protocol_options: protocol_options(Upstream::Http1),
+            typed_extension_protocol_options: protocol_options(Upstream::Http1, &ConnectionPool::default()),
             transport_socket: transport_socket(&[]),
             ..wire
         };
@@ -226,7 +234,7 @@ pub(super) fn circuit_breakers(pool: &ConnectionPool, budget: Option<&RetryBudge
         max_connections: limit(pool.max_connections),
         max_pending_requests: limit(pool.max_pending_requests),
         max_requests: limit(pool.max_requests),
-        max_retries: limit(None),
+        max_retries: limit(pool.max_retries),
         retry_budget: budget.map(traffic_policy::wire_budget),
         ..Default::default()
     };
@@ -255,21 +263,47 @@ pub(super) enum Upstream {
     SameAsDownstream,
 }
 
-/// Protocol towards the cluster; Envoy's default is HTTP/1.1. One key, so its bytes are always the same.
-pub(super) fn protocol_options(upstream: Upstream) -> HashMap<String, Any> {
+/// Protocol towards the cluster, and how long its connections last; Envoy's default is HTTP/1.1. One key, so its bytes are always the
+/// same.
+pub(super) fn protocol_options(upstream: Upstream, pool: &ConnectionPool) -> HashMap<String, Any> {
+    let common = CommonHttpOptions {
+        idle_timeout: pool.idle_timeout.and_then(duration),
+        max_requests_per_connection: pool.max_requests_per_connection.and_then(number),
+        ..CommonHttpOptions::default()
+    };
+    let common = Some(common).filter(|common| *common != CommonHttpOptions::default());
+    let http2 = || Http2ProtocolOptions {
+        max_concurrent_streams: pool.max_concurrent_streams.and_then(number),
+        ..http2_options()
+    };
+    let explicit = |config| {
+        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    };
     let upstream = match upstream {
-        Upstream::Http1 => return HashMap::new(),
-        Upstream::Http2 => UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2_options())),
-        }),
+        Upstream::Http1 if common.is_none() => return HashMap::new(),
+        Upstream::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
+        Upstream::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
         Upstream::SameAsDownstream => {
             UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
                 http_protocol_options: Some(Http1ProtocolOptions::default()),
-                http2_protocol_options: Some(http2_options()),
+                http2_protocol_options: Some(http2()),
                 ..Default::default()
             })
         }
     };
-    let options = HttpProtocolOptions { upstream_protocol_options: Some(upstream), ..Default::default() };
+    let options = HttpProtocolOptions {
+        common_http_protocol_options: common,
+        upstream_protocol_options: Some(upstream),
+        ..Default::default()
+    };
     HashMap::from([("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options))])
+}
+
+fn keepalive(of: TcpKeepalive) -> UpstreamConnectionOptions {
+    let tcp_keepalive = wire_core::TcpKeepalive {
+        keepalive_probes: of.probes.and_then(number),
+        keepalive_time: of.time.and_then(number),
+        keepalive_interval: of.interval.and_then(number),
+    };
+    UpstreamConnectionOptions { tcp_keepalive: Some(tcp_keepalive), ..UpstreamConnectionOptions::default() }
 }

@@ -64,9 +64,11 @@ impl<'a> Rules<'a> {
         if chains.iter().all(|chain| chain.filter_chain_match != takes_all) {
             let cluster = names::outbound_tcp_cluster(service, port, None, &settings.cluster_domain);
             let stat_prefix = if stat_prefix.is_empty() { &cluster } else { stat_prefix }.to_owned();
-            let said = view.service(service).map(|service| view.destination_of(service));
-            let hash = said.and_then(|said| hash_policy(said.settings.load_balancing.hash_of()?));
-            let filter = http::tcp_proxy(settings, stat_prefix, ClusterSpecifier::Cluster(cluster), hash);
+            let said = view.service(service).map(|service| view.destination_of(service)).unwrap_or_default();
+            let said = said.settings.at(port.number);
+            let hash = said.load_balancing.hash_of().and_then(hash_policy);
+            let clusters = ClusterSpecifier::Cluster(cluster);
+            let filter = http::tcp_proxy(settings, stat_prefix, clusters, hash, &said.connection_pool);
             chains.push(FilterChain { filters: vec![filter], ..FilterChain::default() });
         }
         chains
@@ -145,10 +147,13 @@ fn chain(view: &InputView<'_>, of: &VirtualService, rule: &L4Rule, port: &Servic
     let settings = view.settings();
     let target = |backend| Target::of(view, backend, port.number);
     let mut hash = None;
+    let mut pool = None;
     let mut weighted = Vec::new();
     for backend in rule.backends.iter().filter(|backend| backend.weight > 0) {
         let target = target(&backend.destination);
-        hash = hash.or_else(|| hash_policy(target.as_ref()?.hash_of.as_ref()?));
+        hash = hash.or_else(|| hash_policy(target.as_ref()?.hash_of()?));
+        // The first one's word counts for all (Istio): which it is is not known before the connection is there.
+        pool = pool.or_else(|| target.as_ref().map(|target| target.pool().clone()));
         let cluster = target.map(|target| target.tcp_cluster(&settings.cluster_domain));
         weighted.push((cluster.unwrap_or_else(|| BLACK_HOLE.to_owned()), backend.weight));
     }
@@ -165,7 +170,7 @@ fn chain(view: &InputView<'_>, of: &VirtualService, rule: &L4Rule, port: &Servic
         }
     };
     FilterChain {
-        filters: vec![http::tcp_proxy(settings, stat_prefix, clusters, hash)],
+        filters: vec![http::tcp_proxy(settings, stat_prefix, clusters, hash, &pool.unwrap_or_default())],
         metadata: Some(metadata::made_by(&of.origin, &rule.field)),
         ..FilterChain::default()
     }

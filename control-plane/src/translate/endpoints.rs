@@ -32,7 +32,7 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name) -> Output {
         }
         let subsets = policies.subsets.iter().map(|(subset, _)| (Some(subset), &subset.settings));
         for (subset, policy) in std::iter::once((None, &policies.settings)).chain(subsets) {
-            let reach = reach::reach(view, service, port, subset, policy.requires_mutual_tls);
+            let reach = reach::reach(view, service, port, subset, policy.at(port.number).tls);
             let subset = subset.map(|subset| subset.name.as_str());
             let cluster_name = names::outbound_cluster(name, port.number, subset, &settings.cluster_domain);
             let wire = ClusterLoadAssignment {

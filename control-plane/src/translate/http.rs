@@ -19,13 +19,13 @@ use outrigger_xds_api::wire::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifi
 use outrigger_xds_api::wire::r#type::v3::HashPolicy;
 use prost::Message as _;
 
-use crate::model::MeshSettings;
+use crate::model::{ConnectionPool, MeshSettings};
 use crate::translate::Output;
 use crate::translate::access_log::access_log;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
 use crate::translate::names;
 use crate::translate::traffic_policy;
-use crate::translate::wire::{address, any};
+use crate::translate::wire::{address, any, duration};
 
 /// Number of field `metadata` in `Listener`.
 const LISTENER_METADATA: u32 = 6;
@@ -100,21 +100,25 @@ pub(super) fn http2_options() -> Http2ProtocolOptions {
 
 /// A TCP proxy to one cluster.
 pub(super) fn tcp_proxy_to(settings: &MeshSettings, stat_prefix: String, cluster: String) -> Filter {
-    tcp_proxy(settings, stat_prefix, ClusterSpecifier::Cluster(cluster), None)
+    let clusters = ClusterSpecifier::Cluster(cluster);
+    tcp_proxy(settings, stat_prefix, clusters, None, &ConnectionPool::default())
 }
 
-/// A TCP proxy.
+/// A TCP proxy. Of `pool` it has how long a connection lasts.
 pub(super) fn tcp_proxy(
     settings: &MeshSettings,
     stat_prefix: String,
     clusters: ClusterSpecifier,
     hash_policy: Option<HashPolicy>,
+    pool: &ConnectionPool,
 ) -> Filter {
     let proxy = TcpProxy {
         stat_prefix,
         cluster_specifier: Some(clusters),
         hash_policy: hash_policy.into_iter().collect(),
         access_log: access_log(settings),
+        idle_timeout: pool.tcp_idle_timeout.and_then(duration),
+        max_downstream_connection_duration: pool.max_connection_duration.and_then(duration),
         ..TcpProxy::default()
     };
     network_filter("envoy.filters.network.tcp_proxy", any(&proxy))

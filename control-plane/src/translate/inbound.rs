@@ -50,7 +50,10 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
             lb_policy: LbPolicy::RoundRobin as i32,
             connect_timeout: duration(cluster::CONNECT_TIMEOUT),
             circuit_breakers: Some(cluster::circuit_breakers(&ConnectionPool::default(), None)),
-            typed_extension_protocol_options: cluster::protocol_options(upstream(&ports)),
+            typed_extension_protocol_options: cluster::protocol_options(
+                upstream(&ports),
+                &ConnectionPool::default(),
+            ),
             upstream_bind_config: workload.is_captured().then(|| captured::to_application(ip)),
             load_assignment: Some(ClusterLoadAssignment {
                 cluster_name: cluster_name.clone(),

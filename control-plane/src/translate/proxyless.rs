@@ -90,7 +90,8 @@ pub(crate) fn proxyless_clusters(view: &InputView<'_>, name: &Name) -> Output {
         let parts = parts.map(|(part, origin)| (Some(part.name.as_str()), &part.settings, Some(&**origin)));
         for (subset, settings, made_by) in std::iter::once(whole).chain(parts) {
             let mut wire = eds_cluster(names::outbound_cluster(name, port.number, subset, domain));
-            wire.circuit_breakers = Some(cluster::circuit_breakers(&settings.connection_pool, None));
+            let pool = &settings.at(port.number).connection_pool;
+            wire.circuit_breakers = Some(cluster::circuit_breakers(pool, None));
             output.add(ResourceType::Cluster, &wire.name, cluster::encode(&wire, [name], made_by, domain));
         }
     }

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::model::{Endpoint, Finding, Locality, MutualTlsMode, Service, ServicePort, Subset, Workload};
+use crate::model::{
+    ClientTls, Endpoint, Finding, Locality, MutualTlsMode, Service, ServicePort, Subset, Workload,
+};
 use crate::translate::InputView;
 use crate::translate::names::INBOUND_PORT;
 
@@ -34,27 +36,27 @@ pub(super) struct Dial {
 enum Taker {
     /// The sidecar, with mutual TLS.
     SidecarMutualTls,
-    /// The sidecar at its own port, in plaintext: PeerAuthentication DISABLE. It tells ports apart by host name, so only for
+    /// The sidecar at its own port, in plaintext: the caller or the callee wants none. It tells ports apart by host name, so only for
     /// HTTP.
     SidecarPlaintext,
     /// The application, or a sidecar that captures its connections.
     Application,
 }
 
-/// How to reach a port, or a subset of its endpoints. `requires_mutual_tls`: never in plaintext.
+/// How to reach a port, or a subset of its endpoints.
 pub(super) fn reach(
     view: &InputView<'_>,
     service: &Service,
     port: &ServicePort,
     subset: Option<&Subset>,
-    requires_mutual_tls: bool,
+    tls: ClientTls,
 ) -> Reach {
     let endpoints: Vec<(Endpoint, Taker)> = view
         .endpoints(service, port)
         .into_iter()
         .filter(|endpoint| subset.is_none_or(|subset| subset.selects(endpoint.labels())))
         .map(|endpoint| {
-            let taker = taker(view, &endpoint, port);
+            let taker = taker(view, &endpoint, port, tls);
             (endpoint, taker)
         })
         .collect();
@@ -63,7 +65,11 @@ pub(super) fn reach(
     // Whoever is behind a name in DNS is nobody that the mesh knows.
     let may_be_in_mesh =
         service.named.is_none() && service.external.as_ref().is_none_or(|external| external.is_internal);
-    let mutual_tls = with_mutual_tls > 0 || (endpoints.is_empty() && may_be_in_mesh) || requires_mutual_tls;
+    let mutual_tls = match tls {
+        ClientTls::Plaintext => false,
+        ClientTls::Mutual => true,
+        ClientTls::Mesh => with_mutual_tls > 0 || (endpoints.is_empty() && may_be_in_mesh),
+    };
     let mixed = mutual_tls && with_mutual_tls < endpoints.len();
     // Pods that are not ready count, so that becoming ready changes endpoints only.
     let identities = mutual_tls.then(|| identities(view, &endpoints));
@@ -92,16 +98,16 @@ pub(super) fn mixed(service: &Service, port: &ServicePort) -> Finding {
     Finding::at(&service.origin, "spec.selector", reason)
 }
 
-fn taker(view: &InputView<'_>, endpoint: &Endpoint, port: &ServicePort) -> Taker {
-    match &endpoint.workload {
-        Some(workload) if workload.sidecar => match view.mutual_tls_mode(workload, endpoint.port) {
-            MutualTlsMode::Permissive | MutualTlsMode::Strict => Taker::SidecarMutualTls,
-            MutualTlsMode::Disable if port.protocol.may_be_http() && !workload.is_captured() => {
-                Taker::SidecarPlaintext
-            }
-            MutualTlsMode::Disable => Taker::Application,
-        },
-        _ => Taker::Application,
+fn taker(view: &InputView<'_>, endpoint: &Endpoint, port: &ServicePort, tls: ClientTls) -> Taker {
+    let Some(workload) = endpoint.workload.as_ref().filter(|workload| workload.sidecar) else {
+        return Taker::Application;
+    };
+    let is_plaintext = tls == ClientTls::Plaintext
+        || view.mutual_tls_mode(workload, endpoint.port) == MutualTlsMode::Disable;
+    match is_plaintext {
+        false => Taker::SidecarMutualTls,
+        true if port.protocol.may_be_http() && !workload.is_captured() => Taker::SidecarPlaintext,
+        true => Taker::Application,
     }
 }
 

@@ -1,14 +1,14 @@
 //! What the destination of a rule comes to.
 
-use crate::model::{Destination, HashOf, Service, ServicePort};
+use crate::model::{ConnectionPool, Destination, DestinationSettings, HashOf, Service, ServicePort};
 use crate::translate::{InputView, names};
 
 /// The port of a Service, or of a subset of it, that a rule leads to.
 pub(super) struct Target<'a> {
     pub(super) service: &'a Service,
     pub(super) port: &'a ServicePort,
-    /// What is hashed to choose an endpoint, if something is.
-    pub(super) hash_of: Option<HashOf>,
+    /// How its endpoints are treated.
+    settings: DestinationSettings,
     subset: Option<&'a str>,
 }
 
@@ -24,8 +24,18 @@ impl<'a> Target<'a> {
         };
         let subset = destination.subset.as_deref();
         let policies = view.destination_of(service);
-        let hash_of = policies.settings_of(subset)?.load_balancing.hash_of().cloned();
-        Some(Self { service, port, hash_of, subset })
+        let settings = policies.settings_of(subset)?.at(port.number).clone();
+        Some(Self { service, port, settings, subset })
+    }
+
+    /// What is hashed to choose an endpoint, if something is.
+    pub(super) fn hash_of(&self) -> Option<&HashOf> {
+        self.settings.load_balancing.hash_of()
+    }
+
+    /// Limits of connections.
+    pub(super) fn pool(&self) -> &ConnectionPool {
+        &self.settings.connection_pool
     }
 
     /// The cluster for requests.

@@ -5,6 +5,7 @@ mod captured;
 mod causes;
 mod checks;
 mod connections;
+mod destination_rule;
 mod detect;
 mod grpc_route;
 mod http_route;

@@ -86,6 +86,7 @@ impl<'a> InputView<'a> {
                 self.note(Input::Host(host.clone()));
                 self.service(&self.registry.service_at_host(host)?.name)
             }
+            ServiceRef::OtherKind(_) => None,
         }
     }
 

@@ -203,11 +203,14 @@ fn of_redirect(wire: wire::RequestRedirect, field: &str) -> Result<Redirect, Ref
     };
     let port = wire.port.map(|number| port(number, format!("{field}.port"))).transpose()?;
     let path = wire.path.map(|path| path_rewrite(path, &format!("{field}.path"))).transpose()?;
-    // Without a port that of a new scheme is meant, else the one called.
-    let port = match (port, wire.scheme.as_deref(), &wire.hostname) {
+    // Without a port that of a new scheme is meant, else the one called. The scheme's own port is not written where there is a new host;
+    // with the old one it takes the place of the port called.
+    let of_scheme = if wire.scheme.as_deref() == Some("https") { 443 } else { 80 };
+    let port = match (port, &wire.scheme, &wire.hostname) {
+        (Some(number), _, Some(_)) if number == of_scheme => None,
         (Some(number), ..) => Some(RedirectPort::Number(number)),
-        (None, Some("https"), _) => Some(RedirectPort::Number(443)),
-        (None, Some(_), _) => Some(RedirectPort::Number(80)),
+        (None, Some(_), Some(_)) => None,
+        (None, Some(_), None) => Some(RedirectPort::Number(of_scheme)),
         (None, None, Some(_)) => Some(RedirectPort::OfRequest),
         (None, None, None) => None,
     };

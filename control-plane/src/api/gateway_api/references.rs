@@ -109,18 +109,18 @@ fn backend(mut backend: wire::BackendRef, route: &Name, field: String) -> Result
     Ok(Backend { destination, weight, headers, host: None, field })
 }
 
-/// The Service that a backend names.
+/// The Service that a backend names. One of another kind is no error of the route: the API answers its share with 500 and says
+/// so in the status.
 pub(super) fn destination(
     backend: wire::BackendRef,
     route: &Name,
     field: &str,
 ) -> Result<Destination, Refusal> {
-    if let Some(kind) = backend.kind.as_deref().filter(|kind| *kind != "Service") {
-        let reason = format!("kind {kind} is not supported; supported: Service");
-        return Err(Refusal::new(format!("{field}.kind"), reason));
-    }
-    if let Some(group) = backend.group.as_deref().filter(|group| !group.is_empty()) {
-        return Err(Refusal::new(format!("{field}.group"), format!("group {group:?} is not supported")));
+    let (kind, group) = (backend.kind.as_deref().unwrap_or("Service"), backend.group.unwrap_or_default());
+    if kind != "Service" || !group.is_empty() {
+        let group = if group.is_empty() { "the core group" } else { &group };
+        let other = format!("{kind} {} of {group}", backend.name);
+        return Ok(Destination { service: ServiceRef::OtherKind(other), port: None, subset: None });
     }
     let Some(number) = backend.port else {
         return Err(Refusal::new(format!("{field}.port"), "must be there for a Service"));

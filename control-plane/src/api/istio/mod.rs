@@ -1,7 +1,6 @@
 //! Istio's kinds, unchanged, as far as they are supported.
 
 mod destination_rule;
-mod hash;
 mod hosts;
 mod peer_authentication;
 mod service_entry;

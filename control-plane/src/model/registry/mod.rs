@@ -133,7 +133,7 @@ impl Registry {
             }
             Some(Decoded::DestinationPolicy(policy)) => {
                 let name = policy.name.clone();
-                self.set_policy(&name, Some(Arc::new(policy)), changes);
+                self.set_policy(&name, Some(Arc::from(policy)), changes);
             }
             Some(Decoded::TrafficPolicy(policy)) => {
                 let name = policy.name.clone();

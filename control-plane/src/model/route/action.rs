@@ -86,13 +86,15 @@ pub enum ServiceRef {
     Name(Name),
     /// Whatever has this host name: a ServiceEntry.
     Host(String),
+    /// An object of another kind, by kind and name: a rule may name it, and leads nowhere (Gateway API).
+    OtherKind(String),
 }
 
 impl fmt::Display for ServiceRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => name.fmt(f),
-            Self::Host(host) => host.fmt(f),
+            Self::Host(text) | Self::OtherKind(text) => text.fmt(f),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Where rules lead.
 
-use crate::model::{Concern, Destination, Finding, HttpRoute, RouteRule};
+use crate::model::{Concern, Destination, Finding, HttpRoute, RouteRule, ServiceRef};
 use crate::source::Origin;
 use crate::translate::InputView;
 use crate::translate::route::may_refer;
@@ -12,6 +12,9 @@ pub(super) fn unreachable(
     route: Option<&HttpRoute>,
 ) -> Option<(Concern, String)> {
     let missing = |reason| Some((Concern::BackendNotFound, reason));
+    if let ServiceRef::OtherKind(other) = &destination.service {
+        return Some((Concern::InvalidKind, format!("{other} is no Service, which alone can be led to")));
+    }
     let Some(service) = view.resolve(&destination.service) else {
         return missing(format!("Service {} does not exist", destination.service));
     };

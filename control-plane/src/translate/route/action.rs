@@ -17,19 +17,28 @@ use super::matches::Rewrite;
 use super::policies;
 use super::rules::{Tried, may_refer};
 use crate::model::{
-    Backend, Destination, DirectResponse, Forward, HttpRoute, Mirror, Redirect, RedirectPort, RouteAction,
+    ALL_PPM, Backend, Destination, DirectResponse, Forward, HttpRoute, Mirror, Ppm, Redirect, RedirectPort,
+    RouteAction, RouteKind,
 };
 use crate::translate::InputView;
 use crate::translate::names::BLACK_HOLE;
 use crate::translate::target::Target;
 use crate::translate::wire::{duration, number};
 
-/// What happens to the requests of `tried`, whose path changes by `rewrite`, at the port `port`.
-pub(super) fn action(view: &InputView<'_>, tried: &Tried<'_>, rewrite: Option<Rewrite>, port: u16) -> Action {
+/// What happens to the requests of `tried`, whose path changes by `rewrite`, at the port `port`: mostly one thing, else one for a share
+/// of the requests and one for the rest.
+pub(super) fn actions(
+    view: &InputView<'_>,
+    tried: &Tried<'_>,
+    rewrite: Option<Rewrite>,
+    port: u16,
+) -> Vec<(Option<Ppm>, Action)> {
     match &tried.rule.action {
         RouteAction::Forward(forward) => forward_to(view, forward, tried.route, rewrite, port),
-        RouteAction::Redirect(redirect) => Action::Redirect(redirect_to(redirect, rewrite, port)),
-        RouteAction::Respond(response) => Action::DirectResponse(respond(response)),
+        RouteAction::Redirect(redirect) => {
+            vec![(None, Action::Redirect(redirect_to(redirect, rewrite, port)))]
+        }
+        RouteAction::Respond(response) => vec![(None, Action::DirectResponse(respond(response)))],
     }
 }
 
@@ -48,23 +57,24 @@ fn forward_to(
     route: Option<&HttpRoute>,
     rewrite: Option<Rewrite>,
     port: u16,
-) -> Action {
+) -> Vec<(Option<Ppm>, Action)> {
     let domain = &view.settings().cluster_domain;
     let backends = forward.backends.iter().filter(|backend| backend.weight > 0);
-    let weighted: Vec<_> =
+    let mut weighted: Vec<_> =
         backends.map(|backend| (backend, target(view, &backend.destination, route, port))).collect();
-    let Some(clusters) = split(&weighted, route.is_some(), domain) else {
-        return Action::DirectResponse(DirectResponseAction {
-            status: 500,
-            ..DirectResponseAction::default()
-        });
-    };
+    let refused = route.and_then(|route| refused_share(&weighted, route));
+    if let Some((ALL_PPM, answer)) = refused {
+        return vec![(None, answer)];
+    }
+    if refused.is_some() {
+        weighted.retain(|(_, target)| target.is_some());
+    }
     let mirrors = forward.mirrors.iter().filter_map(|mirror| {
         let target = target(view, &mirror.destination, route, port)?;
         Some(mirror_to(mirror, target.cluster(domain)))
     });
     let mut hash_policy = Vec::new();
-    for of in weighted.iter().filter_map(|(_, target)| target.as_ref()?.hash_of.as_ref()) {
+    for of in weighted.iter().filter_map(|(_, target)| target.as_ref()?.hash_of()) {
         let policy = policies::hash_policy(of);
         if !hash_policy.contains(&policy) {
             hash_policy.push(policy);
@@ -77,14 +87,33 @@ fn forward_to(
         request_mirror_policies: mirrors.collect(),
         hash_policy,
         host_rewrite_specifier: forward.host.as_ref().map(literal),
-        ..self::forward(clusters)
+        ..self::forward(split(&weighted, domain))
     };
     match rewrite {
         Some(Rewrite::Matched(new)) => action.prefix_rewrite = new,
         Some(rewrite) => action.regex_rewrite = rewrite.regex(),
         None => {}
     }
-    Action::Route(action)
+    let refused = refused.map(|(share, answer)| (Some(share), answer));
+    refused.into_iter().chain([(None, Action::Route(action))]).collect()
+}
+
+/// The share of requests that a route of the Gateway API leads nowhere, and its answer: 500, to calls of gRPC `UNAVAILABLE`, which is
+/// what 503 means to them.
+fn refused_share(weighted: &[(&Backend, Option<Target<'_>>)], route: &HttpRoute) -> Option<(Ppm, Action)> {
+    let sum = |of: &mut dyn Iterator<Item = &(&Backend, Option<Target<'_>>)>| -> u64 {
+        of.map(|(backend, _)| u64::from(backend.weight)).sum()
+    };
+    let all = sum(&mut weighted.iter());
+    let refused = sum(&mut weighted.iter().filter(|(_, target)| target.is_none()));
+    let share = match (refused, all) {
+        (refused, all) if refused == all => ALL_PPM,
+        (0, _) => return None,
+        (refused, all) => (refused * u64::from(ALL_PPM) / all).max(1) as Ppm,
+    };
+    let status = if route.key.kind == RouteKind::Grpc { 503 } else { 500 };
+    let answer = DirectResponseAction { status, ..DirectResponseAction::default() };
+    Some((share, Action::DirectResponse(answer)))
 }
 
 /// A target that the route may lead to.
@@ -98,26 +127,20 @@ fn target<'a>(
     route.is_none_or(|route| may_refer(view, route, &target.service.name)).then_some(target)
 }
 
-/// Splits by weight. The share of a Service that does not exist is refused (503). `None`, by the Gateway API: none exists, or
-/// none has a weight, so the answer is 500.
-fn split(
-    weighted: &[(&Backend, Option<Target<'_>>)],
-    is_gateway_api: bool,
-    domain: &str,
-) -> Option<ClusterSpecifier> {
+/// Splits by weight. The share of a Service that does not exist is refused with 503 (Istio).
+fn split(weighted: &[(&Backend, Option<Target<'_>>)], domain: &str) -> ClusterSpecifier {
     let cluster = |target: &Option<Target<'_>>| match target {
         Some(target) => target.cluster(domain),
         None => BLACK_HOLE.to_owned(),
     };
     match weighted {
-        all if all.iter().all(|(_, target)| target.is_none()) && is_gateway_api => None,
         [(backend, target)] if backend.headers.is_empty() && backend.host.is_none() => {
-            Some(ClusterSpecifier::Cluster(cluster(target)))
+            ClusterSpecifier::Cluster(cluster(target))
         }
         targets => {
             let clusters = targets.iter().map(|(backend, target)| weight(backend, cluster(target)));
             let clusters = WeightedCluster { clusters: clusters.collect(), ..WeightedCluster::default() };
-            Some(ClusterSpecifier::WeightedClusters(clusters))
+            ClusterSpecifier::WeightedClusters(clusters)
         }
     }
 }

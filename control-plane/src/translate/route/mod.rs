@@ -122,7 +122,7 @@ pub(super) fn of_service(
             let mut route = everything_to(cluster);
             let settings = view.destination_of(service).settings;
             if let (Some(of), Some(Action::Route(action))) =
-                (settings.load_balancing.hash_of(), &mut route.action)
+                (settings.at(port.number).load_balancing.hash_of(), &mut route.action)
             {
                 action.hash_policy.push(policies::hash_policy(of));
             }
@@ -179,10 +179,13 @@ fn of_rule(
         ..Route::default()
     };
     traffic_policy::add_filters(view, &tried.places, called, &mut template);
-    let route = |(path, rewrite)| Route {
-        r#match: Some(matches::route_match(request, path)),
-        action: Some(action::action(view, tried, rewrite, port)),
-        ..template.clone()
-    };
-    path_specifiers(&request.path, rule.action.path()).into_iter().map(route).collect()
+    let mut routes = Vec::new();
+    for (path, rewrite) in path_specifiers(&request.path, rule.action.path()) {
+        for (share, action) in action::actions(view, tried, rewrite, port) {
+            let mut request = matches::route_match(request, path.clone());
+            request.runtime_fraction = share.map(policies::runtime_fraction);
+            routes.push(Route { r#match: Some(request), action: Some(action), ..template.clone() });
+        }
+    }
+    routes
 }

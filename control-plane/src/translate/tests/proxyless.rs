@@ -146,6 +146,9 @@ fn routes_are_in_terms_of_grpc() {
     assert_eq!(
         paths(&routes),
         [
+            // A share of the calls is refused.
+            PathSpecifier::Path("/pkg.Rates".into()),
+            PathSpecifier::Prefix("/pkg.Rates/".into()),
             PathSpecifier::Path("/pkg.Rates".into()),
             PathSpecifier::Prefix("/pkg.Rates/".into()),
             PathSpecifier::Prefix("/".into())
@@ -153,8 +156,9 @@ fn routes_are_in_terms_of_grpc() {
     );
     assert!(routes.iter().all(|route| route.r#match.as_ref().unwrap().headers.is_empty()));
     let v1 = "outbound|9080||reviews-v1.default.svc.cluster.local".to_owned();
-    assert_eq!(forwards_to(&routes[1]), [(v1, 9), ("BlackHoleCluster".to_owned(), 1)]);
-    let limits = routes.iter().map(|route| match route.action.as_ref().unwrap() {
+    assert_eq!(forwards_to(&routes[3]), [(v1, 0)]);
+    assert!(matches!(routes[1].action, Some(Action::DirectResponse(_))));
+    let limits = routes[2..].iter().map(|route| match route.action.as_ref().unwrap() {
         Action::Route(action) => {
             assert!(action.timeout.is_none());
             let limit = action.max_stream_duration.as_ref();

@@ -1,6 +1,8 @@
 //! Route configurations.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use outrigger_xds_api::wire::r#type::v3::fractional_percent::DenominatorType;
+
 use super::*;
 
 #[test]
@@ -57,10 +59,15 @@ fn weights() {
 fn missing_backends() {
     let missing = split().replace("reviews-v2", "reviews-v9");
     let snapshot = snapshot_of(&[MESH, &missing]);
-    let Some(Action::Route(action)) = &routes(&snapshot, REVIEWS_HOST)[0].action else { panic!() };
-    let Some(ClusterSpecifier::WeightedClusters(weighted)) = &action.cluster_specifier else { panic!() };
-    assert_eq!(weighted.clusters[1].name, "BlackHoleCluster");
-    assert_eq!(cluster(&snapshot, "BlackHoleCluster").load_assignment, None);
+    assert_valid(&snapshot);
+    let [refused, rest] = routes(&snapshot, REVIEWS_HOST).try_into().unwrap();
+    let share = refused.r#match.unwrap().runtime_fraction.unwrap().default_value.unwrap();
+    assert_eq!((share.numerator, share.denominator()), (100_000, DenominatorType::Million));
+    assert!(matches!(&refused.action, Some(Action::DirectResponse(answer)) if answer.status == 500));
+    assert_eq!(rest.r#match.unwrap().runtime_fraction, None);
+    let Some(Action::Route(action)) = rest.action else { panic!() };
+    let v1 = "outbound|9080||reviews-v1.default.svc.cluster.local".to_owned();
+    assert_eq!(action.cluster_specifier, Some(ClusterSpecifier::Cluster(v1)));
     let [problem] = snapshot.problems() else { panic!("{:?}", snapshot.problems()) };
     assert_eq!(problem.field, "spec.rules[0].backendRefs[1]");
     assert_eq!(problem.position.unwrap().line, 8);

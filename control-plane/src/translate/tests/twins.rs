@@ -146,11 +146,11 @@ fn headers_and_hosts() {
 fn redirects() {
     twins(
         &format!(
-            "{{match: [{{uri: {{exact: /old}}}}], redirect: {{uri: /new, authority: h.example, port: 80}}}}, {{{V1}}}"
+            "{{match: [{{uri: {{exact: /old}}}}], redirect: {{uri: /new, authority: h.example, port: 8080}}}}, {{{V1}}}"
         ),
         &format!(
             "{{matches: [{{path: {{type: Exact, value: /old}}}}], filters: [{{type: RequestRedirect, requestRedirect: {{hostname: h.example, \
-             port: 80, statusCode: 301, path: {{type: ReplaceFullPath, replaceFullPath: /new}}}}}}]}}, {{{TO_V1}}}"
+             port: 8080, statusCode: 301, path: {{type: ReplaceFullPath, replaceFullPath: /new}}}}}}]}}, {{{TO_V1}}}"
         ),
     );
 }

@@ -1,0 +1,220 @@
+//! `trafficPolicy`: of a rule, of a subset, of a port.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::{connection_pool, hash};
+use crate::api::Refusal;
+use crate::api::values::{number, port, positive};
+use crate::model::{
+    ClientTls, ConnectionPool, DestinationSettings, LoadBalancing, OutlierDetection, PortSettings,
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub(super) struct Spec {
+    load_balancer: Option<LoadBalancerSpec>,
+    connection_pool: Option<connection_pool::Spec>,
+    outlier_detection: Option<OutlierDetectionSpec>,
+    tls: Option<TlsSpec>,
+    port_level_settings: Vec<PortSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PortSpec {
+    port: PortSelector,
+    load_balancer: Option<LoadBalancerSpec>,
+    connection_pool: Option<connection_pool::Spec>,
+    outlier_detection: Option<OutlierDetectionSpec>,
+    tls: Option<TlsSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PortSelector {
+    number: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct LoadBalancerSpec {
+    simple: Option<String>,
+    consistent_hash: Option<hash::Spec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TlsSpec {
+    mode: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct OutlierDetectionSpec {
+    #[serde(rename = "consecutive5xxErrors")]
+    consecutive_5xx_errors: Option<i64>,
+    interval: Option<String>,
+    base_ejection_time: Option<String>,
+    max_ejection_percent: Option<i64>,
+    min_health_percent: Option<i64>,
+}
+
+/// A policy as it is said: for all ports, and for single ones.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    all: Said,
+    ports: BTreeMap<u16, Said>,
+}
+
+/// The parts that something is said of.
+#[derive(Debug, Default, Clone)]
+struct Said {
+    load_balancing: Option<LoadBalancing>,
+    outlier_detection: Option<OutlierDetection>,
+    connection_pool: Option<ConnectionPool>,
+    tls: Option<ClientTls>,
+}
+
+impl Policy {
+    /// Reads a policy at the path `field`.
+    pub(super) fn read(spec: Spec, field: &str) -> Result<Self, Refusal> {
+        let Spec { load_balancer, connection_pool, outlier_detection, tls, port_level_settings } = spec;
+        let mut policy = Self {
+            all: Said::read(load_balancer, connection_pool, outlier_detection, tls, field)?,
+            ports: BTreeMap::new(),
+        };
+        for (index, spec) in port_level_settings.into_iter().enumerate() {
+            let field = format!("{field}.portLevelSettings[{index}]");
+            let number = port(spec.port.number, format!("{field}.port.number"))?;
+            let PortSpec { load_balancer, connection_pool, outlier_detection, tls, .. } = spec;
+            let said = Said::read(load_balancer, connection_pool, outlier_detection, tls, &field)?;
+            if policy.ports.insert(number, said).is_some() {
+                let reason = format!("port {number} is there twice");
+                return Err(Refusal::new(format!("{field}.port.number"), reason));
+            }
+        }
+        Ok(policy)
+    }
+
+    /// What holds by it alone. What is said of a port stands in the place of all that is said of the others (Istio).
+    pub(super) fn settings(&self) -> PortSettings {
+        let ports = self.ports.iter().map(|(number, said)| (*number, said.clone().settings()));
+        PortSettings { all: self.all.clone().settings(), ports: ports.collect() }
+    }
+
+    /// What holds for a subset whose own policy this is: its own word for the port alone, else what it says of a part replaces all that
+    /// `whole`, the rule's policy, says of that part (Istio).
+    pub(super) fn settings_within(&self, whole: &Self) -> PortSettings {
+        let of_port = |number: &u16| match (self.ports.get(number), whole.ports.get(number)) {
+            (Some(own), _) => own.clone(),
+            (None, Some(whole)) => self.all.clone().or(whole),
+            (None, None) => self.all.clone().or(&whole.all),
+        };
+        let numbers = self.ports.keys().chain(whole.ports.keys());
+        PortSettings {
+            all: self.all.clone().or(&whole.all).settings(),
+            ports: numbers.map(|number| (*number, of_port(number).settings())).collect(),
+        }
+    }
+}
+
+impl Said {
+    fn read(
+        load_balancer: Option<LoadBalancerSpec>,
+        connection_pool: Option<connection_pool::Spec>,
+        outlier_detection: Option<OutlierDetectionSpec>,
+        tls: Option<TlsSpec>,
+        field: &str,
+    ) -> Result<Self, Refusal> {
+        Ok(Self {
+            load_balancing: load_balancer.map(|spec| load_balancing(spec, field)).transpose()?,
+            outlier_detection: outlier_detection
+                .map(|spec| self::outlier_detection(spec, field))
+                .transpose()?,
+            connection_pool: connection_pool
+                .map(|spec| connection_pool::connection_pool(spec, field))
+                .transpose()?,
+            tls: tls.map(|spec| client_tls(&spec, field)).transpose()?,
+        })
+    }
+
+    fn or(self, other: &Self) -> Self {
+        Self {
+            load_balancing: self.load_balancing.or_else(|| other.load_balancing.clone()),
+            outlier_detection: self.outlier_detection.or_else(|| other.outlier_detection.clone()),
+            connection_pool: self.connection_pool.or_else(|| other.connection_pool.clone()),
+            tls: self.tls.or(other.tls),
+        }
+    }
+
+    fn settings(self) -> DestinationSettings {
+        DestinationSettings {
+            load_balancing: self.load_balancing.unwrap_or_default(),
+            outlier_detection: self.outlier_detection,
+            connection_pool: self.connection_pool.unwrap_or_default(),
+            tls: self.tls.unwrap_or_default(),
+        }
+    }
+}
+
+fn load_balancing(spec: LoadBalancerSpec, field: &str) -> Result<LoadBalancing, Refusal> {
+    let field = format!("{field}.loadBalancer");
+    match (spec.simple.as_deref(), spec.consistent_hash) {
+        (Some(_), Some(_)) => Err(Refusal::new(field, "only one of simple and consistentHash can apply")),
+        (None, Some(spec)) => {
+            let hash = hash::consistent_hash(spec, &format!("{field}.consistentHash"))?;
+            Ok(LoadBalancing::ConsistentHash(hash))
+        }
+        (simple, None) => simple_load_balancing(simple, &field),
+    }
+}
+
+fn simple_load_balancing(simple: Option<&str>, field: &str) -> Result<LoadBalancing, Refusal> {
+    match simple {
+        None | Some("UNSPECIFIED" | "LEAST_REQUEST" | "LEAST_CONN") => Ok(LoadBalancing::LeastRequest),
+        Some("ROUND_ROBIN") => Ok(LoadBalancing::RoundRobin),
+        Some("RANDOM") => Ok(LoadBalancing::Random),
+        Some(other) => {
+            let reason = format!("{other:?} is not supported; supported: LEAST_REQUEST, ROUND_ROBIN, RANDOM");
+            Err(Refusal::new(format!("{field}.simple"), reason))
+        }
+    }
+}
+
+/// Mutual TLS is what the mesh does wherever it can. Saying so forbids plaintext; `DISABLE` forbids TLS.
+fn client_tls(spec: &TlsSpec, field: &str) -> Result<ClientTls, Refusal> {
+    match spec.mode.as_str() {
+        "ISTIO_MUTUAL" => Ok(ClientTls::Mutual),
+        "DISABLE" => Ok(ClientTls::Plaintext),
+        other => {
+            let reason = format!(
+                "{other:?} is not supported: certificates that are not the mesh's; supported: ISTIO_MUTUAL, DISABLE"
+            );
+            Err(Refusal::new(format!("{field}.tls.mode"), reason))
+        }
+    }
+}
+
+fn outlier_detection(spec: OutlierDetectionSpec, field: &str) -> Result<OutlierDetection, Refusal> {
+    let field = |name: &str| format!("{field}.outlierDetection.{name}");
+    let default = OutlierDetection::default();
+    Ok(OutlierDetection {
+        consecutive_5xx: match spec.consecutive_5xx_errors {
+            Some(count) => number(count, 0, u32::MAX, field("consecutive5xxErrors"))?,
+            None => default.consecutive_5xx,
+        },
+        interval: positive(spec.interval, field("interval"))?.unwrap_or(default.interval),
+        base_ejection_time: positive(spec.base_ejection_time, field("baseEjectionTime"))?
+            .unwrap_or(default.base_ejection_time),
+        max_ejection_percent: match spec.max_ejection_percent {
+            Some(percent) => number(percent, 0, 100, field("maxEjectionPercent"))?,
+            None => default.max_ejection_percent,
+        },
+        min_health_percent: match spec.min_health_percent {
+            Some(percent) => number(percent, 0, 100, field("minHealthPercent"))?,
+            None => default.min_health_percent,
+        },
+    })
+}

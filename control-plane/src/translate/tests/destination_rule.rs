@@ -1,0 +1,179 @@
+//! DestinationRules: limits and lives of connections, what they speak, single ports.
+
+use outrigger_xds_api::wire::core::v3::TcpKeepalive;
+use outrigger_xds_api::wire::http_protocol_options::v3::HttpProtocolOptions;
+use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::UpstreamProtocolOptions;
+use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use outrigger_xds_api::wire::protobuf::{Duration, UInt32Value};
+
+use super::*;
+
+/// A DestinationRule of a Service with this policy, in YAML's flow form.
+fn rule(host: &str, policy: &str) -> String {
+    let (namespace, name) = host.split_once('/').unwrap_or(("default", host));
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: r, namespace: {namespace}}}\n\
+         spec: {{host: {name}, trafficPolicy: {{{policy}}}, subsets: [{{name: v1, labels: {{version: v1}}}}, {{name: v2, labels: {{version: v2}}, \
+         trafficPolicy: {{loadBalancer: {{simple: RANDOM}}}}}}]}}\n"
+    )
+}
+
+fn with(policy: &str) -> Arc<Snapshot> {
+    let snapshot = snapshot_of(&[MESH, &rule("reviews", policy)]);
+    assert_eq!((snapshot.rejections(), snapshot.problems()), (&[][..], &[][..]), "{policy}");
+    assert_valid(&snapshot);
+    snapshot
+}
+
+fn options(cluster: &Cluster) -> Option<HttpProtocolOptions> {
+    cluster.typed_extension_protocol_options.values().next().map(|any| unpack(any).unwrap())
+}
+
+/// `h1`, `h2` or `same`, and the ALPN.
+fn spoken(snapshot: &Snapshot, name: &str) -> (&'static str, Vec<String>) {
+    let cluster = cluster(snapshot, name);
+    let spoken = match options(&cluster).and_then(|options| options.upstream_protocol_options) {
+        None => "h1",
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => match config.protocol_config {
+            Some(ProtocolConfig::Http2ProtocolOptions(_)) => "h2",
+            _ => "h1",
+        },
+        Some(_) => "same",
+    };
+    let socket = cluster.transport_socket.as_ref();
+    let tls = socket.map(|_| self::socket::<UpstreamTlsContext>(&cluster.transport_socket));
+    (spoken, tls.map(|tls| tls.common_tls_context.unwrap().alpn_protocols).unwrap_or_default())
+}
+
+fn seconds(seconds: i64) -> Option<Duration> {
+    Some(Duration { seconds, nanos: 0 })
+}
+
+const fn number(value: u32) -> Option<UInt32Value> {
+    Some(UInt32Value { value })
+}
+
+#[test]
+fn limits_of_a_pool() {
+    let snapshot = with(
+        "connectionPool: {tcp: {maxConnections: 1, connectTimeout: 2s, idleTimeout: 9s, tcpKeepalive: {probes: 3, time: 60s}}, http: \
+         {http1MaxPendingRequests: 4, http2MaxRequests: 5, maxRequestsPerConnection: 6, maxRetries: 7, idleTimeout: 8s, \
+         maxConcurrentStreams: 10}}",
+    );
+    for name in [REVIEWS, "outbound|9080|v1|reviews.default.svc.cluster.local"] {
+        let cluster = cluster(&snapshot, name);
+        assert_eq!(cluster.connect_timeout, seconds(2));
+        let limits = &cluster.circuit_breakers.as_ref().unwrap().thresholds[0];
+        assert_eq!((limits.max_connections, limits.max_pending_requests), (number(1), number(4)));
+        assert_eq!((limits.max_requests, limits.max_retries), (number(5), number(7)));
+        let keepalive = cluster.upstream_connection_options.unwrap().tcp_keepalive.unwrap();
+        let expected = TcpKeepalive {
+            keepalive_probes: number(3),
+            keepalive_time: number(60),
+            keepalive_interval: None,
+        };
+        assert_eq!(keepalive, expected);
+        let options = options(&cluster).unwrap();
+        let common = options.common_http_protocol_options.unwrap();
+        assert_eq!((common.max_requests_per_connection, common.idle_timeout), (number(6), seconds(8)));
+        let Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) = options.upstream_protocol_options
+        else {
+            panic!()
+        };
+        let Some(ProtocolConfig::Http2ProtocolOptions(http2)) = config.protocol_config else { panic!() };
+        assert_eq!(http2.max_concurrent_streams, number(10));
+    }
+    let plain = cluster(&with(""), REVIEWS);
+    assert_eq!(plain.upstream_connection_options, None);
+    assert_eq!(options(&plain).unwrap().common_http_protocol_options, None);
+    // 0 requests and no time are no limit.
+    let none =
+        cluster(&with("connectionPool: {http: {maxRequestsPerConnection: 0, idleTimeout: 0s}}"), REVIEWS);
+    let common = options(&none).unwrap().common_http_protocol_options.unwrap();
+    assert_eq!((common.max_requests_per_connection, common.idle_timeout), (None, seconds(0)));
+}
+
+#[test]
+fn lives_of_connections_that_are_not_http() {
+    let policy = "connectionPool: {tcp: {idleTimeout: 9s, maxConnectionDuration: 90s}}";
+    let snapshot = snapshot_of(&[MESH, &rule("data/cache", policy)]);
+    assert_eq!(snapshot.problems(), []);
+    assert_valid(&snapshot);
+    let listener: Listener = get(&snapshot, &web(&snapshot), ResourceType::Listener, "127.1.0.1_6379");
+    let proxy: TcpProxy = only_filter(&listener.filter_chains[0]);
+    assert_eq!((proxy.idle_timeout, proxy.max_downstream_connection_duration), (seconds(9), seconds(90)));
+    // Along a rule it is the word of the first destination's subset.
+    let service = super::virtual_service::virtual_service(
+        "data/v",
+        "hosts: [cache], tcp: [{route: [{destination: {host: cache, subset: v1}, weight: 1}, {destination: {host: cache}, weight: 1}]}]",
+    );
+    let snapshot = snapshot_of(&[MESH, &rule("data/cache", policy), &service]);
+    let listener: Listener = get(&snapshot, &web(&snapshot), ResourceType::Listener, "127.1.0.1_6379");
+    assert_eq!(only_filter::<TcpProxy>(&listener.filter_chains[0]).idle_timeout, seconds(9));
+
+    let of_http = snapshot_of(&[MESH, &rule("reviews", policy)]);
+    let [problem] = of_http.problems() else { panic!("{:?}", of_http.problems()) };
+    assert!(problem.reason.contains("no effect on HTTP at port 9080"), "{problem}");
+}
+
+#[test]
+fn http2_where_it_is_wanted() {
+    let upgrade = |policy: &str| format!("connectionPool: {{http: {{h2UpgradePolicy: {policy}}}}}");
+    let stranger =
+        MESH.replace("labels: {app: reviews,", "labels: {sidecar.istio.io/inject: 'false', app: reviews,");
+    for (policy, in_mesh, outside) in [
+        ("DEFAULT", ("h2", "h2"), "h1"),
+        ("UPGRADE", ("h2", "h2"), "h2"),
+        ("DO_NOT_UPGRADE", ("h1", "http/1.1"), "h1"),
+    ] {
+        let (protocol, alpn) = in_mesh;
+        assert_eq!(spoken(&with(&upgrade(policy)), REVIEWS), (protocol, vec![alpn.to_owned()]), "{policy}");
+        let plain = snapshot_of(&[&stranger, &rule("reviews", &upgrade(policy))]);
+        assert_eq!(spoken(&plain, REVIEWS), (outside, vec![]), "{policy}");
+    }
+}
+
+#[test]
+fn single_ports() {
+    let two = MESH.replace(
+        "ports: [{name: http, port: 9080, targetPort: 8080}]}}\n---\n{apiVersion: v1, kind: Service, metadata: {name: reviews-v1}",
+        "ports: [{name: http, port: 9080, targetPort: 8080}, {name: http-b, port: 9081, targetPort: 8080}]}}\n---\n{apiVersion: v1, kind: \
+         Service, metadata: {name: reviews-v1}",
+    );
+    assert_ne!(two, MESH);
+    let policy = "loadBalancer: {simple: ROUND_ROBIN}, connectionPool: {http: {maxRetries: 1}}, portLevelSettings: [{port: {number: 9081}, \
+                  connectionPool: {http: {maxRetries: 2}}}]";
+    let own = rule("reviews", policy).replace(
+        "{loadBalancer: {simple: RANDOM}}",
+        "{loadBalancer: {simple: RANDOM}, portLevelSettings: [{port: {number: 9081}, outlierDetection: {}}]}",
+    );
+    let shown = |rule: &str, port: u16, subset: &str| {
+        let snapshot = snapshot_of(&[&two, rule]);
+        assert_eq!((snapshot.rejections(), snapshot.problems()), (&[][..], &[][..]));
+        let name = format!("outbound|{port}|{subset}|reviews.default.svc.cluster.local");
+        let cluster = cluster(&snapshot, &name);
+        let retries = cluster.circuit_breakers.as_ref().unwrap().thresholds[0].max_retries.unwrap().value;
+        (cluster.lb_policy(), retries, cluster.outlier_detection.is_some())
+    };
+    use LbPolicy::{LeastRequest, Random, RoundRobin};
+    let rule = rule("reviews", policy);
+    assert_eq!(shown(&rule, 9080, ""), (RoundRobin, 1, false));
+    assert_eq!(shown(&rule, 9081, ""), (LeastRequest, 2, false), "the rest is not inherited");
+    assert_eq!(shown(&rule, 9080, "v2"), (Random, 1, false));
+    assert_eq!(shown(&rule, 9081, "v2"), (Random, 2, false), "a subset's parts, and the port's for the rest");
+    assert_eq!(shown(&own, 9081, "v2"), (LeastRequest, u32::MAX, true), "the subset's own word for the port");
+    assert_eq!(shown(&own, 9081, "v1"), (LeastRequest, 2, false));
+}
+
+#[test]
+fn tls_of_clients() {
+    let snapshot = with("tls: {mode: DISABLE}");
+    assert!(cluster(&snapshot, REVIEWS).transport_socket.is_none());
+    // The sidecar takes plaintext HTTP and tells ports apart by host.
+    assert_eq!(endpoints(&snapshot, REVIEWS), ["127.1.0.2:15006", "127.1.0.3:15006"]);
+    let mutual = "{mode: ISTIO_MUTUAL}";
+    let off = peer_authn("{mtls: {mode: DISABLE}}");
+    let snapshot = snapshot_of(&[MESH, &off, &rule("reviews", &format!("tls: {mutual}"))]);
+    assert!(cluster(&snapshot, REVIEWS).transport_socket.is_some());
+    assert_eq!(endpoints(&snapshot, REVIEWS), [""; 0]);
+}
