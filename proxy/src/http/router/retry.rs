@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::asked::Asked;
 use super::attempt::{self, Avoid};
+use super::first_frame::{self, UpstreamBody};
 use super::replay::{Replay, SentRequest};
 use super::timeout::Timeouts;
 use crate::cluster::{Cluster, Permit, Resource};
@@ -46,7 +47,7 @@ pub(super) fn plan<'p>(
     is_planned.then_some(Plan { policy: &NO_POLICY, asked })
 }
 
-type Outcome = Result<Response<Incoming>, StreamError>;
+type Outcome = Result<Response<UpstreamBody>, StreamError>;
 
 /// Sends the request until an outcome is good enough, or the policy has no more to give.
 pub(super) async fn forward(
@@ -76,7 +77,11 @@ pub(super) async fn forward(
             true => Avoid { hosts: &tried, redraws: policy.redraws },
             false => Avoid::default(),
         };
-        let outcome = in_time(stream, cluster, action, policy, request, authority, avoid).await;
+        let sent = in_time(stream, cluster, action, policy, request, authority, avoid).await;
+        let mut outcome = sent.map(|response| response.map(UpstreamBody::from));
+        if let (true, Ok(response)) = (retries.on.any(RetryOn::GRPC), &mut outcome) {
+            first_frame::read(&stream.connection.worker, response).await;
+        }
         let wanted = retries.wants(&outcome);
         let next = match wanted && !body.is_whole() {
             true => {
@@ -131,7 +136,7 @@ async fn in_time(
     request: Request<RequestBody>,
     authority: &Authority,
     avoid: Avoid<'_>,
-) -> Outcome {
+) -> Result<Response<Incoming>, StreamError> {
     let timeout = stream.timeouts.map_or(policy.per_try_timeout, |own| own.attempt);
     let upstream = stream.timeouts.and_then(|own| own.upstream);
     let idle = policy.per_try_idle_timeout;
@@ -223,7 +228,7 @@ impl<'p> Retries<'p> {
                 || (failure == Failure::RemoteRefused && self.on.any(RetryOn::REFUSED_STREAM)))
     }
 
-    fn wants_response(&self, response: &Response<Incoming>) -> bool {
+    fn wants_response(&self, response: &Response<UpstreamBody>) -> bool {
         let (status, headers) = (response.status().as_u16(), response.headers());
         if headers.contains_key(RATE_LIMITED) {
             return self.on.any(RetryOn::ENVOY_RATE_LIMITED);
@@ -233,7 +238,8 @@ impl<'p> Retries<'p> {
             || (status == 409 && self.on.any(RetryOn::RETRIABLE_4XX))
             || (self.on.any(RetryOn::STATUS_CODES) && self.is_retriable_status(status))
             || (self.on.any(RetryOn::HEADERS) && self.has_retriable_header(headers))
-            || grpc_word(headers.get("grpc-status")).is_some_and(|word| self.on.any(word))
+            || grpc_word(headers).is_some_and(|word| self.on.any(word))
+            || response.body().trailers().and_then(grpc_word).is_some_and(|word| self.on.any(word))
     }
 
     fn is_retriable_status(&self, status: u16) -> bool {
@@ -294,8 +300,9 @@ impl<'p> Retries<'p> {
     }
 }
 
-fn grpc_word(status: Option<&HeaderValue>) -> Option<RetryOn> {
-    match status?.as_bytes() {
+/// The word for the gRPC status in these headers or trailers.
+fn grpc_word(headers: &HeaderMap) -> Option<RetryOn> {
+    match headers.get("grpc-status")?.as_bytes() {
         b"1" => Some(RetryOn::GRPC_CANCELLED),
         b"4" => Some(RetryOn::GRPC_DEADLINE_EXCEEDED),
         b"8" => Some(RetryOn::GRPC_RESOURCE_EXHAUSTED),
