@@ -5,6 +5,7 @@
 mod access_log;
 mod actions;
 mod bench_shapes;
+mod broken_http2;
 mod client_certificates;
 mod cluster_header;
 mod comparer;
@@ -27,6 +28,7 @@ mod path_match;
 mod path_normal;
 mod query_match;
 mod requests;
+mod response_heads;
 mod retries;
 mod rewrites;
 mod route_headers;

@@ -297,6 +297,20 @@ fn answer(request: &Request) -> Reply {
         "rate-limited" => Reply::Respond(Response::new(429, "").header("x-envoy-ratelimited", "true")),
         "overloaded" => Reply::Respond(Response::new(503, "").header("x-envoy-overloaded", "true")),
         "retriable" => Reply::Respond(Response::new(200, "again").header("x-retriable", "yes")),
+        head if head.starts_with("kilobytes-") => {
+            // In headers of one kilobyte: names, values and what is between them.
+            let count = head.trim_start_matches("kilobytes-").parse().unwrap_or(0);
+            Reply::Respond((0..count).fold(ok(), |response, number| {
+                response.header(&format!("x-{number:02}"), &"v".repeat(1024 - 8))
+            }))
+        }
+        head if head.starts_with("fields-") => {
+            // With those that every response has.
+            let count = head.trim_start_matches("fields-").parse().unwrap_or(0);
+            Reply::Respond((0..count).fold(Response::new(200, "ok"), |response, number| {
+                response.header(&format!("x-{number}"), "v")
+            }))
+        }
         grpc if grpc.starts_with("grpc-") => Reply::Respond(
             Response::new(200, "")
                 .header("content-type", "application/grpc")

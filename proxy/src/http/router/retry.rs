@@ -63,10 +63,10 @@ pub(super) async fn forward(
     let mut retries = Retries::new(plan, cluster, action.high_priority, stream, &request, authority);
     let (head, body) = request.into_parts();
     let kept_bytes = match retries.on == RetryOn::NONE && action.internal_redirects.is_none() {
-        true => 0,
-        false => action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES),
+        true => None,
+        false => Some(action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES)),
     };
-    let body = Replay::new(body, kept_bytes);
+    let body = Replay::new(body, kept_bytes, cluster.stats.clone());
     let mut tried: Vec<u64> = Vec::new();
     loop {
         let mut request = Request::from_parts(head.clone(), body.attempt());
@@ -84,10 +84,7 @@ pub(super) async fn forward(
         }
         let wanted = retries.wants(&outcome);
         let next = match wanted && !body.is_whole() {
-            true => {
-                cluster.stats.retry_or_shadow_abandoned.inc();
-                None
-            }
+            true => None,
             false => retries.next(stream, &outcome, wanted),
         };
         let Some(wait) = next else {

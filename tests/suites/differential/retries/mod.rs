@@ -1,9 +1,12 @@
 //! Which outcomes are tried again, and how often: the upstream's view shows each attempt.
 
-use outrigger_tests::Http2Client;
+mod bodies;
+mod grpc;
+mod hosts;
+mod refused_streams;
+
 use outrigger_tests::bootstrap;
-use outrigger_tests::client::frames::{Frame, FrameClient, block, flag, kind};
-use outrigger_tests::differential::{Case, Target, View, World, compare_cases};
+use outrigger_tests::differential::{Case, compare_cases};
 use serde_json::{Value, json};
 
 /// A virtual host that counts attempts and retries everything to `cluster` by `policy`.
@@ -84,105 +87,6 @@ fn resets() {
             .paths(&["/reset", "/503"]),
         retrying("no host", "empty", quick(json!({"retry_on": "5xx"}))).paths(&["/"]),
     ]);
-}
-
-#[test]
-fn grpc_statuses() {
-    let paths =
-        ["/grpc-1", "/grpc-4", "/grpc-8", "/grpc-13", "/grpc-14", "/grpc-5", "/grpc-0", "/recovers/grpc-14"];
-    let case = |name: &'static str, word: &str| {
-        paths.iter().fold(on(name, word), |case, path| {
-            case.send(path, &format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n"))
-        })
-    };
-    compare_cases(&[
-        case("cancelled", "cancelled"),
-        case("deadline exceeded", "deadline-exceeded"),
-        case("resource exhausted", "resource-exhausted"),
-        case("internal", "internal"),
-        case("unavailable", "unavailable"),
-        case(
-            "Istio's default",
-            "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
-        ),
-    ]);
-}
-
-const TRAILERS_ARE_READ: &str =
-    "while nothing but a head has come, ours holds it back and reads a status in trailers too";
-
-/// A gRPC response of these frames behind its head; the first attempt's only, with `recovers`.
-fn ask_for_grpc(target: &Target<'_>, view: &mut View, recovers: bool, rest: fn(u32) -> Vec<Frame>) {
-    let world = target.world;
-    world.frames.answer_with(move |number, stream| {
-        let head = Frame::head(stream, 200, &[("content-type", "application/grpc")], false);
-        let rest = match recovers && number > 1 {
-            true => vec![Frame::head(stream, None, &[("grpc-status", "0")], true)],
-            false => rest(stream),
-        };
-        [vec![head], rest].concat()
-    });
-    let client = Http2Client::connect(target.addr).unwrap();
-    view.add_answer("client", &client.get("h", "/").map_err(std::io::Error::other));
-    view.add("attempts", format!("  {}\n", world.frames.take_requests().len()));
-}
-
-fn status_14(stream: u32) -> Frame {
-    Frame::head(stream, None, &[("grpc-status", "14")], true)
-}
-
-/// To Envoy a status in trailers comes too late: the response's head is on its way to the client by then.
-#[test]
-fn grpc_in_trailers() {
-    let case = |name: &'static str, words: &str| {
-        retrying(name, "frames", quick(json!({"retry_on": words, "num_retries": 2})))
-    };
-    compare_cases(&[
-        case("head and trailers", "unavailable")
-            .drive(|target, view| ask_for_grpc(target, view, true, |stream| vec![status_14(stream)]))
-            .deviates("client", TRAILERS_ARE_READ)
-            .deviates("attempts", TRAILERS_ARE_READ),
-        case("to the limit", "unavailable")
-            .drive(|target, view| ask_for_grpc(target, view, false, |stream| vec![status_14(stream)]))
-            .statistics("cluster.frames.(retry|upstream_rq_retry)")
-            .deviates("client", TRAILERS_ARE_READ)
-            .deviates("attempts", TRAILERS_ARE_READ)
-            .deviates("default log 1", TRAILERS_ARE_READ)
-            .deviates("istio log 1", TRAILERS_ARE_READ)
-            .deviates("statistics", TRAILERS_ARE_READ),
-        case("another status", "cancelled")
-            .drive(|target, view| ask_for_grpc(target, view, true, |stream| vec![status_14(stream)])),
-        case("no word of gRPC", "5xx,reset")
-            .drive(|target, view| ask_for_grpc(target, view, true, |stream| vec![status_14(stream)])),
-        case("after a message", "unavailable").drive(|target, view| {
-            ask_for_grpc(target, view, true, |stream| {
-                vec![Frame::new(kind::DATA, 0, stream, *b"part"), status_14(stream)]
-            });
-        }),
-        case("a reset instead", "unavailable,reset").drive(|target, view| {
-            ask_for_grpc(target, view, true, |stream| {
-                vec![Frame::new(kind::RESET, 0, stream, 2u32.to_be_bytes())]
-            });
-        }),
-    ]);
-}
-
-/// A server that sends its metadata first and then waits for its client is not held back for long.
-#[test]
-fn early_metadata() {
-    compare_cases(&[retrying("head alone", "frames", quick(json!({"retry_on": "unavailable"}))).drive(
-        |target, view| {
-            target.world.frames.answer_with(|_, stream| {
-                vec![Frame::head(stream, 200, &[("content-type", "application/grpc")], false)]
-            });
-            let mut client = FrameClient::connect(target.addr);
-            let head = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "h")];
-            client.send(&Frame::new(kind::HEADERS, flag::END_HEADERS, 1, block(&head)));
-            let answered = std::iter::from_fn(|| client.frame()).find(|frame| frame.stream == 1).unwrap();
-            view.add("client", format!("  {} {}\n", answered.kind == kind::HEADERS, answered.is_last()));
-            view.add("attempts", format!("  {}\n", target.world.frames.take_requests().len()));
-        },
-    )]);
 }
 
 #[test]
@@ -269,51 +173,5 @@ fn attempts_in_time() {
             "retry_policy": quick(json!({"retry_on": "5xx", "per_try_idle_timeout": "0.1s"}))}),
         )
         .paths(&["/stall", "/recovers/stall"]),
-    ]);
-}
-
-fn limited(world: &World, name: &str, thresholds: Value) -> Vec<Value> {
-    vec![bootstrap::cluster(
-        name,
-        &[world.up.addr()],
-        json!({"circuit_breakers": {"thresholds": [thresholds]}}),
-    )]
-}
-
-fn two_hosts(world: &World) -> Vec<Value> {
-    vec![bootstrap::cluster("two", &[world.refusing(), world.up.addr()], Value::Null)]
-}
-
-#[test]
-fn limits_and_hosts() {
-    let policy = || quick(json!({"retry_on": "5xx", "num_retries": 2}));
-    let previous = json!([{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}]);
-    compare_cases(&[
-        retrying("no retries allowed", "no-retries", policy())
-            .clusters(|world| limited(world, "no-retries", json!({"max_retries": 0})))
-            .paths(&["/503", "/recovers/503"]),
-        retrying("one retry allowed", "one-retry", policy())
-            .clusters(|world| limited(world, "one-retry", json!({"max_retries": 1})))
-            .paths(&["/503", "/recovers/503"]),
-        retrying("empty budget", "no-budget", policy())
-            .clusters(|world| {
-                let budget =
-                    json!({"retry_budget": {"budget_percent": {"value": 0}, "min_retry_concurrency": 0}});
-                limited(world, "no-budget", budget)
-            })
-            .paths(&["/503"]),
-        retrying("budget", "budget", policy())
-            .clusters(|world| limited(world, "budget", json!({"max_retries": 0, "retry_budget": {}})))
-            .paths(&["/503", "/recovers/503"]),
-        Case::routes(
-            "another host",
-            json!([{"match": {"prefix": "/"}, "route": {"cluster": "two", "timeout": "0s", "retry_policy": quick(json!({
-                "retry_on": "connect-failure", "retry_host_predicate": previous,
-                "host_selection_retry_max_attempts": 5}))}}]),
-        )
-        .clusters(two_hosts)
-        .without_logs()
-        .paths(&["/1", "/2", "/3", "/4"]),
     ]);
 }
