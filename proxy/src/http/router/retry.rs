@@ -11,13 +11,13 @@ use super::attempt::{self, Avoid};
 use super::first_frame::{self, UpstreamBody};
 use super::replay::{Replay, SentRequest};
 use super::timeout::Timeouts;
-use crate::cluster::{Cluster, Permit, Resource};
+use crate::cluster::{Cluster, Host, Permit, Resource, lb};
 use crate::http::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
 use crate::http::body::RequestBody;
 use crate::http::codec::Incoming;
 use crate::http::error::{Failure, StreamError};
 use crate::http::headers::{ATTEMPT_COUNT, RATE_LIMITED};
-use crate::route::{RateLimitedBackOff, RetryOn, RetryPolicy, Route, RouteAction};
+use crate::route::{PreviousPriorities, RateLimitedBackOff, RetryOn, RetryPolicy, Route, RouteAction};
 use crate::stream_info::ResponseFlags;
 
 /// What is kept of a body to be sent again when nothing says otherwise: Envoy's `per_connection_buffer_limit_bytes`.
@@ -67,15 +67,21 @@ pub(super) async fn forward(
         false => Some(action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES)),
     };
     let body = Replay::new(body, kept_bytes, cluster.stats.clone());
-    let mut tried: Vec<u64> = Vec::new();
+    let mut tried: Vec<Arc<Host>> = Vec::new();
+    let mut priorities = policy.previous_priorities.map(PreviousPriorities::new);
     loop {
         let mut request = Request::from_parts(head.clone(), body.attempt());
         if retries.made > 0 {
             renew_head(stream, route, action, retries.made, &mut request);
         }
-        let avoid = match policy.avoids_previous_hosts {
-            true => Avoid { hosts: &tried, redraws: policy.redraws },
-            false => Avoid::default(),
+        let excluded = priorities.as_mut();
+        let excluded = excluded.map(|p| p.next(|excluded| lb::has_other_priority(cluster, excluded)));
+        let avoid = Avoid {
+            predicates: &policy.host_predicates,
+            tried: &tried,
+            // The first attempt goes anywhere.
+            redraws: if retries.made == 0 || policy.host_predicates.is_empty() { 0 } else { policy.redraws },
+            priorities: excluded.unwrap_or_default(),
         };
         let sent = in_time(stream, cluster, action, policy, request, authority, avoid).await;
         let mut outcome = sent.map(|response| response.map(UpstreamBody::from));
@@ -95,7 +101,10 @@ pub(super) async fn forward(
             }
             return outcome.map_err(|error| StreamError { retried: retries.made > 0, ..error });
         };
-        tried.extend(stream.info.upstream_host.as_ref().map(|host| host.id));
+        if let Some(host) = &stream.info.upstream_host {
+            priorities.iter_mut().for_each(|priorities| priorities.tried(host));
+            tried.push(host.clone());
+        }
         stream.end_attempt(match &outcome {
             Ok(response) => response.status().as_u16(),
             Err(error) => stream.status_of(error.kind).as_u16(),
