@@ -243,6 +243,9 @@ pub mod details {
     pub const RESET_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{connection_termination}";
     /// The upstream reset the stream after the response had begun.
     pub const REMOTE_RESET_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{remote_reset}";
+    /// The upstream refused the stream after the response had begun.
+    pub const REMOTE_REFUSED_AFTER_RESPONSE: &str =
+        "upstream_reset_after_response_started{remote_refused_stream_reset}";
     /// The upstream broke the protocol after the response had begun.
     pub const PROTOCOL_ERROR_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{protocol_error}";
     /// The stream reached its maximum duration.

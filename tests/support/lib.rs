@@ -45,4 +45,4 @@ pub use bootstrap::Bootstrap;
 pub use client::{Http2Client, RawClient, Tls};
 pub use message::{Headers, Request, Response};
 pub use proxy::{Engine, Proxy};
-pub use upstream::{Http2Upstream, Upstream};
+pub use upstream::{FrameUpstream, Http2Upstream, Upstream};

@@ -152,6 +152,8 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
             max_stream_duration: None,
             idle_timeout: None,
             max_requests_per_connection: 0,
+            max_response_headers_bytes: None,
+            max_response_headers_count: 100,
             max_concurrent_streams: 1024,
             initial_stream_window_bytes: 1 << 16,
             initial_connection_window_bytes: 1 << 16,

@@ -64,6 +64,10 @@ pub struct ConnectionSettings {
     pub max_stream_duration: Option<Duration>,
     /// `common_http_protocol_options.max_requests_per_connection`; 0 = no limit.
     pub max_requests_per_connection: u32,
+    /// `common_http_protocol_options.max_response_headers_kb`, in bytes; `None` = the default of the HTTP version.
+    pub max_response_headers_bytes: Option<u32>,
+    /// `common_http_protocol_options.max_headers_count`, default 100.
+    pub max_response_headers_count: u32,
     /// `http2_protocol_options.max_concurrent_streams` (as a client: how many we open), default 2147483647 (Envoy 1.40: 1024).
     pub max_concurrent_streams: u32,
     /// `http2_protocol_options.initial_stream_window_size`, bytes.

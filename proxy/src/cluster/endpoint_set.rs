@@ -88,6 +88,8 @@ pub(super) struct Table {
     pub(super) hashed: Option<HashTable>,
     /// Too few are healthy: all take traffic.
     pub(super) panic: bool,
+    /// How much of the traffic they could take, up to 100 %.
+    pub(super) availability: u32,
 }
 
 impl EndpointSet {
@@ -119,6 +121,7 @@ impl EndpointSet {
                 }
             };
             host.metadata.store(spec.metadata);
+            host.priority.store(spec.priority, Ordering::Relaxed);
             let at = spec.priority as usize;
             while priorities.len() <= at {
                 priorities.push(Priority { hosts: Vec::new() });
@@ -181,12 +184,16 @@ impl EndpointSet {
             .iter()
             .map(|p| (p.hosts.iter().filter(|h| h.is_healthy()).count() as u32, p.hosts.len() as u32))
             .collect();
-        let split = split_load(&health, self.overprovisioning_percent, balancing.panic_percent);
+        let available = availability(&health, self.overprovisioning_percent);
+        let split = split_load(&health, &available, balancing.panic_percent);
         let priorities = self
             .priorities
             .iter()
             .zip(split)
-            .map(|(p, (load, panic))| (load, Table::new(&p.hosts, panic, balancing.hashing)))
+            .zip(available)
+            .map(|((p, (load, panic)), availability)| {
+                (load, Table { availability, ..Table::new(&p.hosts, panic, balancing.hashing) })
+            })
             .collect();
         self.tables.store(Arc::new(Tables { priorities, balancing }));
     }
@@ -203,30 +210,32 @@ impl Table {
         match hashing {
             Some(hashing) => {
                 let hashed = Some(HashTable::build(&hosts, hashing));
-                Table { schedule: Vec::new(), hashed, hosts, panic }
+                Table { hashed, hosts, panic, ..Table::default() }
             }
-            None => Table { schedule: schedule(&weights), hashed: None, hosts, panic },
+            None => Table { schedule: schedule(&weights), hosts, panic, ..Table::default() },
         }
     }
 }
 
+/// What each priority could take, in percent, of its (healthy, total) hosts: `min(100, overprovisioning × healthy share)`.
+fn availability(health: &[(u32, u32)], overprovisioning_percent: u32) -> Vec<u32> {
+    let of = |&(ok, all): &(u32, u32)| (overprovisioning_percent * ok).checked_div(all).unwrap_or(0).min(100);
+    health.iter().map(of).collect()
+}
+
 /// Envoy's priority load formula: (healthy, total) per priority → (cumulative load in percent, panic) per priority.
 ///
-/// Each priority takes `min(100, overprovisioning × healthy share)` of what the ones before it left. When that does not reach
+/// Each priority takes what it can of what the ones before it left. When that does not reach
 /// 100 % in sum, the loads are scaled up, and a priority with less than the threshold healthy panics. When nothing is healthy,
 /// all panic and the load follows the number of hosts (none is served when panic is switched off).
-fn split_load(health: &[(u32, u32)], overprovisioning_percent: u32, panic_percent: u32) -> Vec<(u32, bool)> {
-    let availability: Vec<u32> = health
-        .iter()
-        .map(|&(ok, all)| (overprovisioning_percent * ok).checked_div(all).unwrap_or(0).min(100))
-        .collect();
+fn split_load(health: &[(u32, u32)], availability: &[u32], panic_percent: u32) -> Vec<(u32, bool)> {
     let total = availability.iter().sum::<u32>().min(100);
     let hosts: u32 = health.iter().map(|&(_, all)| all).sum();
     let mut left = 100;
     let mut cumulative = 0;
     let mut first_load = None;
     let mut split: Vec<(u32, bool)> = Vec::with_capacity(health.len());
-    for (&(ok, all), available) in health.iter().zip(&availability) {
+    for (&(ok, all), available) in health.iter().zip(availability) {
         let healthy_percent = (100 * ok).checked_div(all).unwrap_or(0);
         let (load, panic) = match (available * 100).checked_div(total) {
             Some(share) => (left.min(share), total < 100 && healthy_percent < panic_percent),
@@ -343,6 +352,10 @@ mod tests {
         assert_eq!(second.hosts().filter(|h| h.removed.load(Ordering::Relaxed)).count(), 1);
     }
 
+    fn split(health: &[(u32, u32)], panic_percent: u32) -> Vec<(u32, bool)> {
+        split_load(health, &availability(health, 140), panic_percent)
+    }
+
     #[test]
     fn load_follows_envoys_tables() {
         // From Envoy's documentation of priority levels: (healthy, total) of P0 and P1 → cumulative loads.
@@ -355,19 +368,19 @@ mod tests {
             (vec![(0, 100), (100, 100)], vec![0, 100]),
             (vec![(25, 100), (25, 100)], vec![50, 100]),
         ] {
-            let loads: Vec<u32> = split_load(&health, 140, 50).into_iter().map(|(l, _)| l).collect();
+            let loads: Vec<u32> = split(&health, 50).into_iter().map(|(l, _)| l).collect();
             assert_eq!(loads, expected, "{health:?}");
         }
     }
 
     #[test]
     fn panic_below_the_threshold_only() {
-        assert_eq!(split_load(&[(4, 10)], 140, 50), [(100, true)]);
-        assert_eq!(split_load(&[(5, 10)], 140, 50), [(100, false)]);
-        assert_eq!(split_load(&[(4, 10)], 140, 0), [(100, false)]);
-        assert_eq!(split_load(&[(0, 10)], 140, 50), [(100, true)]);
-        assert_eq!(split_load(&[(0, 10)], 140, 0), [(100, false)]);
-        assert_eq!(split_load(&[(4, 10), (10, 10)], 140, 50), [(56, false), (100, false)]);
+        assert_eq!(split(&[(4, 10)], 50), [(100, true)]);
+        assert_eq!(split(&[(5, 10)], 50), [(100, false)]);
+        assert_eq!(split(&[(4, 10)], 0), [(100, false)]);
+        assert_eq!(split(&[(0, 10)], 50), [(100, true)]);
+        assert_eq!(split(&[(0, 10)], 0), [(100, false)]);
+        assert_eq!(split(&[(4, 10), (10, 10)], 50), [(56, false), (100, false)]);
     }
 
     #[test]

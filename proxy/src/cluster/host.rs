@@ -20,6 +20,8 @@ pub struct Host {
     pub hostname: Arc<str>,
     /// `LbEndpoint.load_balancing_weight`, at least 1.
     pub weight: AtomicU32,
+    /// Priority of its locality.
+    pub priority: AtomicU32,
     /// Workload labels from the endpoint's `istio.workload` metadata, `name;namespace;canonical-name;canonical-revision;cluster`.
     pub workload: Option<Arc<str>>,
     /// `LbEndpoint.metadata`, for logs.
@@ -62,6 +64,7 @@ impl Host {
             address,
             hostname,
             weight: AtomicU32::new(weight.max(1)),
+            priority: AtomicU32::new(0),
             workload,
             metadata: ArcSwapOption::empty(),
             eds_healthy: AtomicBool::new(healthy),

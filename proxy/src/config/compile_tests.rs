@@ -174,7 +174,15 @@ fn route_configurations() {
         ),
         (
             "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_host_predicate: [{name: omit_canary}]}}}",
-            "route.retry_policy.retry_host_predicate[0]: 'omit_canary' is not supported: only previous_hosts is",
+            "route.retry_policy.retry_host_predicate[0]: 'omit_canary' is not supported: previous_hosts, omit_canary_hosts and omit_host_metadata are",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_priority: {name: other}}}}",
+            "route.retry_policy.retry_priority: 'other' is not supported: only previous_priorities is",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_options_predicates: [{name: a, typed_config: {'@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}]}}}",
+            "route.retry_policy.retry_options_predicates: not supported",
         ),
         (
             "{match: {prefix: /}, route: {cluster: c, prefix_rewrite: /x, regex_rewrite: {pattern: {regex: a}}}}",

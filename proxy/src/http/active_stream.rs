@@ -403,7 +403,15 @@ impl ActiveStream {
 
     /// Whether the request's body went out to its end.
     pub(crate) fn has_sent_request(&self) -> bool {
-        self.progress.as_ref().is_none_or(|progress| progress.complete.get().is_some())
+        self.request_sent_after().is_some()
+    }
+
+    /// So long after the request's start its body went out to its end; `None`: it has not yet.
+    pub(crate) fn request_sent_after(&self) -> Option<Duration> {
+        match &self.progress {
+            None => Some(Duration::ZERO),
+            Some(progress) => progress.complete.get().map(|at| at - self.info.start),
+        }
     }
 
     /// Where the request comes from: the address behind trusted proxies, else the peer's. Known where something asks for it.
@@ -453,12 +461,8 @@ impl ActiveStream {
         let now = Instant::now();
         let (connection, hcm) = (&self.connection, &self.hcm);
         let stats = &hcm.stats;
-        if let Some(progress) = &self.progress {
-            self.info.bytes_received += progress.bytes.get();
-            self.info.request_complete = progress.complete.get().map(|at| at - self.info.start);
-        } else {
-            self.info.request_complete = Some(Duration::ZERO);
-        }
+        self.info.bytes_received += self.progress.as_ref().map_or(0, |progress| progress.bytes.get());
+        self.info.request_complete = self.request_sent_after();
         self.info.duration = now - self.info.start;
         if !self.complete && !self.aborted && self.info.flags.is_empty() {
             let is_open = !connection.handle.is_client_ended() && !connection.handle.is_killed();

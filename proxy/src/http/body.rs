@@ -16,7 +16,7 @@ use super::active_stream::ActiveStream;
 use super::codec::{self, Incoming};
 use super::error::Failure;
 use super::filters::{BufferedBody, FilteredRequest, FilteredResponse, ResponseStage};
-use super::router::{Copied, CopiedBody, ReplayedBody};
+use super::router::{Copied, CopiedBody, ReplayedBody, UpstreamBody};
 
 /// What the request's body has done so far; shared by the body (owned by the upstream connection) and its stream.
 #[derive(Debug)]
@@ -184,7 +184,7 @@ pub(crate) enum Source {
     /// The proxy made it.
     Local(Option<Bytes>),
     /// The upstream sends it.
-    Upstream(Incoming),
+    Upstream(UpstreamBody),
     /// A filter counts or changes it.
     Filtered(Box<FilteredResponse>),
 }
@@ -208,16 +208,16 @@ impl Source {
         stream: &mut ActiveStream,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
-        let incoming = match self {
+        let body = match self {
             Source::Local(body) => return Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
             Source::Filtered(filtered) => return filtered.poll(stream, cx),
-            Source::Upstream(incoming) => incoming,
+            Source::Upstream(body) => body,
         };
-        let frame = ready!(Pin::new(&mut *incoming).poll_frame(cx));
+        let frame = ready!(Pin::new(&mut *body).poll_frame(cx));
         match &frame {
             // The engine calls it the end, too, when an HTTP/2 upstream resets the stream with NO_ERROR. It may do that to a request which
             // it does not want to the end, with its response complete; else half a response would look whole.
-            None if !incoming.is_end_stream()
+            None if !body.is_end_stream()
                 && stream.info.upstream_protocol == Some(Version::HTTP_2)
                 && stream.has_sent_request() =>
             {
@@ -225,7 +225,7 @@ impl Source {
             }
             None => stream.upstream_complete(),
             // The engine asks for nothing after trailers.
-            Some(Ok(frame)) if frame.is_trailers() || incoming.is_end_stream() => stream.upstream_complete(),
+            Some(Ok(frame)) if frame.is_trailers() || body.is_end_stream() => stream.upstream_complete(),
             _ => {}
         }
         let failure = |error| stream.request_failure().unwrap_or_else(|| codec::failure(&error));
@@ -236,7 +236,7 @@ impl Source {
     pub(crate) fn is_end_stream(&self) -> bool {
         match self {
             Source::Local(body) => body.is_none(),
-            Source::Upstream(incoming) => incoming.is_end_stream(),
+            Source::Upstream(body) => body.is_end_stream(),
             Source::Filtered(filtered) => filtered.is_end_stream(),
         }
     }
@@ -245,7 +245,7 @@ impl Source {
     pub(crate) fn size_hint(&self) -> SizeHint {
         match self {
             Source::Local(body) => SizeHint::with_exact(body.as_ref().map_or(0, |b| b.len() as u64)),
-            Source::Upstream(incoming) => incoming.size_hint(),
+            Source::Upstream(body) => body.size_hint(),
             Source::Filtered(filtered) => filtered.size_hint(),
         }
     }
@@ -265,12 +265,12 @@ impl ResponseBody {
     }
 
     /// The upstream's body.
-    pub(crate) fn upstream(incoming: Incoming, mut stream: Box<ActiveStream>) -> Self {
-        if incoming.is_end_stream() {
+    pub(crate) fn upstream(body: UpstreamBody, mut stream: Box<ActiveStream>) -> Self {
+        if body.is_end_stream() {
             stream.upstream_complete();
             stream.complete = true;
         }
-        Self { source: Source::Upstream(incoming), stream: Some(stream) }
+        Self { source: Source::Upstream(body), stream: Some(stream) }
     }
 
     /// No body, of a stream that goes on without it.

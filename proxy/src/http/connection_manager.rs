@@ -21,6 +21,7 @@ use super::mesh_metrics::MeshSeries;
 use super::origin::INTERNAL;
 use super::path::Normalised;
 use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
+use super::router::UpstreamBody;
 use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, internal_redirect, redirect, router};
 use crate::formatter::{RequestLine, Values};
@@ -269,13 +270,13 @@ fn location(
 /// Waits for the end of the upstream's response.
 async fn respond_with_whole(
     mut stream: Box<ActiveStream>,
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
 ) -> Response<ResponseBody> {
-    let (parts, mut incoming) = response.into_parts();
+    let (parts, mut body) = response.into_parts();
     let body = match stream.watch.take() {
-        None => filters::whole_body(&mut incoming).await,
+        None => filters::whole_body(&mut body).await,
         Some(mut watch) => {
-            let body = watch.run(filters::whole_body(&mut incoming)).await;
+            let body = watch.run(filters::whole_body(&mut body)).await;
             stream.watch = Some(watch);
             body.unwrap_or_else(Err)
         }
@@ -440,7 +441,7 @@ async fn forward_in_time(
     action: &RouteAction,
     request: Request<RequestBody>,
     authority: Authority,
-) -> Result<Response<Incoming>, StreamError> {
+) -> Result<Response<UpstreamBody>, StreamError> {
     let Some(mut watch) = stream.watch.take() else {
         return router::forward(stream, route, action, request, authority).await;
     };

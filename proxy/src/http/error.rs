@@ -123,7 +123,8 @@ impl Failure {
     pub(crate) fn details_after_response(self) -> &'static str {
         match self {
             Failure::ConnectionTermination => details::RESET_AFTER_RESPONSE,
-            Failure::RemoteReset | Failure::RemoteRefused => details::REMOTE_RESET_AFTER_RESPONSE,
+            Failure::RemoteReset => details::REMOTE_RESET_AFTER_RESPONSE,
+            Failure::RemoteRefused => details::REMOTE_REFUSED_AFTER_RESPONSE,
             Failure::Protocol => details::PROTOCOL_ERROR_AFTER_RESPONSE,
             other => other.details(),
         }

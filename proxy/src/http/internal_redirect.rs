@@ -12,10 +12,9 @@ use http_body::Body as _;
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
-use super::codec::Incoming;
 use super::connection_manager::{Found, find_route, view, with_routes};
 use super::path::Normalised;
-use super::router::SentRequest;
+use super::router::{SentRequest, UpstreamBody};
 use crate::route::{Action, InternalRedirectPolicy, RedirectPredicate, RequestView, Route};
 
 const ORIGINAL_URL: HeaderName = HeaderName::from_static("x-envoy-original-url");
@@ -57,7 +56,11 @@ impl Next {
 }
 
 /// Follows the response if it is such a redirect; `None`: it is for the client.
-pub(crate) fn follow(stream: &mut ActiveStream, response: &Response<Incoming>, scheme: &str) -> Option<Next> {
+pub(crate) fn follow(
+    stream: &mut ActiveStream,
+    response: &Response<UpstreamBody>,
+    scheme: &str,
+) -> Option<Next> {
     let route = stream.route.clone()?;
     let Action::Route(action) = &route.action else { return None };
     let policy = action.internal_redirects.as_ref()?;
@@ -89,7 +92,7 @@ fn next(
     stream: &mut ActiveStream,
     policy: &InternalRedirectPolicy,
     sent: SentRequest,
-    response: &Response<Incoming>,
+    response: &Response<UpstreamBody>,
     scheme: &str,
 ) -> Option<Next> {
     let hcm = stream.hcm.clone();

@@ -10,23 +10,27 @@ use http_body::Body as _;
 
 use super::active_stream::ActiveStream;
 use super::body::ResponseBody;
-use super::codec::{Incoming, Refusal, Version};
+use super::codec::{Refusal, Version};
 use super::downstream::DownstreamConnection;
 use super::error::{Failure, StreamError};
 use super::filters::{Content, FilterReply, ResponseHead};
 use super::headers::{self, ATTEMPT_COUNT, GRPC_STATUS, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::local_reply::LocalReply;
+use super::router::UpstreamBody;
 use super::{ServerHeader, local_reply, origin, repeated, upgrade};
 use crate::cluster::outlier::Outcome;
 use crate::route::DirectResponse;
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details, http_status_of_grpc};
 
 /// The upstream's response goes downstream.
-pub(super) fn respond(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
-    let (parts, incoming) = response.into_parts();
+pub(super) fn respond(
+    mut stream: Box<ActiveStream>,
+    response: Response<UpstreamBody>,
+) -> Response<ResponseBody> {
+    let (parts, body) = response.into_parts();
     let head = from_upstream(&mut stream, parts);
-    let content = if incoming.is_end_stream() { Content::Nothing } else { Content::Streamed };
-    send_downstream(stream, head, content, |stream| ResponseBody::upstream(incoming, stream))
+    let content = if body.is_end_stream() { Content::Nothing } else { Content::Streamed };
+    send_downstream(stream, head, content, |stream| ResponseBody::upstream(body, stream))
 }
 
 /// The same for a response that filters wanted whole.
@@ -56,7 +60,7 @@ pub(super) fn answer(status: StatusCode, headers: &HeaderMap) -> Outcome {
 }
 
 /// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
-pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
+pub(super) fn switch<B>(mut stream: Box<ActiveStream>, response: Response<B>) -> Response<ResponseBody> {
     stream.upstream_outcome(response.status().as_u16(), answer(response.status(), response.headers()));
     stream.info.response_code_details = details::VIA_UPSTREAM;
     let version = stream.connection.version;
@@ -73,8 +77,12 @@ pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>
 
 /// What the route adds to an upstream's response.
 fn add_own(stream: &ActiveStream, headers: &mut HeaderMap) {
-    if !stream.hcm.suppress_envoy_headers {
-        let service_ms = stream.info.first_upstream_byte.map_or(0, |t| t.as_millis() as u64);
+    // As in Envoy there is no such time while the request is still on its way.
+    if !stream.hcm.suppress_envoy_headers
+        && let Some(sent) = stream.request_sent_after()
+    {
+        let answered = stream.info.first_upstream_byte.unwrap_or_default();
+        let service_ms = answered.saturating_sub(sent).as_millis() as u64;
         headers.insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(service_ms));
     }
     stream.change_response_headers(headers);

@@ -11,6 +11,7 @@ mod matcher;
 pub(crate) mod query_match;
 mod rate_limit;
 mod retry;
+mod retry_hosts;
 mod rewrite;
 mod upgrades;
 
@@ -34,6 +35,7 @@ pub use rate_limit::{
     RateLimits,
 };
 pub use retry::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
+pub use retry_hosts::{HostPredicate, PreviousPriorities};
 pub use rewrite::{HostRewrite, PathRewrite, RegexSubstitution};
 pub use upgrades::Upgrades;
 

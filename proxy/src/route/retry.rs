@@ -1,11 +1,12 @@
 //! `RetryPolicy`: which outcomes of an attempt are tried again, how often and how soon.
 
+use std::num::NonZeroU32;
 use std::ops::BitOr;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-use super::HeaderMatcher;
+use super::{HeaderMatcher, HostPredicate};
 
 /// The words of `retry_on`, as a set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -101,10 +102,12 @@ pub struct RetryPolicy {
     pub per_try_timeout: Option<Duration>,
     /// `per_try_idle_timeout`.
     pub per_try_idle_timeout: Option<Duration>,
-    /// `retry_host_predicate` has `previous_hosts`.
-    pub avoids_previous_hosts: bool,
-    /// `host_selection_retry_max_attempts`, default 1: so often another host is drawn for one that was tried.
+    /// `retry_host_predicate`: a retry goes to another host if one of them rejects the first that is drawn.
+    pub host_predicates: Box<[HostPredicate]>,
+    /// `host_selection_retry_max_attempts`, default 1: so often another host is drawn for one that is rejected.
     pub redraws: u32,
+    /// `update_frequency` of a `retry_priority`.
+    pub previous_priorities: Option<NonZeroU32>,
     /// `retriable_status_codes`.
     pub status_codes: Box<[u16]>,
     /// `retriable_headers`.
@@ -125,8 +128,9 @@ impl Default for RetryPolicy {
             retries: 1,
             per_try_timeout: None,
             per_try_idle_timeout: None,
-            avoids_previous_hosts: false,
+            host_predicates: Box::default(),
             redraws: 1,
+            previous_priorities: None,
             status_codes: Box::default(),
             headers: Box::default(),
             request_headers: Box::default(),

@@ -162,13 +162,14 @@ impl<'a> Session<'a> {
     }
 
     /// What the pick of a host may depend on.
-    fn context(&self, cluster: &Cluster) -> lb::Context {
+    fn context(&self, cluster: &Cluster) -> lb::Context<'static> {
         let connection = &self.info.connection;
         let hashed = self.proxy.hashes_source_ip && cluster.lb.hashing().is_some();
         lb::Context {
             original_destination: connection.original_destination,
             hash: connection.peer_address.ip().filter(|_| hashed).map(hash_address),
             redraw: 0,
+            excluded_priorities: &[],
         }
     }
 

@@ -68,6 +68,8 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             idle_timeout: None,
             max_stream_duration: None,
             max_requests_per_connection: 0,
+            max_response_headers_bytes: None,
+            max_response_headers_count: 100,
             max_concurrent_streams: 1024,
             initial_stream_window_bytes: 1 << 24,
             initial_connection_window_bytes: 1 << 24,

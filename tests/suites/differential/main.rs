@@ -5,6 +5,7 @@
 mod access_log;
 mod actions;
 mod bench_shapes;
+mod broken_http2;
 mod cancellations;
 mod client_certificates;
 mod cluster_header;
@@ -31,6 +32,7 @@ mod path_normal;
 mod proxy_status;
 mod query_match;
 mod requests;
+mod response_heads;
 mod retries;
 mod rewrites;
 mod route_configuration;

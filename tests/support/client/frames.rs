@@ -1,7 +1,7 @@
-//! A client that speaks HTTP/2 in single frames, right or wrong: what goes over the wire is written and seen, not what a library makes
-//! of it.
+//! HTTP/2 in single frames, right or wrong, and a client that speaks it: what goes over the wire is written and seen, not what a library
+//! makes of it.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -56,6 +56,15 @@ impl Frame {
         Self { kind, flags, stream, payload: payload.into() }
     }
 
+    /// The head of a response, or with its status `None` trailers.
+    pub fn head(stream: u32, status: impl Into<Option<u16>>, fields: &[(&str, &str)], ends: bool) -> Self {
+        let status = status.into().map(|status| status.to_string());
+        let status = status.as_deref().map(|status| (":status", status));
+        let fields: Vec<_> = status.into_iter().chain(fields.iter().copied()).collect();
+        let ends = if ends { flag::END_STREAM } else { 0 };
+        Self::new(kind::HEADERS, flag::END_HEADERS | ends, stream, block(&fields))
+    }
+
     /// It ends its stream.
     pub fn is_last(&self) -> bool {
         let ends = matches!(self.kind, kind::DATA | kind::HEADERS) && self.flags & flag::END_STREAM != 0;
@@ -68,6 +77,19 @@ impl Frame {
         self.payload
             .get(at..at + 4)
             .map_or(u32::MAX, |bytes| u32::from_be_bytes(bytes.try_into().expect("4")))
+    }
+
+    /// The next frame from here.
+    ///
+    /// # Errors
+    /// There is no whole one.
+    pub fn read(from: &mut impl Read) -> io::Result<Self> {
+        let mut head = [0; 9];
+        from.read_exact(&mut head)?;
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        from.read_exact(&mut payload)?;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        Ok(Frame { kind: head[3], flags: head[4], stream, payload })
     }
 
     /// As it goes over the wire.
@@ -174,24 +196,10 @@ impl FrameClient {
     /// Nothing comes for so long.
     pub fn next_within(&mut self, limit: Duration) -> Result<Option<Frame>, Silence> {
         self.0.set_read_timeout(Some(limit)).expect("timeout");
-        let mut head = [0; 9];
-        if !self.read(&mut head)? {
-            return Ok(None);
-        }
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        if !self.read(&mut payload)? {
-            return Ok(None);
-        }
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        Ok(Some(Frame { kind: head[3], flags: head[4], stream, payload }))
-    }
-
-    /// Whether there was so much to be read.
-    fn read(&mut self, bytes: &mut [u8]) -> Result<bool, Silence> {
-        match self.0.read_exact(bytes) {
-            Ok(()) => Ok(true),
+        match Frame::read(&mut self.0) {
+            Ok(frame) => Ok(Some(frame)),
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Err(Silence),
-            Err(_) => Ok(false),
+            Err(_) => Ok(None),
         }
     }
 }

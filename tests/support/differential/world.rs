@@ -14,7 +14,7 @@ use crate::bootstrap::{
 use crate::client::RawClient;
 use crate::message::{Request, Response};
 use crate::proxy::{Engine, Launch};
-use crate::upstream::{Gate, Http2Upstream, Reply, Upstream};
+use crate::upstream::{FrameUpstream, Gate, Http2Upstream, Reply, Upstream};
 use crate::wait;
 
 /// Istio's default text format.
@@ -30,8 +30,8 @@ pub const ISTIO_FORMAT: &str = concat!(
 
 /// The upstreams and the file of a group of cases.
 ///
-/// Clusters that every case can name: `up` and `up2` (HTTP/1), `h2` (HTTP/2), `refusing` (nobody listens), `empty`
-/// (no endpoint).
+/// Clusters that every case can name: `up` and `up2` (HTTP/1), `h2` (HTTP/2), `frames` (HTTP/2, frame by frame), `refusing` (nobody
+/// listens), `empty` (no endpoint).
 #[derive(Debug)]
 pub struct World {
     /// The HTTP/1 upstream of the cluster `up`.
@@ -40,6 +40,8 @@ pub struct World {
     pub up2: Upstream,
     /// The HTTP/2 upstream of the cluster `h2`.
     pub h2: Http2Upstream,
+    /// The HTTP/2 upstream of the cluster `frames`.
+    pub frames: FrameUpstream,
     refusing: RefusingAddr,
     /// The file that both run; its admin address serves the one that runs now.
     pub bootstrap: Bootstrap,
@@ -62,6 +64,7 @@ impl World {
             up: Upstream::start(),
             up2: Upstream::start(),
             h2: Http2Upstream::start(),
+            frames: FrameUpstream::start(),
             refusing: RefusingAddr::reserve(),
             bootstrap: Bootstrap::new(),
             listeners: cases.iter().map(|_| free_addr()).collect(),
@@ -71,6 +74,7 @@ impl World {
             cluster("up", &[world.up.addr()], Value::Null),
             cluster("up2", &[world.up2.addr()], Value::Null),
             cluster("h2", &[world.h2.addr()], http2_upstream()),
+            cluster("frames", &[world.frames.addr()], http2_upstream()),
             cluster("refusing", &[world.refusing.addr()], Value::Null),
             cluster("empty", &[], Value::Null),
         ];
@@ -294,6 +298,20 @@ fn answer(request: &Request) -> Reply {
         "rate-limited" => Reply::Respond(Response::new(429, "").header("x-envoy-ratelimited", "true")),
         "overloaded" => Reply::Respond(Response::new(503, "").header("x-envoy-overloaded", "true")),
         "retriable" => Reply::Respond(Response::new(200, "again").header("x-retriable", "yes")),
+        head if head.starts_with("kilobytes-") => {
+            // In headers of one kilobyte: names, values and what is between them.
+            let count = head.trim_start_matches("kilobytes-").parse().unwrap_or(0);
+            Reply::Respond((0..count).fold(ok(), |response, number| {
+                response.header(&format!("x-{number:02}"), &"v".repeat(1024 - 8))
+            }))
+        }
+        head if head.starts_with("fields-") => {
+            // With those that every response has.
+            let count = head.trim_start_matches("fields-").parse().unwrap_or(0);
+            Reply::Respond((0..count).fold(Response::new(200, "ok"), |response, number| {
+                response.header(&format!("x-{number}"), "v")
+            }))
+        }
         grpc if grpc.starts_with("grpc-") => Reply::Respond(
             Response::new(200, "")
                 .header("content-type", "application/grpc")

@@ -1,5 +1,6 @@
 //! Fake upstreams: they record exactly what arrives and answer as the test says.
 
+mod frames;
 mod http1;
 mod http2;
 mod tcp;
@@ -7,6 +8,7 @@ mod tcp;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+pub use frames::{Answer, FrameUpstream};
 pub use http1::Upstream;
 pub use http2::Http2Upstream;
 pub use tcp::{TcpBehaviour, TcpUpstream};

@@ -43,13 +43,15 @@ pub enum LbPolicy {
 
 /// What a pick may depend on besides the cluster.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Context {
+pub struct Context<'a> {
     /// The original destination of the downstream connection, if it was restored.
     pub original_destination: Option<SocketAddr>,
     /// What the hash policies made of the request or connection; `None` stands for any hash.
     pub hash: Option<u64>,
     /// How many hosts were picked for this attempt already, and not wanted.
     pub redraw: u32,
+    /// Priorities to leave out, as long as there are others.
+    pub excluded_priorities: &'a [u32],
 }
 
 /// What a policy picks from.
@@ -70,8 +72,9 @@ impl LbPolicy {
 }
 
 /// Picks a host for one attempt; `None` when there is none that may take it.
-pub fn pick(cluster: &Cluster, context: Context) -> Option<Arc<Host>> {
+pub fn pick(cluster: &Cluster, context: Context<'_>) -> Option<Arc<Host>> {
     let random = || fastrand::u32(..100);
+    let excluded = context.excluded_priorities;
     let picked = match &cluster.lb {
         LbPolicy::OriginalDst { destinations, port } => {
             context.original_destination.map(|mut destination| {
@@ -80,15 +83,20 @@ pub fn pick(cluster: &Cluster, context: Context) -> Option<Arc<Host>> {
             })
         }
         LbPolicy::RoundRobin => {
-            pick_by(cluster, random, |from| Some(round_robin::pick(from.table, &from.set.cursor)))
+            pick_by(cluster, excluded, random, |from| Some(round_robin::pick(from.table, &from.set.cursor)))
         }
         LbPolicy::LeastRequest { choices } => {
-            pick_by(cluster, random, |from| Some(least_request::pick(from.table, *choices)))
+            pick_by(cluster, excluded, random, |from| Some(least_request::pick(from.table, *choices)))
         }
-        LbPolicy::Random => pick_by(cluster, random, |from| Some(random::pick(from.table))),
+        LbPolicy::Random => pick_by(cluster, excluded, random, |from| Some(random::pick(from.table))),
         LbPolicy::Hash(_) => {
             let hash = context.hash.unwrap_or_else(|| fastrand::u64(..));
-            pick_by(cluster, || (hash % 100) as u32, |from| pick_by_hash(from, hash, context.redraw))
+            pick_by(
+                cluster,
+                excluded,
+                || (hash % 100) as u32,
+                |from| pick_by_hash(from, hash, context.redraw),
+            )
         }
     };
     if picked.is_none() {
@@ -101,6 +109,7 @@ pub fn pick(cluster: &Cluster, context: Context) -> Option<Arc<Host>> {
 /// at the index that the policy says.
 fn pick_by(
     cluster: &Cluster,
+    excluded: &[u32],
     percentile: impl FnOnce() -> u32,
     policy: impl FnOnce(&Choice<'_>) -> Option<usize>,
 ) -> Option<Arc<Host>> {
@@ -111,7 +120,10 @@ fn pick_by(
         [(_, only)] => only,
         several => {
             let at = percentile();
-            &several.iter().find(|(cumulative, _)| at < *cumulative)?.1
+            match priority_without(several, excluded, at) {
+                Some(index) => &several[index].1,
+                None => &several.iter().find(|(cumulative, _)| at < *cumulative)?.1,
+            }
         }
     };
     if table.hosts.is_empty() {
@@ -130,6 +142,38 @@ fn pick_by(
     let healthy = after.iter().chain(before).find(|h| h.is_healthy());
     // All of them: what main will find is panic, unless that is switched off.
     healthy.or_else(|| set.panics_in_the_end().then_some(host)).cloned()
+}
+
+/// Whether hosts of other priorities than these may take traffic.
+pub fn has_other_priority(cluster: &Cluster, excluded: &[u32]) -> bool {
+    let set = cluster.endpoints.peek();
+    set.as_ref().is_some_and(|set| availability_without(&set.tables().priorities, excluded) > 0)
+}
+
+/// In percent, at most 100.
+fn availability_without(priorities: &[(u32, Table)], excluded: &[u32]) -> u32 {
+    others(priorities, excluded).map(|(_, availability)| availability).sum::<u32>().min(100)
+}
+
+fn others(priorities: &[(u32, Table)], excluded: &[u32]) -> impl Iterator<Item = (usize, u32)> {
+    let all = priorities.iter().enumerate().map(|(index, (_, table))| (index, table.availability));
+    all.filter(|(index, available)| *available > 0 && !excluded.contains(&(*index as u32)))
+}
+
+/// The priority at this percentile of the load without these; `None`: the load is as always. What rounding leaves is for the first.
+fn priority_without(priorities: &[(u32, Table)], excluded: &[u32], percentile: u32) -> Option<usize> {
+    if excluded.is_empty() {
+        return None;
+    }
+    let total = availability_without(priorities, excluded);
+    let mut others = others(priorities, excluded).peekable();
+    let first = others.peek()?.0;
+    let mut cumulative = 0;
+    let at = others.find(|(_, available)| {
+        cumulative += available * 100 / total;
+        percentile < cumulative
+    });
+    Some(at.map_or(first, |(index, _)| index))
 }
 
 /// The host of the hash's entry. One that was ejected a moment ago is passed over like one that a retry does not want: on a ring the
@@ -160,4 +204,32 @@ fn slot(table: &Table, at: usize) -> usize {
 /// Requests in flight at a host, for comparing.
 fn active(host: &Host) -> u32 {
     host.active_requests.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn load_of_the_priorities_that_are_left() {
+        let of = |available: &[u32]| {
+            let table = |&availability: &u32| (0, Table { availability, ..Table::default() });
+            available.iter().map(table).collect::<Vec<_>>()
+        };
+        // At the percentiles 0, 49, 50 and 99.
+        for (available, excluded, expected) in [
+            (&[100, 100, 100][..], &[][..], [None; 4]),
+            (&[100, 100, 100], &[0], [Some(1); 4]),
+            (&[100, 50, 50], &[0], [Some(1), Some(1), Some(2), Some(2)]),
+            (&[100, 25, 25], &[0], [Some(1), Some(1), Some(2), Some(2)]),
+            // 33 % each, and the rest for the first.
+            (&[100, 20, 20, 20], &[0], [Some(1), Some(2), Some(2), Some(1)]),
+            (&[100, 0, 100], &[0], [Some(2); 4]),
+            (&[100, 0, 0], &[0], [None; 4]),
+            (&[100, 100], &[1, 0], [None; 4]),
+        ] {
+            let at = |percentile| priority_without(&of(available), excluded, percentile);
+            assert_eq!([0, 49, 50, 99].map(at), expected, "{available:?} without {excluded:?}");
+        }
+    }
 }

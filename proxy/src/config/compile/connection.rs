@@ -64,6 +64,8 @@ pub(crate) fn compile_connection(
         idle_timeout: options.common.idle_timeout,
         max_stream_duration: options.common.max_stream_duration,
         max_requests_per_connection: options.common.max_requests_per_connection,
+        max_response_headers_bytes: options.common.max_response_headers_bytes,
+        max_response_headers_count: options.common.max_headers_count,
         max_concurrent_streams: options.http2.max_concurrent_streams,
         initial_stream_window_bytes: options.http2.initial_stream_window_bytes,
         initial_connection_window_bytes: options.http2.initial_connection_window_bytes,

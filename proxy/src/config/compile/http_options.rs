@@ -24,6 +24,7 @@ pub(crate) struct CommonHttpOptions {
     pub(crate) max_connection_duration: Option<Duration>,
     pub(crate) max_stream_duration: Option<Duration>,
     pub(crate) max_headers_count: u32,
+    pub(crate) max_response_headers_bytes: Option<u32>,
     pub(crate) max_requests_per_connection: u32,
 }
 
@@ -51,7 +52,7 @@ pub(crate) fn compile_common(
         headers_with_underscores_action,
         max_requests_per_connection,
     } = value;
-    ignored!(cx; max_connection_duration_jitter, max_response_headers_kb);
+    ignored!(cx; max_connection_duration_jitter);
     if *headers_with_underscores_action != HeadersWithUnderscoresAction::Allow as i32 {
         match side {
             Side::Downstream => {
@@ -63,7 +64,8 @@ pub(crate) fn compile_common(
     }
     if side == Side::Upstream {
         unsupported!(cx; max_connection_duration);
-        ignored!(cx; max_headers_count);
+    } else {
+        ignored!(cx; max_response_headers_kb);
     }
     let max_headers_count = values::uint32(max_headers_count, MAX_HEADERS_COUNT);
     if max_headers_count == 0 {
@@ -79,6 +81,7 @@ pub(crate) fn compile_common(
         ),
         max_stream_duration: values::timeout(cx, "max_stream_duration", max_stream_duration, None),
         max_headers_count,
+        max_response_headers_bytes: max_response_headers_kb.map(|kb| kb.value.saturating_mul(1024)),
         max_requests_per_connection: values::uint32(max_requests_per_connection, 0),
     })
 }

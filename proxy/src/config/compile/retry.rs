@@ -1,18 +1,25 @@
 //! `RetryPolicy`.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
+use outrigger_xds_api::wire::extensions::retry::host::omit_host_metadata::v3::OmitHostMetadataConfig;
+use outrigger_xds_api::wire::extensions::retry::priority::previous_priorities::v3::PreviousPrioritiesConfig;
 use outrigger_xds_api::wire::protobuf;
 use outrigger_xds_api::wire::route::v3 as wire;
 
 use super::cx::{CompileCx, Compiled, unsupported};
 use super::header_mutation::header_name;
+use super::metadata::json_object;
 use super::route_match::compile_header_matcher;
 use super::values;
-use crate::route::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
+use crate::route::{BackOff, HostPredicate, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 
 /// Envoy's default of `rate_limited_retry_back_off.max_interval`.
 const MAX_RESET_INTERVAL: Duration = Duration::from_secs(300);
+
+/// Namespace of the metadata that hosts are matched by.
+const BALANCING: &str = "envoy.lb";
 
 /// Compiles a `RetryPolicy`, at the context's present path.
 pub(crate) fn compile_retry_policy(
@@ -36,17 +43,17 @@ pub(crate) fn compile_retry_policy(
         refresh_cluster_on_retry,
     } = value;
     unsupported!(cx; retry_options_predicates, refresh_cluster_on_retry);
-    if retry_priority.is_some() {
-        // The next attempt is drawn from all priorities like the first.
-        cx.ignored("retry_priority");
-    }
     for word in retry_on.split(',').map(str::trim).filter(|word| !word.is_empty()) {
         if RetryOn::word(word).is_none() {
             // Envoy passes over it without a word.
             cx.ignored(&format!("retry_on '{word}'"));
         }
     }
-    let predicates = cx.each("retry_host_predicate", retry_host_predicate, compile_host_predicate);
+    let host_predicates = cx.each("retry_host_predicate", retry_host_predicate, compile_host_predicate);
+    let previous_priorities = match retry_priority {
+        None => Ok(None),
+        Some(priority) => cx.field("retry_priority", |cx| compile_retry_priority(cx, priority)).map(Some),
+    };
     let status_codes = cx.each("retriable_status_codes", retriable_status_codes, |code, cx| {
         u16::try_from(*code).map_err(|_| cx.refuse("", format!("{code} is not a status code")))
     });
@@ -72,8 +79,9 @@ pub(crate) fn compile_retry_policy(
         retries: values::uint32(num_retries, 1),
         per_try_timeout: values::timeout(cx, "per_try_timeout", per_try_timeout, None),
         per_try_idle_timeout: values::timeout(cx, "per_try_idle_timeout", per_try_idle_timeout, None),
-        avoids_previous_hosts: !predicates?.is_empty(),
+        host_predicates: host_predicates?.into(),
         redraws: redraws?,
+        previous_priorities: previous_priorities?,
         status_codes: status_codes?.into(),
         headers: headers?.into(),
         request_headers: request_headers?.into(),
@@ -85,19 +93,58 @@ pub(crate) fn compile_retry_policy(
 fn compile_host_predicate(
     value: &wire::retry_policy::RetryHostPredicate,
     cx: &mut CompileCx<'_>,
-) -> Compiled<()> {
+) -> Compiled<HostPredicate> {
     use wire::retry_policy::retry_host_predicate::ConfigType;
     let wire::retry_policy::RetryHostPredicate { name, config_type } = value;
-    // Older files have the name alone.
     let known = match config_type {
-        Some(ConfigType::TypedConfig(any)) => {
-            values::type_name(any) == "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-        }
-        None => name == "envoy.retry_host_predicates.previous_hosts",
+        Some(ConfigType::TypedConfig(any)) => match values::type_name(any) {
+            "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate" => {
+                Some(HostPredicate::Previous)
+            }
+            "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate" => {
+                Some(HostPredicate::Canary)
+            }
+            "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig" => {
+                let OmitHostMetadataConfig { metadata_match } =
+                    cx.field("typed_config", |cx| values::unpack(cx, any))?;
+                let matched = metadata_match.unwrap_or_default().filter_metadata.remove(BALANCING);
+                let values = json_object(&matched.unwrap_or_default()).into_iter();
+                Some(HostPredicate::Metadata(values.map(|(name, value)| (name.into(), value)).collect()))
+            }
+            _ => None,
+        },
+        // Older files have the name alone.
+        None => match name.as_str() {
+            "envoy.retry_host_predicates.previous_hosts" => Some(HostPredicate::Previous),
+            "envoy.retry_host_predicates.omit_canary_hosts" => Some(HostPredicate::Canary),
+            _ => None,
+        },
     };
-    match known {
-        true => Ok(()),
-        false => Err(cx.refuse("", format!("'{name}' is not supported: only previous_hosts is"))),
+    known.ok_or_else(|| {
+        let known = "previous_hosts, omit_canary_hosts and omit_host_metadata are";
+        cx.refuse("", format!("'{name}' is not supported: {known}"))
+    })
+}
+
+/// `update_frequency` of the one extension there is.
+fn compile_retry_priority(
+    cx: &mut CompileCx<'_>,
+    value: &wire::retry_policy::RetryPriority,
+) -> Compiled<NonZeroU32> {
+    use wire::retry_policy::retry_priority::ConfigType;
+    let wire::retry_policy::RetryPriority { name, config_type } = value;
+    match config_type {
+        Some(ConfigType::TypedConfig(any))
+            if values::type_name(any)
+                == "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig" =>
+        {
+            cx.field("typed_config", |cx| {
+                let PreviousPrioritiesConfig { update_frequency } = values::unpack(cx, any)?;
+                let frequency = u32::try_from(update_frequency).ok().and_then(NonZeroU32::new);
+                frequency.ok_or_else(|| cx.refuse("update_frequency", "value must be greater than 0"))
+            })
+        }
+        _ => Err(cx.refuse("", format!("'{name}' is not supported: only previous_priorities is"))),
     }
 }
 

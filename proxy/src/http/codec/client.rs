@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
@@ -36,6 +36,27 @@ pub(crate) struct Http2Sender {
     requests: http2::SendRequest<RequestBody>,
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, as last seen by the connection's task.
     peer_max_streams: Rc<Cell<usize>>,
+    limits: HeadLimits,
+}
+
+/// How large the head of a response may be, as Envoy counts for HTTP/2: names and values, and the status as a field.
+#[derive(Debug, Clone, Copy)]
+struct HeadLimits {
+    bytes: usize,
+    fields: usize,
+}
+
+impl HeadLimits {
+    /// What the engine is to refuse itself, for it keeps no more than this in memory: far enough away that what is between is
+    /// answered as in Envoy. It counts 32 bytes more for each field.
+    fn of_engine(self) -> u32 {
+        u32::try_from(2 * self.bytes + 32 * self.fields).unwrap_or(u32::MAX)
+    }
+
+    fn allow(self, head: &HeaderMap) -> bool {
+        let bytes = || head.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>();
+        head.len() < self.fields && bytes() <= self.bytes
+    }
 }
 
 /// A request that failed before response headers. `unsent` gives it back when not a byte of it reached the upstream.
@@ -53,11 +74,14 @@ pub(crate) async fn connect_http1(
     guard: impl Sized + 'static,
 ) -> Result<Http1Sender, Failure> {
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
-    let (requests, mut connection) = http1::Builder::new()
-        .max_headers(MAX_RESPONSE_HEADERS)
-        .handshake(io)
-        .await
-        .map_err(|e| failure(&e))?;
+    let settings = &cluster.connection;
+    let head_bytes = settings.max_response_headers_bytes.unwrap_or(HTTP1_HEAD_BYTES) as usize;
+    let mut builder = http1::Builder::new();
+    builder.max_headers(settings.max_response_headers_count as usize).max_header_size(head_bytes);
+    if head_bytes > ENGINE_BUFFER_BYTES {
+        builder.max_buf_size(head_bytes);
+    }
+    let (requests, mut connection) = builder.handshake(io).await.map_err(|e| failure(&e))?;
     let sender = Http1Sender { requests, taker: Rc::default() };
     let taker = sender.taker.clone();
     tokio::task::spawn_local(async move {
@@ -86,7 +110,12 @@ pub(crate) async fn connect_http2(
 ) -> Result<Http2Sender, Failure> {
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
     let settings = &cluster.connection;
+    let limits = HeadLimits {
+        bytes: settings.max_response_headers_bytes.unwrap_or(HTTP2_HEAD_BYTES) as usize,
+        fields: settings.max_response_headers_count as usize,
+    };
     let (sender, connection) = http2::Builder::new(LocalExecutor)
+        .max_header_list_size(limits.of_engine())
         .initial_stream_window_size(settings.initial_stream_window_bytes)
         .initial_connection_window_size(settings.initial_connection_window_bytes)
         .handshake(io)
@@ -104,7 +133,7 @@ pub(crate) async fn connect_http2(
         let _ = until(closes, ended).await;
         drop(guard);
     });
-    Ok(Http2Sender { requests: sender, peer_max_streams })
+    Ok(Http2Sender { requests: sender, peer_max_streams, limits })
 }
 
 /// Runs a connection, but no longer than until `closes`.
@@ -115,8 +144,11 @@ async fn until<T>(closes: Option<Instant>, connection: impl Future<Output = T>) 
     }
 }
 
-/// Envoy's default `max_headers_count` for responses.
-const MAX_RESPONSE_HEADERS: usize = 100;
+/// Envoy's defaults of `max_response_headers_kb`.
+const HTTP1_HEAD_BYTES: u32 = 80 << 10;
+const HTTP2_HEAD_BYTES: u32 = 60 << 10;
+/// How much of an HTTP/1 head the engine buffers when it is not told.
+const ENGINE_BUFFER_BYTES: usize = 400 << 10;
 
 impl Http1Sender {
     pub(crate) fn is_ready(&self) -> bool {
@@ -173,10 +205,16 @@ impl Http2Sender {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        self.requests
+        let response = self
+            .requests
             .try_send_request(request)
             .await
-            .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })
+            .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })?;
+        match self.limits.allow(response.headers()) {
+            true => Ok(response),
+            // As in Envoy, whose codec resets the stream by itself.
+            false => Err(SendError { failure: Failure::RemoteReset, unsent: None }),
+        }
     }
 
     /// Sends a request with a `:protocol`: with the stream, when the upstream agrees (200).
@@ -223,7 +261,8 @@ pub(crate) fn failure(error: &hyper::Error) -> Failure {
             return match h2.reason() {
                 _ if h2.is_io() => Failure::ConnectionTermination,
                 Some(h2::Reason::REFUSED_STREAM) if h2.is_remote() => Failure::RemoteRefused,
-                Some(_) if h2.is_remote() && h2.is_go_away() => Failure::ConnectionTermination,
+                // The connection ends before this stream.
+                Some(_) if h2.is_remote() && h2.is_go_away() => Failure::RemoteRefused,
                 Some(_) if h2.is_remote() => Failure::RemoteReset,
                 Some(_) => Failure::Protocol,
                 None => Failure::ConnectionTermination,
@@ -235,4 +274,30 @@ pub(crate) fn failure(error: &hyper::Error) -> Failure {
         source = cause.source();
     }
     Failure::ConnectionTermination
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[test]
+    fn heads_are_counted_with_their_status() {
+        let limits = HeadLimits { bytes: 6, fields: 3 };
+        for (fields, allowed) in [
+            (&[][..], true),
+            (&[("a", "12"), ("b", "34")], true),
+            (&[("a", "12"), ("b", "345")], false),
+            (&[("a", ""), ("a", ""), ("b", "")], false),
+        ] {
+            let fields = fields.iter();
+            let head: HeaderMap = fields
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+                .collect();
+            assert_eq!(limits.allow(&head), allowed, "{head:?}");
+        }
+        let endless = HeadLimits { bytes: usize::MAX / 4, fields: 1 };
+        assert_eq!((limits.of_engine(), endless.of_engine()), (108, u32::MAX));
+    }
 }

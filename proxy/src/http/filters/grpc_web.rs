@@ -18,10 +18,11 @@ use super::grpc_stats::{PREFIX_BYTES, service_and_method};
 use super::{Content, Decision, Kept, ResponseHead};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
-use crate::http::codec::{self, Incoming};
+use crate::http::codec;
 use crate::http::error::Failure;
 use crate::http::headers::GRPC_STATUS;
 use crate::http::local_reply;
+use crate::http::router::UpstreamBody;
 use crate::route::is_grpc;
 use crate::stats::GrpcStats;
 use crate::stream_info::grpc_status_of_http;
@@ -106,7 +107,7 @@ pub(super) fn on_response(kept: Option<&Kept>, head: &mut ResponseHead<'_>) -> O
 }
 
 /// Whether the response of a call has to be here to its end before its head can go.
-pub(super) fn wants_whole(response: &Response<Incoming>) -> bool {
+pub(super) fn wants_whole(response: &Response<UpstreamBody>) -> bool {
     !response.body().is_end_stream() && is_foreign(response.status(), response.headers())
 }
 
@@ -124,7 +125,7 @@ fn is_foreign(status: StatusCode, headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// What ended the body before its end.
-pub(super) async fn message_of(body: &mut Incoming) -> Result<Bytes, Failure> {
+pub(super) async fn message_of(body: &mut UpstreamBody) -> Result<Bytes, Failure> {
     let mut message = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| codec::failure(&error))?;

@@ -53,9 +53,9 @@ use state::Kept;
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
-use super::codec::Incoming;
 use super::connection_manager::view;
 use super::error::Failure;
+use super::router::UpstreamBody;
 use crate::on_demand::Asker;
 use crate::route::HeaderMatcher;
 use crate::stream_info::ResponseFlags;
@@ -138,7 +138,7 @@ pub(crate) enum Content {
 ///
 /// # Errors
 /// What ended the body before its end.
-pub(crate) async fn whole_body(body: &mut Incoming) -> Result<Bytes, Failure> {
+pub(crate) async fn whole_body(body: &mut UpstreamBody) -> Result<Bytes, Failure> {
     grpc_web::message_of(body).await
 }
 

@@ -9,7 +9,7 @@ use super::fault::Active;
 use super::grpc_stats::CountedCall;
 use super::grpc_web::{self, WebCall};
 use super::{HttpFilter, TokenBucket};
-use crate::http::codec::Incoming;
+use crate::http::router::UpstreamBody;
 
 /// What the filters of one stream keep. Only streams whose filters keep something have one.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl FilterState {
     }
 
     /// Whether the response has to be here to its end before its head can go.
-    pub(crate) fn wants_whole(&self, response: &Response<Incoming>) -> bool {
+    pub(crate) fn wants_whole(&self, response: &Response<UpstreamBody>) -> bool {
         self.kept.iter().any(|(_, kept)| matches!(kept, Kept::WebCall(_))) && grpc_web::wants_whole(response)
     }
 }

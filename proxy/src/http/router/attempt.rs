@@ -15,16 +15,26 @@ use crate::http::body::RequestBody;
 use crate::http::codec::{Incoming, Version};
 use crate::http::error::{Failure, StreamError};
 use crate::http::upgrade;
-use crate::route::{HostRewrite, RouteAction};
+use crate::route::{HostPredicate, HostRewrite, RouteAction};
 
 /// How often a request that never left us may move to another connection: pooled ones that the upstream closed meanwhile.
 const MAX_UNSENT_ATTEMPTS: u32 = 5;
 
-/// Which hosts an attempt had better not go to, and how often another one is drawn for that.
+/// What an attempt had better not go to.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Avoid<'a> {
-    pub(super) hosts: &'a [u64],
+    pub(super) predicates: &'a [HostPredicate],
+    /// The hosts of the attempts before.
+    pub(super) tried: &'a [Arc<Host>],
+    /// How often another host is drawn for one that is rejected.
     pub(super) redraws: u32,
+    pub(super) priorities: &'a [u32],
+}
+
+impl Avoid<'_> {
+    fn rejects(&self, host: &Host) -> bool {
+        self.predicates.iter().any(|predicate| predicate.rejects(host, self.tried))
+    }
 }
 
 /// Sends the request to one host of the cluster and waits for the response's head.
@@ -99,10 +109,12 @@ pub(super) async fn send(
 /// A host; another one than those to avoid, if a few draws find one.
 fn pick(stream: &ActiveStream, cluster: &Cluster, avoid: Avoid<'_>) -> Option<Arc<Host>> {
     let original_destination = stream.info.connection.original_destination;
-    let draw = |redraw| lb::pick(cluster, lb::Context { original_destination, hash: stream.hash, redraw });
+    let excluded_priorities = avoid.priorities;
+    let context = lb::Context { original_destination, hash: stream.hash, redraw: 0, excluded_priorities };
+    let draw = |redraw| lb::pick(cluster, lb::Context { redraw, ..context });
     let mut host = draw(0)?;
     for redraw in 1..=avoid.redraws {
-        if !avoid.hosts.contains(&host.id) {
+        if !avoid.rejects(&host) {
             break;
         }
         host = draw(redraw)?;

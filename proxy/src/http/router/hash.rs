@@ -7,7 +7,6 @@ use http::{HeaderValue, Request, Response};
 use crate::cluster::Cluster;
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
-use crate::http::codec::Incoming;
 use crate::http::connection_manager::view;
 use crate::http::origin;
 use crate::route::{HashedRequest, RequestHash, RouteAction};
@@ -41,7 +40,7 @@ pub(super) fn note(
     made.cookies
 }
 
-pub(super) fn set(cookies: Cookies, response: &mut Response<Incoming>) {
+pub(super) fn set<B>(cookies: Cookies, response: &mut Response<B>) {
     for cookie in cookies {
         response.headers_mut().append(SET_COOKIE, cookie);
     }

@@ -2,6 +2,7 @@
 
 mod asked;
 mod attempt;
+mod first_frame;
 mod hash;
 mod mirror;
 mod replay;
@@ -16,10 +17,10 @@ use asked::Asked;
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
-use super::codec::Incoming;
 use super::error::{Failure, StreamError};
 use crate::route::{Route, RouteAction};
 
+pub(crate) use first_frame::UpstreamBody;
 pub(crate) use mirror::{Copied, CopiedBody};
 pub(crate) use replay::{ReplayedBody, SentRequest};
 #[cfg(feature = "fuzzing")]
@@ -33,7 +34,7 @@ pub(crate) async fn forward(
     action: &RouteAction,
     mut request: Request<RequestBody>,
     mut authority: Authority,
-) -> Result<Response<Incoming>, StreamError> {
+) -> Result<Response<UpstreamBody>, StreamError> {
     let Some(cluster) = stream.cluster(action) else {
         return Err(Failure::NoCluster(action.cluster_not_found).into());
     };
@@ -52,7 +53,10 @@ pub(crate) async fn forward(
             // On the heap, so that routes without retries do not carry its state.
             Box::pin(retry::forward(stream, route, action, plan, &cluster, request, &authority)).await?
         }
-        _ => attempt::send(stream, &cluster, action, request, &authority, Default::default()).await?,
+        _ => {
+            let sent = attempt::send(stream, &cluster, action, request, &authority, Default::default());
+            sent.await?.map(UpstreamBody::from)
+        }
     };
     hash::set(cookies, &mut response);
     Ok(response)

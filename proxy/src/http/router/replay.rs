@@ -1,12 +1,13 @@
 //! A request's body that is kept while it is sent, so that it can be sent again.
 //!
 //! The body is read once. What was read is kept up to a limit; beyond it nothing is kept any more and the request cannot be sent
-//! again. Each attempt reads from the beginning; only the present one reads: an earlier attempt, whose connection has not ended yet,
+//! again: retries are abandoned, whether one would be wanted or not. Each attempt reads from the beginning; only the present one reads: an earlier attempt, whose connection has not ended yet,
 //! is told so.
 
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use http::{HeaderMap, Method, Request};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::http::body::{BodyError, RequestBody};
+use crate::stats::ClusterStats;
 
 /// The kept body.
 #[derive(Debug, Clone)]
@@ -29,7 +31,9 @@ struct Kept {
     frames: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     bytes: u64,
-    limit: u64,
+    /// `None`: nobody wants it again.
+    limit: Option<u64>,
+    stats: Arc<ClusterStats>,
     ended: bool,
     overflowed: bool,
     attempt: u32,
@@ -54,7 +58,8 @@ pub(crate) struct ReplayedBody {
 }
 
 impl Replay {
-    pub(super) fn new(source: RequestBody, limit: u64) -> Self {
+    /// Keeps a body up to so many bytes; `None`: nothing of it.
+    pub(super) fn new(source: RequestBody, limit: Option<u64>, stats: Arc<ClusterStats>) -> Self {
         Self(Rc::new(RefCell::new(Kept {
             length: source.size_hint().exact(),
             ended: source.is_end_stream(),
@@ -63,6 +68,7 @@ impl Replay {
             trailers: None,
             bytes: 0,
             limit,
+            stats,
             overflowed: false,
             attempt: 0,
         })))
@@ -120,7 +126,11 @@ impl Kept {
             self.trailers = Some(trailers.clone());
         } else if let Some(data) = frame.data_ref() {
             self.bytes += data.len() as u64;
-            self.overflowed |= self.bytes > self.limit;
+            let overflows = !self.overflowed && self.limit.is_none_or(|limit| self.bytes > limit);
+            if overflows && self.limit.is_some() {
+                self.stats.retry_or_shadow_abandoned.inc();
+            }
+            self.overflowed |= overflows;
             if self.overflowed {
                 self.frames = Vec::new();
             } else {

@@ -8,17 +8,17 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::asked::Asked;
 use super::attempt::{self, Avoid};
+use super::first_frame::{self, UpstreamBody};
 use super::replay::{Replay, SentRequest};
 use super::timeout::Timeouts;
-use crate::cluster::outlier;
-use crate::cluster::{Cluster, Permit, Resource};
+use crate::cluster::{Cluster, Host, Permit, Resource, lb, outlier};
 use crate::http::active_stream::{ActiveStream, DeadlineWatch, Deadlines};
 use crate::http::body::RequestBody;
 use crate::http::codec::Incoming;
 use crate::http::error::{Failure, StreamError};
 use crate::http::headers::{ATTEMPT_COUNT, RATE_LIMITED};
 use crate::http::respond;
-use crate::route::{RateLimitedBackOff, RetryOn, RetryPolicy, Route, RouteAction};
+use crate::route::{PreviousPriorities, RateLimitedBackOff, RetryOn, RetryPolicy, Route, RouteAction};
 use crate::stream_info::ResponseFlags;
 
 /// What is kept of a body to be sent again when nothing says otherwise: Envoy's `per_connection_buffer_limit_bytes`.
@@ -48,7 +48,7 @@ pub(super) fn plan<'p>(
     is_planned.then_some(Plan { policy: &NO_POLICY, asked })
 }
 
-type Outcome = Result<Response<Incoming>, StreamError>;
+type Outcome = Result<Response<UpstreamBody>, StreamError>;
 
 /// Sends the request until an outcome is good enough, or the policy has no more to give.
 pub(super) async fn forward(
@@ -64,27 +64,34 @@ pub(super) async fn forward(
     let mut retries = Retries::new(plan, cluster, action.high_priority, stream, &request, authority);
     let (head, body) = request.into_parts();
     let kept_bytes = match retries.on == RetryOn::NONE && action.internal_redirects.is_none() {
-        true => 0,
-        false => action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES),
+        true => None,
+        false => Some(action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES)),
     };
-    let body = Replay::new(body, kept_bytes);
-    let mut tried: Vec<u64> = Vec::new();
+    let body = Replay::new(body, kept_bytes, cluster.stats.clone());
+    let mut tried: Vec<Arc<Host>> = Vec::new();
+    let mut priorities = policy.previous_priorities.map(PreviousPriorities::new);
     loop {
         let mut request = Request::from_parts(head.clone(), body.attempt());
         if retries.made > 0 {
             renew_head(stream, route, action, retries.made, &mut request);
         }
-        let avoid = match policy.avoids_previous_hosts {
-            true => Avoid { hosts: &tried, redraws: policy.redraws },
-            false => Avoid::default(),
+        let excluded = priorities.as_mut();
+        let excluded = excluded.map(|p| p.next(|excluded| lb::has_other_priority(cluster, excluded)));
+        let avoid = Avoid {
+            predicates: &policy.host_predicates,
+            tried: &tried,
+            // The first attempt goes anywhere.
+            redraws: if retries.made == 0 || policy.host_predicates.is_empty() { 0 } else { policy.redraws },
+            priorities: excluded.unwrap_or_default(),
         };
-        let outcome = in_time(stream, cluster, action, policy, request, authority, avoid).await;
+        let sent = in_time(stream, cluster, action, policy, request, authority, avoid).await;
+        let mut outcome = sent.map(|response| response.map(UpstreamBody::from));
+        if let (true, Ok(response)) = (retries.on.any(RetryOn::GRPC), &mut outcome) {
+            first_frame::read(&stream.connection.worker, response).await;
+        }
         let wanted = retries.wants(&outcome);
         let next = match wanted && !body.is_whole() {
-            true => {
-                cluster.stats.retry_or_shadow_abandoned.inc();
-                None
-            }
+            true => None,
             false => retries.next(stream, &outcome, wanted),
         };
         let Some(wait) = next else {
@@ -95,7 +102,10 @@ pub(super) async fn forward(
             }
             return outcome.map_err(|error| StreamError { retried: retries.made > 0, ..error });
         };
-        tried.extend(stream.info.upstream_host.as_ref().map(|host| host.id));
+        if let Some(host) = &stream.info.upstream_host {
+            priorities.iter_mut().for_each(|priorities| priorities.tried(host));
+            tried.push(host.clone());
+        }
         let (status, heard) = match &outcome {
             Ok(response) => {
                 (response.status().as_u16(), respond::answer(response.status(), response.headers()))
@@ -139,7 +149,7 @@ async fn in_time(
     request: Request<RequestBody>,
     authority: &Authority,
     avoid: Avoid<'_>,
-) -> Outcome {
+) -> Result<Response<Incoming>, StreamError> {
     let timeout = stream.timeouts.map_or(policy.per_try_timeout, |own| own.attempt);
     let upstream = stream.timeouts.and_then(|own| own.upstream);
     let idle = policy.per_try_idle_timeout;
@@ -231,7 +241,7 @@ impl<'p> Retries<'p> {
                 || (failure == Failure::RemoteRefused && self.on.any(RetryOn::REFUSED_STREAM)))
     }
 
-    fn wants_response(&self, response: &Response<Incoming>) -> bool {
+    fn wants_response(&self, response: &Response<UpstreamBody>) -> bool {
         let (status, headers) = (response.status().as_u16(), response.headers());
         if headers.contains_key(RATE_LIMITED) {
             return self.on.any(RetryOn::ENVOY_RATE_LIMITED);
@@ -241,7 +251,8 @@ impl<'p> Retries<'p> {
             || (status == 409 && self.on.any(RetryOn::RETRIABLE_4XX))
             || (self.on.any(RetryOn::STATUS_CODES) && self.is_retriable_status(status))
             || (self.on.any(RetryOn::HEADERS) && self.has_retriable_header(headers))
-            || grpc_word(headers.get("grpc-status")).is_some_and(|word| self.on.any(word))
+            || grpc_word(headers).is_some_and(|word| self.on.any(word))
+            || response.body().trailers().and_then(grpc_word).is_some_and(|word| self.on.any(word))
     }
 
     fn is_retriable_status(&self, status: u16) -> bool {
@@ -302,8 +313,9 @@ impl<'p> Retries<'p> {
     }
 }
 
-fn grpc_word(status: Option<&HeaderValue>) -> Option<RetryOn> {
-    match status?.as_bytes() {
+/// The word for the gRPC status in these headers or trailers.
+fn grpc_word(headers: &HeaderMap) -> Option<RetryOn> {
+    match headers.get("grpc-status")?.as_bytes() {
         b"1" => Some(RetryOn::GRPC_CANCELLED),
         b"4" => Some(RetryOn::GRPC_DEADLINE_EXCEEDED),
         b"8" => Some(RetryOn::GRPC_RESOURCE_EXHAUSTED),

@@ -1,9 +1,12 @@
 //! Which outcomes are tried again, and how often: the upstream's view shows each attempt.
 
+mod bodies;
+mod grpc;
+mod hosts;
+mod refused_streams;
+
 use outrigger_tests::bootstrap;
-use outrigger_tests::differential::{Case, World, compare_cases};
-use outrigger_tests::upstream::Reply;
-use outrigger_tests::{Http2Client, Response};
+use outrigger_tests::differential::{Case, compare_cases};
 use serde_json::{Value, json};
 
 /// A virtual host that counts attempts and retries everything to `cluster` by `policy`.
@@ -84,44 +87,6 @@ fn resets() {
             .paths(&["/reset", "/503"]),
         retrying("no host", "empty", quick(json!({"retry_on": "5xx"}))).paths(&["/"]),
     ]);
-}
-
-#[test]
-fn grpc_statuses() {
-    let paths =
-        ["/grpc-1", "/grpc-4", "/grpc-8", "/grpc-13", "/grpc-14", "/grpc-5", "/grpc-0", "/recovers/grpc-14"];
-    let case = |name: &'static str, word: &str| {
-        paths.iter().fold(on(name, word), |case, path| {
-            case.send(path, &format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n\r\n"))
-        })
-    };
-    compare_cases(&[
-        case("cancelled", "cancelled"),
-        case("deadline exceeded", "deadline-exceeded"),
-        case("resource exhausted", "resource-exhausted"),
-        case("internal", "internal"),
-        case("unavailable", "unavailable"),
-        case(
-            "Istio's default",
-            "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
-        ),
-    ]);
-}
-
-/// A status in the trailers comes too late: the response's head is on its way to the client by then.
-#[test]
-fn grpc_in_trailers() {
-    let policy = || quick(json!({"retry_on": "unavailable"}));
-    compare_cases(&[retrying("after the head", "h2", policy()).drive(|target, view| {
-        target.world.h2.answer_with(|_| {
-            let mut response = Response::new(200, "part").header("content-type", "application/grpc");
-            response.trailers.0.push(("grpc-status".into(), "14".into()));
-            Reply::Respond(response)
-        });
-        let client = Http2Client::connect(target.addr).unwrap();
-        view.add_answer("client", &client.get("h", "/").map_err(std::io::Error::other));
-        view.add_requests("upstream", &target.world.take_requests());
-    })]);
 }
 
 #[test]
@@ -208,51 +173,5 @@ fn attempts_in_time() {
             "retry_policy": quick(json!({"retry_on": "5xx", "per_try_idle_timeout": "0.1s"}))}),
         )
         .paths(&["/stall", "/recovers/stall"]),
-    ]);
-}
-
-fn limited(world: &World, name: &str, thresholds: Value) -> Vec<Value> {
-    vec![bootstrap::cluster(
-        name,
-        &[world.up.addr()],
-        json!({"circuit_breakers": {"thresholds": [thresholds]}}),
-    )]
-}
-
-fn two_hosts(world: &World) -> Vec<Value> {
-    vec![bootstrap::cluster("two", &[world.refusing(), world.up.addr()], Value::Null)]
-}
-
-#[test]
-fn limits_and_hosts() {
-    let policy = || quick(json!({"retry_on": "5xx", "num_retries": 2}));
-    let previous = json!([{"name": "envoy.retry_host_predicates.previous_hosts", "typed_config": {
-        "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"}}]);
-    compare_cases(&[
-        retrying("no retries allowed", "no-retries", policy())
-            .clusters(|world| limited(world, "no-retries", json!({"max_retries": 0})))
-            .paths(&["/503", "/recovers/503"]),
-        retrying("one retry allowed", "one-retry", policy())
-            .clusters(|world| limited(world, "one-retry", json!({"max_retries": 1})))
-            .paths(&["/503", "/recovers/503"]),
-        retrying("empty budget", "no-budget", policy())
-            .clusters(|world| {
-                let budget =
-                    json!({"retry_budget": {"budget_percent": {"value": 0}, "min_retry_concurrency": 0}});
-                limited(world, "no-budget", budget)
-            })
-            .paths(&["/503"]),
-        retrying("budget", "budget", policy())
-            .clusters(|world| limited(world, "budget", json!({"max_retries": 0, "retry_budget": {}})))
-            .paths(&["/503", "/recovers/503"]),
-        Case::routes(
-            "another host",
-            json!([{"match": {"prefix": "/"}, "route": {"cluster": "two", "timeout": "0s", "retry_policy": quick(json!({
-                "retry_on": "connect-failure", "retry_host_predicate": previous,
-                "host_selection_retry_max_attempts": 5}))}}]),
-        )
-        .clusters(two_hosts)
-        .without_logs()
-        .paths(&["/1", "/2", "/3", "/4"]),
     ]);
 }

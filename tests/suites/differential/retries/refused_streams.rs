@@ -1,0 +1,62 @@
+//! Streams that an HTTP/2 upstream has not looked at, or has reset: which word tries them again, and on which connection.
+
+use outrigger_tests::RawClient;
+use outrigger_tests::client::frames::{Frame, kind};
+use outrigger_tests::differential::{Target, View, compare_cases};
+use serde_json::json;
+
+use super::{quick, retrying};
+
+const REFUSED_STREAM: u32 = 7;
+
+/// The first attempt is answered with these frames, the next one well. Shows the connection of each attempt.
+fn ask_again(target: &Target<'_>, view: &mut View, first: fn(u32) -> Vec<Frame>) {
+    let upstream = &target.world.frames;
+    upstream.answer_with(move |number, stream| match number {
+        1 => first(stream),
+        _ => vec![Frame::head(stream, 200, &[], true)],
+    });
+    let mut client = RawClient::connect(target.addr).unwrap();
+    view.add_answer("client", &client.get("h", "/"));
+    view.add("connections", format!("  {:?}\n", upstream.take_requests()));
+}
+
+fn refused(target: &Target<'_>, view: &mut View) {
+    ask_again(target, view, |stream| vec![Frame::new(kind::RESET, 0, stream, REFUSED_STREAM.to_be_bytes())]);
+}
+
+/// The connection ends before this request, which the upstream has not looked at.
+fn gone_away(target: &Target<'_>, view: &mut View) {
+    ask_again(target, view, |stream| {
+        vec![Frame::new(kind::GOAWAY, 0, 0, [stream.saturating_sub(2).to_be_bytes(), [0; 4]].concat())]
+    });
+}
+
+fn reset_by_upstream(target: &Target<'_>, view: &mut View) {
+    ask_again(target, view, |stream| vec![Frame::new(kind::RESET, 0, stream, 2u32.to_be_bytes())]);
+}
+
+#[test]
+fn streams_that_are_refused() {
+    let on = |name: &'static str, words: &str| retrying(name, "frames", quick(json!({ "retry_on": words })));
+    compare_cases(&[
+        on("refused, refused-stream", "refused-stream").drive(refused),
+        on("refused, reset", "reset").drive(refused),
+        on("refused, connect-failure", "connect-failure").drive(refused),
+        on("refused, reset-before-request", "reset-before-request").drive(refused),
+        on("refused, HTTP/3", "http3-post-connect-failure").drive(refused),
+        on(
+            "refused, Istio's default",
+            "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
+        )
+        .drive(refused),
+        on("gone away, refused-stream", "refused-stream").drive(gone_away),
+        on("gone away, reset", "reset").drive(gone_away),
+        on("gone away, connect-failure", "connect-failure").drive(gone_away),
+        on("gone away, reset-before-request", "reset-before-request").drive(gone_away),
+        on("gone away, no word", "").drive(gone_away),
+        on("reset, refused-stream", "refused-stream").drive(reset_by_upstream),
+        on("reset, reset", "reset").drive(reset_by_upstream),
+        on("reset, reset-before-request", "reset-before-request").drive(reset_by_upstream),
+    ]);
+}
