@@ -152,6 +152,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
             idle_timeout: None,
             max_requests_per_connection: 0,
             max_concurrent_streams: 1024,
+            buffer_limit_bytes: 1 << 20,
             initial_stream_window_bytes: 1 << 16,
             initial_connection_window_bytes: 1 << 16,
             source_address: None,

@@ -13,9 +13,9 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
-use super::Incoming;
 use super::io::{Io, Side};
 use super::switched::{Switched, Switching};
+use super::{Incoming, flow};
 use crate::cluster::{Cluster, ConnectionGuard};
 use crate::http::body::RequestBody;
 use crate::http::error::Failure;
@@ -55,6 +55,7 @@ pub(crate) async fn connect_http1(
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
     let (requests, mut connection) = http1::Builder::new()
         .max_headers(MAX_RESPONSE_HEADERS)
+        .max_buf_size(flow::http1_buffer(cluster.connection.buffer_limit_bytes, MAX_RESPONSE_HEADERS_BYTES))
         .handshake(io)
         .await
         .map_err(|e| failure(&e))?;
@@ -87,7 +88,11 @@ pub(crate) async fn connect_http2(
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
     let settings = &cluster.connection;
     let (sender, connection) = http2::Builder::new(LocalExecutor)
-        .initial_stream_window_size(settings.initial_stream_window_bytes)
+        .initial_stream_window_size(flow::http2_stream_window(
+            settings.buffer_limit_bytes,
+            settings.initial_stream_window_bytes,
+        ))
+        .max_send_buf_size(flow::http2_send_buffer(settings.buffer_limit_bytes))
         .initial_connection_window_size(settings.initial_connection_window_bytes)
         .handshake(io)
         .await
@@ -117,6 +122,8 @@ async fn until<T>(closes: Option<Instant>, connection: impl Future<Output = T>) 
 
 /// Envoy's default `max_headers_count` for responses.
 const MAX_RESPONSE_HEADERS: usize = 100;
+/// A head of this size fits into the buffer of a connection, however small its limit.
+const MAX_RESPONSE_HEADERS_BYTES: u32 = 60 << 10;
 
 impl Http1Sender {
     pub(crate) fn is_ready(&self) -> bool {
