@@ -57,7 +57,7 @@ pub struct Framed {
 
 /// What comes over an HTTP/1 connection in these pieces.
 pub fn http1_framing(pieces: &[&[u8]]) -> Framed {
-    let framing = codec::Framing::default();
+    let framing = codec::Framing::new(256 << 10);
     pieces.iter().for_each(|piece| framing.feed(piece));
     let heads = framing.heads();
     let refused = (1..=heads).find_map(|n| Some((n, framing.refusal(n)?.status)));

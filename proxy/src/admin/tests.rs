@@ -155,6 +155,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
             max_response_headers_bytes: None,
             max_response_headers_count: 100,
             max_concurrent_streams: 1024,
+            buffer_limit_bytes: 1 << 20,
             initial_stream_window_bytes: 1 << 16,
             initial_connection_window_bytes: 1 << 16,
             source_address: None,

@@ -70,7 +70,9 @@ pub struct ConnectionSettings {
     pub max_response_headers_count: u32,
     /// `http2_protocol_options.max_concurrent_streams` (as a client: how many we open), default 2147483647 (Envoy 1.40: 1024).
     pub max_concurrent_streams: u32,
-    /// `http2_protocol_options.initial_stream_window_size`, bytes.
+    /// `per_connection_buffer_limit_bytes`, default 1 MiB; `u32::MAX`: no limit (0 in the file).
+    pub buffer_limit_bytes: u32,
+    /// `http2_protocol_options.initial_stream_window_size`, bytes; no more than the buffer limit is granted.
     pub initial_stream_window_bytes: u32,
     /// `http2_protocol_options.initial_connection_window_size`, bytes.
     pub initial_connection_window_bytes: u32,

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::active_stream::ActiveStream;
 use super::body::{Aborted, RequestBody, ResponseBody};
-use super::codec::{self, Incoming, Refusal, ServeError, Version};
+use super::codec::{self, Framing, Incoming, Refusal, ServeError, Version};
 use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
@@ -70,7 +70,7 @@ pub async fn serve(
         client_cert: OnceCell::new(),
         exchange: RefCell::new(None),
         limiter: RefCell::default(),
-        framing: Rc::default(),
+        framing: Rc::new(Framing::new(live.connection.max_request_headers_bytes as usize)),
     });
     let requests = |request| serve_request(connection.clone(), request);
     let ended = match version {

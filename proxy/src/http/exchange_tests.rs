@@ -97,6 +97,7 @@ fn connection(manager: &HttpConnectionManager) -> ConnectionOptions {
         request_headers_timeout: None,
         max_request_headers_bytes: 60 << 10,
         max_headers_count: 100,
+        buffer_limit_bytes: 1 << 20,
         http2: HttpOptions2 {
             max_concurrent_streams: 100,
             initial_stream_window_bytes: 1 << 20,

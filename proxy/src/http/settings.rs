@@ -129,6 +129,8 @@ pub struct ConnectionOptions {
     pub max_request_headers_bytes: u32,
     /// `common_http_protocol_options.max_headers_count`, default 100.
     pub max_headers_count: u32,
+    /// The listener's `per_connection_buffer_limit_bytes`, default 1 MiB; `u32::MAX`: no limit (0 in the file).
+    pub buffer_limit_bytes: u32,
     /// `http2_protocol_options`.
     pub http2: HttpOptions2,
     /// `forward_client_cert_details` and `set_current_client_cert_details`: what is said of the client is made once.
@@ -193,7 +195,7 @@ pub struct HttpOptions1 {
 pub struct HttpOptions2 {
     /// `max_concurrent_streams`, default 1024.
     pub max_concurrent_streams: u32,
-    /// `initial_stream_window_size`, bytes, default 16 MiB.
+    /// `initial_stream_window_size`, bytes, default 16 MiB; no more than the buffer limit is granted.
     pub initial_stream_window_bytes: u32,
     /// `initial_connection_window_size`, bytes, default 24 MiB.
     pub initial_connection_window_bytes: u32,

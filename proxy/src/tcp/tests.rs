@@ -71,6 +71,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             max_response_headers_bytes: None,
             max_response_headers_count: 100,
             max_concurrent_streams: 1024,
+            buffer_limit_bytes: 1 << 20,
             initial_stream_window_bytes: 1 << 24,
             initial_connection_window_bytes: 1 << 24,
             source_address: None,

@@ -96,7 +96,7 @@ pub fn compile_cluster(
         stats_matcher,
         eds_cluster_config: _,
         connect_timeout: _,
-        per_connection_buffer_limit_bytes,
+        per_connection_buffer_limit_bytes: _,
         per_connection_buffer_high_watermark_timeout,
         lb_policy: _,
         load_assignment: _,
@@ -146,8 +146,7 @@ pub fn compile_cluster(
         close_connections_on_host_health_failure, filters, load_balancing_policy, upstream_config,
         connection_pool_per_downstream_connection, queuing_policies);
     // Reports, extra statistics and preconnecting; without active health checks a host that is removed is gone.
-    ignored!(cx; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout,
-        ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
+    ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
         track_cluster_stats, preconnect_policy);
     if !has_dns_fields(cluster_discovery_type) {
         // There are no names to look up, or `cluster_type` says how.

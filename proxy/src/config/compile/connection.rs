@@ -67,6 +67,7 @@ pub(crate) fn compile_connection(
         max_response_headers_bytes: options.common.max_response_headers_bytes,
         max_response_headers_count: options.common.max_headers_count,
         max_concurrent_streams: options.http2.max_concurrent_streams,
+        buffer_limit_bytes: values::buffer_limit(&value.per_connection_buffer_limit_bytes),
         initial_stream_window_bytes: options.http2.initial_stream_window_bytes,
         initial_connection_window_bytes: options.http2.initial_connection_window_bytes,
         source_address,
@@ -80,6 +81,7 @@ fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster, grace: Option<D
     let part = cluster::Cluster {
         connect_timeout: value.connect_timeout,
         max_requests_per_connection: value.max_requests_per_connection,
+        per_connection_buffer_limit_bytes: value.per_connection_buffer_limit_bytes,
         common_http_protocol_options: value.common_http_protocol_options,
         http_protocol_options: value.http_protocol_options.clone(),
         http2_protocol_options: value.http2_protocol_options.clone(),

@@ -194,6 +194,7 @@ pub(crate) fn compile_http_connection_manager(
         request_headers_timeout,
         max_request_headers_bytes: max_request_headers_kb * 1024,
         max_headers_count: common.max_headers_count,
+        buffer_limit_bytes: listener.buffer_limit_bytes,
         http2,
         forward_client_cert: forward_client_cert?,
     };

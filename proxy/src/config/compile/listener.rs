@@ -30,6 +30,8 @@ pub(crate) struct ListenerCx {
     pub(crate) reporter: Option<Reporter>,
     /// How long a connection may outlive its peer's certificate; `None`: as long as it lasts.
     pub(crate) peer_certificate_grace: Option<Duration>,
+    /// `per_connection_buffer_limit_bytes`; `u32::MAX`: no limit.
+    pub(crate) buffer_limit_bytes: u32,
 }
 
 /// A compiled listener and what its next version needs to keep chains.
@@ -94,7 +96,7 @@ pub fn compile_listener(
         values::unsupported_if_true(cx, name, flag);
     }
     // Each worker always has its own socket; there is no overload manager yet; the rest tunes sockets.
-    ignored!(cx; stats_matcher, per_connection_buffer_limit_bytes, per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
+    ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
         connection_balance_config, reuse_port, max_connections_to_accept_per_socket_event, ignore_global_conn_limit,
         bypass_overload_manager, tcp_keepalive);
     if !values::boolean(enable_reuse_port, true) {
@@ -109,7 +111,8 @@ pub fn compile_listener(
     });
     let filters = cx.each("listener_filters", listener_filters, compile_listener_filter);
     let OwnMetadata { reporter, peer_certificate_grace } = compile_own_metadata(cx, metadata)?;
-    let listener_cx = ListenerCx { reporter, peer_certificate_grace };
+    let buffer_limit_bytes = values::buffer_limit(per_connection_buffer_limit_bytes);
+    let listener_cx = ListenerCx { reporter, peer_certificate_grace, buffer_limit_bytes };
     let mut chains = cx.each("filter_chains", filter_chains, |chain, cx| {
         let criteria = cx.field("filter_chain_match", |cx| compile_match(cx, &chain.filter_chain_match));
         let chain = compile_filter_chain(cx, chain, false, &listener_cx, previous)?;

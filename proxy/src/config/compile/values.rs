@@ -49,6 +49,17 @@ pub(crate) fn uint32(value: &Option<protobuf::UInt32Value>, default: u32) -> u32
     value.as_ref().map_or(default, |v| v.value)
 }
 
+/// Envoy's default `per_connection_buffer_limit_bytes`.
+const BUFFER_LIMIT_BYTES: u32 = 1 << 20;
+
+/// `per_connection_buffer_limit_bytes`: 0 is no limit, as in Envoy, and `u32::MAX` here.
+pub(crate) fn buffer_limit(value: &Option<protobuf::UInt32Value>) -> u32 {
+    match uint32(value, BUFFER_LIMIT_BYTES) {
+        0 => u32::MAX,
+        limit => limit,
+    }
+}
+
 /// A wrapped boolean, or `default`.
 pub(crate) fn boolean(value: &Option<protobuf::BoolValue>, default: bool) -> bool {
     value.as_ref().map_or(default, |v| v.value)

@@ -13,9 +13,9 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
-use super::Incoming;
 use super::io::{Io, Side};
 use super::switched::{Switched, Switching};
+use super::{Incoming, flow};
 use crate::cluster::{Cluster, ConnectionGuard};
 use crate::http::body::RequestBody;
 use crate::http::error::Failure;
@@ -75,13 +75,14 @@ pub(crate) async fn connect_http1(
 ) -> Result<Http1Sender, Failure> {
     let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
     let settings = &cluster.connection;
-    let head_bytes = settings.max_response_headers_bytes.unwrap_or(HTTP1_HEAD_BYTES) as usize;
-    let mut builder = http1::Builder::new();
-    builder.max_headers(settings.max_response_headers_count as usize).max_header_size(head_bytes);
-    if head_bytes > ENGINE_BUFFER_BYTES {
-        builder.max_buf_size(head_bytes);
-    }
-    let (requests, mut connection) = builder.handshake(io).await.map_err(|e| failure(&e))?;
+    let head_bytes = settings.max_response_headers_bytes.unwrap_or(HTTP1_HEAD_BYTES);
+    let (requests, mut connection) = http1::Builder::new()
+        .max_headers(settings.max_response_headers_count as usize)
+        .max_header_size(head_bytes as usize)
+        .max_buf_size(flow::http1_buffer(settings.buffer_limit_bytes, head_bytes))
+        .handshake(io)
+        .await
+        .map_err(|e| failure(&e))?;
     let sender = Http1Sender { requests, taker: Rc::default() };
     let taker = sender.taker.clone();
     tokio::task::spawn_local(async move {
@@ -116,7 +117,11 @@ pub(crate) async fn connect_http2(
     };
     let (sender, connection) = http2::Builder::new(LocalExecutor)
         .max_header_list_size(limits.of_engine())
-        .initial_stream_window_size(settings.initial_stream_window_bytes)
+        .initial_stream_window_size(flow::http2_stream_window(
+            settings.buffer_limit_bytes,
+            settings.initial_stream_window_bytes,
+        ))
+        .max_send_buf_size(flow::http2_send_buffer(settings.buffer_limit_bytes))
         .initial_connection_window_size(settings.initial_connection_window_bytes)
         .handshake(io)
         .await
@@ -147,8 +152,6 @@ async fn until<T>(closes: Option<Instant>, connection: impl Future<Output = T>) 
 /// Envoy's defaults of `max_response_headers_kb`.
 const HTTP1_HEAD_BYTES: u32 = 80 << 10;
 const HTTP2_HEAD_BYTES: u32 = 60 << 10;
-/// How much of an HTTP/1 head the engine buffers when it is not told.
-const ENGINE_BUFFER_BYTES: usize = 400 << 10;
 
 impl Http1Sender {
     pub(crate) fn is_ready(&self) -> bool {

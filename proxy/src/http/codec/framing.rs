@@ -11,8 +11,10 @@ use http::StatusCode;
 use crate::stream_info::details;
 
 /// Follows the messages of one connection. Shared by the connection's bytes and its request pipeline.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Framing {
+    /// A head that grows beyond this is the engine's to refuse.
+    max_head: usize,
     state: RefCell<State>,
     /// Heads seen so far.
     heads: Cell<u64>,
@@ -52,10 +54,18 @@ impl Default for State {
     }
 }
 
-/// A head that grows beyond this is the engine's to refuse.
-const MAX_HEAD: usize = 256 * 1024;
-
 impl Framing {
+    /// Of a connection whose engine refuses heads of more than `max_head` bytes.
+    pub(crate) fn new(max_head: usize) -> Self {
+        Self {
+            max_head,
+            state: RefCell::default(),
+            heads: Cell::new(0),
+            refused: Cell::new(None),
+            head_bytes: Cell::new(0),
+        }
+    }
+
     /// What is wrong with the n-th request (1-based) of the connection.
     pub(crate) fn refusal(&self, request: u64) -> Option<Refusal> {
         self.refused.get().filter(|(n, _)| *n == request).map(|(_, refusal)| refusal)
@@ -116,7 +126,10 @@ impl Framing {
                                 bytes = &bytes[end - before..];
                                 *state = next;
                             }
-                            None if seen.len() > MAX_HEAD => *state = State::Done,
+                            None if seen.len() > self.max_head => {
+                                self.head_bytes.set(seen.len());
+                                *state = State::Done;
+                            }
                             None => return,
                         }
                     }
@@ -248,13 +261,17 @@ fn judge(head: &[u8]) -> Result<State, Refusal> {
 mod tests {
     use super::*;
 
+    fn framing() -> Framing {
+        Framing::new(60 << 10)
+    }
+
     const PLAIN: &str = "GET / HTTP/1.1\r\nhost: h\r\n\r\n";
 
     /// Feeds the text whole, and byte by byte, and gives the first refused request's number and details.
     fn refused(text: &str) -> Option<(u64, &'static str)> {
-        let whole = Framing::default();
+        let whole = framing();
         whole.feed(text.as_bytes());
-        let split = Framing::default();
+        let split = framing();
         text.as_bytes().iter().for_each(|b| split.feed(&[*b]));
         assert_eq!(whole.refused.get(), split.refused.get(), "{text:?}");
         assert_eq!(whole.heads.get(), split.heads.get(), "{text:?}");
@@ -310,8 +327,20 @@ mod tests {
     }
 
     #[test]
+    fn a_head_may_be_as_long_as_the_engine_takes_it() {
+        let framing = Framing::new(1 << 20);
+        let long = format!("POST / HTTP/1.1\r\nx: {}\r\n", "a".repeat(900 << 10));
+        framing.feed(long.as_bytes());
+        framing.feed(b"content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n");
+        assert_eq!(framing.refused().map(|refusal| refusal.details), Some(details::LENGTH_AND_CHUNKED));
+        let framing = Framing::new(1000);
+        (0..4).for_each(|_| framing.feed(&[b'a'; 500]));
+        assert!(framing.head_bytes() > 1000 && !framing.is_in_head());
+    }
+
+    #[test]
     fn a_head_without_an_end_is_known() {
-        let framing = Framing::default();
+        let framing = framing();
         framing.feed(PLAIN.as_bytes());
         assert!(!framing.is_in_head());
         framing.feed(b"GET / HT");

@@ -2,6 +2,7 @@
 //! out, and what an engine error means for a stream.
 
 mod client;
+mod flow;
 mod frame_watch;
 mod framing;
 mod io;

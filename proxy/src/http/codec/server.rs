@@ -13,12 +13,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Sleep, sleep};
 
-use super::Incoming;
 use super::frame_watch::FrameWatch;
 use super::framing::Framing;
 use super::io::{Follow, Io, Side};
 use super::rest::rest;
 use super::switched::Switched;
+use super::{Incoming, flow};
 use crate::http::CodecType;
 use crate::http::body::{Aborted, ResponseBody};
 use crate::http::downstream::DownstreamConnection;
@@ -129,7 +129,8 @@ where
     let mut builder = http1::Builder::new();
     builder
         .max_header_size(options.max_request_headers_bytes as usize)
-        .max_headers(options.max_headers_count as usize);
+        .max_headers(options.max_headers_count as usize)
+        .max_buf_size(flow::http1_buffer(options.buffer_limit_bytes, options.max_request_headers_bytes));
     let mut connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
     let mut head = HeadWatch { timeout: options.request_headers_timeout, timer: None };
     let mut closing = false;
@@ -223,7 +224,11 @@ where
     let mut builder = http2::Builder::new(LocalExecutor);
     builder
         .max_concurrent_streams(options.http2.max_concurrent_streams)
-        .initial_stream_window_size(options.http2.initial_stream_window_bytes)
+        .initial_stream_window_size(flow::http2_stream_window(
+            options.buffer_limit_bytes,
+            options.http2.initial_stream_window_bytes,
+        ))
+        .max_send_buf_size(flow::http2_send_buffer(options.buffer_limit_bytes))
         .initial_connection_window_size(options.http2.initial_connection_window_bytes)
         .max_header_list_size(options.max_request_headers_bytes);
     if options.http2.allow_connect {
