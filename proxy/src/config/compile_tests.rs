@@ -249,8 +249,8 @@ fn route_configurations() {
             "direct_response.body.filename: cannot read '/nope': entity not found",
         ),
         (
-            "{match: {prefix: /, cookies: [{name: x, string_match: {custom: {name: x}}}]}, route: {cluster: c}}",
-            "match.cookies[0].string_match.custom: not supported",
+            "{match: {prefix: /, cookies: [{name: x, string_match: {safe_regex: {regex: v}, ignore_case: true}}]}, route: {cluster: c}}",
+            "match.cookies[0].string_match.ignore_case: ignore_case has no effect for safe_regex.",
         ),
         (
             "{match: {prefix: /, filter_state: [{key: x, string_match: {exact: v}}]}, route: {cluster: c}}",
@@ -344,8 +344,8 @@ fn connection_managers() {
         (inline("missing"), "route_config.virtual_hosts[0].routes[0].route.cluster: route: unknown cluster 'missing'"),
         (format!("original_ip_detection_extensions: [{{name: x, typed_config: {{'@type': type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig}}}}], {}", inline("known")), "original_ip_detection_extensions: not supported"),
         (
-            format!("typed_header_validation_config: {{name: x}}, {}", inline("known")),
-            "typed_header_validation_config: not supported",
+            format!("path_normalization_options: {{}}, {}", inline("known")),
+            "path_normalization_options: not supported",
         ),
         (
             format!("set_current_client_cert_details: {{issuer: true}}, {}", inline("known")),

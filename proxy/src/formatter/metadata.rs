@@ -12,6 +12,7 @@ pub(super) enum Owner {
     Dynamic,
     Cluster,
     Route,
+    VirtualHost,
     Host,
 }
 
@@ -31,8 +32,10 @@ impl MetadataValue {
         length: Option<usize>,
         plan: &mut CapturePlan,
     ) -> Result<Self, String> {
-        if owner == Owner::Route {
-            plan.want_details("METADATA(ROUTE)")?;
+        match owner {
+            Owner::Route => plan.want_details("METADATA(ROUTE)")?,
+            Owner::VirtualHost => plan.want_details("METADATA(VIRTUAL_HOST)")?,
+            Owner::Dynamic | Owner::Cluster | Owner::Host => {}
         }
         let mut parts = parameters.split(':');
         let namespace = parts.next().unwrap_or_default().into();
@@ -55,7 +58,8 @@ impl MetadataValue {
             "CLUSTER" => Owner::Cluster,
             "ROUTE" => Owner::Route,
             "UPSTREAM_HOST" => Owner::Host,
-            "LISTENER" | "LISTENER_FILTER_CHAIN" | "VIRTUAL_HOST" => {
+            "VIRTUAL_HOST" => Owner::VirtualHost,
+            "LISTENER" | "LISTENER_FILTER_CHAIN" => {
                 return Err(format!("METADATA({kind}) is not supported"));
             }
             other => return Err(format!("{other} is not supported type of metadata")),
@@ -65,11 +69,13 @@ impl MetadataValue {
 
     pub(super) fn append(&self, values: Values<'_>, out: &mut Vec<u8>) -> Appended {
         let info = values.info;
+        let details = info.log_details.as_deref();
         let host;
         let metadata = match self.owner {
             Owner::Dynamic => None,
             Owner::Cluster => info.upstream_cluster.as_ref().and_then(|cluster| cluster.metadata.as_deref()),
-            Owner::Route => info.log_details.as_ref().and_then(|details| details.route_metadata.as_deref()),
+            Owner::Route => details.and_then(|details| details.route_metadata.as_deref()),
+            Owner::VirtualHost => details.and_then(|details| details.virtual_host_metadata.as_deref()),
             Owner::Host => {
                 host = info.upstream_host.as_ref().and_then(|host| host.metadata.load_full());
                 host.as_deref()

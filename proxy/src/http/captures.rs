@@ -126,6 +126,7 @@ impl ActiveStream {
     pub(super) fn log(&mut self, log_type: AccessLogType) {
         if let (Some(details), Some(route)) = (&mut self.info.log_details, &self.route) {
             details.route_metadata.clone_from(&route.metadata);
+            details.virtual_host_metadata.clone_from(&route.virtual_host_metadata);
         }
         self.hcm.access_logs.log(&self.info, log_type, &self.connection.worker.logs);
     }

@@ -118,6 +118,8 @@ pub struct Route {
     pub overrides: Option<Arc<Overrides>>,
     /// `metadata`, for logs.
     pub metadata: Option<Arc<Metadata>>,
+    /// `metadata` of the virtual host.
+    pub virtual_host_metadata: Option<Arc<Metadata>>,
     /// `include_request_attempt_count` of the virtual host.
     pub attempt_count_in_request: bool,
     /// `include_attempt_count_in_response` of the virtual host.
@@ -136,6 +138,7 @@ impl Route {
             keeps_request_head: false,
             overrides: None,
             metadata: None,
+            virtual_host_metadata: None,
             attempt_count_in_request: false,
             attempt_count_in_response: false,
         }

@@ -81,6 +81,8 @@ pub struct LogDetails {
     pub downstream_tx_begin: Option<Instant>,
     /// `metadata` of the route.
     pub route_metadata: Option<Arc<Metadata>>,
+    /// `metadata` of the virtual host that has the route.
+    pub virtual_host_metadata: Option<Arc<Metadata>>,
     /// Names a TCP connection.
     pub stream_id: Option<HeaderValue>,
 }

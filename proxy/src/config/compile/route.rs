@@ -22,6 +22,7 @@ use super::source::{compile_config_source, is_incremental};
 use super::values;
 use crate::formatter::CapturePlan;
 use crate::http::filters::Overrides;
+use crate::metadata::Metadata;
 use crate::on_demand::{Asker, Kind};
 use crate::route::{
     Action, DomainIndex, HeaderMutations, Mirror, MutationSteps, RateLimit, RequireTls, RetryPolicy, Route,
@@ -54,6 +55,8 @@ pub(crate) struct RouteCx {
     pub(crate) buffer_limit_bytes: Option<u64>,
     attempt_count_in_request: bool,
     attempt_count_in_response: bool,
+    /// `metadata` of the virtual host.
+    metadata: Option<Arc<Metadata>>,
 }
 
 /// The header changes of one place.
@@ -136,6 +139,7 @@ pub fn compile_route_configuration(
         buffer_limit_bytes: None,
         attempt_count_in_request: false,
         attempt_count_in_response: false,
+        metadata: None,
     };
     // What virtual hosts have of it: they are others when it is.
     let inherited = wire::RouteConfiguration {
@@ -262,8 +266,8 @@ fn compile_virtual_host(
         include_is_timeout_retry_header, route_specifiers);
     // Statistics.
     ignored!(cx; virtual_clusters);
-    informational!(metadata);
     let mut route_cx = route_cx.clone();
+    route_cx.metadata = compile_metadata(metadata);
     route_cx.headers.push(compile_headers(
         cx,
         (request_headers_to_add, request_headers_to_remove),
@@ -307,8 +311,9 @@ fn compile_virtual_host(
 /// What makes a virtual host the same: its message, but with its maps in the order of their names. An equal one is kept, and with
 /// it what its filters count.
 fn content_of(value: &wire::VirtualHost) -> Vec<u8> {
-    let mut value = wire::VirtualHost { metadata: None, ..value.clone() };
+    let mut value = value.clone();
     let mut maps = in_order(&std::mem::take(&mut value.typed_per_filter_config));
+    maps.extend(format!("{:?}", compile_metadata(&value.metadata.take())).into_bytes());
     for route in &mut value.routes {
         // In the order of its names too.
         let metadata = compile_metadata(&route.metadata.take());
@@ -392,6 +397,7 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
             || route_cx.headers.iter().chain([&own]).any(|headers| headers.names_request),
         overrides,
         metadata: compile_metadata(metadata),
+        virtual_host_metadata: route_cx.metadata.clone(),
         attempt_count_in_request: route_cx.attempt_count_in_request,
         attempt_count_in_response: route_cx.attempt_count_in_response,
         action,

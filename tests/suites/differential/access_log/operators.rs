@@ -3,7 +3,7 @@
 use outrigger_tests::bootstrap::type_url;
 use serde_json::json;
 
-use super::{Row, compare_logs, get};
+use super::{Row, compare_logs, get, metadata};
 
 #[test]
 fn of_the_request() {
@@ -96,6 +96,11 @@ fn of_the_way() {
              %DYNAMIC_METADATA(ns:text)% %METADATA(ROUTE:no)% %CLUSTER_METADATA(ns:text:deeper)%",
             &["/", "/h2/", "/direct"],
         ),
+        Row::text("metadata of the virtual host", "%METADATA(VIRTUAL_HOST:ns:text)% %METADATA(VIRTUAL_HOST:ns:list):3% %METADATA(ROUTE:ns:half)%", &["/", "/direct"])
+            .hcm(json!({"route_config": {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "metadata": metadata(), "routes": [
+                {"match": {"path": "/"}, "route": {"cluster": "up"}, "metadata": metadata()},
+                {"match": {"path": "/direct"}, "direct_response": {"status": 200}},
+            ]}]}})),
         Row::text(
             "the first that is known",
             "%COALESCE({\"operators\": [\"REQUESTED_SERVER_NAME\", {\"command\": \"REQ\", \"param\": \"x-no\"}, \
