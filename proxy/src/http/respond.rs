@@ -44,7 +44,8 @@ pub(super) fn respond_whole(
 }
 
 fn from_upstream(stream: &mut ActiveStream, mut parts: http::response::Parts) -> Response<()> {
-    stream.upstream_outcome(parts.status.as_u16(), answer(parts.status, &parts.headers));
+    let answered = answer(stream, parts.status, &parts.headers);
+    stream.upstream_outcome(parts.status.as_u16(), answered);
     stream.info.response_code_details = details::VIA_UPSTREAM;
     stream.info.response_code = parts.status.as_u16();
     headers::remove_hop_by_hop(&mut parts.headers);
@@ -53,15 +54,17 @@ fn from_upstream(stream: &mut ActiveStream, mut parts: http::response::Parts) ->
     Response::from_parts(parts, ())
 }
 
-/// What outlier detection hears of a response: its gRPC status counts for more than the 200 that carries it.
-pub(super) fn answer(status: StatusCode, headers: &HeaderMap) -> Outcome {
-    let grpc = headers.get(GRPC_STATUS).and_then(|value| value.to_str().ok()?.parse().ok());
+/// What outlier detection hears of a response: to a gRPC client a gRPC status counts for more than the 200 that carries it.
+pub(super) fn answer(stream: &ActiveStream, status: StatusCode, headers: &HeaderMap) -> Outcome {
+    let value = if stream.grpc { headers.get(GRPC_STATUS) } else { None };
+    let grpc = value.and_then(|value| value.to_str().ok()?.parse().ok());
     Outcome::Answered(grpc.map_or(status.as_u16(), http_status_of_grpc))
 }
 
 /// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
 pub(super) fn switch<B>(mut stream: Box<ActiveStream>, response: Response<B>) -> Response<ResponseBody> {
-    stream.upstream_outcome(response.status().as_u16(), answer(response.status(), response.headers()));
+    let answered = answer(&stream, response.status(), response.headers());
+    stream.upstream_outcome(response.status().as_u16(), answered);
     stream.info.response_code_details = details::VIA_UPSTREAM;
     let version = stream.connection.version;
     let (mut parts, _) = response.into_parts();

@@ -52,6 +52,8 @@ struct Detection {
     except: &'static [&'static str],
     /// Lines of the log that are compared.
     events: usize,
+    /// Requests of a gRPC client.
+    grpc: bool,
     /// Without HTTP.
     tcp: bool,
 }
@@ -66,6 +68,7 @@ impl Detection {
             found: ("active", 1),
             except: &[],
             events: 1,
+            grpc: false,
             tcp: false,
         }
     }
@@ -116,10 +119,13 @@ impl Detection {
         compare(|engine| {
             let _ = fs::remove_file(&log);
             let proxy = Launch::new(engine).arg("-l").arg("error").start(&bootstrap)?;
-            until("what is to be found", || {
+            until(&format!("{:?} from {engine:?}", self.found), || {
                 for _ in 0..10 {
                     let Ok(mut client) = RawClient::connect(addr) else { continue };
-                    client.send(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
+                    let about = if self.grpc { "content-type: application/grpc\r\n" } else { "" };
+                    client.send(
+                        format!("GET / HTTP/1.1\r\nhost: h\r\n{about}connection: close\r\n\r\n").as_bytes(),
+                    );
                     let _ = client.response();
                 }
                 counter(&proxy, self.found.0) >= self.found.1
@@ -190,7 +196,7 @@ fn in_a_row() {
     let found = ("detected_consecutive_5xx", 2);
     Detection { found, except, ..Detection::of(status(500), ONLY_GATEWAY()) }.compare();
     let grpc = Response::new(200, "").header("content-type", "application/grpc").header("grpc-status", "14");
-    Detection { except, ..Detection::of(Reply::Respond(grpc), ONLY_GATEWAY()) }.compare();
+    Detection { grpc: true, except, ..Detection::of(Reply::Respond(grpc), ONLY_GATEWAY()) }.compare();
 }
 
 #[test]

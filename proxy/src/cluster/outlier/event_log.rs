@@ -21,6 +21,10 @@ pub struct EventLog(Arc<LogFile>);
 struct Line<'a> {
     #[serde(rename = "type")]
     detector: &'static str,
+    timestamp: String,
+    /// Seconds since it came back (of an ejection) or went out (of a return). A 64-bit number is a string in protobuf's JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secs_since_last_action: Option<String>,
     cluster_name: &'a str,
     upstream_url: String,
     action: &'static str,
@@ -28,10 +32,6 @@ struct Line<'a> {
     enforced: bool,
     #[serde(flatten)]
     samples: Option<Samples>,
-    timestamp: String,
-    /// Seconds since it came back (of an ejection) or went out (of a return). A 64-bit number is a string in protobuf's JSON.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    secs_since_last_action: Option<String>,
 }
 
 #[derive(Serialize)]

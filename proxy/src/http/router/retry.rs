@@ -108,7 +108,7 @@ pub(super) async fn forward(
         }
         let (status, heard) = match &outcome {
             Ok(response) => {
-                (response.status().as_u16(), respond::answer(response.status(), response.headers()))
+                (response.status().as_u16(), respond::answer(stream, response.status(), response.headers()))
             }
             Err(error) => {
                 let status = stream.status_of(error.kind).as_u16();
