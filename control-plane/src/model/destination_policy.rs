@@ -187,6 +187,11 @@ impl LoadBalancing {
 pub struct OutlierDetection {
     /// So many 5xx answers in a row eject the endpoint; 0: never.
     pub consecutive_5xx: u32,
+    /// So many 502, 503 or 504 answers in a row eject the endpoint; 0: never.
+    pub consecutive_gateway_errors: u32,
+    /// So many failures in a row that did not come from the endpoint (no connection, resets, timeouts) eject it; `None`: they
+    /// count like 5xx answers.
+    pub local_origin_failures: Option<u32>,
     /// How often ejected endpoints are looked at.
     pub interval: Duration,
     /// How long the first ejection lasts; the n-th lasts n times as long.
@@ -201,6 +206,8 @@ impl Default for OutlierDetection {
     fn default() -> Self {
         Self {
             consecutive_5xx: 5,
+            consecutive_gateway_errors: 0,
+            local_origin_failures: None,
             interval: Duration::from_secs(10),
             base_ejection_time: Duration::from_secs(30),
             max_ejection_percent: 10,

@@ -242,15 +242,24 @@ pub(super) fn circuit_breakers(pool: &ConnectionPool, budget: Option<&RetryBudge
 }
 
 fn outlier_detection(outlier: &OutlierDetection) -> cluster::OutlierDetection {
+    // Zero switches a detector off; Envoy wants at least one and has the enforcement for it.
+    let in_a_row = |count: u32| (number(count.max(1)), number(if count == 0 { 0 } else { 100 }));
+    let (consecutive_5xx, enforcing_consecutive_5xx) = in_a_row(outlier.consecutive_5xx);
+    let (consecutive_gateway_failure, enforcing_consecutive_gateway_failure) =
+        in_a_row(outlier.consecutive_gateway_errors);
     cluster::OutlierDetection {
-        // Zero switches the detector off; Envoy wants at least one and has the enforcement for it.
-        consecutive_5xx: number(outlier.consecutive_5xx.max(1)),
-        enforcing_consecutive_5xx: number(if outlier.consecutive_5xx == 0 { 0 } else { 100 }),
+        consecutive_5xx,
+        enforcing_consecutive_5xx,
+        consecutive_gateway_failure,
+        enforcing_consecutive_gateway_failure,
+        split_external_local_origin_errors: outlier.local_origin_failures.is_some(),
+        consecutive_local_origin_failure: outlier.local_origin_failures.and_then(number),
         interval: duration(outlier.interval),
         base_ejection_time: duration(outlier.base_ejection_time),
         max_ejection_percent: number(outlier.max_ejection_percent),
         // Istio has no field for the success rate detector and switches it off.
         enforcing_success_rate: number(0),
+        enforcing_local_origin_success_rate: number(0),
         ..Default::default()
     }
 }

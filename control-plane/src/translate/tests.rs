@@ -293,6 +293,8 @@ spec:
     assert_eq!(outlier.interval.unwrap().seconds, 10);
     assert_eq!(outlier.base_ejection_time.unwrap().seconds, 30);
     assert_eq!(outlier.max_ejection_percent.unwrap().value, 10);
+    assert!(!outlier.split_external_local_origin_errors);
+    assert_eq!(outlier.enforcing_consecutive_gateway_failure.unwrap().value, 0);
     assert_eq!(cluster.common_lb_config.unwrap().healthy_panic_threshold.unwrap().value, 0.0);
     let limits = &cluster.circuit_breakers.unwrap().thresholds[0];
     assert_eq!(limits.max_requests.unwrap().value, 9);
@@ -300,6 +302,29 @@ spec:
 
     let unused = snapshot_of(&[MESH, rule, &rule.replace("name: r}", "name: s}")]);
     assert!(unused.problems()[0].reason.contains("follows DestinationRule default/r"));
+}
+
+#[test]
+fn detectors_of_outliers() {
+    let detected = |more: &str| {
+        let rule = format!(
+            "{{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {{name: r}},
+spec: {{host: reviews, trafficPolicy: {{outlierDetection: {{{more}}}}}}}}}"
+        );
+        cluster(&snapshot_of(&[MESH, &rule]), REVIEWS).outlier_detection.unwrap()
+    };
+    let gateway = detected("consecutive5xxErrors: 0, consecutiveGatewayErrors: 3");
+    assert_eq!(gateway.consecutive_gateway_failure.unwrap().value, 3);
+    assert_eq!(gateway.enforcing_consecutive_gateway_failure.unwrap().value, 100);
+    assert_eq!(gateway.enforcing_consecutive_5xx.unwrap().value, 0);
+    let split = detected("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 7");
+    assert!(split.split_external_local_origin_errors);
+    assert_eq!(split.consecutive_local_origin_failure.unwrap().value, 7);
+    assert_eq!(split.enforcing_local_origin_success_rate.unwrap().value, 0);
+    let default = detected("splitExternalLocalOriginErrors: true, consecutiveLocalOriginFailures: 0");
+    assert_eq!(default.consecutive_local_origin_failure.unwrap().value, 5);
+    // Without the split it says nothing.
+    assert!(detected("consecutiveLocalOriginFailures: 7").consecutive_local_origin_failure.is_none());
 }
 
 #[test]

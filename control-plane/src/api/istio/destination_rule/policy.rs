@@ -55,6 +55,9 @@ struct TlsSpec {
 struct OutlierDetectionSpec {
     #[serde(rename = "consecutive5xxErrors")]
     consecutive_5xx_errors: Option<i64>,
+    consecutive_gateway_errors: Option<i64>,
+    split_external_local_origin_errors: bool,
+    consecutive_local_origin_failures: Option<i64>,
     interval: Option<String>,
     base_ejection_time: Option<String>,
     max_ejection_percent: Option<i64>,
@@ -197,14 +200,26 @@ fn client_tls(spec: &TlsSpec, field: &str) -> Result<ClientTls, Refusal> {
     }
 }
 
+/// Envoy's `consecutive_local_origin_failure`.
+const DEFAULT_LOCAL_ORIGIN_FAILURES: u32 = 5;
+
 fn outlier_detection(spec: OutlierDetectionSpec, field: &str) -> Result<OutlierDetection, Refusal> {
     let field = |name: &str| format!("{field}.outlierDetection.{name}");
     let default = OutlierDetection::default();
+    let count = |value: Option<i64>, name: &str| match value {
+        Some(count) => number(count, 0, u32::MAX, field(name)).map(Some),
+        None => Ok(None),
+    };
+    let local_origin = count(spec.consecutive_local_origin_failures, "consecutiveLocalOriginFailures")?;
     Ok(OutlierDetection {
-        consecutive_5xx: match spec.consecutive_5xx_errors {
-            Some(count) => number(count, 0, u32::MAX, field("consecutive5xxErrors"))?,
-            None => default.consecutive_5xx,
-        },
+        consecutive_5xx: count(spec.consecutive_5xx_errors, "consecutive5xxErrors")?
+            .unwrap_or(default.consecutive_5xx),
+        consecutive_gateway_errors: count(spec.consecutive_gateway_errors, "consecutiveGatewayErrors")?
+            .unwrap_or(default.consecutive_gateway_errors),
+        // Zero is Envoy's default in Istio.
+        local_origin_failures: spec
+            .split_external_local_origin_errors
+            .then(|| local_origin.filter(|count| *count > 0).unwrap_or(DEFAULT_LOCAL_ORIGIN_FAILURES)),
         interval: positive(spec.interval, field("interval"))?.unwrap_or(default.interval),
         base_ejection_time: positive(spec.base_ejection_time, field("baseEjectionTime"))?
             .unwrap_or(default.base_ejection_time),
