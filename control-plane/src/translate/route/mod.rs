@@ -179,10 +179,14 @@ fn of_rule(
         ..Route::default()
     };
     traffic_policy::add_filters(view, &tried.places, called, &mut template);
-    let route = |(path, rewrite)| Route {
-        r#match: Some(matches::route_match(request, path)),
-        action: Some(action::action(view, tried, rewrite, port)),
-        ..template.clone()
+    let route = |(path, rewrite)| {
+        let mut route = Route {
+            r#match: Some(matches::route_match(request, path)),
+            action: Some(action::action(view, tried, rewrite, port)),
+            ..template.clone()
+        };
+        traffic_policy::heed_retry_after(view, &tried.places, called, &mut route);
+        route
     };
     path_specifiers(&request.path, rule.action.path()).into_iter().map(route).collect()
 }
