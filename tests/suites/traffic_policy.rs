@@ -2,6 +2,9 @@
 //! within their budget; and none of it costs a request when it changes.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
 use outrigger_tests::certs::spiffe;
 use outrigger_tests::envoy_sidecar::{EnvoySidecar, Variant};
 use outrigger_tests::load::Load;
@@ -162,6 +165,38 @@ fn retries_are_kept_within_their_budget() {
     assert!(web.sidecar().stat(&overflow).unwrap() >= 1);
     mesh.write("more.yaml", &(route() + &none.replace("minRetryConcurrency: 0", "minRetryConcurrency: 3")));
     wait::until("a larger budget", || attempts() == 3);
+}
+
+#[test]
+fn retries_come_when_the_application_says() {
+    let mesh = Mesh::start(&PODS, &route());
+    let (web, upstream) = (mesh.workload("web-0"), &mesh.workload("reviews-0").upstream);
+    until_answered(&mesh, &["web-0"]);
+    let counters = ["exponential", "ratelimited"].map(|kind| {
+        format!(
+            "cluster.outbound|{APP_PORT}||reviews.default.svc.cluster.local.upstream_rq_retry_backoff_{kind}"
+        )
+    });
+    let counted = || counters.each_ref().map(|name| web.sidecar().stat(name).unwrap_or(0));
+    // One request whose first attempt is told to come again in a second: what was counted of its retry.
+    let retry = || {
+        let before = counted();
+        let first = AtomicBool::new(true);
+        upstream.answer_with(move |_| match first.swap(false, Ordering::AcqRel) {
+            true => Reply::Respond(Response::new(503, "busy").header("retry-after", "1")),
+            false => Reply::status(200, "ok"),
+        });
+        let begin = Instant::now();
+        assert_eq!(ask(web, "/").status, 200);
+        let after = counted();
+        (after[0] - before[0], after[1] - before[1], begin.elapsed().as_secs() >= 1)
+    };
+    assert_eq!(retry(), (1, 0, false), "without a policy");
+    mesh.write("more.yaml", &(route() + &policy(SERVICE, "retryAfter: {maxInterval: 500ms}")));
+    until_in_force(web.sidecar(), "rate_limited_retry_back_off");
+    assert_eq!(retry(), (1, 0, false), "more than the policy allows");
+    mesh.write("more.yaml", &(route() + &policy(SERVICE, "retryAfter: {maxInterval: 2s}")));
+    wait::until("a larger maximum", || retry() == (0, 1, true));
 }
 
 #[test]

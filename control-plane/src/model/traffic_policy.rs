@@ -1,4 +1,5 @@
-//! What neither API of routing rules can say: limits of requests, changes of queries, budgets of retries (a TrafficPolicy).
+//! What neither API of routing rules can say: limits of requests, changes of queries, budgets of retries and when they come (a
+//! TrafficPolicy).
 //!
 //! A policy is attached to Services or routes of its own namespace, as a whole or by a section: a port of the Service, a rule of
 //! the route. For one and the same target and section the oldest policy counts alone, then the first by name. What the policy
@@ -106,6 +107,8 @@ pub struct TrafficSettings {
     pub query_parameters: Option<QueryParameters>,
     /// How many requests may be retries.
     pub retry_budget: Option<RetryBudget>,
+    /// That responses say when to try again.
+    pub retry_after: Option<RetryAfter>,
 }
 
 /// A bucket of tokens, one for each request, that fills evenly.
@@ -150,4 +153,11 @@ pub struct RetryBudget {
     pub percent: u32,
     /// So many always.
     pub min_retry_concurrency: u32,
+}
+
+/// A response that is tried again says when, by its header Retry-After.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryAfter {
+    /// What asks for more is passed over.
+    pub max_interval: Duration,
 }

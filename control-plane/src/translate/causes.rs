@@ -80,10 +80,9 @@ fn of_routes(routes: &RouteConfiguration, field: &str) -> BTreeSet<Cause> {
     let part = [
         (names::LOCAL_RATE_LIMIT_FILTER, traffic_policy::RATE_LIMIT),
         (names::HEADER_MUTATION_FILTER, traffic_policy::QUERY_PARAMETERS),
+        ("rate_limited_retry_back_off", traffic_policy::RETRY_AFTER),
     ];
-    if let (Some(route), Some((_, part))) =
-        (route, part.into_iter().find(|(filter, _)| below.contains(filter)))
-    {
+    if let (Some(route), Some((_, part))) = (route, part.into_iter().find(|(name, _)| below.contains(name))) {
         let policies = metadata::policies(route.metadata.as_ref()).into_iter();
         return policies.filter(|(_, field)| field == part).collect();
     }

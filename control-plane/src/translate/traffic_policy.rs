@@ -1,5 +1,5 @@
 //! What traffic policies say, in Envoy's own messages: the local rate limit, the header mutation filter, the retry budget of circuit
-//! breakers.
+//! breakers, the back-off of retries that a response asks for.
 //!
 //! Each part is looked for by itself, from the nearest place to the farthest: the section of an object, the object, and for
 //! requests along a route then the Service that was called ([`said_of`], [`said_first`]).
@@ -17,23 +17,28 @@ use outrigger_xds_api::wire::extensions::filters::http::header_mutation::v3::{
 use outrigger_xds_api::wire::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
 use outrigger_xds_api::wire::protobuf::value::Kind;
 use outrigger_xds_api::wire::protobuf::{BoolValue, Value};
-use outrigger_xds_api::wire::route::v3::rate_limit::Action;
+use outrigger_xds_api::wire::route::v3::rate_limit::Action as LimitAction;
 use outrigger_xds_api::wire::route::v3::rate_limit::action::{ActionSpecifier, GenericKey};
-use outrigger_xds_api::wire::route::v3::{RateLimit as WireRateLimit, Route};
+use outrigger_xds_api::wire::route::v3::retry_policy::{
+    RateLimitedRetryBackOff, ResetHeader, ResetHeaderFormat,
+};
+use outrigger_xds_api::wire::route::v3::route::Action;
+use outrigger_xds_api::wire::route::v3::{RateLimit as WireRateLimit, Route, RouteAction};
 use outrigger_xds_api::wire::r#type::v3::{FractionalPercent, HttpStatus, Percent, TokenBucket};
 
 use crate::model::{
-    LimitPer, QueryParameters, RateLimit, RetryBudget, Service, ServicePort, TargetKey, TrafficPolicy,
-    TrafficSettings,
+    LimitPer, QueryParameters, RateLimit, RetryAfter, RetryBudget, Service, ServicePort, TargetKey,
+    TrafficPolicy, TrafficSettings,
 };
 use crate::source::Origin;
 use crate::translate::names::{HEADER_MUTATION_FILTER, LOCAL_RATE_LIMIT_FILTER};
 use crate::translate::wire::{any, duration, number};
 use crate::translate::{InputView, metadata};
 
-/// Fields of a policy, as their filters are blamed on them.
+/// Fields of a policy, as what is made of them is blamed on them.
 pub(super) const RATE_LIMIT: &str = "spec.rateLimit";
 pub(super) const QUERY_PARAMETERS: &str = "spec.queryParameters";
+pub(super) const RETRY_AFTER: &str = "spec.retryAfter";
 
 /// First part of the names of the limit's counters. (That of Istio's examples.)
 pub(super) const STAT_PREFIX: &str = "http_local_rate_limiter";
@@ -92,6 +97,27 @@ pub(super) fn retry_budget<'a>(
 ) -> Option<&'a RetryBudget> {
     let service = TargetKey::service(&service.name);
     Some(said_of(view, &service, &port.name, |settings| settings.retry_budget.as_ref())?.0)
+}
+
+/// Lets retries of a route that has these `places` come when the response says, by the word for the route, else for the Service that is
+/// called. A route that retries nothing stays as it is.
+pub(super) fn heed_retry_after(
+    view: &InputView<'_>,
+    places: &[(TargetKey, String)],
+    called: Option<(&Service, &ServicePort)>,
+    route: &mut Route,
+) {
+    let Some(Action::Route(RouteAction { retry_policy: Some(retry), .. })) = &mut route.action else {
+        return;
+    };
+    let called = called.map(|(service, port)| (TargetKey::service(&service.name), port.name.clone()));
+    let places = [places, called.as_slice()].concat();
+    let said = said_first(view, &places, |settings| settings.retry_after.as_ref());
+    let Some((RetryAfter { max_interval }, policy)) = said else { return };
+    let header = ResetHeader { name: "retry-after".to_owned(), format: ResetHeaderFormat::Seconds as i32 };
+    retry.rate_limited_retry_back_off =
+        Some(RateLimitedRetryBackOff { reset_headers: vec![header], max_interval: duration(*max_interval) });
+    metadata::add_policies(&mut route.metadata, &[(&policy.origin, RETRY_AFTER)]);
 }
 
 /// Adds the configuration of HTTP filters for the requests of a route that has these `places`. The changes of the query are the
@@ -155,7 +181,7 @@ pub(super) fn local_rate_limit(limit: &RateLimit) -> LocalRateLimit {
             ..LocalRateLimitDescriptor::default()
         }],
         rate_limits: vec![WireRateLimit {
-            actions: vec![Action { action_specifier: Some(ActionSpecifier::GenericKey(identity)) }],
+            actions: vec![LimitAction { action_specifier: Some(ActionSpecifier::GenericKey(identity)) }],
             ..WireRateLimit::default()
         }],
         // The bucket without a caller is for those without a certificate.

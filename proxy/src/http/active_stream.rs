@@ -260,6 +260,14 @@ impl ActiveStream {
 
     /// The attempt goes to this host.
     pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) {
+        if self.info.attempt_count > 0 {
+            // Up to here the log has the attempt before.
+            self.info.upstream_local_address = None;
+            self.info.upstream_protocol = None;
+            self.info.upstream_tls = None;
+            self.info.upstream_transport_failure = None;
+            self.info.first_upstream_byte = None;
+        }
         self.info.upstream_host = Some(host.clone());
         self.info.attempt_count += 1;
         cluster.stats.upstream_rq_active.inc();
@@ -307,11 +315,6 @@ impl ActiveStream {
             upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
         }
         outlier::record(&upstream.cluster, &upstream.host, outcome);
-        self.info.upstream_local_address = None;
-        self.info.upstream_protocol = None;
-        self.info.upstream_tls = None;
-        self.info.upstream_transport_failure = None;
-        self.info.first_upstream_byte = None;
     }
 
     /// The upstream's redirect is followed: another stream goes on.

@@ -18,7 +18,7 @@ fn traffic_policies() -> Value {
     let plural = "trafficpolicies";
     let schema = json!({
         "description": "What neither Gateway API nor Istio has for the traffic to a Service or along a route: a local rate limit, \
-                        changes of the query, a budget of retries.",
+                        changes of the query, a budget of retries and when they come.",
         "type": "object",
         "required": ["spec"],
         "properties": {

@@ -184,7 +184,9 @@ fn of_rule(
         for (share, action) in action::actions(view, tried, rewrite, port) {
             let mut request = matches::route_match(request, path.clone());
             request.runtime_fraction = share.map(policies::runtime_fraction);
-            routes.push(Route { r#match: Some(request), action: Some(action), ..template.clone() });
+            let mut route = Route { r#match: Some(request), action: Some(action), ..template.clone() };
+            traffic_policy::heed_retry_after(view, &tried.places, called, &mut route);
+            routes.push(route);
         }
     }
     routes

@@ -238,6 +238,35 @@ fn a_budget_is_for_all_clusters_of_the_service() {
 }
 
 #[test]
+fn retries_come_when_the_response_says() {
+    let rules = http_route(
+        "r",
+        "\n  - name: first\n    matches: [{path: {type: Exact, value: /a}}]\n    retry: {attempts: 2, codes: [503]}\n    backendRefs: \
+         [{name: reviews-v1, port: 9080}]\n  - retry: {attempts: 1, codes: [503]}\n    backendRefs: [{name: reviews-v2, port: 9080}]",
+    );
+    let of = |service: &str| {
+        let service = policy("s", SERVICE, service);
+        let first = "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r, sectionName: first}";
+        let snapshot =
+            snapshot_of(&[MESH, &rules, &service, &policy("first", first, "retryAfter: {maxInterval: 30s}")]);
+        assert_valid(&snapshot);
+        let seconds = |route: Route| {
+            let Some(Action::Route(action)) = route.action else { panic!() };
+            let back_off = action.retry_policy.unwrap().rate_limited_retry_back_off?;
+            assert_eq!(back_off.reset_headers[0].name, "retry-after");
+            Some(back_off.max_interval.unwrap().seconds)
+        };
+        routes_to_reviews(&snapshot).into_iter().map(seconds).collect::<Vec<_>>()
+    };
+    assert_eq!(of("retryAfter: {}"), [Some(30), Some(300)]);
+    assert_eq!(of("retryBudget: {}"), [Some(30), None]);
+    // What retries nothing stays so.
+    let without = snapshot_of(&[MESH, &policy("s", SERVICE, "retryAfter: {}")]);
+    let Some(Action::Route(action)) = routes_to_reviews(&without).remove(0).action else { panic!() };
+    assert!(action.retry_policy.is_none());
+}
+
+#[test]
 fn of_several_for_one_target_the_oldest_counts_alone() {
     let first = policy("a", SERVICE, "retryBudget: {percent: 1}");
     let second = policy("b", SERVICE, "retryBudget: {percent: 2}\n  rateLimit: {requests: 5}");

@@ -1,5 +1,6 @@
 //! Which outcomes are tried again, and how often: the upstream's view shows each attempt.
 
+mod back_off;
 mod bodies;
 mod grpc;
 mod hosts;

@@ -3,8 +3,10 @@
 //! Each part is a type that is read and that the schema is made of, and a function that checks what the type alone does not say.
 //! What the schema can say stands in the type's attributes, by the constants that the function checks.
 
+mod interval;
 mod query_parameters;
 mod rate_limit;
+mod retry_after;
 mod retry_budget;
 mod status;
 mod target;
@@ -22,8 +24,8 @@ pub(super) use status::status_schema;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "has(self.rateLimit) || has(self.queryParameters) || has(self.retryBudget)",
-        "message": "must say rateLimit, queryParameters or retryBudget",
+        "rule": "has(self.rateLimit) || has(self.queryParameters) || has(self.retryBudget) || has(self.retryAfter)",
+        "message": "must say rateLimit, queryParameters, retryBudget or retryAfter",
     },
     {
         "rule": "!has(self.retryBudget) || self.targetRefs.all(target, target.kind == 'Service')",
@@ -37,6 +39,7 @@ pub(super) struct Spec {
     rate_limit: Option<rate_limit::Spec>,
     query_parameters: Option<query_parameters::Spec>,
     retry_budget: Option<retry_budget::Spec>,
+    retry_after: Option<retry_after::Spec>,
 }
 
 /// Decodes a TrafficPolicy.
@@ -48,9 +51,10 @@ pub(in crate::api) fn traffic_policy(object: &Object) -> Result<TrafficPolicy, R
         rate_limit: spec.rate_limit.map(rate_limit::read).transpose()?,
         query_parameters: spec.query_parameters.map(query_parameters::read).transpose()?,
         retry_budget: spec.retry_budget.map(retry_budget::read).transpose()?,
+        retry_after: spec.retry_after.as_ref().map(retry_after::read).transpose()?,
     };
     if settings == TrafficSettings::default() {
-        return Err(Refusal::new("spec", "must say rateLimit, queryParameters or retryBudget"));
+        return Err(Refusal::new("spec", "must say rateLimit, queryParameters, retryBudget or retryAfter"));
     }
     let route = targets.iter().find(|target| target.object.kind != TargetKind::Service);
     if let (Some(_), Some(route)) = (settings.retry_budget, route) {

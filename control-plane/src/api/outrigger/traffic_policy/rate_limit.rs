@@ -3,15 +3,13 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::interval;
+use crate::api::Refusal;
 use crate::api::values::number;
-use crate::api::{Refusal, duration};
 use crate::model::{LimitPer, RateLimit};
 
 /// The most requests in an interval.
 const MOST: u32 = 100_000_000;
-
-/// Intervals: one number with a unit, from 100 ms (Envoy wants 50 ms or more) to something over a year.
-const INTERVAL: &str = "^([1-9][0-9]{0,4}[sm]|[1-9][0-9]{0,3}h|[1-9][0-9]{2,4}ms)$";
 
 /// Statuses that say no, of those that Envoy knows (`envoy.type.v3.StatusCode`).
 const STATUSES: &[i64] = &[
@@ -31,7 +29,7 @@ pub(super) struct Spec {
     requests: i64,
     /// The interval: a whole number with the unit ms, s, m or h, from 100ms.
     #[serde(default = "second")]
-    #[schemars(regex(pattern = INTERVAL))]
+    #[schemars(regex(pattern = interval::FORM))]
     interval: String,
     /// Requests that may come at once after a pause. As many as in an interval, if it is not said.
     #[schemars(range(min = 1, max = MOST))]
@@ -73,14 +71,7 @@ pub(super) fn read(spec: Spec) -> Result<RateLimit, Refusal> {
             return Err(Refusal::new(at("status"), reason));
         }
     };
-    let is_interval = regex::Regex::new(INTERVAL).is_ok_and(|form| form.is_match(&spec.interval));
-    let interval = match duration::parse_gateway_api(&spec.interval) {
-        Ok(interval) if is_interval => interval,
-        _ => {
-            let reason = format!("{:?} is not a whole number with ms, s, m or h, from 100ms", spec.interval);
-            return Err(Refusal::new(at("interval"), reason));
-        }
-    };
+    let interval = interval::read(&spec.interval, at("interval"))?;
     Ok(RateLimit {
         requests,
         interval,
