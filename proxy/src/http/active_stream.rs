@@ -1,12 +1,10 @@
 //! One request in flight, and its end: exactly one place, on success, failure, disconnect and panic alike (`Drop`).
 
-use std::future::Future;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use http::header::HOST;
@@ -15,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
 use super::codec;
+pub(crate) use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::filters::FilterState;
@@ -29,108 +28,6 @@ use crate::route::{
     Action, Drawn, NamedCluster, RequestView, Route, RouteAction, RouteConfiguration, is_grpc,
 };
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
-use crate::worker::{Timer, Worker};
-
-/// What a request may take.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Deadlines {
-    /// From the request's start until its last byte was received.
-    pub(crate) request: Option<Duration>,
-    /// From the request's last byte until the response's last byte.
-    pub(crate) response: Option<Duration>,
-    /// Without any progress.
-    pub(crate) idle: Option<Duration>,
-    /// From first to last byte.
-    pub(crate) max_duration: Option<Duration>,
-}
-
-/// Watches the deadlines of one stream with one timer.
-#[derive(Debug)]
-pub(crate) struct DeadlineWatch {
-    deadlines: Deadlines,
-    start: Instant,
-    /// The response's deadline is not counted from before then.
-    response_from: Instant,
-    progress: Option<Rc<RequestProgress>>,
-    /// The last time something moved on the response's side.
-    last_activity: Instant,
-    /// When the upstream must be done.
-    upstream_until: Option<Instant>,
-    worker: Rc<Worker>,
-    timer: Option<Timer>,
-}
-
-impl DeadlineWatch {
-    /// Watches from `start` on.
-    pub(crate) fn new(stream: &ActiveStream, deadlines: Deadlines, start: Instant) -> Self {
-        Self {
-            deadlines,
-            start,
-            response_from: start,
-            progress: stream.progress.clone(),
-            last_activity: start,
-            upstream_until: None,
-            worker: stream.connection.worker.clone(),
-            timer: None,
-        }
-    }
-
-    /// Runs `work` until it is done or a deadline has passed.
-    pub(crate) async fn run<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Failure> {
-        let mut work = pin!(work);
-        std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
-            Poll::Ready(done) => Poll::Ready(Ok(done)),
-            Poll::Pending => self.poll(cx).map_or(Poll::Pending, |failure| Poll::Ready(Err(failure))),
-        })
-        .await
-    }
-
-    /// The timer is armed for the earliest deadline that could come true, and what it means is found out when it fires: progress
-    /// only ever moves deadlines away, so nothing has to be re-armed on the way.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Failure> {
-        loop {
-            if self.timer.is_none() {
-                let (at, _) = self.next()?;
-                self.timer = Some(self.worker.timers.start(at));
-            }
-            if !self.timer.as_mut().is_some_and(|t| t.poll(cx)) {
-                return None;
-            }
-            self.timer = None;
-            let (at, failure) = self.next()?;
-            if at <= Instant::now() {
-                return Some(failure);
-            }
-        }
-    }
-
-    /// From here on the upstream must be done at this moment.
-    pub(crate) fn end_upstream_at(&mut self, at: Instant) {
-        self.upstream_until = Some(at);
-        // It may be before what the timer is armed for.
-        self.timer = None;
-    }
-
-    fn next(&self) -> Option<(Instant, Failure)> {
-        let Deadlines { request, response, idle, max_duration } = self.deadlines;
-        let (request_complete, last_activity) = match &self.progress {
-            None => (Some(self.start), self.last_activity),
-            // Nobody reads the body while the request waits for a connection: that wait counts from the start.
-            Some(p) if !p.asked.get() => (Some(self.start), self.last_activity),
-            Some(p) => (p.complete.get(), self.last_activity.max(p.last_activity.get())),
-        };
-        // While the request is still arriving, its response deadline is at the earliest one timeout away.
-        let response = response.map(|t| {
-            (request_complete.unwrap_or_else(Instant::now).max(self.response_from) + t, Failure::Timeout)
-        });
-        let arriving = self.progress.as_ref().is_some_and(|p| p.complete.get().is_none());
-        let request = request.filter(|_| arriving).map(|t| (self.start + t, Failure::RequestTimeout));
-        let idle = idle.map(|t| (last_activity + t, Failure::StreamIdle));
-        let max_duration = max_duration.map(|t| (self.start + t, Failure::MaxDuration));
-        let upstream = self.upstream_until.map(|at| (at, Failure::UpstreamMaxDuration));
-        [request, response, idle, max_duration, upstream].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-}
 
 #[derive(Debug)]
 pub(crate) struct ActiveStream {
@@ -412,7 +309,7 @@ impl ActiveStream {
         }
     }
 
-    /// The status that a failure stands for: a caller may have timeouts answered with 204.
+    /// The status that a failure stands for: a caller may have timeouts answered with 204, and half a request is the client's doing.
     pub(crate) fn status_of(&self, failure: Failure) -> StatusCode {
         match failure {
             Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle
@@ -420,6 +317,8 @@ impl ActiveStream {
             {
                 StatusCode::NO_CONTENT
             }
+            // It is the client that is waited for.
+            Failure::StreamIdle | Failure::MaxDuration if self.is_receiving() => StatusCode::REQUEST_TIMEOUT,
             _ => failure.status(),
         }
     }
@@ -468,6 +367,16 @@ impl ActiveStream {
         self.hcm.stats.downstream_rq_tx_reset.inc();
     }
 
+    /// The stream is reset without an answer.
+    pub(crate) fn abort(&mut self, why: &'static str) {
+        self.aborted = true;
+        // To the log it never was a request.
+        self.info.request = None;
+        self.info.flags.insert(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
+        self.info.response_code_details = why;
+        self.hcm.stats.downstream_rq_tx_reset.inc();
+    }
+
     /// The upstream agrees to the protocol that the client wants.
     pub(crate) fn is_switching(&self) -> bool {
         self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_accepted())
@@ -476,6 +385,23 @@ impl ActiveStream {
     /// Whether the request's body went out to its end.
     pub(crate) fn has_sent_request(&self) -> bool {
         self.progress.as_ref().is_none_or(|progress| progress.complete.get().is_some())
+    }
+
+    /// Whether more of the request's body is to come.
+    fn is_receiving(&self) -> bool {
+        let receives = |progress: &RequestProgress| progress.asked.get() && progress.complete.get().is_none();
+        self.progress.as_deref().is_some_and(receives)
+    }
+
+    /// Whether trailers are taken from the upstream: with HTTP/1 they need to be enabled.
+    pub(crate) fn takes_trailers(&self) -> bool {
+        self.info.upstream_protocol == Some(Version::HTTP_2)
+            || self.upstream.as_ref().is_some_and(|upstream| upstream.cluster.connection.http1_trailers)
+    }
+
+    /// Whether trailers go to the client: the same.
+    pub(crate) fn sends_trailers(&self) -> bool {
+        self.connection.version == codec::Version::Http2 || self.hcm.http1.enable_trailers
     }
 
     /// Where the request comes from: the address behind trusted proxies, else the peer's. Known where something asks for it.
@@ -500,8 +426,9 @@ impl ActiveStream {
 
     /// Sets what the rest of the stream may take.
     pub(crate) fn limit(&mut self, deadlines: Deadlines) {
-        let watch = DeadlineWatch::new(self, deadlines, self.info.start);
-        self.watch = Some(DeadlineWatch { response_from: self.forwarded, ..watch });
+        let mut watch = DeadlineWatch::new(self, deadlines, self.info.start);
+        watch.response_from = self.forwarded;
+        self.watch = Some(watch);
     }
 
     /// What follows is not a response: only silence and the whole duration are limited.

@@ -6,6 +6,7 @@ mod captures;
 mod client_certificate;
 pub(crate) mod codec;
 pub mod connection_manager;
+mod deadlines;
 mod downstream;
 mod error;
 pub mod filters;
@@ -30,7 +31,7 @@ pub use path::{EscapedSlashes, PathRules};
 pub use pool::Pools;
 pub use settings::{
     CodecType, ConnectionOptions, FrameLimits, HttpConnectionManager, HttpOptions1, HttpOptions2,
-    LiveConnectionManager, RouteSource, ServerHeader, StreamLimits,
+    LiveConnectionManager, RouteSource, ServerHeader, StreamLimits, Underscores,
 };
 
 #[cfg(test)]

@@ -49,11 +49,11 @@ fn from_upstream(stream: &mut ActiveStream, mut parts: http::response::Parts) ->
 }
 
 /// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
-pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>) -> Response<ResponseBody> {
+pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<()>) -> Response<ResponseBody> {
     stream.upstream_outcome(response.status().as_u16());
     stream.info.response_code_details = details::VIA_UPSTREAM;
     let version = stream.connection.version;
-    let (mut parts, _) = response.into_parts();
+    let (mut parts, ()) = response.into_parts();
     let kept = stream.upgrade.as_ref().map(|upgrade| upgrade.clean_head(&mut parts.headers));
     add_own(&stream, &mut parts.headers);
     let mut response =
@@ -66,7 +66,8 @@ pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<Incoming>
 
 /// What the route adds to an upstream's response.
 fn add_own(stream: &ActiveStream, headers: &mut HeaderMap) {
-    if !stream.hcm.suppress_envoy_headers {
+    // As in Envoy: it is counted from the end of the request.
+    if !stream.hcm.suppress_envoy_headers && stream.upgrade.is_none() && stream.has_sent_request() {
         let service_ms = stream.info.first_upstream_byte.map_or(0, |t| t.as_millis() as u64);
         headers.insert(UPSTREAM_SERVICE_TIME, HeaderValue::from(service_ms));
     }
@@ -96,7 +97,7 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let reply = local_reply::for_error(&error, status);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
-    let closes = error.kind == Failure::RequestTimeout && stream.connection.version == Version::Http1;
+    let closes = status == StatusCode::REQUEST_TIMEOUT && stream.connection.version == Version::Http1;
     let mut response = send_local(stream, reply, true);
     if closes {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -242,6 +243,11 @@ fn send_downstream(
     if connection.is_last_response() {
         hcm.stats.downstream_cx_drain_close.inc();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if connection.version == Version::Http1
+        && stream.upgrade.as_ref().is_some_and(|upgrade| !upgrade.is_accepted())
+    {
+        // What the client may have sent already is no request.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     stream.note_grpc_status(headers);
     stream.capture_response(headers);
@@ -253,6 +259,46 @@ fn send_downstream(
         true => response,
         false => response.map(|body| body.through(stages)),
     }
+}
+
+/// The head of a request did not come in time: what the client is told, if it can be. Counted and logged like the answer to a request.
+pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure) -> Response<Bytes> {
+    let hcm = connection.live.get();
+    hcm.stats.downstream_rq_total.inc();
+    match connection.version {
+        Version::Http1 => hcm.stats.downstream_rq_http1_total.inc(),
+        Version::Http2 => hcm.stats.downstream_rq_http2_total.inc(),
+    }
+    match failure {
+        Failure::HeaderTimeout => hcm.stats.downstream_rq_header_timeout.inc(),
+        Failure::StreamIdle => hcm.stats.downstream_rq_idle_timeout.inc(),
+        Failure::MaxDuration => hcm.stats.downstream_rq_max_duration_reached.inc(),
+        _ => hcm.stats.downstream_rq_timeout.inc(),
+    }
+    let version = match connection.version {
+        Version::Http1 => http::Version::HTTP_11,
+        Version::Http2 => http::Version::HTTP_2,
+    };
+    let mut info = StreamInfo::new(connection.info.clone(), Some(version));
+    let status = StatusCode::REQUEST_TIMEOUT;
+    info.response_code = status.as_u16();
+    info.flags.insert(failure.flag());
+    info.response_code_details = failure.details();
+    let (mut parts, mut body) = local_reply::for_error(&failure.into(), status).response.into_parts();
+    if let Some(replies) = &hcm.local_replies {
+        replies.rewrite(&mut info, &mut parts, &mut body);
+    }
+    if hcm.server_header != ServerHeader::PassThrough {
+        parts.headers.insert(SERVER, hcm.server_name.clone());
+    }
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Some(via) = &hcm.via {
+        origin::append_via(&mut parts.headers, via);
+    }
+    info.bytes_sent = body.len() as u64;
+    hcm.stats.response(info.response_code);
+    hcm.access_logs.log(&info, AccessLogType::DownstreamEnd, &connection.worker.logs);
+    Response::from_parts(parts, body)
 }
 
 /// A request that never became one is logged like any other, with what is known.
