@@ -280,10 +280,16 @@ pub mod details {
     pub const UPGRADE_FAILED: &str = "upgrade_failed";
     /// The stream was idle for too long.
     pub const STREAM_IDLE_TIMEOUT: &str = "stream_idle_timeout";
-    /// The whole request was not received in time.
-    pub const REQUEST_OVERALL_TIMEOUT: &str = "request_overall_timeout";
     /// The request's head was not received in time.
     pub const REQUEST_HEADER_TIMEOUT: &str = "request_header_timeout";
+    /// The whole request was not received in time.
+    pub const REQUEST_OVERALL_TIMEOUT: &str = "request_overall_timeout";
+    /// The request has a header with an underscore in its name, which configuration does not allow (HTTP/1).
+    pub const HTTP1_UNEXPECTED_UNDERSCORE: &str = "http1.unexpected_underscore";
+    /// The same over HTTP/2.
+    pub const HTTP2_UNEXPECTED_UNDERSCORE: &str = "http2.unexpected_underscore";
+    /// CONNECT over HTTP/1 announces a body.
+    pub const BODY_DISALLOWED: &str = "http1.body_disallowed";
     /// The request has no host.
     pub const MISSING_HOST: &str = "missing_host_header";
     /// The request's host is not valid, or there are several.

@@ -1,5 +1,5 @@
 //! The dependency rule of the proxy as a table: which room may name which. It scans the sources for `crate::` paths, so
-//! a shortcut through a wall fails here and not in review.
+//! a shortcut through a wall fails here and not in review. And what else is said of the sources and must stay true.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,6 +176,23 @@ fn files_stay_readable() {
             .filter(|(_, lines)| *lines > LIMIT)
             .collect();
     assert!(long.is_empty(), "more than {LIMIT} lines: {long:#?}");
+}
+
+/// The last column of `docs/limits.md`.
+#[test]
+fn every_limit_names_tests_that_there_are() {
+    let page = fs::read_to_string(repository().join("docs/limits.md")).unwrap();
+    let files = ["proxy/src", "tests/suites"].map(|folder| rust_files(&repository().join(folder)));
+    let texts: Vec<String> = files.iter().flatten().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| limit"));
+    let cells = rows.map(|row| row.trim_end_matches(" |").rsplit(" | ").next().unwrap());
+    let names: Vec<&str> =
+        cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`')).collect();
+    for name in &names {
+        let function = format!("fn {}()", name.rsplit("::").next().unwrap());
+        assert!(texts.iter().any(|text| text.contains(&function)), "{name} is no test");
+    }
+    assert!(names.len() > 20, "{names:?}");
 }
 
 /// A source file without its comments and unit tests.

@@ -48,6 +48,8 @@ pub struct Request {
     pub headers: Headers,
     /// The body without its transfer coding.
     pub body: Vec<u8>,
+    /// Trailer fields.
+    pub trailers: Headers,
 }
 
 /// One response: as a client received it, or as a fake upstream is told to send it.

@@ -76,12 +76,26 @@ pub struct ConnectionSettings {
     pub initial_stream_window_bytes: u32,
     /// `http2_protocol_options.initial_connection_window_size`, bytes.
     pub initial_connection_window_bytes: u32,
+    /// `http_protocol_options.enable_trailers`: trailers go on to HTTP/1 hosts and from them.
+    pub http1_trailers: bool,
+    /// `http_protocol_options.header_key_format`: how names of requests are written to HTTP/1 hosts.
+    pub header_case: HeaderCase,
     /// `upstream_bind_config.source_address` (the cluster's, else the cluster manager's).
     pub source_address: Option<IpAddr>,
     /// `upstream_connection_options.tcp_keepalive`: idle seconds, interval seconds, probes.
     pub tcp_keepalive: Option<(Duration, Duration, u32)>,
     /// How long a connection may outlive its peer's certificate; `None`: as long as it lasts.
     pub peer_certificate_grace: Option<Duration>,
+}
+
+/// `header_key_format`: how names of header fields are written in HTTP/1. Lower case, when nothing is set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HeaderCase {
+    /// `stateful_formatter` with `preserve_case`: the names of messages that are read here keep their case where they are written.
+    pub keeps: bool,
+    /// `proper_case_words`, or `formatter_type_on_envoy_headers: PROPER_CASE` for names that have no case to keep: a capital letter at
+    /// the beginning and after each hyphen.
+    pub proper: bool,
 }
 
 /// Which HTTP version goes upstream.

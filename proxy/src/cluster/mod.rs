@@ -15,7 +15,7 @@ pub mod outlier;
 
 pub(crate) use circuit_breaker::Resource;
 pub use circuit_breaker::{CircuitBreakers, Permit, RetryBudget, Thresholds};
-pub use cluster::{Cluster, ConnectionSettings, MeshDestination, UpstreamProtocol};
+pub use cluster::{Cluster, ConnectionSettings, HeaderCase, MeshDestination, UpstreamProtocol};
 pub use connect::{ConnectError, ConnectTimes, Connected, ConnectionGuard, connect};
 pub use endpoint_set::{Balancing, EndpointSet, HostSpec, Priority};
 pub use host::Host;

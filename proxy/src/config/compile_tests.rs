@@ -143,6 +143,7 @@ fn route_configurations() {
         "{match: {safe_regex: {regex: '/[a-z]+'}}, redirect: {host_redirect: example.org, response_code: FOUND}}",
         "{match: {path_separated_prefix: /a}, direct_response: {status: 200, body: {inline_string: hi}}}",
         "{match: {prefix: /, headers: [{name: x, string_match: {exact: Hello, ignore_case: true}}, {name: ':method', range_match: {start: 1, end: 2}}]}, route: {weighted_clusters: {clusters: [{name: known, weight: 90}, {name: other, weight: 10}]}, timeout: 0s}}",
+        "{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {}}]}}",
         "{match: {prefix: /}, redirect: {regex_rewrite: {pattern: {regex: '^/(.*)'}, substitution: '/x/\\1'}}}",
         "{match: {prefix: /, query_parameters: [{name: x}], grpc: {}}, route: {cluster: c, prefix_rewrite: /x, auto_host_rewrite: true}}",
         "{match: {prefix: /}, route: {cluster: c, regex_rewrite: {pattern: {regex: a}, substitution: b}, host_rewrite_header: x}}",
@@ -255,6 +256,14 @@ fn route_configurations() {
         (
             "{match: {prefix: /, filter_state: [{key: x, string_match: {exact: v}}]}, route: {cluster: c}}",
             "match.filter_state: not supported",
+        ),
+        (
+            "{match: {connect_matcher: {}}, route: {cluster: c, upgrade_configs: [{upgrade_type: CONNECT, connect_config: {allow_post: true}}]}}",
+            "route.upgrade_configs[0].connect_config.allow_post: not supported",
+        ),
+        (
+            "{match: {prefix: /}, route: {cluster: c, upgrade_configs: [{upgrade_type: websocket, connect_config: {}}]}}",
+            "route.upgrade_configs[0].connect_config: only an upgrade of type CONNECT may have it",
         ),
         (
             "{match: {prefix: /}, route: {cluster: c}, request_headers_to_remove: [host]}",
@@ -372,7 +381,15 @@ fn connection_managers() {
             filtered("{and_filter: {filters: [{not_health_check_filter: {}}]}}", &inline("known")),
             "access_log[0].filter.and_filter.filters: value must contain at least 2 items",
         ),
-        (format!("upgrade_configs: [{{upgrade_type: CONNECT}}], {}", inline("known")), "upgrade_configs[0].upgrade_type: CONNECT is not supported"),
+        (format!("upgrade_configs: [{{upgrade_type: CONNECT-UDP}}], {}", inline("known")), "upgrade_configs[0].upgrade_type: CONNECT-UDP is not supported"),
+        (
+            format!("http_protocol_options: {{header_key_format: {{}}}}, {}", inline("known")),
+            "http_protocol_options.header_key_format.header_format: is required",
+        ),
+        (
+            format!("http_protocol_options: {{header_key_format: {{stateful_formatter: {{name: p, typed_config: {{'@type': type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig, forward_reason_phrase: true}}}}}}}}, {}", inline("known")),
+            "http_protocol_options.header_key_format.stateful_formatter.typed_config.forward_reason_phrase: not supported",
+        ),
         (
             inline("known").replace(ROUTER, ""),
             "http_filters: the list must end with envoy.filters.http.router",

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
 use super::codec;
+pub(crate) use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::filters::FilterState;
@@ -28,8 +29,6 @@ use crate::route::{
     Action, Drawn, NamedCluster, RequestView, Route, RouteAction, RouteConfiguration, is_grpc,
 };
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details};
-
-pub(crate) use super::deadlines::{DeadlineWatch, Deadlines};
 
 #[derive(Debug)]
 pub(crate) struct ActiveStream {
@@ -327,7 +326,7 @@ impl ActiveStream {
         }
     }
 
-    /// The status that a failure stands for: a caller may have timeouts answered with 204.
+    /// The status that a failure stands for: a caller may have timeouts answered with 204, and half a request is the client's doing.
     pub(crate) fn status_of(&self, failure: Failure) -> StatusCode {
         match failure {
             Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle
@@ -335,10 +334,8 @@ impl ActiveStream {
             {
                 StatusCode::NO_CONTENT
             }
-            // The client is the one that is late.
-            Failure::StreamIdle | Failure::MaxDuration if !self.has_sent_request() => {
-                StatusCode::REQUEST_TIMEOUT
-            }
+            // It is the client that is waited for.
+            Failure::StreamIdle | Failure::MaxDuration if self.is_receiving() => StatusCode::REQUEST_TIMEOUT,
             _ => failure.status(),
         }
     }
@@ -399,6 +396,16 @@ impl ActiveStream {
         }
     }
 
+    /// The stream is reset without an answer.
+    pub(crate) fn abort(&mut self, why: &'static str) {
+        self.aborted = true;
+        // To the log it never was a request.
+        self.info.request = None;
+        self.info.flags.insert(ResponseFlags::DOWNSTREAM_REMOTE_RESET);
+        self.info.response_code_details = why;
+        self.hcm.stats.downstream_rq_tx_reset.inc();
+    }
+
     /// The upstream agrees to the protocol that the client wants.
     pub(crate) fn is_switching(&self) -> bool {
         self.upgrade.as_ref().is_some_and(|upgrade| upgrade.is_accepted())
@@ -415,6 +422,23 @@ impl ActiveStream {
             None => Some(Duration::ZERO),
             Some(progress) => progress.complete.get().map(|at| at - self.info.start),
         }
+    }
+
+    /// Whether more of the request's body is to come.
+    fn is_receiving(&self) -> bool {
+        let receives = |progress: &RequestProgress| progress.asked.get() && progress.complete.get().is_none();
+        self.progress.as_deref().is_some_and(receives)
+    }
+
+    /// Whether trailers are taken from the upstream: with HTTP/1 they need to be enabled.
+    pub(crate) fn takes_trailers(&self) -> bool {
+        self.info.upstream_protocol == Some(Version::HTTP_2)
+            || self.upstream.as_ref().is_some_and(|upstream| upstream.cluster.connection.http1_trailers)
+    }
+
+    /// Whether trailers go to the client: the same.
+    pub(crate) fn sends_trailers(&self) -> bool {
+        self.connection.version == codec::Version::Http2 || self.hcm.http1.enable_trailers
     }
 
     /// Where the request comes from: the address behind trusted proxies, else the peer's. Known where something asks for it.

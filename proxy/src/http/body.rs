@@ -23,6 +23,8 @@ use super::router::{Copied, CopiedBody, ReplayedBody, UpstreamBody};
 pub(crate) struct RequestProgress {
     /// The engine calls it the end of an HTTP/2 body when the client resets the stream with NO_ERROR: half a request would look whole.
     may_be_cut: bool,
+    /// Trailers end here.
+    drops_trailers: bool,
     pub(crate) bytes: Cell<u64>,
     pub(crate) last_activity: Cell<Instant>,
     /// A connection took the request and asks for its body.
@@ -84,10 +86,11 @@ impl std::error::Error for BodyError {
 }
 
 impl RequestBody {
-    /// The body and, unless it is empty, its progress.
+    /// The body and, unless it is empty, its progress. Its trailers go on when `with_trailers`.
     pub(crate) fn new(
         incoming: Incoming,
         version: Version,
+        with_trailers: bool,
         now: Instant,
     ) -> (Self, Option<Rc<RequestProgress>>) {
         if incoming.is_end_stream() {
@@ -95,6 +98,7 @@ impl RequestBody {
         }
         let progress = Rc::new(RequestProgress {
             may_be_cut: version == Version::HTTP_2,
+            drops_trailers: !with_trailers,
             bytes: Cell::new(0),
             last_activity: Cell::new(now),
             asked: Cell::new(false),
@@ -142,6 +146,9 @@ impl Body for RequestBody {
         let trailers = matches!(&frame, Some(Ok(frame)) if frame.is_trailers());
         if (frame.is_none() || trailers || incoming.is_end_stream()) && progress.complete.get().is_none() {
             progress.complete.set(Some(now));
+        }
+        if trailers && progress.drops_trailers {
+            return Poll::Ready(None);
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Client)))
     }
@@ -227,6 +234,9 @@ impl Source {
             // The engine asks for nothing after trailers.
             Some(Ok(frame)) if frame.is_trailers() || body.is_end_stream() => stream.upstream_complete(),
             _ => {}
+        }
+        if matches!(&frame, Some(Ok(frame)) if frame.is_trailers()) && !stream.takes_trailers() {
+            return Poll::Ready(None);
         }
         let failure = |error| stream.request_failure().unwrap_or_else(|| codec::failure(&error));
         Poll::Ready(frame.map(|frame| frame.map_err(failure)))
@@ -322,6 +332,9 @@ impl Body for ResponseBody {
                     stream.complete = true;
                 } else {
                     stream.touch();
+                }
+                if frame.is_trailers() && !stream.sends_trailers() {
+                    return Poll::Ready(None);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

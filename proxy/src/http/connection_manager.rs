@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::active_stream::ActiveStream;
 use super::body::{Aborted, RequestBody, ResponseBody};
-use super::codec::{self, Framing, Incoming, Refusal, ServeError, Version};
+use super::codec::{self, Framing, Incoming, Refusal, ServeError, Served, Version};
 use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
@@ -51,7 +51,7 @@ pub async fn serve(
         stats: stats.clone(),
     });
     let detected = tokio::select! {
-        detected = codec::detect(live.connection.codec, info.tls.as_ref(), &mut stream) => detected,
+        detected = codec::detect(&live, info.tls.as_ref(), &mut stream) => detected,
         () = handle.closing() => return,
     };
     let Ok((version, read_ahead)) = detected else { return };
@@ -75,11 +75,18 @@ pub async fn serve(
     let requests = |request| serve_request(connection.clone(), request);
     let ended = match version {
         Version::Http1 => codec::serve_http1(stream, read_ahead, &connection, requests).await,
-        Version::Http2 => codec::serve_http2(stream, read_ahead, &connection, requests).await.map(|()| None),
+        Version::Http2 => codec::serve_http2(stream, read_ahead, &connection, requests).await,
     };
     match ended {
-        Ok(None) => {}
-        Ok(Some(downstream)) => {
+        Ok(Served::Closed) => {}
+        Ok(Served::Late(late)) => {
+            let answer = respond::late_head(&connection, late.failure);
+            tokio::select! {
+                () = late.answer(answer) => {}
+                () = handle.killed() => {}
+            }
+        }
+        Ok(Served::Switched(downstream)) => {
             let exchange = connection.exchange.take();
             if let Some(exchange) = exchange {
                 tokio::select! {
@@ -105,10 +112,6 @@ pub async fn serve(
             let (flag, why) =
                 (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, details::DOWNSTREAM_REMOTE_DISCONNECT);
             log_without_request(&connection, 0, flag, why);
-        }
-        Err(ServeError::HeaderTimeout) => {
-            stats.downstream_rq_header_timeout.inc();
-            log_without_request(&connection, 0, ResponseFlags::NONE, details::REQUEST_HEADER_TIMEOUT);
         }
         Err(ServeError::Io) => {}
     }
@@ -136,6 +139,11 @@ async fn serve_request(
         Ok(authority) => authority,
         Err(refusal) => {
             stream.capture_request(&request);
+            if refusal.details == details::HTTP2_UNEXPECTED_UNDERSCORE {
+                // As in Envoy, which resets the stream.
+                stream.abort(refusal.details);
+                return Err(Aborted);
+            }
             return Ok(refused(stream, refusal));
         }
     };
@@ -199,9 +207,6 @@ async fn serve_request(
         hcm.stats.rq_total.inc();
         let Some(route) = stream.route.clone() else {
             hcm.stats.no_route.inc();
-            if request.method() == Method::CONNECT {
-                connection.handle.drain();
-            }
             stream.info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
             return Ok(local(stream, StatusCode::NOT_FOUND, Bytes::new(), details::ROUTE_NOT_FOUND));
         };
@@ -228,6 +233,10 @@ async fn serve_request(
         };
         let deadlines = router::deadlines(&mut stream, action, request.headers_mut());
         stream.limit(deadlines);
+        if stream.upgrade.as_ref().is_some_and(|upgrade| upgrade.ends_here()) {
+            // On the heap, so that requests do not carry its state.
+            return Ok(Box::pin(open_tunnel(stream, action)).await);
+        }
         let outcome = forward_in_time(&mut stream, &route, action, request, authority).await;
         if let Ok(response) = &outcome
             && stream.sent.is_some()
@@ -238,7 +247,7 @@ async fn serve_request(
             continue;
         }
         return match outcome {
-            Ok(response) if stream.is_switching() => Ok(switch(stream, response)),
+            Ok(response) if stream.is_switching() => Ok(switch(stream, response.map(|_| ()))),
             Ok(response)
                 if stream.filter_state.as_ref().is_some_and(|state| state.wants_whole(&response)) =>
             {
@@ -267,6 +276,22 @@ fn location(
     redirect::location(to, &route.matcher.path, scheme, authority, path, values)
 }
 
+/// Opens a tunnel that ends here, and says so.
+async fn open_tunnel(mut stream: Box<ActiveStream>, action: &RouteAction) -> Response<ResponseBody> {
+    let opened = match stream.watch.take() {
+        None => router::open_tunnel(&mut stream, action).await,
+        Some(mut watch) => {
+            let opened = watch.run(router::open_tunnel(&mut stream, action)).await;
+            stream.watch = Some(watch);
+            opened.unwrap_or_else(|failure| Err(failure.into()))
+        }
+    };
+    match opened {
+        Ok(()) => switch(stream, Response::new(())),
+        Err(error) => failed(stream, error),
+    }
+}
+
 /// Waits for the end of the upstream's response.
 async fn respond_with_whole(
     mut stream: Box<ActiveStream>,
@@ -292,7 +317,8 @@ fn split_body(
     stream: &ActiveStream,
 ) -> (Request<RequestBody>, Option<Rc<super::body::RequestProgress>>) {
     let (parts, incoming) = request.into_parts();
-    let (body, progress) = RequestBody::new(incoming, parts.version, stream.info.start);
+    let with_trailers = parts.version == http::Version::HTTP_2 || stream.hcm.http1.enable_trailers;
+    let (body, progress) = RequestBody::new(incoming, parts.version, with_trailers, stream.info.start);
     (Request::from_parts(parts, body), progress)
 }
 
@@ -358,14 +384,12 @@ fn choose_route(
     authority: &str,
     scheme: &str,
 ) -> Chosen {
-    // Only a `connect_matcher` takes CONNECT, and there is none: an empty prefix or a regex must not.
-    if request.method() == Method::CONNECT {
-        return Chosen::Route;
-    }
+    // Only a `connect_matcher` takes CONNECT: an empty prefix or a regex must not.
+    let path = Some(request.uri().path()).filter(|_| request.method() != Method::CONNECT);
     let peer = stream.connection.peer_certificate();
     let request_view = RequestView { peer, ..view(request, authority, scheme) };
     let chosen = with_routes(hcm, |routes| {
-        match find_route(routes, request.uri().path(), &request_view) {
+        match find_route(routes, path, &request_view) {
             Found::RequiresTls => return Chosen::RequiresTls,
             Found::NoHost => stream.lack_host(routes, authority),
             Found::NoRoute => {}
@@ -398,10 +422,10 @@ pub(super) enum Found<'r> {
     NoHost,
 }
 
-/// Finds the route of a request; `path` is without query.
+/// Finds the route of a request; `path` is without query, and CONNECT has none.
 pub(super) fn find_route<'r>(
     routes: &'r RouteConfiguration,
-    path: &str,
+    path: Option<&str>,
     request: &RequestView<'_>,
 ) -> Found<'r> {
     let Some(virtual_host) = routes.virtual_host_of(request) else { return Found::NoHost };
@@ -414,7 +438,11 @@ pub(super) fn find_route<'r>(
     if requires_tls && request.scheme != "https" {
         return Found::RequiresTls;
     }
-    virtual_host.route(&routes.matched_path(path), request).map_or(Found::NoRoute, Found::Route)
+    let route = match path {
+        Some(path) => virtual_host.route(&routes.matched_path(path), request),
+        None => virtual_host.connect_route(request),
+    };
+    route.map_or(Found::NoRoute, Found::Route)
 }
 
 /// The request as matchers see it, without what its client has shown.

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use http::header::{EXPECT, HOST};
 use http::uri::Authority;
-use http::{HeaderValue, Method, Request, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
+use smallvec::SmallVec;
 
 use super::body::RequestBody;
 use super::codec::{Framing, Refusal, Version};
@@ -17,7 +18,7 @@ use super::headers::{self, EXPECTED_TIMEOUT, X_REQUEST_ID};
 use super::mesh_metrics::MeshSeries;
 use super::origin::{self, Origin};
 use super::upgrade::Exchange;
-use super::{HttpConnectionManager, LiveConnectionManager, repeated};
+use super::{HttpConnectionManager, LiveConnectionManager, Underscores, repeated};
 use crate::net::Address;
 use crate::route::PeerCertificate;
 use crate::stats::HttpStats;
@@ -67,6 +68,9 @@ impl DownstreamConnection {
                 protocol_error: true,
                 ..refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, details::HTTP2_TOO_MANY_HEADERS)
             });
+        }
+        if hcm.underscores != Underscores::Allow {
+            self.look_for_underscores(hcm.underscores, request.headers_mut())?;
         }
         // Before all else, so that nothing that is checked or added from here on can be taken away by a `connection` header.
         headers::remove_hop_by_hop(request.headers_mut());
@@ -145,6 +149,25 @@ impl DownstreamConnection {
         }
     }
 
+    /// `headers_with_underscores_action`.
+    fn look_for_underscores(&self, action: Underscores, headers: &mut HeaderMap) -> Result<(), Refusal> {
+        let with_underscores = headers.keys().filter(|name| name.as_str().contains('_'));
+        let names: SmallVec<[HeaderName; 2]> = with_underscores.cloned().collect();
+        let details = match self.version {
+            Version::Http1 => details::HTTP1_UNEXPECTED_UNDERSCORE,
+            Version::Http2 => details::HTTP2_UNEXPECTED_UNDERSCORE,
+        };
+        match action {
+            Underscores::Reject if !names.is_empty() => {
+                Err(Refusal { status: StatusCode::BAD_REQUEST, details, protocol_error: true })
+            }
+            _ => {
+                names.iter().for_each(|name| _ = headers.remove(name));
+                Ok(())
+            }
+        }
+    }
+
     fn parsed_authority(&self, host: &HeaderValue) -> Option<Authority> {
         let mut cached = self.authority.borrow_mut();
         if let Some((value, authority)) = &*cached
@@ -186,8 +209,10 @@ impl DownstreamConnection {
         request: &mut Request<RequestBody>,
     ) -> Origin {
         let headers = request.headers_mut();
-        // The engine has answered it, or will as soon as somebody asks for the body.
-        headers.remove(EXPECT);
+        // The engine has answered it, or will as soon as somebody asks for the body. Other expectations are the upstream's business.
+        if headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+            headers.remove(EXPECT);
+        }
         let (peer, local) = (&self.info.peer_address, &self.info.local_address);
         let mut origin = Origin::find(hcm, headers, peer, local, self.scheme);
         let is_heard = origin.is_heard(hcm.reporter, self.info.tls.as_ref());

@@ -43,6 +43,8 @@ pub(crate) enum Failure {
     PerTryTimeout,
     /// Nothing moved in one attempt for too long.
     PerTryIdle,
+    /// The request's head was not received in time.
+    HeaderTimeout,
     /// The whole request was not received in time.
     RequestTimeout,
     /// Nothing moved for too long.
@@ -82,7 +84,8 @@ impl Failure {
                 ResponseFlags::UPSTREAM_REQUEST_TIMEOUT
             }
             // As in Envoy: the details say it.
-            Failure::RequestTimeout
+            Failure::HeaderTimeout
+            | Failure::RequestTimeout
             | Failure::MaxDuration
             | Failure::GrpcWebLength
             | Failure::GrpcWebData => ResponseFlags::NONE,
@@ -108,6 +111,7 @@ impl Failure {
             Failure::Timeout => details::RESPONSE_TIMEOUT,
             Failure::PerTryTimeout => details::PER_TRY_TIMEOUT,
             Failure::PerTryIdle => details::PER_TRY_IDLE_TIMEOUT,
+            Failure::HeaderTimeout => details::REQUEST_HEADER_TIMEOUT,
             Failure::RequestTimeout => details::REQUEST_OVERALL_TIMEOUT,
             Failure::StreamIdle => details::STREAM_IDLE_TIMEOUT,
             Failure::MaxDuration => details::MAX_DURATION,
@@ -130,12 +134,12 @@ impl Failure {
         }
     }
 
-    /// The status of the local reply.
+    /// The status of the local reply to a request that was received whole.
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Failure::NoCluster(status) => status,
             Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => StatusCode::GATEWAY_TIMEOUT,
-            Failure::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+            Failure::HeaderTimeout | Failure::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
             Failure::StreamIdle | Failure::MaxDuration | Failure::UpstreamMaxDuration => {
                 StatusCode::GATEWAY_TIMEOUT
             }

@@ -18,7 +18,7 @@ use crate::config::live::Live;
 use crate::listener::{FilterChain, FilterChains, NetworkFilter};
 use crate::route::{
     Action, Clusters, DirectResponse, DomainIndex, PathMatcher, RequireTls, Route, RouteAction,
-    RouteConfiguration, RouteMatch, Upgrades, VirtualHost,
+    RouteConfiguration, RouteMatch, Upgrade, Upgrades, VirtualHost,
 };
 use crate::tcp::tests::{Running, Setup, cluster, read_to_end, wait_until};
 use crate::transport_socket::{DownstreamTransport, UpstreamTransport};
@@ -79,8 +79,9 @@ pub(super) fn manager(
         path: Default::default(),
         strip_host_port: None,
         limits: StreamLimits { request_timeout: None, stream_idle_timeout: None, max_stream_duration: None },
-        http1: HttpOptions1 { allow_absolute_url: true, ..Default::default() },
-        upgrades: Upgrades::new(vec![("websocket".into(), true)]),
+        http1: HttpOptions1 { allow_absolute_url: true, enable_trailers: true, ..Default::default() },
+        underscores: Underscores::Allow,
+        upgrades: Upgrades::new(vec![Upgrade { name: "websocket".into(), enabled: true, terminates: false }]),
         reporter: None,
     }
 }
@@ -105,6 +106,7 @@ fn connection(manager: &HttpConnectionManager) -> ConnectionOptions {
             allow_connect: true,
             frames: FrameLimits::default(),
         },
+        header_case: Default::default(),
         forward_client_cert: ForwardClientCert::Sanitize,
     }
 }
@@ -335,7 +337,7 @@ fn the_headers_timeout_is_for_heads_that_have_begun() {
     // Younger than the idle one, and ended before it is used again.
     let mut slow = proxy.client();
     slow.write_all(b"GET / HTTP/1.1\r\nhost").unwrap();
-    assert_eq!(read_to_end(&mut slow), b"");
+    assert!(read_to_end(&mut slow).starts_with(b"HTTP/1.1 408 Request Timeout\r\n"));
     answered("connection: close\r\n");
     drop(idle);
     assert_eq!(proxy.stats.http("test").downstream_rq_header_timeout.get(), 1);

@@ -127,11 +127,12 @@ fn next(
     }
     let peer = stream.connection.peer_certificate();
     let request_view = RequestView { peer, ..view(&request, authority.as_str(), scheme) };
-    let found = with_routes(&hcm, |routes| match find_route(routes, request.uri().path(), &request_view) {
-        Found::Route(route) => Some(Some(route.clone())),
-        Found::RequiresTls => Some(None),
-        Found::NoRoute | Found::NoHost => None,
-    });
+    let found =
+        with_routes(&hcm, |routes| match find_route(routes, Some(request.uri().path()), &request_view) {
+            Found::Route(route) => Some(Some(route.clone())),
+            Found::RequiresTls => Some(None),
+            Found::NoRoute | Found::NoHost => None,
+        });
     let Some(route) = found.flatten() else {
         stats.passthrough_internal_redirect_no_route.inc();
         return None;

@@ -135,6 +135,7 @@ pub(crate) fn for_error(error: &StreamError, status: StatusCode) -> LocalReply {
         Failure::Timeout | Failure::PerTryTimeout | Failure::PerTryIdle => {
             Bytes::from_static(b"upstream request timeout")
         }
+        Failure::HeaderTimeout => Bytes::from_static(b"request header timeout"),
         Failure::RequestTimeout => Bytes::from_static(b"request timeout"),
         Failure::GrpcWebLength | Failure::GrpcWebData => {
             Bytes::from_static(b"Bad gRPC-web request, invalid base64 data.")

@@ -33,7 +33,7 @@ pub use pool::Pools;
 pub use proxy_status::ProxyStatus;
 pub use settings::{
     CodecType, ConnectionOptions, FrameLimits, HttpConnectionManager, HttpOptions1, HttpOptions2,
-    LiveConnectionManager, RouteSource, ServerHeader, StreamLimits,
+    LiveConnectionManager, RouteSource, ServerHeader, StreamLimits, Underscores,
 };
 
 #[cfg(test)]

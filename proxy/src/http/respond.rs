@@ -62,12 +62,12 @@ pub(super) fn answer(stream: &ActiveStream, status: StatusCode, headers: &Header
 }
 
 /// The upstream agrees to another protocol: so does the head of this response, and the stream goes on as bytes.
-pub(super) fn switch<B>(mut stream: Box<ActiveStream>, response: Response<B>) -> Response<ResponseBody> {
+pub(super) fn switch(mut stream: Box<ActiveStream>, response: Response<()>) -> Response<ResponseBody> {
     let answered = answer(&stream, response.status(), response.headers());
     stream.upstream_outcome(response.status().as_u16(), answered);
     stream.info.response_code_details = details::VIA_UPSTREAM;
     let version = stream.connection.version;
-    let (mut parts, _) = response.into_parts();
+    let (mut parts, ()) = response.into_parts();
     let kept = stream.upgrade.as_ref().map(|upgrade| upgrade.clean_head(&mut parts.headers));
     add_own(&stream, &mut parts.headers);
     let mut response =
@@ -82,6 +82,7 @@ pub(super) fn switch<B>(mut stream: Box<ActiveStream>, response: Response<B>) ->
 fn add_own(stream: &ActiveStream, headers: &mut HeaderMap) {
     // As in Envoy there is no such time while the request is still on its way.
     if !stream.hcm.suppress_envoy_headers
+        && stream.upgrade.is_none()
         && let Some(sent) = stream.request_sent_after()
     {
         let answered = stream.info.first_upstream_byte.unwrap_or_default();
@@ -116,8 +117,7 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let reply = local_reply::for_error(&error, status);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
-    let is_late = matches!(error.kind, Failure::RequestTimeout | Failure::StreamIdle | Failure::MaxDuration);
-    let closes = is_late && stream.connection.version == Version::Http1 && !stream.has_sent_request();
+    let closes = status == StatusCode::REQUEST_TIMEOUT && stream.connection.version == Version::Http1;
     let mut response = send_local(stream, reply, true);
     if closes {
         // As Envoy does: it gives the request up.
@@ -271,6 +271,11 @@ fn send_downstream(
     if connection.is_last_response() {
         hcm.stats.downstream_cx_drain_close.inc();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    } else if connection.version == Version::Http1
+        && stream.upgrade.as_ref().is_some_and(|upgrade| !upgrade.is_accepted())
+    {
+        // What the client may have sent already is no request.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     stream.note_grpc_status(headers);
     stream.capture_response(headers);
@@ -284,7 +289,47 @@ fn send_downstream(
     }
 }
 
-/// A request that never became one is counted and logged like any other, with what is known.
+/// The head of a request did not come in time: what the client is told, if it can be. Counted and logged like the answer to a request.
+pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure) -> Response<Bytes> {
+    let hcm = connection.live.get();
+    hcm.stats.downstream_rq_total.inc();
+    match connection.version {
+        Version::Http1 => hcm.stats.downstream_rq_http1_total.inc(),
+        Version::Http2 => hcm.stats.downstream_rq_http2_total.inc(),
+    }
+    match failure {
+        Failure::HeaderTimeout => hcm.stats.downstream_rq_header_timeout.inc(),
+        Failure::StreamIdle => hcm.stats.downstream_rq_idle_timeout.inc(),
+        Failure::MaxDuration => hcm.stats.downstream_rq_max_duration_reached.inc(),
+        _ => hcm.stats.downstream_rq_timeout.inc(),
+    }
+    let version = match connection.version {
+        Version::Http1 => http::Version::HTTP_11,
+        Version::Http2 => http::Version::HTTP_2,
+    };
+    let mut info = StreamInfo::new(connection.info.clone(), Some(version));
+    let status = StatusCode::REQUEST_TIMEOUT;
+    info.response_code = status.as_u16();
+    info.flags.insert(failure.flag());
+    info.response_code_details = failure.details();
+    let (mut parts, mut body) = local_reply::for_error(&failure.into(), status).response.into_parts();
+    if let Some(replies) = &hcm.local_replies {
+        replies.rewrite(&mut info, &mut parts, &mut body);
+    }
+    if hcm.server_header != ServerHeader::PassThrough {
+        parts.headers.insert(SERVER, hcm.server_name.clone());
+    }
+    parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    if let Some(via) = &hcm.via {
+        origin::append_via(&mut parts.headers, via);
+    }
+    info.bytes_sent = body.len() as u64;
+    hcm.stats.response(info.response_code);
+    hcm.access_logs.log(&info, AccessLogType::DownstreamEnd, &connection.worker.logs);
+    Response::from_parts(parts, body)
+}
+
+/// A request that never became one is logged like any other, with what is known.
 pub(super) fn log_without_request(
     connection: &Rc<DownstreamConnection>,
     status: u16,

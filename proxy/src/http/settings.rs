@@ -13,6 +13,7 @@ use super::local_reply::LocalReplies;
 use super::origin::InternalAddresses;
 use super::proxy_status::ProxyStatus;
 use crate::access_log::AccessLogs;
+use crate::cluster::HeaderCase;
 use crate::config::live::Live;
 use crate::route::{RouteConfiguration, Upgrades};
 use crate::stats::{HttpStats, Reporter};
@@ -76,6 +77,8 @@ pub struct HttpConnectionManager {
     pub limits: StreamLimits,
     /// `http_protocol_options`.
     pub http1: HttpOptions1,
+    /// `common_http_protocol_options.headers_with_underscores_action`.
+    pub underscores: Underscores,
     /// `upgrade_configs`.
     pub upgrades: Upgrades,
     /// Our own: the listener's `outrigger.dev` metadata turns mesh metrics on.
@@ -133,6 +136,8 @@ pub struct ConnectionOptions {
     pub buffer_limit_bytes: u32,
     /// `http2_protocol_options`.
     pub http2: HttpOptions2,
+    /// `http_protocol_options.header_key_format`: how names of responses are written to HTTP/1 clients.
+    pub header_case: HeaderCase,
     /// `forward_client_cert_details` and `set_current_client_cert_details`: what is said of the client is made once.
     pub forward_client_cert: ForwardClientCert,
 }
@@ -168,6 +173,19 @@ pub enum ServerHeader {
     PassThrough,
 }
 
+/// `headers_with_underscores_action`: what becomes of request headers with an underscore in their name, which some applications take for
+/// a hyphen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Underscores {
+    /// `ALLOW`: nothing.
+    #[default]
+    Allow,
+    /// `DROP_HEADER`: they go no further.
+    Drop,
+    /// `REJECT_REQUEST`: the request is refused (HTTP/1: 400; HTTP/2: its stream is reset).
+    Reject,
+}
+
 /// Timeouts of a request (`None` = off).
 #[derive(Debug, Clone)]
 pub struct StreamLimits {
@@ -188,6 +206,10 @@ pub struct HttpOptions1 {
     pub default_host_for_http_10: Option<HeaderValue>,
     /// `allow_absolute_url`, default true.
     pub allow_absolute_url: bool,
+    /// `enable_trailers`: trailers go on from clients and to them.
+    pub enable_trailers: bool,
+    /// `header_key_format`.
+    pub header_case: HeaderCase,
 }
 
 /// `http2_protocol_options`.

@@ -1,6 +1,7 @@
-//! A request that asks for another protocol: `Upgrade` over HTTP/1 (RFC 9110 section 7.8), extended CONNECT over HTTP/2 (RFC 8441).
+//! A request that asks for another protocol: `Upgrade` over HTTP/1 (RFC 9110 section 7.8), extended CONNECT over HTTP/2 (RFC 8441); or for
+//! a tunnel: CONNECT (RFC 9110 section 9.3.6), which goes on to the upstream as CONNECT, or ends here in a TCP connection.
 //!
-//! In between both look like HTTP/1's: a GET with an `upgrade` header, answered with 101. Each side then says it in its own way. After
+//! In between the first two look like HTTP/1's: a GET with an `upgrade` header, answered with 101. Each side then says it in its own way. After
 //! the 101 the exchange is bytes both ways, until both sides have ended; the stream lives as long, and so do its log line and its
 //! place in the connection. Runs on the workers.
 
@@ -8,8 +9,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::header::{CONNECTION, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, UPGRADE};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -26,10 +28,9 @@ use crate::stats::HttpStats;
 /// What a request asks for. Only such requests have one.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
-    /// The `upgrade` header, or `:protocol`.
-    protocol: HeaderValue,
-    /// The client's `connection` header.
-    connection: HeaderValue,
+    asks_for: AsksFor,
+    /// It is a tunnel and ends here.
+    ends_here: bool,
     /// The client's stream, of an HTTP/2 connection; with HTTP/1 it is the whole connection.
     downstream: Option<Switching>,
     /// The upstream has agreed.
@@ -38,33 +39,58 @@ pub(crate) struct Upgrade {
     counted: Option<Arc<HttpStats>>,
 }
 
+#[derive(Debug)]
+enum AsksFor {
+    Protocol {
+        /// The `upgrade` header, or `:protocol`.
+        protocol: HeaderValue,
+        /// The client's `connection` header.
+        connection: HeaderValue,
+    },
+    Tunnel,
+}
+
+/// What of a head belongs to its connection.
+#[derive(Debug)]
+pub(crate) enum OfConnection {
+    /// `connection` and `upgrade`.
+    Upgrade([HeaderValue; 2]),
+    /// A tunnel needs nothing.
+    Tunnel,
+}
+
 impl Upgrade {
+    fn new(asks_for: AsksFor, downstream: Option<Switching>) -> Self {
+        Self { asks_for, ends_here: false, downstream, upstream: None, counted: None }
+    }
+
     /// What this request asks for. One over HTTP/2 becomes what it would be over HTTP/1.
     pub(crate) fn asked(
         connection: &DownstreamConnection,
         request: &mut Request<RequestBody>,
     ) -> Option<Box<Self>> {
+        let is_connect = request.method() == Method::CONNECT;
         let upgrade = match connection.version {
-            Version::Http1 if !headers::asks_for_upgrade(request.headers()) => return None,
-            Version::Http1 => Self {
-                protocol: request.headers().get(UPGRADE)?.clone(),
-                connection: request.headers().get(CONNECTION)?.clone(),
-                downstream: None,
-                upstream: None,
-                counted: None,
-            },
-            Version::Http2 if request.method() != Method::CONNECT => return None,
-            Version::Http2 => {
-                let (protocol, downstream) = codec::extended_connect(request)?;
-                *request.method_mut() = Method::GET;
-                Self {
-                    protocol,
-                    connection: HeaderValue::from_static("upgrade"),
-                    downstream: Some(downstream),
-                    upstream: None,
-                    counted: None,
-                }
+            Version::Http1 if is_connect => {
+                // "0" is all that it may say.
+                request.headers_mut().remove(CONTENT_LENGTH);
+                Self::new(AsksFor::Tunnel, None)
             }
+            Version::Http1 if !headers::asks_for_upgrade(request.headers()) => return None,
+            Version::Http1 => {
+                let protocol = request.headers().get(UPGRADE)?.clone();
+                let connection = request.headers().get(CONNECTION)?.clone();
+                Self::new(AsksFor::Protocol { protocol, connection }, None)
+            }
+            Version::Http2 if !is_connect => return None,
+            Version::Http2 => match codec::extended_connect(request) {
+                Some((protocol, downstream)) => {
+                    *request.method_mut() = Method::GET;
+                    let connection = HeaderValue::from_static("upgrade");
+                    Self::new(AsksFor::Protocol { protocol, connection }, Some(downstream))
+                }
+                None => Self::new(AsksFor::Tunnel, Some(codec::connect_stream(request))),
+            },
         };
         Some(Box::new(upgrade))
     }
@@ -76,11 +102,16 @@ impl Upgrade {
         action: &RouteAction,
         request: &Request<RequestBody>,
     ) -> bool {
-        let configured = || action.upgrades.get(&self.protocol).or_else(|| hcm.upgrades.get(&self.protocol));
+        let name = match &self.asks_for {
+            AsksFor::Protocol { protocol, .. } => protocol.as_bytes(),
+            AsksFor::Tunnel => b"CONNECT",
+        };
+        let configured = action.upgrades.get(name).or_else(|| hcm.upgrades.get(name));
         // HTTP/1.0 has no upgrades; and a body would have to end before the other protocol begins.
         let allowed = request.version() > http::Version::HTTP_10
             && request.body().is_end_stream()
-            && configured().unwrap_or(false);
+            && configured.is_some_and(|configured| configured.enabled);
+        self.ends_here = configured.is_some_and(|configured| configured.terminates);
         if allowed {
             hcm.stats.downstream_cx_upgrades_total.inc();
             hcm.stats.downstream_cx_upgrades_active.inc();
@@ -92,17 +123,28 @@ impl Upgrade {
     }
 
     /// Asks the upstream in its own HTTP version.
-    pub(crate) fn ask(&self, request: &mut Request<RequestBody>, version: Version) {
-        match version {
-            Version::Http1 => {
-                request.headers_mut().insert(CONNECTION, self.connection.clone());
-                request.headers_mut().insert(UPGRADE, self.protocol.clone());
+    pub(crate) fn ask(&self, request: &mut Request<RequestBody>, version: Version, authority: &Authority) {
+        match (&self.asks_for, version) {
+            (AsksFor::Protocol { protocol, connection }, Version::Http1) => {
+                request.headers_mut().insert(CONNECTION, connection.clone());
+                request.headers_mut().insert(UPGRADE, protocol.clone());
             }
-            Version::Http2 => {
+            (AsksFor::Protocol { protocol, .. }, Version::Http2) => {
                 *request.method_mut() = Method::CONNECT;
-                codec::set_protocol(request, &self.protocol);
+                codec::set_protocol(request, protocol);
             }
+            (AsksFor::Tunnel, _) => *request.uri_mut() = Uri::from(authority.clone()),
         }
+    }
+
+    /// Whether it is a tunnel that ends here: the cluster gets what is in it.
+    pub(crate) fn ends_here(&self) -> bool {
+        self.ends_here
+    }
+
+    /// The tunnel has reached its end.
+    pub(crate) fn reach(&mut self, upstream: Switched) {
+        self.upstream = Some(Box::new(upstream));
     }
 
     /// Whether the upstream has agreed.
@@ -111,13 +153,16 @@ impl Upgrade {
     }
 
     /// The head of the upstream's answer, as HTTP/1's, without what belongs to its connection; and what `finish_head` puts back.
-    pub(crate) fn clean_head(&self, headers: &mut HeaderMap) -> [HeaderValue; 2] {
-        let kept = [
-            headers.get(CONNECTION).cloned().unwrap_or(HeaderValue::from_static("upgrade")),
-            headers.get(UPGRADE).cloned().unwrap_or_else(|| self.protocol.clone()),
-        ];
+    pub(crate) fn clean_head(&self, headers: &mut HeaderMap) -> OfConnection {
+        let kept = match &self.asks_for {
+            AsksFor::Protocol { protocol, .. } => OfConnection::Upgrade([
+                headers.get(CONNECTION).cloned().unwrap_or(HeaderValue::from_static("upgrade")),
+                headers.get(UPGRADE).cloned().unwrap_or_else(|| protocol.clone()),
+            ]),
+            AsksFor::Tunnel => OfConnection::Tunnel,
+        };
         headers::remove_hop_by_hop(headers);
-        headers.remove(http::header::CONTENT_LENGTH);
+        headers.remove(CONTENT_LENGTH);
         kept
     }
 }
@@ -131,17 +176,14 @@ impl Drop for Upgrade {
 }
 
 /// Says it in the downstream's HTTP version.
-pub(crate) fn finish_head<B>(
-    response: &mut Response<B>,
-    version: Version,
-    [connection, upgrade]: [HeaderValue; 2],
-) {
-    match version {
-        Version::Http1 => {
+pub(crate) fn finish_head<B>(response: &mut Response<B>, version: Version, kept: OfConnection) {
+    match (kept, version) {
+        (OfConnection::Upgrade([connection, upgrade]), Version::Http1) => {
             response.headers_mut().insert(CONNECTION, connection);
             response.headers_mut().insert(UPGRADE, upgrade);
         }
-        Version::Http2 => *response.status_mut() = StatusCode::OK,
+        (OfConnection::Upgrade(_), Version::Http2) => *response.status_mut() = StatusCode::OK,
+        (OfConnection::Tunnel, _) => _ = response.headers_mut().remove(CONNECTION),
     }
 }
 
@@ -153,8 +195,10 @@ pub(crate) async fn send(
 ) -> Result<Response<Incoming>, SendError> {
     let (mut response, switched) = lease.send_upgrade(request).await?;
     if let (Some(switched), Some(upgrade)) = (switched, &mut stream.upgrade) {
-        upgrade.upstream = Some(Box::new(switched));
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        upgrade.reach(switched);
+        if matches!(upgrade.asks_for, AsksFor::Protocol { .. }) {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        }
     }
     Ok(response)
 }

@@ -12,7 +12,7 @@ use super::HttpConnectionManager;
 use super::exchange_tests::{manager, run};
 use super::tests::read_head;
 use crate::cluster::UpstreamProtocol;
-use crate::route::Upgrades;
+use crate::route::{Upgrade, Upgrades};
 use crate::tcp::tests::{Running, Setup, cluster, read_to_end};
 use crate::transport_socket::UpstreamTransport;
 
@@ -178,7 +178,7 @@ fn an_upstream_that_does_not_agree_answers_as_ever() {
 
 #[test]
 fn what_is_not_allowed_is_403() {
-    let off = || Upgrades::new(vec![("WebSocket".into(), false)]);
+    let off = || Upgrades::new(vec![Upgrade { name: "WebSocket".into(), enabled: false, terminates: false }]);
     let (host, _heads) = upstream(ACCEPT);
     for upgrades in [Upgrades::default(), off()] {
         let proxy = proxy_to(host, UpstreamProtocol::Http1, None, |manager| manager.upgrades = upgrades);

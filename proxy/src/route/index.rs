@@ -39,6 +39,7 @@ impl RouteIndex {
                     index.of_length(prefix.len()).entry(prefix.as_bytes().into()).or_default()
                 }
                 PathMatcher::Regex(_) => &mut index.others,
+                PathMatcher::Connect => continue,
             };
             positions.push(position);
         }

@@ -65,6 +65,8 @@ pub enum PathMatcher {
     SeparatedPrefix(Box<str>),
     /// `safe_regex`: the whole path.
     Regex(Regex),
+    /// `connect_matcher`: CONNECT, which has no path.
+    Connect,
 }
 
 /// `envoy.config.route.v3.HeaderMatcher`.
@@ -140,17 +142,25 @@ impl RouteMatch {
 
     /// Whether the request matches; `path` is without query.
     pub fn matches(&self, path: &str, request: &RequestView<'_>) -> bool {
-        self.path.matches(path, self.case_sensitive)
-            && self.headers.iter().all(|h| h.matches(request))
+        self.path.matches(path, self.case_sensitive) && self.matches_rest(request)
+    }
+
+    /// Whether it is for CONNECT and this one matches.
+    pub fn matches_connect(&self, request: &RequestView<'_>) -> bool {
+        matches!(self.path, PathMatcher::Connect) && self.matches_rest(request)
+    }
+}
+
+impl RouteMatch {
+    fn matches_rest(&self, request: &RequestView<'_>) -> bool {
+        self.headers.iter().all(|h| h.matches(request))
             && (self.query.is_empty() || self.query_matches(request.path))
             && self.cookies.iter().all(|cookie| cookie.matches(request.headers))
             && self.peer.matches(request.peer)
             && (!self.grpc || is_grpc(request.headers))
             && self.fraction_ppm.is_none_or(|ppm| request.random_ppm < ppm)
     }
-}
 
-impl RouteMatch {
     fn query_matches(&self, path_and_query: &str) -> bool {
         let query = path_and_query.split_once('?').map_or("", |(_, query)| query);
         self.query.iter().all(|q| q.matches(query))
@@ -176,6 +186,7 @@ impl PathMatcher {
                     && matches!(path.as_bytes().get(p.len()), None | Some(b'/'))
             }
             PathMatcher::Regex(r) => r.is_match(path),
+            PathMatcher::Connect => false,
         }
     }
 
@@ -183,7 +194,7 @@ impl PathMatcher {
     pub fn matched_len(&self, path: &str) -> usize {
         match self {
             PathMatcher::Prefix(p) | PathMatcher::SeparatedPrefix(p) => p.len().min(path.len()),
-            PathMatcher::Exact(_) | PathMatcher::Regex(_) => path.len(),
+            PathMatcher::Exact(_) | PathMatcher::Regex(_) | PathMatcher::Connect => path.len(),
         }
     }
 }

@@ -37,7 +37,7 @@ pub use rate_limit::{
 pub use retry::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 pub use retry_hosts::{HostPredicate, PreviousPriorities};
 pub use rewrite::{HostRewrite, PathRewrite, RegexSubstitution};
-pub use upgrades::Upgrades;
+pub use upgrades::{Upgrade, Upgrades};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -204,6 +204,11 @@ impl VirtualHost {
                     .find(|r| r.matcher.matches(path, request))
             }
         }
+    }
+
+    /// The first route that matches a CONNECT, which has no path.
+    pub fn connect_route(&self, request: &RequestView<'_>) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.matcher.matches_connect(request))
     }
 }
 

@@ -74,6 +74,8 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             buffer_limit_bytes: 1 << 20,
             initial_stream_window_bytes: 1 << 24,
             initial_connection_window_bytes: 1 << 24,
+            http1_trailers: true,
+            header_case: Default::default(),
             source_address: None,
             tcp_keepalive: None,
             peer_certificate_grace: None,

@@ -20,6 +20,10 @@ pub struct Connections {
 /// How long a draining connection may be idle before it is closed, so that a client's next request on its way is still served.
 const DRAIN_IDLE: Duration = Duration::from_millis(500);
 
+/// How long an HTTP connection without requests may take to close. An HTTP/2 client is told and asked to say that it has heard; one that
+/// does not is not waited for.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
 /// How long a connection is idle before it may do without its buffers. A client that is busy finds them in place.
 const REST_AFTER: Duration = Duration::from_millis(500);
 
@@ -43,6 +47,7 @@ impl Connections {
             used: Cell::new(false),
             closes: Cell::new(None),
             limits: OnceCell::new(),
+            closing_since: Cell::new(None),
             client_ended: Cell::new(false),
             stalled_since: Cell::new(None),
             peer_expiry: OnceCell::new(),
@@ -99,6 +104,13 @@ impl Connections {
                 c.advance(State::Closing);
             }
             let Some(limits) = c.limits.get() else { return };
+            if c.is_closing() && idle.is_some() {
+                let since = c.closing_since.get().unwrap_or(now);
+                c.closing_since.set(Some(since));
+                if now.saturating_duration_since(since) >= CLOSE_WITHIN {
+                    c.advance(State::Killed);
+                }
+            }
             let timed_out = limits.idle_timeout.zip(idle).is_some_and(|(limit, t)| t >= limit);
             if timed_out && c.expire_at(now, limits) {
                 limits.stats.downstream_cx_idle_timeout.inc();
@@ -157,6 +169,8 @@ pub struct ConnectionHandle {
     /// When its drain is over, if it has a time of its own.
     closes: Cell<Option<Instant>>,
     limits: OnceCell<ConnectionLimits>,
+    /// Since when nothing is in flight and the connection is to be closed.
+    closing_since: Cell<Option<Instant>>,
     client_ended: Cell<bool>,
     /// Since when the client takes nothing of what is ready for it.
     stalled_since: Cell<Option<Instant>>,
@@ -192,6 +206,16 @@ impl ConnectionHandle {
         if stalled != self.stalled_since.get().is_some() {
             self.stalled_since.set(stalled.then(Instant::now));
         }
+    }
+
+    /// Whether bytes for the client wait to be written.
+    pub fn is_stalled(&self) -> bool {
+        self.stalled_since.get().is_some()
+    }
+
+    /// It is not idle: a request is on its way.
+    pub fn touch(&self) {
+        self.idle_since.set(Instant::now());
     }
 
     /// Whether that is a change.
@@ -372,6 +396,30 @@ mod tests {
         assert!(!busy.is_closing());
         connections.sweep(later + DRAIN_IDLE);
         assert!(busy.is_closing() && !busy.is_killed() && !other.is_draining());
+    }
+
+    #[test]
+    fn a_connection_that_does_not_close_by_itself_is_closed() {
+        let connections = Connections::default();
+        let [silent, busy, tcp] = [1, 1, 1].map(|chain| connections.register(chain));
+        for http in [&silent, &busy] {
+            let stats = Stats::new().http("test");
+            http.limit(ConnectionLimits {
+                idle_timeout: None,
+                max_duration: None,
+                drain_timeout: Duration::from_secs(5),
+                stall_timeout: None,
+                stats,
+            });
+        }
+        connections.drain(|_| true);
+        let now = Instant::now();
+        connections.sweep(now + DRAIN_IDLE);
+        busy.stream_started();
+        connections.sweep(now + DRAIN_IDLE + CLOSE_WITHIN / 2);
+        assert!(silent.is_closing() && !silent.is_killed());
+        connections.sweep(now + DRAIN_IDLE + CLOSE_WITHIN);
+        assert!(silent.is_killed() && !busy.is_killed() && !tcp.is_killed());
     }
 
     #[test]

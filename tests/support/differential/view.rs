@@ -140,11 +140,7 @@ impl fmt::Display for View {
 /// A response without what is different on every run: `date` is gone, times and ids are masked, fields are sorted.
 pub fn render_response(response: &Response) -> String {
     let headers = render_headers(&response.headers);
-    let trailers = if response.trailers.0.is_empty() {
-        String::new()
-    } else {
-        format!("trailers\n{}", render_headers(&response.trailers))
-    };
+    let trailers = render_trailers(&response.trailers);
     format!("{} {}\n{headers}{}{trailers}", response.version, response.status, render_body(&response.body))
 }
 
@@ -158,7 +154,7 @@ pub fn render_request(request: &Request) -> String {
             *value = "(what is left)".into();
         }
     }
-    line + &render_headers(&headers) + &render_body(&request.body)
+    line + &render_headers(&headers) + &render_body(&request.body) + &render_trailers(&request.trailers)
 }
 
 fn render_headers(headers: &Headers) -> String {
@@ -174,7 +170,7 @@ fn render_headers(headers: &Headers) -> String {
 
 fn mask_header<'a>(name: &str, value: &'a str) -> Cow<'a, str> {
     static UUID: LazyLock<Regex> = LazyLock::new(|| regex(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"));
-    match name {
+    match name.to_ascii_lowercase().as_str() {
         "x-envoy-upstream-service-time" if value.parse::<u64>().is_ok() => "(ms)".into(),
         "x-request-id" if UUID.is_match(value) => "(uuid)".into(),
         "x-forwarded-for" => mask_own_address(value),
@@ -194,6 +190,10 @@ fn mask_own_address(text: &str) -> Cow<'_, str> {
         Some(own) if text.contains(own) => text.replace(own, "127.0.0.1").into(),
         _ => text.into(),
     }
+}
+
+fn render_trailers(trailers: &Headers) -> String {
+    if trailers.0.is_empty() { String::new() } else { format!("trailers\n{}", render_headers(trailers)) }
 }
 
 fn render_body(body: &[u8]) -> String {

@@ -94,6 +94,11 @@ impl World {
         self.refusing.addr()
     }
 
+    /// Where the case of this number listens.
+    pub fn listener_addr(&self, case: usize) -> SocketAddr {
+        self.listeners[case]
+    }
+
     fn listener(&self, number: usize, case: &Case, addr: SocketAddr) -> Value {
         let mut more = json!({"access_log": [
             file_access_log(&self.bootstrap.path(&default_log(number)), None),
@@ -287,6 +292,7 @@ fn answer(request: &Request) -> Reply {
             .iter()
             .fold(ok(), |response, name| response.header(name, "a").header(name, "b")),
         ),
+        "mixed-case" => Reply::Respond(ok().header("X-Mixed-CASE", "Yes").header("Etag", "\"1\"")),
         "http10" => Reply::RespondThenClose(Response { version: "HTTP/1.0".into(), ..ok() }),
         "close" => Reply::Close,
         "reset" => Reply::Reset,

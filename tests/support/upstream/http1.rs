@@ -118,7 +118,7 @@ fn serve(number: usize, stream: &TcpStream, record: &Record, shared: &Shared) ->
     while let Some(head) = reader.head(&mut &*stream)? {
         let parsed = parse_head(&head).map_err(io::Error::other)?;
         let framing = Framing::of(&parsed.headers, Framing::Length(0));
-        let (body, _) = reader.body(&mut &*stream, framing)?;
+        let (body, trailers) = reader.body(&mut &*stream, framing)?;
         let [method, target, version] = parsed.line;
         let close_asked = parsed.headers.lists("connection", "close");
         let head_only = method == "HEAD";
@@ -131,6 +131,7 @@ fn serve(number: usize, stream: &TcpStream, record: &Record, shared: &Shared) ->
             version,
             headers: parsed.headers,
             body,
+            trailers,
         };
         let reply = record.request(request);
         if let Some(end) = perform(reply, stream, head_only)? {

@@ -33,7 +33,7 @@ impl Default for Http2Upstream {
 }
 
 impl Http2Upstream {
-    /// Starts one on an address of its own.
+    /// Starts one on an address of its own. CONNECT that it answers with 200 is an echo.
     pub fn start() -> Self {
         Self::start_at((IpAddr::from(pod_ip()), 0).into())
     }
@@ -68,6 +68,7 @@ async fn accept(listener: TcpListener, record: Arc<Record>) {
         tokio::spawn(async move {
             let service = service_fn(move |request| serve(connection, peer, record.clone(), request));
             let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .enable_connect_protocol()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
         });
@@ -80,15 +81,17 @@ async fn serve(
     connection: usize,
     peer: SocketAddr,
     record: Arc<Record>,
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
 ) -> io::Result<http::Response<Body>> {
+    let upgrade = (request.method() == http::Method::CONNECT).then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map_err(io::Error::other)?.to_bytes().to_vec();
+    let body = body.collect().await.map_err(io::Error::other)?;
+    let trailers = body.trailers().map(fields).unwrap_or_default();
+    let body = body.to_bytes().to_vec();
     let head_only = parts.method == http::Method::HEAD;
     let authority = parts.uri.authority().map(|authority| (":authority".to_owned(), authority.to_string()));
-    let fields = parts.headers.iter().map(|(name, value)| {
-        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-    });
+    let protocol = parts.extensions.get::<hyper::ext::Protocol>();
+    let protocol = protocol.map(|protocol| (":protocol".to_owned(), protocol.as_str().to_owned()));
     let mut reply = record.request(Request {
         connection,
         peer,
@@ -96,11 +99,18 @@ async fn serve(
         method: parts.method.to_string(),
         target: parts.uri.path_and_query().map_or("*", |path| path.as_str()).to_owned(),
         version: "HTTP/2".into(),
-        headers: Headers(authority.into_iter().chain(fields).collect()),
+        headers: Headers(authority.into_iter().chain(protocol).chain(fields(&parts.headers).0).collect()),
         body,
+        trailers,
     });
     loop {
         return match reply {
+            Reply::Respond(response) if upgrade.is_some() && response.status == 200 => {
+                if let Some(upgrade) = upgrade {
+                    tokio::spawn(echo(upgrade));
+                }
+                Ok(build(&response, Full::default().map_err(|never: Infallible| match never {}).boxed()))
+            }
             Reply::Respond(mut response) | Reply::RespondThenClose(mut response) => {
                 if head_only {
                     response.body.clear();
@@ -119,6 +129,21 @@ async fn serve(
             Reply::Chunks(..) | Reply::Raw(_) => panic!("only an HTTP/1 upstream can do this"),
         };
     }
+}
+
+/// Repeats what comes on a stream that has left HTTP, until the other side ends it.
+async fn echo(upgrade: hyper::upgrade::OnUpgrade) {
+    let Ok(stream) = upgrade.await else { return };
+    let (mut read, mut write) = tokio::io::split(TokioIo::new(stream));
+    let _ = tokio::io::copy(&mut read, &mut write).await;
+    let _ = tokio::io::AsyncWriteExt::shutdown(&mut write).await;
+}
+
+fn fields(map: &http::HeaderMap) -> Headers {
+    let pairs = map.iter().map(|(name, value)| {
+        (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+    });
+    Headers(pairs.collect())
 }
 
 fn whole(response: Response) -> http::Response<Body> {

@@ -15,7 +15,7 @@ use super::own_metadata::{OwnMetadata, compile_own_metadata};
 use super::tls::compile_upstream_transport;
 use super::values;
 use crate::cluster::{ConnectionSettings, UpstreamProtocol};
-use crate::http::HttpOptions2;
+use crate::http::{HttpOptions1, HttpOptions2};
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -70,6 +70,8 @@ pub(crate) fn compile_connection(
         buffer_limit_bytes: values::buffer_limit(&value.per_connection_buffer_limit_bytes),
         initial_stream_window_bytes: options.http2.initial_stream_window_bytes,
         initial_connection_window_bytes: options.http2.initial_connection_window_bytes,
+        http1_trailers: options.http1.enable_trailers,
+        header_case: options.http1.header_case,
         source_address,
         tcp_keepalive,
         peer_certificate_grace,
@@ -101,6 +103,7 @@ fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster, grace: Option<D
 struct ProtocolOptions {
     protocol: UpstreamProtocol,
     common: CommonHttpOptions,
+    http1: HttpOptions1,
     http2: HttpOptions2,
 }
 
@@ -151,7 +154,7 @@ fn compile_deprecated_options(cx: &mut CompileCx<'_>, value: &cluster::Cluster) 
     if let Some(max) = &value.max_requests_per_connection {
         common.max_requests_per_connection = max.value;
     }
-    http1(cx, &value.http_protocol_options)?;
+    let http1 = http1(cx, &value.http_protocol_options)?;
     let http2 = http2(cx, &value.http2_protocol_options)?;
     let protocol = match values::enumeration(cx, "protocol_selection", value.protocol_selection)? {
         ClusterProtocolSelection::UseDownstreamProtocol => UpstreamProtocol::UseDownstream,
@@ -160,7 +163,7 @@ fn compile_deprecated_options(cx: &mut CompileCx<'_>, value: &cluster::Cluster) 
         }
         ClusterProtocolSelection::UseConfiguredProtocol => UpstreamProtocol::Http1,
     };
-    Ok(ProtocolOptions { protocol, common, http2 })
+    Ok(ProtocolOptions { protocol, common, http1, http2 })
 }
 
 fn compile_http_protocol_options(
@@ -186,18 +189,19 @@ fn compile_http_protocol_options(
     let common = cx.field("common_http_protocol_options", |cx| {
         compile_common(cx, &common_http_protocol_options.unwrap_or_default(), Side::Upstream)
     });
-    let (protocol, http2) = match upstream_protocol_options {
+    let (protocol, http1, http2) = match upstream_protocol_options {
         None => return Err(cx.refuse("upstream_protocol_options", "value is required")),
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => {
             cx.field("explicit_http_config", |cx| match &explicit.protocol_config {
                 Some(ProtocolConfig::HttpProtocolOptions(options)) => {
-                    cx.field("http_protocol_options", |cx| compile_http1(cx, options, Side::Upstream))?;
-                    Ok((UpstreamProtocol::Http1, http2(cx, &None)?))
+                    let http1 =
+                        cx.field("http_protocol_options", |cx| compile_http1(cx, options, Side::Upstream))?;
+                    Ok((UpstreamProtocol::Http1, http1, http2(cx, &None)?))
                 }
                 Some(ProtocolConfig::Http2ProtocolOptions(options)) => {
                     let http2 =
                         cx.field("http2_protocol_options", |cx| compile_http2(cx, options, Side::Upstream))?;
-                    Ok((UpstreamProtocol::Http2, http2))
+                    Ok((UpstreamProtocol::Http2, http1(cx, &None)?, http2))
                 }
                 Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
                     Err(cx.refuse("http3_protocol_options", "not supported"))
@@ -216,22 +220,21 @@ fn compile_http_protocol_options(
                 } = config;
                 // Only for requests that came by HTTP/3, of which there are none.
                 ignored!(cx; http3_protocol_options);
-                http1(cx, http_protocol_options)?;
-                Ok((UpstreamProtocol::UseDownstream, http2(cx, http2_protocol_options)?))
+                let http1 = http1(cx, http_protocol_options)?;
+                Ok((UpstreamProtocol::UseDownstream, http1, http2(cx, http2_protocol_options)?))
             })?
         }
         Some(UpstreamProtocolOptions::AutoConfig(_)) => {
             return Err(cx.refuse("auto_config", "not supported: name the protocol in explicit_http_config"));
         }
     };
-    Ok(ProtocolOptions { protocol, common: common?, http2 })
+    Ok(ProtocolOptions { protocol, common: common?, http1, http2 })
 }
 
-fn http1(cx: &mut CompileCx<'_>, options: &Option<core::Http1ProtocolOptions>) -> Compiled<()> {
-    if let Some(options) = options {
-        cx.field("http_protocol_options", |cx| compile_http1(cx, options, Side::Upstream))?;
-    }
-    Ok(())
+fn http1(cx: &mut CompileCx<'_>, options: &Option<core::Http1ProtocolOptions>) -> Compiled<HttpOptions1> {
+    cx.field("http_protocol_options", |cx| {
+        compile_http1(cx, &options.clone().unwrap_or_default(), Side::Upstream)
+    })
 }
 
 fn http2(cx: &mut CompileCx<'_>, options: &Option<core::Http2ProtocolOptions>) -> Compiled<HttpOptions2> {

@@ -172,7 +172,7 @@ pub(crate) fn compile_http_connection_manager(
     let upgrades = cx.each("upgrade_configs", upgrade_configs, |config, cx| {
         let wire::http_connection_manager::UpgradeConfig { upgrade_type, filters, enabled } = config;
         unsupported!(cx; filters);
-        compile_upgrade(cx, upgrade_type, boolean(enabled, true))
+        compile_upgrade(cx, upgrade_type, boolean(enabled, true), &None)
     });
     let upgrades = upgrades.and_then(|types| compile_upgrades(cx, types));
     let (common, http1, http2) = (common?, http1?, http2?);
@@ -196,6 +196,7 @@ pub(crate) fn compile_http_connection_manager(
         max_headers_count: common.max_headers_count,
         buffer_limit_bytes: listener.buffer_limit_bytes,
         http2,
+        header_case: http1.header_case,
         forward_client_cert: forward_client_cert?,
     };
     let manager = HttpConnectionManager {
@@ -234,6 +235,7 @@ pub(crate) fn compile_http_connection_manager(
             max_stream_duration: common.max_stream_duration,
         },
         http1,
+        underscores: common.underscores,
         upgrades: upgrades?,
         reporter: listener.reporter,
         stats: cx.inputs.stats.http(stat_prefix),

@@ -5,8 +5,9 @@ use std::time::Duration;
 use outrigger_xds_api::wire::core::v3 as wire;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::header_case::compile_header_case;
 use super::values;
-use crate::http::{FrameLimits, HttpOptions1, HttpOptions2};
+use crate::http::{FrameLimits, HttpOptions1, HttpOptions2, Underscores};
 
 /// Envoy's default idle timeout of a connection, both sides.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -26,6 +27,7 @@ pub(crate) struct CommonHttpOptions {
     pub(crate) max_headers_count: u32,
     pub(crate) max_response_headers_bytes: Option<u32>,
     pub(crate) max_requests_per_connection: u32,
+    pub(crate) underscores: Underscores,
 }
 
 /// Which side of the proxy the options are for.
@@ -53,14 +55,15 @@ pub(crate) fn compile_common(
         max_requests_per_connection,
     } = value;
     ignored!(cx; max_connection_duration_jitter);
-    if *headers_with_underscores_action != HeadersWithUnderscoresAction::Allow as i32 {
-        match side {
-            Side::Downstream => {
-                cx.refuse("headers_with_underscores_action", "only ALLOW is supported");
-            }
-            // Envoy: not applicable to upstream connections.
-            Side::Upstream => cx.ignored("headers_with_underscores_action"),
-        }
+    let action = values::enumeration(cx, "headers_with_underscores_action", *headers_with_underscores_action);
+    let underscores = action.map(|action| match action {
+        HeadersWithUnderscoresAction::Allow => Underscores::Allow,
+        HeadersWithUnderscoresAction::DropHeader => Underscores::Drop,
+        HeadersWithUnderscoresAction::RejectRequest => Underscores::Reject,
+    });
+    if side == Side::Upstream && *headers_with_underscores_action != 0 {
+        // Envoy: not applicable to upstream connections.
+        cx.ignored("headers_with_underscores_action");
     }
     if side == Side::Upstream {
         unsupported!(cx; max_connection_duration);
@@ -83,6 +86,7 @@ pub(crate) fn compile_common(
         max_headers_count,
         max_response_headers_bytes: max_response_headers_kb.map(|kb| kb.value.saturating_mul(1024)),
         max_requests_per_connection: values::uint32(max_requests_per_connection, 0),
+        underscores: underscores?,
     })
 }
 
@@ -105,7 +109,7 @@ pub(crate) fn compile_http1(
         allow_custom_methods,
         ignore_http_11_upgrade,
     } = value;
-    unsupported!(cx; header_key_format, enable_trailers, allow_chunked_length, send_fully_qualified_url,
+    unsupported!(cx; allow_chunked_length, send_fully_qualified_url,
         ignore_http_11_upgrade);
     // A malformed message always ends its connection; any method is passed on.
     ignored!(cx; override_stream_error_on_invalid_http_message, allow_custom_methods);
@@ -118,7 +122,10 @@ pub(crate) fn compile_http1(
     } else {
         Some(values::header_value(cx, "default_host_for_http_10", default_host_for_http_10)?)
     };
+    let header_case = cx.field("header_key_format", |cx| compile_header_case(cx, header_key_format))?;
     Ok(HttpOptions1 {
+        enable_trailers: *enable_trailers,
+        header_case,
         accept_http_10: *accept_http_10,
         default_host_for_http_10,
         allow_absolute_url: values::boolean(allow_absolute_url, true),

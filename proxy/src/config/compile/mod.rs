@@ -27,6 +27,7 @@ mod filter_on_demand;
 mod format_string;
 mod hash_policy;
 mod hashing;
+mod header_case;
 mod header_mutation;
 mod http_connection_manager;
 mod http_filter;

@@ -138,8 +138,7 @@ fn compile_route_action(
     let idle_timeout = values::duration(cx, "idle_timeout", idle_timeout);
     let upgrades = cx.each("upgrade_configs", upgrade_configs, |config, cx| {
         let wire::route_action::UpgradeConfig { upgrade_type, enabled, connect_config } = config;
-        unsupported!(cx; connect_config);
-        compile_upgrade(cx, upgrade_type, values::boolean(enabled, true))
+        compile_upgrade(cx, upgrade_type, values::boolean(enabled, true), connect_config)
     });
     let upgrades = upgrades.and_then(|types| compile_upgrades(cx, types));
     let mut plan = CapturePlan::live();

@@ -50,7 +50,7 @@ pub(crate) fn compile_route_match(cx: &mut CompileCx<'_>, value: &wire::RouteMat
         Some(PathSpecifier::SafeRegex(regex)) => {
             cx.field("safe_regex", |cx| compile_regex(cx, regex)).map(PathMatcher::Regex)
         }
-        Some(PathSpecifier::ConnectMatcher(_)) => Err(cx.refuse("connect_matcher", "not supported")),
+        Some(PathSpecifier::ConnectMatcher(wire::route_match::ConnectMatcher {})) => Ok(PathMatcher::Connect),
         Some(PathSpecifier::PathMatchPolicy(_)) => Err(cx.refuse("path_match_policy", "not supported")),
         None => Err(cx.refuse("", "one of prefix, path, safe_regex or path_separated_prefix is required")),
     };

@@ -4,11 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::error::Error as _;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::{HeaderMap, Request, Response, StatusCode};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
@@ -17,7 +20,7 @@ use super::io::{Io, Side};
 use super::switched::{Switched, Switching};
 use super::{Incoming, flow};
 use crate::cluster::{Cluster, ConnectionGuard};
-use crate::http::body::RequestBody;
+use crate::http::body::{BodyError, RequestBody};
 use crate::http::error::Failure;
 use crate::net::Stream;
 use crate::worker::LocalExecutor;
@@ -25,9 +28,40 @@ use crate::worker::LocalExecutor;
 /// Sends requests on one HTTP/1 connection, one at a time.
 #[derive(Debug)]
 pub(crate) struct Http1Sender {
-    requests: http1::SendRequest<RequestBody>,
+    requests: http1::SendRequest<Http1Body>,
+    /// `enable_trailers`.
+    with_trailers: bool,
     /// Who gets the connection when it leaves HTTP.
     taker: Rc<RefCell<Option<oneshot::Sender<Switched>>>>,
+}
+
+/// A request's body as HTTP/1 takes it.
+#[derive(Debug)]
+struct Http1Body {
+    body: RequestBody,
+    with_trailers: bool,
+}
+
+impl Body for Http1Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
+        Poll::Ready(frame.filter(|frame| this.with_trailers || !frame.as_ref().is_ok_and(Frame::is_trailers)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Sends requests on one HTTP/2 connection; cheap to clone.
@@ -77,13 +111,15 @@ pub(crate) async fn connect_http1(
     let settings = &cluster.connection;
     let head_bytes = settings.max_response_headers_bytes.unwrap_or(HTTP1_HEAD_BYTES);
     let (requests, mut connection) = http1::Builder::new()
+        .preserve_header_case(settings.header_case.keeps)
+        .title_case_headers(settings.header_case.proper)
         .max_headers(settings.max_response_headers_count as usize)
         .max_header_size(head_bytes as usize)
         .max_buf_size(flow::http1_buffer(settings.buffer_limit_bytes, head_bytes))
         .handshake(io)
         .await
         .map_err(|e| failure(&e))?;
-    let sender = Http1Sender { requests, taker: Rc::default() };
+    let sender = Http1Sender { requests, with_trailers: settings.http1_trailers, taker: Rc::default() };
     let taker = sender.taker.clone();
     tokio::task::spawn_local(async move {
         // Requests in flight hear of the error themselves.
@@ -171,21 +207,27 @@ impl Http1Sender {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        self.requests
-            .try_send_request(request)
-            .await
-            .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })
+        let request = request.map(|body| Http1Body { body, with_trailers: self.with_trailers });
+        self.requests.try_send_request(request).await.map_err(|mut e| SendError {
+            unsent: e.take_message().map(|unsent| unsent.map(|body| body.body)),
+            failure: failure(&e.into_error()),
+        })
     }
 
-    /// Sends a request with an `upgrade` header: with the connection, when the upstream agrees (101).
+    /// Sends a request with an `upgrade` header, or CONNECT: with the connection, when the upstream agrees (101; 2xx).
     pub(crate) async fn send_upgrade(
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Option<Switched>), SendError> {
         let (taker, taken) = oneshot::channel();
         *self.taker.borrow_mut() = Some(taker);
+        let connects = request.method() == Method::CONNECT;
         let response = self.send(request).await?;
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let agrees = match connects {
+            true => response.status().is_success(),
+            false => response.status() == StatusCode::SWITCHING_PROTOCOLS,
+        };
+        if !agrees {
             *self.taker.borrow_mut() = None;
             return Ok((response, None));
         }
@@ -220,13 +262,13 @@ impl Http2Sender {
         }
     }
 
-    /// Sends a request with a `:protocol`: with the stream, when the upstream agrees (200).
+    /// Sends CONNECT, with a `:protocol` or without: with the stream, when the upstream agrees (2xx).
     pub(crate) async fn send_upgrade(
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Option<Switched>), SendError> {
         let mut response = self.send(request).await?;
-        if response.status() != StatusCode::OK {
+        if !response.status().is_success() {
             return Ok((response, None));
         }
         let gone = SendError { failure: Failure::ConnectionTermination, unsent: None };

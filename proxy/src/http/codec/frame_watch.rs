@@ -5,7 +5,9 @@
 //! by Envoy's rules and with its defaults. Other floods stop at the engine: it answers PING and SETTINGS one at a time and reads no
 //! further meanwhile, and counts resets and header blocks itself.
 
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::http::FrameLimits;
@@ -24,6 +26,8 @@ const CONTINUATION: u8 = 9;
 
 /// ACK of SETTINGS, END_STREAM of DATA and HEADERS.
 const FIRST_FLAG: u8 = 1;
+/// Of HEADERS and CONTINUATION.
+const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 
 /// What one connection has sent and received so far.
@@ -35,12 +39,24 @@ pub(crate) struct FrameWatch {
     sent: Heads,
     has_begun: bool,
     highest_stream: u32,
+    /// The header block that is on its way opens a stream; and whether its last frame has begun.
+    opens: Option<Block>,
+    head_in_progress: Rc<Cell<Option<u64>>>,
     opened: u64,
     data_sent: u64,
     priorities: u64,
     window_updates: u64,
     /// Frames in a row that carry nothing.
     empty: u32,
+}
+
+/// How far a header block has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    /// More frames of it come.
+    Open,
+    /// What is left of its last frame comes.
+    Last,
 }
 
 /// What a client must not do.
@@ -61,12 +77,19 @@ impl FrameWatch {
             sent: Heads::default(),
             has_begun: false,
             highest_stream: 0,
+            opens: None,
+            head_in_progress: Rc::default(),
             opened: 0,
             data_sent: 0,
             priorities: 0,
             window_updates: 0,
             empty: 0,
         }
+    }
+
+    /// The number of the stream whose head has begun and not ended.
+    pub(crate) fn head_in_progress(&self) -> Rc<Cell<Option<u64>>> {
+        self.head_in_progress.clone()
     }
 
     /// The client has sent these bytes.
@@ -80,6 +103,10 @@ impl FrameWatch {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, abuse.what()));
             }
         }
+        if self.opens == Some(Block::Last) && self.received.skip == 0 {
+            self.opens = None;
+        }
+        self.head_in_progress.set(self.opens.map(|_| self.opened));
         Ok(())
     }
 
@@ -107,6 +134,14 @@ impl FrameWatch {
         if frame.kind == HEADERS && frame.stream > self.highest_stream {
             self.highest_stream = frame.stream;
             self.opened += 1;
+            self.opens = Some(Block::Open);
+        }
+        let is_head = matches!(frame.kind, HEADERS | CONTINUATION);
+        match self.opens {
+            Some(Block::Open) if is_head && frame.flags & END_HEADERS != 0 => self.opens = Some(Block::Last),
+            // The next frame comes after the whole of the last one.
+            Some(Block::Last) => self.opens = None,
+            _ => {}
         }
         let limits = &self.limits;
         match frame.kind {

@@ -76,6 +76,11 @@ impl Framing {
         self.refused.get().map(|(_, refusal)| refusal)
     }
 
+    /// The number of the head that has begun and not ended.
+    pub(crate) fn head_in_progress(&self) -> Option<u64> {
+        self.is_in_head().then(|| self.heads.get() + 1)
+    }
+
     /// Heads seen so far, with the one that is refused.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn heads(&self) -> u64 {
@@ -239,6 +244,13 @@ fn judge(head: &[u8]) -> Result<State, Refusal> {
             return Err(refuse(StatusCode::NOT_IMPLEMENTED, details::INVALID_TRANSFER_ENCODING));
         }
     }
+    if head.starts_with(b"CONNECT ") {
+        // What follows is the tunnel's.
+        return match length.is_none_or(|length| length == b"0") && encoding.is_none() {
+            true => Ok(State::Done),
+            false => Err(refuse(StatusCode::BAD_REQUEST, details::BODY_DISALLOWED)),
+        };
+    }
     match (length, encoding) {
         (Some(_), Some(_)) => Err(refuse(StatusCode::BAD_REQUEST, details::LENGTH_AND_CHUNKED)),
         (None, Some(encoding)) if encoding.eq_ignore_ascii_case(b"chunked") => {
@@ -320,10 +332,19 @@ mod tests {
             ("GET / HTTP/1.1\r\nx: a\0b\r\n\r\n", details::INVALID_CHARACTERS),
             ("GET /a#b HTTP/1.1\r\n\r\n", details::PATH_NORMALIZATION_FAILED),
             ("GET /\u{e9} HTTP/1.1\r\n\r\n", details::HTTP1_CODEC_ERROR),
+            ("CONNECT a:1 HTTP/1.1\r\ncontent-length: 1\r\n\r\n", details::BODY_DISALLOWED),
+            ("CONNECT a:1 HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n", details::BODY_DISALLOWED),
         ] {
             assert_eq!(refused(head), Some((1, expected)), "{head:?}");
         }
         assert_eq!(refused("\r\nPOST / HTTP/1.1\ncontent-length: 3\n\nabcGET / HTTP/1.1\n\n"), None);
+    }
+
+    #[test]
+    fn what_follows_connect_is_no_message() {
+        let framing = framing();
+        framing.feed(b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\nGET /a#b HTTP/1.1\r\n\r\nGET");
+        assert!(framing.refused().is_none() && !framing.is_in_head());
     }
 
     #[test]

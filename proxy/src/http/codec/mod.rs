@@ -6,6 +6,7 @@ mod flow;
 mod frame_watch;
 mod framing;
 mod io;
+mod late_head;
 mod rest;
 mod server;
 mod switched;
@@ -16,8 +17,8 @@ pub(crate) use client::{
 #[cfg(feature = "fuzzing")]
 pub(crate) use frame_watch::FrameWatch;
 pub(crate) use framing::{Framing, Refusal};
-pub(crate) use server::{ServeError, Version, detect, serve_http1, serve_http2};
-pub(crate) use switched::{Switched, Switching, extended_connect, set_protocol};
+pub(crate) use server::{ServeError, Served, Version, detect, serve_http1, serve_http2};
+pub(crate) use switched::{Switched, Switching, connect_stream, extended_connect, plain, set_protocol};
 
 /// A body that arrives from a peer.
 pub(crate) type Incoming = hyper::body::Incoming;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,20 +11,22 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, timeout_at};
 
 use super::frame_watch::FrameWatch;
-use super::framing::Framing;
 use super::io::{Follow, Io, Side};
+use super::late_head::{self, HeadWatch, LateHead};
 use super::rest::rest;
 use super::switched::Switched;
 use super::{Incoming, flow};
 use crate::http::CodecType;
+use crate::http::LiveConnectionManager;
 use crate::http::body::{Aborted, ResponseBody};
 use crate::http::downstream::DownstreamConnection;
+use crate::http::error::Failure;
 use crate::net::Stream;
 use crate::transport_socket::TlsInfo;
-use crate::worker::{ConnectionHandle, LocalExecutor};
+use crate::worker::LocalExecutor;
 
 /// Which HTTP a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,21 +42,30 @@ pub(crate) enum ServeError {
     Protocol { status: u16 },
     /// The client left in the middle of a head.
     Incomplete,
-    /// The client's headers did not arrive in time.
-    HeaderTimeout,
     /// The connection broke.
     Io,
 }
 
+/// How serving a connection ended when it ended well.
+#[derive(Debug)]
+pub(crate) enum Served {
+    Closed,
+    /// The connection has left HTTP.
+    Switched(Switched),
+    /// A head did not come in time.
+    Late(LateHead),
+}
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Finds out what the client speaks: by configuration, by ALPN, else by its first bytes, which are returned.
+/// Finds out what the client speaks: by configuration, by ALPN, else by its first bytes, which are returned. When these do not come
+/// in time, HTTP/1 has an answer to that.
 pub(crate) async fn detect(
-    codec: CodecType,
+    live: &LiveConnectionManager,
     tls: Option<&TlsInfo>,
     stream: &mut Stream,
 ) -> std::io::Result<(Version, Bytes)> {
-    match codec {
+    match live.connection.codec {
         CodecType::Http1 => return Ok((Version::Http1, Bytes::new())),
         CodecType::Http2 => return Ok((Version::Http2, Bytes::new())),
         CodecType::Auto => {}
@@ -65,6 +76,7 @@ pub(crate) async fn detect(
         _ => {}
     }
     let mut first = BytesMut::with_capacity(1024);
+    let mut deadline = None;
     loop {
         let known = first.len().min(PREFACE.len());
         if first[..known] != PREFACE[..known] {
@@ -73,20 +85,28 @@ pub(crate) async fn detect(
         if known == PREFACE.len() {
             return Ok((Version::Http2, first.freeze()));
         }
-        if stream.read_buf(&mut first).await? == 0 {
+        let read = stream.read_buf(&mut first);
+        let read = match deadline {
+            None => read.await,
+            Some(deadline) => timeout_at(deadline, read).await.unwrap_or(Ok(0)),
+        };
+        if read? == 0 {
             return Ok((Version::Http1, first.freeze()));
+        }
+        if deadline.is_none() {
+            deadline = late_head::limit(live).map(|(limit, _)| Instant::now() + limit);
         }
     }
 }
 
-/// Serves one HTTP/1 connection to its end, or until it has left HTTP: then it is given back. When `handle` drains and nothing is in
+/// Serves one HTTP/1 connection to its end, or until it is given back: it has left HTTP, or a head is late. When `handle` drains and nothing is in
 /// flight, the connection is closed.
 pub(crate) async fn serve_http1<F>(
     stream: Stream,
     read_ahead: Bytes,
     downstream: &DownstreamConnection,
     service: impl Fn(Request<Incoming>) -> F,
-) -> Result<Option<Switched>, ServeError>
+) -> Result<Served, ServeError>
 where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
 {
@@ -96,11 +116,10 @@ where
     loop {
         // Boxed, so that a connection at rest does not hold the room for it.
         match Box::pin(run_http1(io, downstream, &service)).await? {
-            Http1End::Closed => return Ok(None),
-            Http1End::Switched(switched) => return Ok(Some(switched)),
+            Http1End::Served(served) => return Ok(served),
             Http1End::Idle(idle) => match rest(idle, handle).await {
                 Some(woken) => io = woken,
-                None => return Ok(None),
+                None => return Ok(Served::Closed),
             },
         }
     }
@@ -108,9 +127,7 @@ where
 
 /// What the engine leaves behind.
 enum Http1End {
-    Closed,
-    /// The connection is HTTP no more.
-    Switched(Switched),
+    Served(Served),
     /// Nothing has happened for a while, and nothing is on its way.
     Idle(Io),
 }
@@ -130,9 +147,11 @@ where
     builder
         .max_header_size(options.max_request_headers_bytes as usize)
         .max_headers(options.max_headers_count as usize)
+        .preserve_header_case(options.header_case.keeps)
+        .title_case_headers(options.header_case.proper)
         .max_buf_size(flow::http1_buffer(options.buffer_limit_bytes, options.max_request_headers_bytes));
     let mut connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
-    let mut head = HeadWatch { timeout: options.request_headers_timeout, timer: None };
+    let mut head = HeadWatch::default();
     let mut closing = false;
     let ended = std::future::poll_fn(|cx| {
         handle.watch(cx);
@@ -151,21 +170,36 @@ where
             Poll::Pending if handle.may_rest() && framing.is_between_messages() => {
                 Poll::Ready(Ok(Engine::Idle))
             }
-            Poll::Pending => head.poll(cx, framing, handle).map_ok(|()| Engine::Stopped),
+            Poll::Pending if handle.is_closing() && framing.is_in_head() => Poll::Ready(Ok(Engine::Stopped)),
+            Poll::Pending => {
+                // While a request is in flight the engine does not ask for the next one.
+                let begun = framing.head_in_progress().filter(|_| handle.streams() == 0);
+                head.poll(cx, begun, downstream).map(|failure| Ok(Engine::Late(failure)))
+            }
         }
     })
     .await?;
     let parts = match ended {
-        Engine::Stopped => return Ok(Http1End::Closed),
-        Engine::Finished | Engine::Idle => connection.into_parts(),
+        Engine::Stopped => return Ok(Http1End::Served(Served::Closed)),
+        _ => connection.into_parts(),
     };
     let mut io = parts.io.into_inner();
-    if matches!(ended, Engine::Idle) {
-        // An empty line behind the last message, perhaps.
-        io.put_back(parts.read_buf);
-        return Ok(Http1End::Idle(io));
-    }
-    Ok(Http1End::Switched(Switched::Http1 { read: parts.read_buf, io: io.end_of_http(), _guard: None }))
+    Ok(match ended {
+        Engine::Idle => {
+            // An empty line behind the last message, perhaps.
+            io.put_back(parts.read_buf);
+            Http1End::Idle(io)
+        }
+        Engine::Late(failure) => {
+            // The last answer comes first, and the engine has the rest of it.
+            let io = (!handle.is_stalled()).then_some(io);
+            Http1End::Served(Served::Late(LateHead { failure, io }))
+        }
+        _ => {
+            let (read, io) = (parts.read_buf, io.end_of_http());
+            Http1End::Served(Served::Switched(Switched::Http1 { read, io, _guard: None }))
+        }
+    })
 }
 
 enum Engine {
@@ -173,52 +207,30 @@ enum Engine {
     Finished,
     /// It waits for a message that has not begun.
     Idle,
+    /// A head did not come in time.
+    Late(Failure),
     /// It was given up.
     Stopped,
 }
 
-/// Watches a head that has begun. The engine's own timer would also end connections that are idle, and its graceful shutdown waits
-/// for a head however long it takes.
-struct HeadWatch {
-    /// `request_headers_timeout`.
-    timeout: Option<Duration>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
+/// How often a connection with a late head is looked at while streams keep it.
+const LATE_AGAIN: Duration = Duration::from_millis(500);
 
-impl HeadWatch {
-    /// To be called when the engine has done what it could. Ready when the head is late, or the connection is to be closed.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        framing: &Framing,
-        handle: &ConnectionHandle,
-    ) -> Poll<Result<(), ServeError>> {
-        if !framing.is_in_head() {
-            self.timer = None;
-            return Poll::Pending;
-        }
-        if handle.is_closing() {
-            return Poll::Ready(Ok(()));
-        }
-        let Some(timeout) = self.timeout else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(timeout)));
-        timer.as_mut().poll(cx).map(|()| Err(ServeError::HeaderTimeout))
-    }
-}
-
-/// Serves one HTTP/2 connection to its end. When `handle` drains, GOAWAY is sent and streams in flight finish.
+/// Serves one HTTP/2 connection to its end, or until a head is late and no stream is left. When `handle` drains, GOAWAY is sent and streams in flight finish.
 pub(crate) async fn serve_http2<F>(
     stream: Stream,
     read_ahead: Bytes,
     downstream: &DownstreamConnection,
     service: impl Fn(Request<Incoming>) -> F,
-) -> Result<(), ServeError>
+) -> Result<Served, ServeError>
 where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>> + 'static,
 {
     let DownstreamConnection { stats, handle, .. } = downstream;
     let options = &downstream.live.connection;
     let frames = FrameWatch::new(options.http2.frames, downstream.worker.shared.stats.clone());
+    let head_in_progress = frames.head_in_progress();
+    let mut head = HeadWatch::default();
     let side = Side::Downstream(stats.clone(), handle.clone(), Follow::Http2(Box::new(frames)));
     let io = TokioIo::new(Io::new(stream, read_ahead, side));
     let mut builder = http2::Builder::new(LocalExecutor);
@@ -243,12 +255,23 @@ where
             connection.as_mut().graceful_shutdown();
         }
         if handle.is_killed() {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(Ok(Served::Closed));
         }
-        connection.as_mut().poll(cx)
+        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+            return Poll::Ready(ended.map(|()| Served::Closed).map_err(|e| serve_error(&e)));
+        }
+        match head.poll(cx, head_in_progress.get(), downstream) {
+            Poll::Ready(failure) if handle.streams() == 0 && !handle.is_stalled() => {
+                Poll::Ready(Ok(Served::Late(LateHead { failure, io: None })))
+            }
+            Poll::Ready(_) => {
+                head.again_in(cx, LATE_AGAIN);
+                Poll::Pending
+            }
+            Poll::Pending => Poll::Pending,
+        }
     })
     .await
-    .map_err(|e| serve_error(&e))
 }
 
 fn serve_error(error: &hyper::Error) -> ServeError {
@@ -256,8 +279,6 @@ fn serve_error(error: &hyper::Error) -> ServeError {
         ServeError::Protocol { status: 431 }
     } else if error.is_parse() {
         ServeError::Protocol { status: 400 }
-    } else if error.is_timeout() {
-        ServeError::HeaderTimeout
     } else {
         ServeError::Io
     }

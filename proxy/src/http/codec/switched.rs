@@ -12,12 +12,14 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::io::Io;
+use super::io::{Io, Side};
+use crate::cluster::Cluster;
+use crate::net::Stream;
 
 /// One end of an exchange in another protocol.
 #[derive(Debug)]
 pub(crate) enum Switched {
-    /// A whole HTTP/1 connection.
+    /// A whole HTTP/1 connection, or one that never was HTTP.
     Http1 {
         /// What the engine had read beyond the head.
         read: Bytes,
@@ -51,6 +53,17 @@ pub(crate) fn extended_connect<B>(request: &mut Request<B>) -> Option<(HeaderVal
     let protocol = request.extensions_mut().remove::<Protocol>()?;
     let protocol = HeaderValue::from_str(protocol.as_str()).ok()?;
     Some((protocol, Switching(hyper::upgrade::on(request))))
+}
+
+/// The stream of a CONNECT over HTTP/2 that asks for no protocol.
+pub(crate) fn connect_stream<B>(request: &mut Request<B>) -> Switching {
+    Switching(hyper::upgrade::on(request))
+}
+
+/// A connection that never was HTTP, to the end of a tunnel.
+pub(crate) fn plain(cluster: &Cluster, stream: Stream, guard: impl Sized + 'static) -> Switched {
+    let io = Io::new(stream, Bytes::new(), Side::Upstream(cluster.stats.clone()));
+    Switched::Http1 { read: Bytes::new(), io, _guard: Some(Box::new(guard)) }
 }
 
 /// Makes it a request for that protocol over HTTP/2.

@@ -74,7 +74,7 @@ pub(super) async fn send(
         let sent = match &stream.upgrade {
             None => lease.send(outgoing).await,
             Some(upgrade) => {
-                upgrade.ask(&mut outgoing, lease.version());
+                upgrade.ask(&mut outgoing, lease.version(), authority);
                 // On the heap, so that requests without it do not carry its state.
                 Box::pin(upgrade::send(stream, &mut lease, outgoing)).await
             }
@@ -107,7 +107,7 @@ pub(super) async fn send(
 }
 
 /// A host; another one than those to avoid, if a few draws find one.
-fn pick(stream: &ActiveStream, cluster: &Cluster, avoid: Avoid<'_>) -> Option<Arc<Host>> {
+pub(super) fn pick(stream: &ActiveStream, cluster: &Cluster, avoid: Avoid<'_>) -> Option<Arc<Host>> {
     let original_destination = stream.info.connection.original_destination;
     let excluded_priorities = avoid.priorities;
     let context = lb::Context { original_destination, hash: stream.hash, redraw: 0, excluded_priorities };
@@ -122,7 +122,7 @@ fn pick(stream: &ActiveStream, cluster: &Cluster, avoid: Avoid<'_>) -> Option<Ar
     Some(host)
 }
 
-fn failed(stream: &mut ActiveStream, cluster: &Arc<Cluster>, error: StreamError) -> StreamError {
+pub(super) fn failed(stream: &mut ActiveStream, cluster: &Arc<Cluster>, error: StreamError) -> StreamError {
     stream.info.upstream_transport_failure.clone_from(&error.transport_failure);
     let stats = &cluster.stats;
     match error.kind {

@@ -9,6 +9,7 @@ mod replay;
 mod retry;
 mod rewrite;
 mod timeout;
+mod tunnel;
 
 use http::uri::Authority;
 use http::{Request, Response};
@@ -26,6 +27,7 @@ pub(crate) use replay::{ReplayedBody, SentRequest};
 #[cfg(feature = "fuzzing")]
 pub(crate) use timeout::grpc_timeout;
 pub(crate) use timeout::{Timeouts, deadlines};
+pub(crate) use tunnel::open_tunnel;
 
 /// Sends the request to the route's cluster and waits for the response's head.
 pub(crate) async fn forward(

@@ -1,0 +1,144 @@
+//! Heads that have begun and do not end: for how long they are waited for, and how a client of HTTP/1 is told.
+//!
+//! The engine's own timer would also end connections that are idle, and its graceful shutdown waits for a head however long it takes.
+
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, header};
+use time::OffsetDateTime;
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Sleep, sleep};
+
+use super::io::Io;
+use crate::http::LiveConnectionManager;
+use crate::http::downstream::DownstreamConnection;
+use crate::http::error::Failure;
+
+/// How long a head may take from its first byte, and what it means when it does not come: the first of `request_headers_timeout`,
+/// `stream_idle_timeout`, `request_timeout` and `max_stream_duration`, as in Envoy.
+pub(super) fn limit(live: &LiveConnectionManager) -> Option<(Duration, Failure)> {
+    let limits = live.get();
+    let limits = &limits.limits;
+    let all = [
+        (live.connection.request_headers_timeout, Failure::HeaderTimeout),
+        (limits.stream_idle_timeout, Failure::StreamIdle),
+        (limits.request_timeout, Failure::RequestTimeout),
+        (limits.max_stream_duration, Failure::MaxDuration),
+    ];
+    all.into_iter().filter_map(|(limit, failure)| Some((limit?, failure))).min_by_key(|(limit, _)| *limit)
+}
+
+/// Watches the heads of one connection.
+#[derive(Debug, Default)]
+pub(super) struct HeadWatch(Option<Watched>);
+
+#[derive(Debug)]
+struct Watched {
+    /// The head's number on its connection.
+    head: u64,
+    timer: Pin<Box<Sleep>>,
+    failure: Failure,
+}
+
+impl HeadWatch {
+    /// To be called when the engine has done what it could, with the number of the head that has begun. Ready when that is late.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: Option<u64>,
+        downstream: &DownstreamConnection,
+    ) -> Poll<Failure> {
+        let Some(head) = head else {
+            self.0 = None;
+            return Poll::Pending;
+        };
+        if self.0.as_ref().is_none_or(|watched| watched.head != head) {
+            // It is not idle any more: its next request is on its way.
+            downstream.handle.touch();
+            let limit = limit(&downstream.live);
+            self.0 = limit.map(|(limit, failure)| Watched { head, timer: Box::pin(sleep(limit)), failure });
+        }
+        let Some(watched) = &mut self.0 else { return Poll::Pending };
+        watched.timer.as_mut().poll(cx).map(|()| watched.failure)
+    }
+
+    /// A head that is late is looked at again then.
+    pub(super) fn again_in(&mut self, cx: &mut Context<'_>, pause: Duration) {
+        if let Some(watched) = &mut self.0 {
+            watched.timer = Box::pin(sleep(pause));
+            let _ = watched.timer.as_mut().poll(cx);
+        }
+    }
+}
+
+/// A head that did not come in time.
+#[derive(Debug)]
+pub(crate) struct LateHead {
+    /// What it means.
+    pub(crate) failure: Failure,
+    /// Where to say so, if the client can hear it.
+    pub(super) io: Option<Io>,
+}
+
+impl LateHead {
+    /// Says so, and that nothing more will be said.
+    pub(crate) async fn answer(self, response: Response<Bytes>) {
+        let Some(mut io) = self.io else { return };
+        // A client that has gone need not be told.
+        if io.write_all(&encode(&response)).await.is_ok() {
+            let _ = io.shutdown().await;
+        }
+    }
+}
+
+/// IMF-fixdate (RFC 9110 section 5.6.7).
+const DATE: &[BorrowedFormatItem<'_>] =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+
+fn encode(response: &Response<Bytes>) -> Vec<u8> {
+    let status = response.status();
+    let mut bytes = Vec::with_capacity(256);
+    // Writing to memory does not fail.
+    let reason = status.canonical_reason().unwrap_or("Unknown");
+    let _ = write!(bytes, "HTTP/1.1 {} {reason}\r\n", status.as_str());
+    for (name, value) in response.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            bytes.extend_from_slice(part);
+        }
+    }
+    if let (false, Ok(date)) =
+        (response.headers().contains_key(header::DATE), OffsetDateTime::now_utc().format(DATE))
+    {
+        let _ = write!(bytes, "date: {date}\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(response.body());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_answer_is_http() {
+        let response =
+            Response::builder().status(408).header("content-length", "2").body("no".into()).unwrap();
+        let text = String::from_utf8(encode(&response)).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let lines: Vec<&str> = head.lines().collect();
+        assert_eq!(lines[..2], ["HTTP/1.1 408 Request Timeout", "content-length: 2"]);
+        assert!(lines[2].starts_with("date: ") && lines[2].ends_with(" GMT"), "{head}");
+        assert_eq!(
+            (lines[2].len(), lines.len(), body),
+            ("date: Thu, 01 Jan 1970 00:00:00 GMT".len(), 3, "no")
+        );
+    }
+}

@@ -1,0 +1,35 @@
+//! CONNECT that ends here (`connect_config`): a TCP connection to a host of the route's cluster. It is tried once.
+
+use super::attempt::{Avoid, failed, pick};
+use crate::cluster::{self, Resource};
+use crate::http::active_stream::ActiveStream;
+use crate::http::codec;
+use crate::http::error::{Failure, StreamError};
+use crate::route::RouteAction;
+
+/// Connects, and keeps the connection as the tunnel's end.
+pub(crate) async fn open_tunnel(stream: &mut ActiveStream, action: &RouteAction) -> Result<(), StreamError> {
+    let Some(cluster) = stream.cluster(action) else {
+        return Err(Failure::NoCluster(action.cluster_not_found).into());
+    };
+    stream.info.upstream_cluster = Some(cluster.clone());
+    let Some(host) = pick(stream, &cluster, Avoid::default()) else {
+        return Err(Failure::NoHealthyHost.into());
+    };
+    let Some(permit) = cluster.circuit_breakers.acquire(Resource::Request, action.high_priority) else {
+        cluster.stats.upstream_rq_pending_overflow.inc();
+        return Err(Failure::Overflow.into());
+    };
+    stream.attempt(&cluster, &host, permit);
+    match cluster::connect(&cluster, &host, action.high_priority, false).await {
+        Ok(connected) => {
+            stream.info.upstream_local_address = connected.local_address;
+            stream.info.upstream_tls = connected.tls;
+            if let Some(upgrade) = &mut stream.upgrade {
+                upgrade.reach(codec::plain(&cluster, connected.stream, connected.guard));
+            }
+            Ok(())
+        }
+        Err(error) => Err(failed(stream, &cluster, error.into())),
+    }
+}
