@@ -295,7 +295,12 @@ impl Mesh {
     pub fn token_file(&self, pod: &str) -> PathBuf {
         match &self.cluster {
             Some(_) => self.folder.path().join("tokens").join(pod),
-            None => self.folder.path().join("data/tokens").join(&self.workload(pod).namespace).join(pod),
+            None => {
+                // A test may have written a pod of its own.
+                let workload = self.workloads.iter().find(|workload| workload.pod == pod);
+                let namespace = workload.map_or("default", |workload| &workload.namespace);
+                self.folder.path().join("data/tokens").join(namespace).join(pod)
+            }
         }
     }
 

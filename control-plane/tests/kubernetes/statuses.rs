@@ -118,6 +118,16 @@ async fn conditions_of_each_parent_and_object() {
         "{conditions}"
     );
     assert_eq!(conditions[0]["lastTransitionTime"], accepted["lastTransitionTime"]);
+
+    // A backend of another kind is no reason to refuse the route.
+    let mut other = route.clone();
+    other["spec"]["rules"][0]["backendRefs"][0] =
+        json!({"group": "example.com", "kind": "Bucket", "name": "gone"});
+    world.server.put(other).unwrap();
+    until("the other kind", || {
+        shown(&of_parent(&world.route(), 1)) == ["Accepted True Accepted", "ResolvedRefs False InvalidKind"]
+    })
+    .await;
 }
 
 #[tokio::test]

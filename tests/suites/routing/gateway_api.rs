@@ -212,7 +212,9 @@ fn calls_of_a_grpc_route() {
 #[test]
 fn a_grpc_route_beside_an_http_route() {
     let world = World::start();
-    let http = http_route(&format!("  - backendRefs: [{}]\n", backend("v1")));
+    // It would be the more specific rule.
+    let exact = "  - matches: [{path: {type: Exact, value: /}}]\n";
+    let http = http_route(&format!("{exact}    backendRefs: [{}]\n", backend("v1")));
     let grpc = http_route(&format!("  - backendRefs: [{}]\n", backend("v2")));
     let grpc = grpc.replace("kind: HTTPRoute", "kind: GRPCRoute");
     world.table(&http, &[("/", "200 reviews-0")]);

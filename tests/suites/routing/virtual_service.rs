@@ -167,6 +167,7 @@ fn hosts() {
     let rules = [
         service_entry("api.example.com", &server),
         rule("any", "default", "'*.example.com'", outside),
+        rule("more", "default", "'*.com'", &answer("more")),
         rule("some", "default", "'*.some.example.com'", &answer("some")),
         rule("one", "default", "one.example.com", &answer("one")),
         // A ServiceEntry's host, by a rule for a whole name.
@@ -182,7 +183,7 @@ fn hosts() {
             ("//api.example.com/", "200 outside"),
             ("//b.example.com/", "200 outside"),
             ("//b.c.example.com:80/", "200 outside"),
-            ("//example.com/", "404"),
+            ("//example.com/", "200 more"),
             ("//b.some.example.com/", "200 some"),
             ("//one.example.com/", "200 one"),
             ("//other.example/", "200 outside"),
