@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
 use super::codec;
-pub(crate) use super::deadlines::{DeadlineWatch, Deadlines};
+use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
 use super::filters::FilterState;

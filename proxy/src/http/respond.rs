@@ -303,6 +303,8 @@ pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure)
         Failure::MaxDuration => hcm.stats.downstream_rq_max_duration_reached.inc(),
         _ => hcm.stats.downstream_rq_timeout.inc(),
     }
+    // As Envoy does: it gives the request up.
+    hcm.stats.downstream_rq_rx_reset.inc();
     let version = match connection.version {
         Version::Http1 => http::Version::HTTP_11,
         Version::Http2 => http::Version::HTTP_2,

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 const COUNTED: &str = "^http.ingress.(downstream_rq_([0-9]|[a-z]*_(timeout|reached)|.xx|timeout|[rt]x_reset|total)|rq_total|downstream_cx_(idle|max)|no_)|\
     ^cluster.[a-z0-9]+.upstream_rq_(timeout|max_duration|cancelled|total|.xx|[0-9]+|[rt]x_reset)";
 
-const LATE_HEAD: &str = "Envoy answers what never became a request with 408; ours closes";
 const POST: &str = "POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\n\r\nhalf";
 const GRPC: &str = "GET /stall HTTP/1.1\r\nhost: h\r\ncontent-type: application/grpc\r\n\r\n";
 
