@@ -304,8 +304,8 @@ fn destination_rule_policy() {
 fn destination_rule_refusals() {
     let at = |name: &str| format!("spec.trafficPolicy.{name}");
     refused(
-        &destination_rule("outlierDetection: {consecutiveGatewayErrors: 3}"),
-        &at("outlierDetection.consecutiveGatewayErrors"),
+        &destination_rule("outlierDetection: {consecutiveErrors: 3}"),
+        &at("outlierDetection.consecutiveErrors"),
         "unknown or unsupported",
     );
     refused(

@@ -56,6 +56,7 @@ struct OutlierDetectionSpec {
     #[serde(rename = "consecutive5xxErrors")]
     consecutive_5xx_errors: Option<i64>,
     consecutive_gateway_errors: Option<i64>,
+    #[serde(default)]
     split_external_local_origin_errors: bool,
     consecutive_local_origin_failures: Option<i64>,
     interval: Option<String>,
