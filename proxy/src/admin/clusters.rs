@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ClusterEntry, rfc3339};
 use crate::cluster::Host;
-use crate::cluster::outlier::Average;
+use crate::cluster::outlier::{Average, HostMonitor};
 use crate::net::Address;
 
 /// A number of a host.
@@ -80,10 +80,14 @@ pub(super) fn text(entries: &[ClusterEntry]) -> String {
             let _ = writeln!(out, "{prefix}::health_flags::{}", health_flags(&host));
             let _ = writeln!(out, "{prefix}::weight::{}", host.weight.load(Relaxed));
             let _ = writeln!(out, "{prefix}::priority::{priority}");
-            let _ = writeln!(out, "{prefix}::success_rate::{}", printed(host.outlier.success_rate()));
-            let local_origin = printed(host.outlier.local_origin_success_rate());
+            let _ = writeln!(
+                out,
+                "{prefix}::success_rate::{}",
+                printed(host.seen_outlier().and_then(HostMonitor::success_rate))
+            );
+            let local_origin = printed(host.seen_outlier().and_then(HostMonitor::local_origin_success_rate));
             let _ = writeln!(out, "{prefix}::local_origin_success_rate::{local_origin}");
-            if let Some(ejection) = host.outlier.ejection() {
+            if let Some(ejection) = host.seen_outlier().and_then(HostMonitor::ejection) {
                 let _ = writeln!(out, "{prefix}::ejected_for::{}", ejection.why);
                 let _ = writeln!(out, "{prefix}::ejected_until::{}", rfc3339(ejection.at + ejection.time));
             }
@@ -159,14 +163,14 @@ fn host_json(host: &Host, priority: usize) -> Value {
         "priority": priority,
     });
     for (name, rate) in [
-        ("success_rate", host.outlier.success_rate()),
-        ("local_origin_success_rate", host.outlier.local_origin_success_rate()),
+        ("success_rate", host.seen_outlier().and_then(HostMonitor::success_rate)),
+        ("local_origin_success_rate", host.seen_outlier().and_then(HostMonitor::local_origin_success_rate)),
     ] {
         if let Some(rate) = rate {
             status[name] = json!({"value": rate});
         }
     }
-    if let Some(ejection) = host.outlier.ejection() {
+    if let Some(ejection) = host.seen_outlier().and_then(HostMonitor::ejection) {
         let until = rfc3339(ejection.at + ejection.time);
         status["ejection"] = json!({
             "type": ejection.why.detector().name(),

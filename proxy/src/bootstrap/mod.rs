@@ -322,7 +322,8 @@ fn compile_ejection_log(
         return Ok(None);
     }
     let file = cx.inputs.log_files.open(Sink::path(event_log_path));
-    Ok(Some(EventLog::new(file.map_err(|error| cx.refuse("event_log_path", error))?)))
+    let file = file.map_err(|error| cx.refuse("event_log_path", error))?;
+    Ok(Some(EventLog::new(move |lines| file.write(lines))))
 }
 
 #[allow(deprecated)]

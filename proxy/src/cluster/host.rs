@@ -1,7 +1,7 @@
 //! One upstream host: shared by all workers, long-lived, kept across endpoint updates.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
@@ -34,8 +34,8 @@ pub struct Host {
     pub removed: AtomicBool,
     /// Requests in flight, over all workers.
     pub active_requests: AtomicU32,
-    /// What outlier detection has seen of it.
-    pub outlier: HostMonitor,
+    /// What outlier detection has seen of it; made when it looks.
+    outlier: OnceLock<Box<HostMonitor>>,
     /// `rq_total` of `/clusters`.
     pub requests_total: AtomicU64,
     /// `rq_error` of `/clusters`.
@@ -71,7 +71,7 @@ impl Host {
             ejected: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             active_requests: AtomicU32::new(0),
-            outlier: HostMonitor::default(),
+            outlier: OnceLock::new(),
             requests_total: AtomicU64::new(0),
             requests_error: AtomicU64::new(0),
             connections_active: AtomicU32::new(0),
@@ -83,7 +83,19 @@ impl Host {
     /// It is no longer in the cluster, for good: who comes back under its address is another host.
     pub fn remove(&self) {
         self.removed.store(true, Ordering::Relaxed);
-        self.outlier.leave();
+        if let Some(monitor) = self.outlier.get() {
+            monitor.leave();
+        }
+    }
+
+    /// What outlier detection has seen of it.
+    pub fn outlier(&self) -> &HostMonitor {
+        self.outlier.get_or_init(Box::default)
+    }
+
+    /// The same, if it ever looked.
+    pub fn seen_outlier(&self) -> Option<&HostMonitor> {
+        self.outlier.get().map(|monitor| &**monitor)
     }
 
     /// Whether a request may go there.

@@ -156,7 +156,7 @@ async fn a_host_that_went_and_came_back_is_a_new_one() {
     main.eds(&[(1, 1), (2, 1)]);
     let new = main.host(1);
     assert!(!Arc::ptr_eq(&old, &new) && !is_out(&new) && main.picks(&new));
-    assert!(new.outlier.ejection().is_none());
+    assert!(new.outlier().ejection().is_none());
 
     // Requests that are still in flight to those that went say nothing about anybody.
     for host in [&old, &old, &gone, &gone] {

@@ -1,6 +1,7 @@
 //! `envoy_cluster_*`: one upstream cluster.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use super::scope::{Scope as _, scope};
 use super::{Counter, Gauge, GrpcSeries, ResponseClasses, ResponseCodes, SslStats};
@@ -55,6 +56,27 @@ pub struct OutlierStats {
     pub ejections_detected_local_origin_failure_percentage: Counter,
     /// Hosts ejected: too many failed connections.
     pub ejections_enforced_local_origin_failure_percentage: Counter,
+}
+
+/// They are made with the first host that is found: most clusters never have one, and memory is by the cluster.
+#[derive(Debug, Default)]
+pub struct LazyOutlierStats(OnceLock<Box<OutlierStats>>);
+
+impl LazyOutlierStats {
+    /// To count in.
+    pub fn counted(&self) -> &OutlierStats {
+        self.0.get_or_init(Box::default)
+    }
+}
+
+/// To read: zeros until something was counted.
+impl Deref for LazyOutlierStats {
+    type Target = OutlierStats;
+
+    fn deref(&self) -> &OutlierStats {
+        static ZEROS: LazyLock<OutlierStats> = LazyLock::new(OutlierStats::default);
+        self.0.get().map_or(&*ZEROS, |stats| stats)
+    }
 }
 
 scope! {
@@ -114,7 +136,7 @@ scope! {
         /// TLS towards the hosts.
         ssl: SslStats,
         /// Hosts that fail too often.
-        outlier_detection: OutlierStats,
+        outlier_detection: LazyOutlierStats,
         /// Default and high priority, in this order.
         circuit_breakers: [BreakerGauges; 2],
         /// `upstream_rq_Nxx`.

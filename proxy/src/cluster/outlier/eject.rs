@@ -183,7 +183,7 @@ pub(super) fn eject(subject: &Subject, host: &Arc<Host>, why: Why) {
     if host.ejected.load(Ordering::Relaxed) || host.removed.load(Ordering::Relaxed) {
         return;
     }
-    let (detection, stats) = (&subject.detection, &subject.stats.outlier_detection);
+    let (detection, stats) = (&subject.detection, subject.stats.outlier_detection.counted());
     let [detected, enforced] = why.detector().counters(stats);
     detected.inc();
     let hosts = subject.endpoints.peek().as_ref().map_or(0, |set| set.len()) as u32;

@@ -1,7 +1,7 @@
 //! The file of ejections and returns: `cluster_manager.outlier_detection.event_log_path` of the bootstrap, one JSON object a line
 //! (`envoy.data.cluster.v3.OutlierDetectionEvent`).
 
-use std::sync::Arc;
+use std::fmt;
 
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -10,12 +10,16 @@ use tokio::time::Instant;
 
 use super::eject::Why;
 use super::monitor::History;
-use crate::access_log::LogFile;
 use crate::cluster::Host;
 
 /// An open event log.
-#[derive(Debug)]
-pub struct EventLog(Arc<LogFile>);
+pub struct EventLog(Box<dyn Fn(Vec<u8>) + Send + Sync>);
+
+impl fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventLog")
+    }
+}
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -50,9 +54,9 @@ enum Samples {
 }
 
 impl EventLog {
-    /// Writes to this file.
-    pub fn new(file: Arc<LogFile>) -> Self {
-        Self(file)
+    /// Hands each line to `write`.
+    pub fn new(write: impl Fn(Vec<u8>) + Send + Sync + 'static) -> Self {
+        Self(Box::new(write))
     }
 
     pub(super) fn ejected(&self, cluster: &str, host: &Host, why: &Why, enforced: bool, history: &History) {
@@ -99,7 +103,7 @@ impl EventLog {
         };
         if let Ok(mut text) = serde_json::to_vec(&line) {
             text.push(b'\n');
-            self.0.write(text);
+            (self.0)(text);
         }
     }
 }

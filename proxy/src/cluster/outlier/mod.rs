@@ -55,8 +55,8 @@ pub(crate) fn record(cluster: &Cluster, host: &Arc<Host>, outcome: Outcome) {
 pub(crate) fn connected(cluster: &Cluster, host: &Host) {
     if let Some(detection) = cluster.outlier.as_ref().filter(|detection| detection.splits_local_origin) {
         watched(cluster, detection);
-        host.outlier.local_origin.count(true);
-        reset(&host.outlier.local_origin_failures);
+        host.outlier().local_origin.count(true);
+        reset(&host.outlier().local_origin_failures);
     }
 }
 
@@ -70,7 +70,7 @@ pub(crate) fn connected_for_good(cluster: &Cluster, host: &Arc<Host>) {
 }
 
 fn answered(cluster: &Cluster, detection: &Arc<OutlierDetection>, host: &Arc<Host>, status: u16) {
-    let monitor = &host.outlier;
+    let monitor = host.outlier();
     monitor.external.count(status < 500);
     if status < 500 {
         reset(&monitor.server_errors);
@@ -90,7 +90,7 @@ fn answered(cluster: &Cluster, detection: &Arc<OutlierDetection>, host: &Arc<Hos
 }
 
 fn local_origin_failed(cluster: &Cluster, detection: &Arc<OutlierDetection>, host: &Arc<Host>) {
-    let monitor = &host.outlier;
+    let monitor = host.outlier();
     monitor.local_origin.count(false);
     if let Some(failures) = detection.local_origin_failures.reached(&monitor.local_origin_failures) {
         eject(&Subject::new(cluster, detection), host, Why::ConsecutiveLocalOriginFailure { failures });

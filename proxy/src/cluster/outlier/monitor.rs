@@ -113,7 +113,7 @@ impl HostMonitor {
 impl Ejection {
     pub(super) fn release(&self) {
         self.state.ejected.fetch_sub(1, Ordering::Relaxed);
-        self.stats.outlier_detection.ejections_active.dec();
+        self.stats.outlier_detection.counted().ejections_active.dec();
     }
 }
 

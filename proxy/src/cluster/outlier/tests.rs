@@ -83,7 +83,7 @@ impl Subject {
     }
 
     fn why(&self, host: usize) -> String {
-        self.hosts[host].outlier.ejection().unwrap().why.to_string()
+        self.hosts[host].outlier().ejection().unwrap().why.to_string()
     }
 
     /// How long the host stays out, in seconds.
@@ -185,11 +185,11 @@ async fn outliers_go_at_the_end_of_the_interval() {
     assert_eq!(subject.why(0), "50.0 % of 10 requests succeeded, less than 52.0 % (all hosts: 90.0 %)");
     let state = &subject.cluster.outlier.as_ref().unwrap().state;
     assert_eq!((state.external.mean.get(), state.external.threshold.get()), (Some(90.0), Some(52.0)));
-    assert_eq!(subject.hosts[0].outlier.success_rate(), Some(50.0));
+    assert_eq!(subject.hosts[0].outlier().success_rate(), Some(50.0));
     let stats = &subject.cluster.stats.outlier_detection;
     assert_eq!(stats.ejections_enforced_success_rate.get(), 1);
     sleep(SECOND).await;
-    assert_eq!((state.external.mean.get(), subject.hosts[0].outlier.success_rate()), (None, None));
+    assert_eq!((state.external.mean.get(), subject.hosts[0].outlier().success_rate()), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -208,7 +208,7 @@ async fn connections_have_rates_of_their_own() {
     sleep(SECOND * 11 / 10).await;
     assert_eq!(subject.out(), [1]);
     assert_eq!(subject.why(1), "50.0 % of 20 connections failed, 50 % is the limit");
-    assert_eq!(subject.hosts[1].outlier.local_origin_success_rate(), Some(50.0));
+    assert_eq!(subject.hosts[1].outlier().local_origin_success_rate(), Some(50.0));
     let stats = &subject.cluster.stats.outlier_detection;
     assert_eq!(stats.ejections_enforced_local_origin_failure_percentage.get(), 1);
     assert_eq!(stats.ejections_detected_failure_percentage.get(), 1);
@@ -246,7 +246,7 @@ async fn jitter_makes_it_longer() {
     let subject = Subject::start(64, jittered);
     (0..64).for_each(|host| subject.hear(host, answers(500, 5)));
     sleep(SECOND / 100).await;
-    let time = |host: &Arc<Host>| host.outlier.ejection().unwrap().time;
+    let time = |host: &Arc<Host>| host.outlier().ejection().unwrap().time;
     let times: Vec<_> = subject.hosts.iter().map(time).collect();
     assert!(times.iter().all(|time| (10 * SECOND..=110 * SECOND).contains(time)));
     assert!(times.iter().any(|time| *time < 60 * SECOND) && times.iter().any(|time| *time > 60 * SECOND));

@@ -146,7 +146,7 @@ impl Watches {
     fn ejected(&self, ejected: &Ejected) -> bool {
         let Ejected { subject, host, why, is_enforced, at } = ejected;
         let detection = &subject.detection;
-        let mut history = host.outlier.history();
+        let mut history = host.outlier().history();
         if *is_enforced {
             history.ejections += 1;
             if detection.grows_beyond(history.recent) {
@@ -202,8 +202,8 @@ impl Watches {
         let Some(set) = subject.endpoints.get() else { return false };
         let hosts: Vec<&Arc<Host>> = set.hosts().collect();
         let returned = hosts.iter().filter(|host| self.returns(subject, host, now)).count();
-        let external = end_samples(&hosts, |host| &host.outlier.external);
-        let local_origin = end_samples(&hosts, |host| &host.outlier.local_origin);
+        let external = end_samples(&hosts, |host| &host.outlier().external);
+        let local_origin = end_samples(&hosts, |host| &host.outlier().local_origin);
         eject_outliers(subject, &hosts, &external, false);
         eject_outliers(subject, &hosts, &local_origin, true);
         if returned > 0 {
@@ -219,7 +219,7 @@ impl Watches {
 
     /// Lets the host back in when its time has passed.
     fn returns(&self, subject: &Subject, host: &Host, now: Instant) -> bool {
-        let mut history = host.outlier.history();
+        let mut history = host.outlier().history();
         let (Some(ejection), Some(at)) = (&history.ejection, history.last_ejection) else { return false };
         if now.saturating_duration_since(at) < ejection.time {
             return false;
@@ -231,7 +231,7 @@ impl Watches {
         );
         history.ejection = None;
         history.last_return = Some(now);
-        host.outlier.begin_anew();
+        host.outlier().begin_anew();
         host.ejected.store(false, Ordering::Relaxed);
         if let Some(log) = &self.log {
             log.returned(&subject.cluster, host, &history);
@@ -259,7 +259,7 @@ fn eject_outliers(subject: &Subject, hosts: &[&Arc<Host>], counted: &[Option<Cou
     average.mean.set(verdict.average.map(|(mean, _)| mean));
     average.threshold.set(verdict.average.map(|(_, threshold)| threshold));
     for (host, rate) in hosts.iter().zip(&verdict.rates) {
-        let monitor = &host.outlier;
+        let monitor = host.outlier();
         if local_origin { &monitor.local_origin } else { &monitor.external }.set_rate(*rate);
     }
     let requests = |index: usize| counted[index].unwrap_or_default().total;
@@ -281,7 +281,7 @@ fn is_remembered(host: &Host, interval: Duration, now: Instant) -> bool {
     if host.ejected.load(Ordering::Relaxed) {
         return true;
     }
-    let mut history = host.outlier.history();
+    let mut history = host.outlier().history();
     if history.last_return.is_some_and(|at| now.saturating_duration_since(at) >= interval) {
         history.recent = history.recent.saturating_sub(1);
     }

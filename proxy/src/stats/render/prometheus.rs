@@ -315,7 +315,7 @@ mod tests {
         let up = stats.cluster("a\"b");
         listener.ssl.handshake.inc();
         up.circuit_breakers[1].rq_open.set(1);
-        up.outlier_detection.ejections_active.set(2);
+        up.outlier_detection.counted().ejections_active.set(2);
         stats.server().config_ignored_fields_total.inc();
         let routes = stats.rds("80");
         routes.update_success.inc();
