@@ -101,12 +101,12 @@ fn timeouts() {
         "x-envoy-expected-rq-timeout-ms: x|x-envoy-upstream-rq-timeout-ms: 5000",
     ];
     let stalls = [
-        "x-envoy-upstream-rq-timeout-ms: 100",
-        "x-envoy-upstream-rq-per-try-timeout-ms: 100",
-        "x-envoy-upstream-rq-per-try-timeout-ms: 100|x-envoy-retry-on: 5xx",
-        "x-envoy-upstream-rq-timeout-ms: 100|x-envoy-upstream-rq-timeout-alt-response: 0",
-        "x-envoy-upstream-rq-per-try-timeout-ms: 100|x-envoy-upstream-rq-timeout-alt-response: 1",
-        "x-envoy-upstream-rq-timeout-alt-response:|x-envoy-upstream-rq-timeout-ms: 100",
+        "x-envoy-upstream-rq-timeout-ms: 300",
+        "x-envoy-upstream-rq-per-try-timeout-ms: 300",
+        "x-envoy-upstream-rq-per-try-timeout-ms: 300|x-envoy-retry-on: 5xx",
+        "x-envoy-upstream-rq-timeout-ms: 300|x-envoy-upstream-rq-timeout-alt-response: 0",
+        "x-envoy-upstream-rq-per-try-timeout-ms: 300|x-envoy-upstream-rq-timeout-alt-response: 1",
+        "x-envoy-upstream-rq-timeout-alt-response:|x-envoy-upstream-rq-timeout-ms: 300",
     ];
     let policy = || retries(json!({"retry_on": "5xx", "per_try_timeout": "2s"}));
     let grpc = "POST / HTTP/1.1\r\nhost: h\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n";
@@ -117,7 +117,7 @@ fn timeouts() {
         inside("with retries", policy()).sends("/", &sets).sends("/stall", &stalls),
         with_router("told before", json!({}), json!({"respect_expected_rq_timeout": true}))
             .sends("/", &sets)
-            .sends("/stall", &["x-envoy-expected-rq-timeout-ms: 100|x-envoy-upstream-rq-timeout-ms: 5000"]),
+            .sends("/stall", &["x-envoy-expected-rq-timeout-ms: 300|x-envoy-upstream-rq-timeout-ms: 5000"]),
         with_router("not told", json!({}), json!({"suppress_envoy_headers": true}))
             .sends("/", &sets)
             .sends("/stall", &stalls),

@@ -192,9 +192,9 @@ fn paced(target: &Target<'_>, view: &mut View, request: &str) {
     let start = Instant::now();
     client.send(request.as_bytes());
     view.add_answer("client", &client.response());
-    // Wide enough for a busy machine: half a second, of which the rate says at least how much.
-    let halves = start.elapsed().as_millis() / 500;
-    view.add("halves of a second", format!("  {halves}\n"));
+    // A busy machine makes it longer, never shorter.
+    let slow = start.elapsed().as_millis() >= 500;
+    view.add("half a second at least", format!("  {slow}\n"));
 }
 
 #[test]
