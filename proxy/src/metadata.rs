@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+/// Namespace of a host's metadata that says what balancing goes by.
+pub const BALANCING: &str = "envoy.lb";
+
 /// `envoy.config.core.v3.Metadata.filter_metadata`; never empty.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metadata(BTreeMap<Box<str>, Value>);

@@ -289,10 +289,7 @@ impl ActiveStream {
             upstream.host.requests_total.fetch_add(1, Ordering::Relaxed);
         }
         self.info.upstream_local_address = about.local_address;
-        self.info.upstream_protocol = Some(match lease.version() {
-            codec::Version::Http1 => Version::HTTP_11,
-            codec::Version::Http2 => Version::HTTP_2,
-        });
+        self.info.upstream_protocol = Some(lease.version().into());
         self.info.upstream_tls.clone_from(&about.tls);
         self.note_connection(about);
         if let Some(upstream) = &self.upstream {
@@ -370,7 +367,7 @@ impl ActiveStream {
         self.aborted = true;
         self.info.flags.insert(failure.flag());
         self.info.response_code_details = failure.details_after_response();
-        self.count_late(failure);
+        failure.count_late(&self.hcm.stats);
         let Some(upstream) = &self.upstream else { return };
         match failure {
             Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
@@ -383,17 +380,6 @@ impl ActiveStream {
         self.hcm.stats.downstream_rq_tx_reset.inc();
         // Envoy counts its own resets here too.
         self.hcm.stats.downstream_rq_rx_reset.inc();
-    }
-
-    /// Counts the connection manager's own timeouts.
-    pub(crate) fn count_late(&self, failure: Failure) {
-        let stats = &self.hcm.stats;
-        match failure {
-            Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
-            Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
-            Failure::RequestTimeout => stats.downstream_rq_timeout.inc(),
-            _ => {}
-        }
     }
 
     /// The stream is reset without an answer.

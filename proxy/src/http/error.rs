@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use crate::stats::HttpStats;
 use crate::stream_info::{ResponseFlags, details};
 
 /// The abnormal end of one upstream attempt, before or after the response began.
@@ -163,6 +164,17 @@ impl Failure {
             Failure::RemoteRefused => Some("remote refused stream reset"),
             Failure::Protocol => Some("protocol error"),
             _ => None,
+        }
+    }
+
+    /// Counts the connection manager's own timeouts.
+    pub(crate) fn count_late(self, stats: &HttpStats) {
+        match self {
+            Failure::HeaderTimeout => stats.downstream_rq_header_timeout.inc(),
+            Failure::StreamIdle => stats.downstream_rq_idle_timeout.inc(),
+            Failure::MaxDuration => stats.downstream_rq_max_duration_reached.inc(),
+            Failure::RequestTimeout => stats.downstream_rq_timeout.inc(),
+            _ => {}
         }
     }
 

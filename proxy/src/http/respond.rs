@@ -107,7 +107,7 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
                 cluster.stats.upstream_rq_timeout.inc();
             }
         }
-        kind => stream.count_late(kind),
+        kind => kind.count_late(&stats),
     }
     stream.info.flags.insert(error.kind.flag());
     let status = stream.status_of(error.kind);
@@ -230,10 +230,7 @@ fn send_downstream(
     body: impl FnOnce(Box<ActiveStream>) -> ResponseBody,
 ) -> Response<ResponseBody> {
     let (connection, hcm) = (&stream.connection, &stream.hcm);
-    *response.version_mut() = match connection.version {
-        Version::Http1 => http::Version::HTTP_11,
-        Version::Http2 => http::Version::HTTP_2,
-    };
+    *response.version_mut() = connection.version.into();
     stream.info.response_code = response.status().as_u16();
     stream.response_started = true;
     let status = response.status();
@@ -297,19 +294,10 @@ pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure)
         Version::Http1 => hcm.stats.downstream_rq_http1_total.inc(),
         Version::Http2 => hcm.stats.downstream_rq_http2_total.inc(),
     }
-    match failure {
-        Failure::HeaderTimeout => hcm.stats.downstream_rq_header_timeout.inc(),
-        Failure::StreamIdle => hcm.stats.downstream_rq_idle_timeout.inc(),
-        Failure::MaxDuration => hcm.stats.downstream_rq_max_duration_reached.inc(),
-        _ => hcm.stats.downstream_rq_timeout.inc(),
-    }
+    failure.count_late(&hcm.stats);
     // As Envoy does: it gives the request up.
     hcm.stats.downstream_rq_rx_reset.inc();
-    let version = match connection.version {
-        Version::Http1 => http::Version::HTTP_11,
-        Version::Http2 => http::Version::HTTP_2,
-    };
-    let mut info = StreamInfo::new(connection.info.clone(), Some(version));
+    let mut info = StreamInfo::new(connection.info.clone(), Some(connection.version.into()));
     let status = StatusCode::REQUEST_TIMEOUT;
     info.response_code = status.as_u16();
     info.flags.insert(failure.flag());

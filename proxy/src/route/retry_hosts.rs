@@ -7,9 +7,7 @@ use std::sync::atomic::Ordering;
 use serde_json::Value;
 
 use crate::cluster::Host;
-
-/// Namespace of `LbEndpoint.metadata` that says what balancing goes by.
-const BALANCING: &str = "envoy.lb";
+use crate::metadata::BALANCING;
 
 /// One of `retry_host_predicate`: which hosts a retry had better not go to.
 #[derive(Debug)]

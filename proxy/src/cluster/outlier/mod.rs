@@ -15,7 +15,7 @@ mod statistics;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 pub use self::eject::{Detector, Why};
 pub use self::event_log::EventLog;
@@ -39,15 +39,10 @@ pub enum Outcome {
 /// Takes the outcome of an attempt into account.
 pub(crate) fn record(cluster: &Cluster, host: &Arc<Host>, outcome: Outcome) {
     let Some(detection) = &cluster.outlier else { return };
+    watched(cluster, detection);
     match outcome {
-        Outcome::Failed(_) if detection.splits_local_origin => {
-            watched(cluster, detection);
-            local_origin_failed(cluster, detection, host);
-        }
-        Outcome::Answered(status) | Outcome::Failed(status) => {
-            watched(cluster, detection);
-            answered(cluster, detection, host, status);
-        }
+        Outcome::Failed(_) if detection.splits_local_origin => local_origin_failed(cluster, detection, host),
+        Outcome::Answered(status) | Outcome::Failed(status) => answered(cluster, detection, host, status),
     }
 }
 
@@ -97,18 +92,18 @@ fn local_origin_failed(cluster: &Cluster, detection: &Arc<OutlierDetection>, hos
     }
 }
 
-/// Sees to it that main watches the cluster by these settings.
+/// Sees to it that main watches the cluster by these settings, or by newer ones: a request may be older than an update.
 fn watched(cluster: &Cluster, detection: &Arc<OutlierDetection>) {
     let watched_by = &detection.state.watched_by;
-    if watched_by.load(Ordering::Relaxed) != detection.id
-        && watched_by.swap(detection.id, Ordering::Relaxed) != detection.id
+    if watched_by.load(Ordering::Relaxed) < detection.id
+        && watched_by.fetch_max(detection.id, Ordering::Relaxed) < detection.id
     {
         detection.events.send(Event::Watch(Subject::new(cluster, detection)));
     }
 }
 
 /// Most of the time it is zero already, and nobody else's cache line is touched.
-fn reset(counter: &std::sync::atomic::AtomicU32) {
+fn reset(counter: &AtomicU32) {
     if counter.load(Ordering::Relaxed) != 0 {
         counter.store(0, Ordering::Relaxed);
     }

@@ -10,7 +10,7 @@ use super::watch::Ejections;
 /// When hosts of a cluster are taken out, and for how long.
 #[derive(Debug)]
 pub struct OutlierDetection {
-    /// Which version of the settings this is; unique in the process, never 0.
+    /// Which version of the settings this is; unique in the process, growing, never 0.
     pub id: u64,
     /// `consecutive_5xx`, default 5.
     pub server_errors: InARow,

@@ -281,3 +281,16 @@ async fn a_cluster_is_watched_while_something_happens() {
     sleep(3 * SECOND).await;
     assert!(!subject.is_watched());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_request_from_before_an_update_does_not_bring_old_settings_back() {
+    let mut subject = Subject::start(2, |settings| settings.server_errors = ALWAYS);
+    let old = subject.cluster.outlier.clone().unwrap();
+    let new = OutlierDetection { state: old.state.clone(), ..settings(old.events.clone()) };
+    let id = new.id;
+    for settings in [Arc::new(new), old] {
+        Arc::get_mut(&mut subject.cluster).unwrap().outlier = Some(settings.clone());
+        subject.hear(0, answers(200, 1));
+        assert_eq!(settings.state.watched_by.load(Ordering::Relaxed), id);
+    }
+}

@@ -13,13 +13,11 @@ use super::header_mutation::header_name;
 use super::metadata::json_object;
 use super::route_match::compile_header_matcher;
 use super::values;
+use crate::metadata::BALANCING;
 use crate::route::{BackOff, HostPredicate, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 
 /// Envoy's default of `rate_limited_retry_back_off.max_interval`.
 const MAX_RESET_INTERVAL: Duration = Duration::from_secs(300);
-
-/// Namespace of the metadata that hosts are matched by.
-const BALANCING: &str = "envoy.lb";
 
 /// Compiles a `RetryPolicy`, at the context's present path.
 pub(crate) fn compile_retry_policy(

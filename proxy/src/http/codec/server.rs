@@ -35,6 +35,15 @@ pub(crate) enum Version {
     Http2,
 }
 
+impl From<Version> for http::Version {
+    fn from(version: Version) -> Self {
+        match version {
+            Version::Http1 => http::Version::HTTP_11,
+            Version::Http2 => http::Version::HTTP_2,
+        }
+    }
+}
+
 /// How a connection ended when it did not end well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServeError {

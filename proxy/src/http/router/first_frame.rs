@@ -14,6 +14,7 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::http::codec::Incoming;
+use crate::http::headers::GRPC_STATUS;
 use crate::route::is_grpc;
 use crate::worker::Worker;
 
@@ -49,7 +50,7 @@ impl UpstreamBody {
 /// Waits for the first frame, for a while.
 pub(super) async fn read(worker: &Worker, response: &mut Response<UpstreamBody>) {
     let (is_of_grpc, has_status) =
-        (is_grpc(response.headers()), response.headers().contains_key("grpc-status"));
+        (is_grpc(response.headers()), response.headers().contains_key(GRPC_STATUS));
     if response.status() != StatusCode::OK || !is_of_grpc || has_status {
         return;
     }

@@ -17,7 +17,7 @@ use crate::http::body::RequestBody;
 use crate::http::codec::Incoming;
 use crate::http::deadlines::{DeadlineWatch, Deadlines};
 use crate::http::error::{Failure, StreamError};
-use crate::http::headers::{ATTEMPT_COUNT, RATE_LIMITED};
+use crate::http::headers::{ATTEMPT_COUNT, GRPC_STATUS, RATE_LIMITED};
 use crate::http::respond;
 use crate::route::{PreviousPriorities, RateLimitedBackOff, RetryOn, RetryPolicy, Route, RouteAction};
 use crate::stream_info::ResponseFlags;
@@ -316,7 +316,7 @@ impl<'p> Retries<'p> {
 
 /// The word for the gRPC status in these headers or trailers.
 fn grpc_word(headers: &HeaderMap) -> Option<RetryOn> {
-    match headers.get("grpc-status")?.as_bytes() {
+    match headers.get(GRPC_STATUS)?.as_bytes() {
         b"1" => Some(RetryOn::GRPC_CANCELLED),
         b"4" => Some(RetryOn::GRPC_DEADLINE_EXCEEDED),
         b"8" => Some(RetryOn::GRPC_RESOURCE_EXHAUSTED),

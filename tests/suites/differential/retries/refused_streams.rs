@@ -3,18 +3,20 @@
 use outrigger_tests::RawClient;
 use outrigger_tests::client::frames::{Frame, kind};
 use outrigger_tests::differential::{Target, View, compare_cases};
+use outrigger_tests::upstream::Answer;
 use serde_json::json;
 
 use super::{quick, retrying};
 
 const REFUSED_STREAM: u32 = 7;
+const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// The first attempt is answered with these frames, the next one well. Shows the connection of each attempt.
-fn ask_again(target: &Target<'_>, view: &mut View, first: fn(u32) -> Vec<Frame>) {
+fn ask_again<A: Into<Answer> + 'static>(target: &Target<'_>, view: &mut View, first: fn(u32) -> A) {
     let upstream = &target.world.frames;
     upstream.answer_with(move |number, stream| match number {
-        1 => first(stream),
-        _ => vec![Frame::head(stream, 200, &[], true)],
+        1 => first(stream).into(),
+        _ => vec![Frame::head(stream, 200, &[], true)].into(),
     });
     let mut client = RawClient::connect(target.addr).unwrap();
     view.add_answer("client", &client.get("h", "/"));
@@ -27,9 +29,23 @@ fn refused(target: &Target<'_>, view: &mut View) {
 
 /// The connection ends before this request, which the upstream has not looked at.
 fn gone_away(target: &Target<'_>, view: &mut View) {
-    ask_again(target, view, |stream| {
-        vec![Frame::new(kind::GOAWAY, 0, 0, [stream.saturating_sub(2).to_be_bytes(), [0; 4]].concat())]
+    ask_again(target, view, |stream| vec![go_away(stream.saturating_sub(2), 0)]);
+}
+
+/// The connection ends after this request, which the upstream may have done: nothing may say that it was refused.
+fn ended(target: &Target<'_>, view: &mut View) {
+    ask_again(target, view, |stream| Answer { frames: vec![go_away(stream, 0)], closes: true });
+}
+
+fn ended_in_anger(target: &Target<'_>, view: &mut View) {
+    ask_again(target, view, |stream| Answer {
+        frames: vec![go_away(stream, ENHANCE_YOUR_CALM)],
+        closes: true,
     });
+}
+
+fn go_away(last: u32, code: u32) -> Frame {
+    Frame::new(kind::GOAWAY, 0, 0, [last.to_be_bytes(), code.to_be_bytes()].concat())
 }
 
 fn reset_by_upstream(target: &Target<'_>, view: &mut View) {
@@ -55,6 +71,10 @@ fn streams_that_are_refused() {
         on("gone away, connect-failure", "connect-failure").drive(gone_away),
         on("gone away, reset-before-request", "reset-before-request").drive(gone_away),
         on("gone away, no word", "").drive(gone_away),
+        on("ended, refused-stream", "refused-stream").drive(ended),
+        on("ended, reset", "reset").drive(ended),
+        on("ended in anger, refused-stream", "refused-stream").drive(ended_in_anger),
+        on("ended in anger, reset", "reset").drive(ended_in_anger),
         on("reset, refused-stream", "refused-stream").drive(reset_by_upstream),
         on("reset, reset", "reset").drive(reset_by_upstream),
         on("reset, reset-before-request", "reset-before-request").drive(reset_by_upstream),

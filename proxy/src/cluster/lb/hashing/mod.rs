@@ -18,6 +18,7 @@ use maglev::Maglev;
 use ring::Ring;
 
 use crate::cluster::Host;
+use crate::metadata::BALANCING;
 
 /// How the table of a cluster is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +125,7 @@ impl HashTable {
 /// `hash_key` of the host's `envoy.lb` metadata, else its name or address.
 fn hash_key(host: &Host, by_hostname: bool) -> Cow<'_, str> {
     let metadata = host.metadata.load();
-    let key = metadata.as_ref().and_then(|m| m.find("envoy.lb", &["hash_key".into()])?.as_str());
+    let key = metadata.as_ref().and_then(|m| m.find(BALANCING, &["hash_key".into()])?.as_str());
     match key.filter(|key| !key.is_empty()) {
         Some(key) => key.to_owned().into(),
         None if by_hostname => (&*host.hostname).into(),
