@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use smallvec::SmallVec;
 
 use super::body::RequestBody;
-use super::codec::{Framing, Refusal, Version};
+use super::codec::{Refusal, Version};
 use super::connection_manager::with_routes;
 use super::filters::ConnectionLimiter;
 use super::headers::{self, EXPECTED_TIMEOUT, X_REQUEST_ID};
@@ -48,8 +48,6 @@ pub(crate) struct DownstreamConnection {
     pub(super) exchange: RefCell<Option<Box<Exchange>>>,
     /// Token buckets of its own, when a local rate limit wants them.
     pub(super) limiter: RefCell<Option<Box<ConnectionLimiter>>>,
-    /// The raw heads of an HTTP/1 client.
-    pub(super) framing: Rc<Framing>,
 }
 
 impl DownstreamConnection {
@@ -79,7 +77,7 @@ impl DownstreamConnection {
             headers::join_cookies(request.headers_mut());
         }
         if self.version == Version::Http1 {
-            if let Some(refusal) = self.framing.refusal(u64::from(self.requests.get())) {
+            if let Some(refusal) = request.extensions_mut().remove::<Refusal>() {
                 return Err(refusal);
             }
             if request.version() < http::Version::HTTP_11 && !hcm.http1.accept_http_10 {

@@ -17,7 +17,7 @@ use super::filters::{Content, FilterReply, ResponseHead};
 use super::headers::{self, ATTEMPT_COUNT, GRPC_STATUS, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::local_reply::LocalReply;
 use super::router::UpstreamBody;
-use super::{ServerHeader, local_reply, origin, repeated, upgrade};
+use super::{HttpConnectionManager, ServerHeader, local_reply, origin, repeated, upgrade};
 use crate::cluster::outlier::Outcome;
 use crate::route::DirectResponse;
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details, http_status_of_grpc};
@@ -288,21 +288,36 @@ fn send_downstream(
 
 /// The head of a request did not come in time: what the client is told, if it can be. Counted and logged like the answer to a request.
 pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure) -> Response<Bytes> {
-    let hcm = connection.live.get();
-    hcm.stats.downstream_rq_total.inc();
-    match connection.version {
-        Version::Http1 => hcm.stats.downstream_rq_http1_total.inc(),
-        Version::Http2 => hcm.stats.downstream_rq_http2_total.inc(),
-    }
-    failure.count_late(&hcm.stats);
-    // As Envoy does: it gives the request up.
-    hcm.stats.downstream_rq_rx_reset.inc();
-    let mut info = StreamInfo::new(connection.info.clone(), Some(connection.version.into()));
+    failure.count_late(&connection.live.get().stats);
     let status = StatusCode::REQUEST_TIMEOUT;
+    let reply = local_reply::for_error(&failure.into(), status);
+    without_request(connection, status, failure.flag(), failure.details(), reply)
+}
+
+/// The head of an HTTP/1 request cannot be read: what the client is told. Counted and logged like the answer to a request.
+pub(super) fn bad_head(connection: &Rc<DownstreamConnection>, refusal: Refusal) -> Response<Bytes> {
+    connection.stats.downstream_cx_protocol_error.inc();
+    let words = refusal.status.canonical_reason().unwrap_or_default();
+    let reply = local_reply::reply(refusal.status, Bytes::from_static(words.as_bytes()));
+    let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+    without_request(connection, refusal.status, flag, refusal.details, reply)
+}
+
+/// The answer to a request that never became one.
+fn without_request(
+    connection: &Rc<DownstreamConnection>,
+    status: StatusCode,
+    flag: ResponseFlags,
+    why: &'static str,
+    reply: LocalReply,
+) -> Response<Bytes> {
+    let hcm = connection.live.get();
+    count_without_request(connection, &hcm);
+    let mut info = StreamInfo::new(connection.info.clone(), Some(connection.version.into()));
     info.response_code = status.as_u16();
-    info.flags.insert(failure.flag());
-    info.response_code_details = failure.details();
-    let (mut parts, mut body) = local_reply::for_error(&failure.into(), status).response.into_parts();
+    info.flags.insert(flag);
+    info.response_code_details = why;
+    let (mut parts, mut body) = reply.response.into_parts();
     if let Some(replies) = &hcm.local_replies {
         replies.rewrite(&mut info, &mut parts, &mut body);
     }
@@ -319,24 +334,22 @@ pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure)
     Response::from_parts(parts, body)
 }
 
-/// A request that never became one is logged like any other, with what is known.
-pub(super) fn log_without_request(
-    connection: &Rc<DownstreamConnection>,
-    status: u16,
-    flag: ResponseFlags,
-    why: &'static str,
-) {
-    let mut info = StreamInfo::new(connection.info.clone(), Some(http::Version::HTTP_11));
-    info.response_code = status;
-    info.response_code_details = why;
-    info.flags.insert(flag);
-    let hcm = connection.live.get();
-    let stats = &hcm.stats;
-    stats.downstream_rq_total.inc();
-    stats.downstream_rq_http1_total.inc();
-    stats.downstream_rq_rx_reset.inc();
-    if status > 0 {
-        stats.response(status);
+fn count_without_request(connection: &DownstreamConnection, hcm: &HttpConnectionManager) {
+    hcm.stats.downstream_rq_total.inc();
+    match connection.version {
+        Version::Http1 => hcm.stats.downstream_rq_http1_total.inc(),
+        Version::Http2 => hcm.stats.downstream_rq_http2_total.inc(),
     }
+    // As in Envoy, which gives the request up.
+    hcm.stats.downstream_rq_rx_reset.inc();
+}
+
+/// The client left in the middle of a head: logged like any other request, with what is known.
+pub(super) fn log_incomplete(connection: &Rc<DownstreamConnection>) {
+    let mut info = StreamInfo::new(connection.info.clone(), Some(http::Version::HTTP_11));
+    info.response_code_details = details::DOWNSTREAM_REMOTE_DISCONNECT;
+    info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+    let hcm = connection.live.get();
+    count_without_request(connection, &hcm);
     hcm.access_logs.log(&info, AccessLogType::DownstreamEnd, &connection.worker.logs);
 }

@@ -12,7 +12,7 @@ use super::{HostPool, UpstreamConnection};
 use crate::cluster::{self, Cluster};
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Http1Sender, Incoming, SendError, Switched};
-use crate::http::error::{Failure, StreamError};
+use crate::http::error::StreamError;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -202,10 +202,7 @@ async fn connect(
     // The place in the circuit breaker is given back first: whoever is woken then must find it.
     let guard = (connected.guard, counted);
     let closes = connected.expiry.map(|expiry| expiry.closes);
-    let mut sender = codec::connect_http1(cluster, connected.stream, closes, guard).await?;
-    if !sender.ready().await {
-        return Err(Failure::ConnectionTermination.into());
-    }
+    let sender = codec::connect_http1(cluster, connected.stream, closes, guard);
     Ok(Connection {
         sender,
         about: UpstreamConnection {

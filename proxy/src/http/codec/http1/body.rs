@@ -1,0 +1,76 @@
+//! The body of a message that is being read from an HTTP/1 connection.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::wire::Wire;
+use crate::http::codec::ReadError;
+
+/// Reads from its connection when it is asked for more. It holds nothing of its own.
+#[derive(Debug)]
+pub(crate) struct Http1Body {
+    wire: Rc<RefCell<Wire>>,
+    /// Which message it belongs to.
+    message: u64,
+    /// How much comes, if that is known.
+    left: Option<u64>,
+    is_done: bool,
+    /// The client waits to be asked for it (RFC 9110 section 10.1.1).
+    is_awaited: bool,
+}
+
+impl Http1Body {
+    /// Of the message that has just begun.
+    pub(super) fn new(wire: &Rc<RefCell<Wire>>, is_awaited: bool) -> Self {
+        let begun = wire.borrow();
+        let (message, left, is_done) = (begun.message, begun.decoder.exact(), begun.decoder.is_done());
+        Self { wire: wire.clone(), message, left, is_done, is_awaited }
+    }
+}
+
+impl Body for Http1Body {
+    type Data = Bytes;
+    type Error = ReadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+        let this = self.get_mut();
+        if this.is_done {
+            return Poll::Ready(None);
+        }
+        let mut wire = this.wire.borrow_mut();
+        if wire.message != this.message {
+            return Poll::Ready(Some(Err(ReadError::Ended)));
+        }
+        if std::mem::take(&mut this.is_awaited) && wire.answered < this.message {
+            wire.put_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+            // What cannot be written now goes before the answer.
+            let _ = wire.poll_flush(cx);
+        }
+        let frame = wire.poll_body(cx);
+        if let Poll::Ready(frame) = &frame {
+            this.is_done = wire.decoder.is_done() || !matches!(frame, Some(Ok(_)));
+            if let (Some(left), Some(Ok(frame))) = (&mut this.left, frame)
+                && let Some(data) = frame.data_ref()
+            {
+                *left -= data.len() as u64;
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.is_done
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
