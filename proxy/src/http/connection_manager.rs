@@ -117,7 +117,7 @@ async fn serve_request(
     connection.count_request(hcm);
 
     // 1. What every request must have.
-    let (mut request, progress) = split_body(request, &stream);
+    let (mut request, progress) = split_body(request, &mut stream);
     stream.progress = progress;
     stream.upgrade = Upgrade::asked(&connection, &mut request);
     let mut authority = match connection.normalise(hcm, &mut request) {
@@ -299,9 +299,12 @@ async fn respond_with_whole(
 
 fn split_body(
     request: Request<Incoming>,
-    stream: &ActiveStream,
+    stream: &mut ActiveStream,
 ) -> (Request<RequestBody>, Option<Rc<super::body::RequestProgress>>) {
-    let (parts, incoming) = request.into_parts();
+    let (parts, mut incoming) = request.into_parts();
+    if stream.hcm.proxy_100_continue {
+        stream.interim = incoming.leave_to_upstream().map(Box::new);
+    }
     let with_trailers = parts.version == http::Version::HTTP_2 || stream.hcm.http1.enable_trailers;
     let (body, progress) = RequestBody::new(incoming, parts.version, with_trailers, stream.info.start);
     (Request::from_parts(parts, body), progress)

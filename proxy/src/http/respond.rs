@@ -117,11 +117,16 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let reply = local_reply::for_error(&error, status);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
-    let closes = status == StatusCode::REQUEST_TIMEOUT && stream.connection.version == Version::Http1;
+    let is_cut =
+        matches!(error.kind, Failure::DownstreamProtocol | Failure::GrpcWebLength | Failure::GrpcWebData);
+    let is_late = status == StatusCode::REQUEST_TIMEOUT;
+    let closes = (is_cut || is_late) && stream.connection.version == Version::Http1;
     let mut response = send_local(stream, reply, true);
     if closes {
-        // As Envoy does: it gives the request up.
-        stats.downstream_rq_rx_reset.inc();
+        if is_late {
+            // As Envoy does: it gives the request up.
+            stats.downstream_rq_rx_reset.inc();
+        }
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -149,7 +154,10 @@ pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Respon
             stream.info.protocol = Some(http::Version::HTTP_11);
         }
     }
-    stream.connection.handle.drain();
+    // A target that is no path is only not found, as in Envoy.
+    if refusal.status != StatusCode::NOT_FOUND {
+        stream.connection.handle.drain();
+    }
     let words = refusal.status.canonical_reason().filter(|_| refusal.protocol_error).unwrap_or_default();
     local(stream, refusal.status, Bytes::from_static(words.as_bytes()), refusal.details)
 }
@@ -191,7 +199,13 @@ pub(super) fn filtered(mut stream: Box<ActiveStream>, filter: FilterReply) -> Re
     stream.info.response_code_details = details;
     let mut reply = LocalReply { grpc_status, ..local_reply::reply(status, body) };
     reply.response.headers_mut().extend(headers);
-    send_local(stream, reply, takes_route_headers)
+    // What is too large is not read to its end.
+    let closes = status == StatusCode::PAYLOAD_TOO_LARGE && stream.connection.version == Version::Http1;
+    let mut response = send_local(stream, reply, takes_route_headers);
+    if closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn send_local(
@@ -269,9 +283,9 @@ fn send_downstream(
         hcm.stats.downstream_cx_drain_close.inc();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     } else if connection.version == Version::Http1
-        && stream.upgrade.as_ref().is_some_and(|upgrade| !upgrade.is_accepted())
+        && (stream.upgrade.as_ref().is_some_and(|upgrade| !upgrade.is_accepted()) || stream.is_early())
     {
-        // What the client may have sent already is no request.
+        // What the client may have sent already, or sends still, is no request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     stream.note_grpc_status(headers);

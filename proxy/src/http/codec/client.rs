@@ -10,8 +10,8 @@ use http::{HeaderMap, Request, Response};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
 
-use super::io::{Io, Side};
 use super::error::http2_failure;
+use super::io::{Io, Side};
 use super::switched::{Switched, Switching};
 use super::{Incoming, flow};
 use crate::cluster::{Cluster, ConnectionGuard};
@@ -120,11 +120,10 @@ impl Http2Sender {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        let response = self
-            .requests
-            .try_send_request(request)
-            .await
-            .map_err(|mut e| SendError { unsent: e.take_message(), failure: http2_failure(&e.into_error()) })?;
+        let response = self.requests.try_send_request(request).await.map_err(|mut e| SendError {
+            unsent: e.take_message(),
+            failure: http2_failure(&e.into_error()),
+        })?;
         match self.limits.allow(response.headers()) {
             true => Ok(response.map(Incoming::Http2)),
             // As in Envoy, whose codec resets the stream by itself.

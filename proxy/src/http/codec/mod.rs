@@ -22,7 +22,7 @@ pub(crate) use client::{Http2Sender, SendError, connect_http2};
 pub(crate) use error::{ReadError, failure, request_failure};
 #[cfg(feature = "fuzzing")]
 pub(crate) use frame_watch::FrameWatch;
-pub(crate) use http1::{Http1Sender, Refusal, connect_http1, serve_http1};
+pub(crate) use http1::{Http1Sender, Interim, Refusal, connect_http1, serve_http1};
 pub(crate) use server::{ServeError, Served, Version, detect, serve_http2};
 pub(crate) use switched::{Switched, Switching, connect_stream, extended_connect, plain, set_protocol};
 
@@ -31,6 +31,17 @@ pub(crate) use switched::{Switched, Switching, connect_stream, extended_connect,
 pub(crate) enum Incoming {
     Http1(http1::Http1Body),
     Http2(hyper::body::Incoming),
+}
+
+impl Incoming {
+    /// The upstream says itself whether the client is to send this body, and what else comes before its answer: the way to tell it. HTTP/2
+    /// has none here.
+    pub(crate) fn leave_to_upstream(&mut self) -> Option<Interim> {
+        match self {
+            Self::Http1(body) => Some(body.leave_to_upstream()),
+            Self::Http2(_) => None,
+        }
+    }
 }
 
 impl Body for Incoming {

@@ -14,8 +14,8 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::frame_watch::FrameWatch;
-use super::io::{Follow, Io, Side};
 use super::http1::BadHead;
+use super::io::{Follow, Io, Side};
 use super::late_head::{self, HeadWatch, LateHead};
 use super::switched::Switched;
 use super::{Incoming, flow};

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::{HostPool, UpstreamConnection};
 use crate::cluster::{self, Cluster};
 use crate::http::body::RequestBody;
-use crate::http::codec::{self, Http1Sender, Incoming, SendError, Switched};
+use crate::http::codec::{self, Http1Sender, Incoming, Interim, SendError, Switched};
 use crate::http::error::StreamError;
 
 #[derive(Debug, Default)]
@@ -77,8 +77,9 @@ impl Lease {
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Response<Incoming>, SendError> {
-        self.connection.sender.send(request).await
+        self.connection.sender.send(request, interim).await
     }
 
     pub(super) async fn send_upgrade(

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::interim::Interim;
 use super::wire::Wire;
 use crate::http::codec::ReadError;
 
@@ -30,6 +31,20 @@ impl Http1Body {
         let begun = wire.borrow();
         let (message, left, is_done) = (begun.message, begun.decoder.exact(), begun.decoder.is_done());
         Self { wire: wire.clone(), message, left, is_done, is_awaited }
+    }
+}
+
+impl Http1Body {
+    /// The upstream asks for the body, not we.
+    pub(crate) fn leave_to_upstream(&mut self) -> Interim {
+        self.is_awaited = false;
+        Interim::new(&self.wire, self.message)
+    }
+}
+
+impl Drop for Http1Body {
+    fn drop(&mut self) {
+        self.wire.borrow_mut().abandoned = self.message;
     }
 }
 

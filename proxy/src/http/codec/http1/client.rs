@@ -17,6 +17,7 @@ use http_body::Body as _;
 use super::body::Http1Body;
 use super::encode::{self, BodyWriter, WriteError};
 use super::head::{self, Finder, Limits, ResponseHead};
+use super::interim::Interim;
 use super::wire::Wire;
 use crate::cluster::Cluster;
 use crate::http::body::RequestBody;
@@ -127,12 +128,23 @@ impl Connection {
         self.wake_waiting();
     }
 
-    /// Reads the head of the response, behind informational ones.
-    fn poll_head(&self, cx: &mut Context<'_>, method: &Method) -> Poll<Result<ResponseHead, Failure>> {
+    /// Reads the head of the response; informational ones before it go to `interim`.
+    fn poll_head(
+        &self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        interim: Option<&Interim>,
+    ) -> Poll<Result<ResponseHead, Failure>> {
         let (mut wire, mut finder) = (self.wire.borrow_mut(), self.finder.borrow_mut());
         loop {
             match head::response(&mut finder, &mut wire.input, self.limits, method) {
-                Ok(Some(head)) if is_interim(head.response.status()) => continue,
+                Ok(Some(head)) if is_interim(head.response.status()) => {
+                    if let Some(interim) = interim {
+                        let (parts, ()) = head.response.into_parts();
+                        interim.tell(parts.status, parts.headers);
+                    }
+                    continue;
+                }
                 Ok(Some(head)) => return Poll::Ready(Ok(head)),
                 Ok(None) => {}
                 Err(_) => return Poll::Ready(Err(Failure::Protocol)),
@@ -184,13 +196,14 @@ impl Http1Sender {
         .await
     }
 
-    /// Sends a request and waits for the head of its response.
+    /// Sends a request and waits for the head of its response. What is informational before it goes to `interim`.
     ///
     /// # Errors
     /// The exchange has failed before that; the connection is closed.
     pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Response<Incoming>, SendError> {
         let connection = &*self.0;
         let has_ended = poll_fn(|cx| Poll::Ready(connection.poll_idle_end(cx).is_ready())).await;
@@ -225,7 +238,7 @@ impl Http1Sender {
                     Poll::Pending => {}
                 }
             }
-            connection.poll_head(cx, &parts.method)
+            connection.poll_head(cx, &parts.method, interim)
         });
         let head = head.await.map_err(failed)?;
         if !head.keeps_alive || head.response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -249,7 +262,7 @@ impl Http1Sender {
         request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Option<Switched>), SendError> {
         let connects = request.method() == Method::CONNECT;
-        let response = self.send(request).await?;
+        let response = self.send(request, None).await?;
         let agrees = match connects {
             true => response.status().is_success(),
             false => response.status() == StatusCode::SWITCHING_PROTOCOLS,

@@ -56,12 +56,11 @@ pub(super) fn response(
     let names = Names { kept: parts.extensions.get::<NameCase>(), proper: proper_case };
     out.reserve(64 + 48 * parts.headers.len());
     status_line(out, status);
-    let switches = status == StatusCode::SWITCHING_PROTOCOLS
-        || (asked.method == Method::CONNECT && status.is_success());
+    let switches =
+        status == StatusCode::SWITCHING_PROTOCOLS || (asked.method == Method::CONNECT && status.is_success());
     let has_no_length = switches || status.is_informational() || status == StatusCode::NO_CONTENT;
     let length = field_length(&parts.headers).filter(|_| !has_no_length);
-    let has_no_body =
-        has_no_length || status == StatusCode::NOT_MODIFIED || asked.method == Method::HEAD;
+    let has_no_body = has_no_length || status == StatusCode::NOT_MODIFIED || asked.method == Method::HEAD;
     fields(out, &parts.headers, names, |name| {
         *name != TRANSFER_ENCODING && (*name != CONTENT_LENGTH || !has_no_length)
     });

@@ -239,19 +239,16 @@ fn target_refusal(target: &str) -> Option<Refusal> {
     if !target.is_ascii() {
         return Some(Refusal::malformed(details::HTTP1_CODEC_ERROR));
     }
-    target.contains('#').then(|| Refusal {
-        protocol_error: false,
-        ..Refusal::malformed(details::PATH_NORMALIZATION_FAILED)
-    })
+    target
+        .contains('#')
+        .then(|| Refusal { protocol_error: false, ..Refusal::malformed(details::PATH_NORMALIZATION_FAILED) })
 }
 
 /// What follows the head of a request (RFC 9112 section 6.3).
 fn request_body(method: &Method, version: Version, framing: &Framing) -> Result<Decoder, Refusal> {
     let malformed = Refusal::malformed;
-    let unknown_coding = Refusal {
-        status: StatusCode::NOT_IMPLEMENTED,
-        ..malformed(details::INVALID_TRANSFER_ENCODING)
-    };
+    let unknown_coding =
+        Refusal { status: StatusCode::NOT_IMPLEMENTED, ..malformed(details::INVALID_TRANSFER_ENCODING) };
     if framing.second_length {
         return Err(malformed(details::HTTP1_CODEC_ERROR));
     }

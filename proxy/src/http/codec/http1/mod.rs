@@ -10,11 +10,13 @@ mod date;
 mod decode;
 mod encode;
 mod head;
+mod interim;
 mod server;
 mod wire;
 
 pub(crate) use body::Http1Body;
 pub(crate) use client::{Http1Sender, connect_http1};
 pub(crate) use head::Refusal;
+pub(crate) use interim::Interim;
 pub(super) use server::answer_last;
 pub(crate) use server::{BadHead, serve_http1};

@@ -187,7 +187,9 @@ impl Connection<'_> {
             }
             match wire.poll_fill(cx) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0) | Err(_)) if !wire.input.is_empty() => return Poll::Ready(Next::Incomplete),
+                Poll::Ready(Ok(0) | Err(_)) if !wire.input.is_empty() => {
+                    return Poll::Ready(Next::Incomplete);
+                }
                 Poll::Ready(Ok(0)) => return Poll::Ready(Next::Ended),
                 Poll::Ready(Err(_)) => return Poll::Ready(Next::Killed),
                 Poll::Pending => break,
@@ -214,7 +216,12 @@ impl Connection<'_> {
         if let Poll::Ready(response) = served.poll(cx) {
             return Poll::Ready(Some(response));
         }
-        self.wire.borrow_mut().poll_peer_end(cx).map(|()| None)
+        let mut wire = self.wire.borrow_mut();
+        if !wire.is_flushed() {
+            // What comes before the answer; whether it arrives shows with that.
+            let _ = wire.poll_flush(cx);
+        }
+        wire.poll_peer_end(cx).map(|()| None)
     }
 
     /// Writes the response, and says how the connection goes on.
@@ -225,7 +232,8 @@ impl Connection<'_> {
     ) -> Result<Exchanged, ServeError> {
         let options = &self.downstream.live.connection;
         let handle = &self.downstream.handle;
-        asked.keeps_alive &= !handle.is_closing();
+        // As in Envoy an answer in the middle of the request is the last one.
+        asked.keeps_alive &= !handle.is_closing() && self.wire.borrow_mut().has_ended();
         let (parts, body) = response.into_parts();
         let exact = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
         let written = {
@@ -257,7 +265,7 @@ impl Connection<'_> {
             let switched = |(io, read)| Served::Switched(Switched::Http1 { read, io, _guard: None });
             return Ok(Exchanged::Ends(taken.map_or(End::CLOSED, |taken| End::Served(switched(taken)))));
         }
-        let has_read_all = self.wire.borrow().decoder.is_done();
+        let has_read_all = self.wire.borrow_mut().has_ended();
         match written.is_last || !has_read_all {
             true => self.close(!has_read_all).await,
             false => Ok(Exchanged::GoesOn),

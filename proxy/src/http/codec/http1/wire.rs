@@ -46,6 +46,8 @@ pub(super) struct Wire {
     pub(super) awaits_head: bool,
     /// The message whose answer has begun.
     pub(super) answered: u64,
+    /// The message whose body nobody reads any more.
+    pub(super) abandoned: u64,
     /// Who watches for the peer's end: told when a message has been read to its end.
     watcher: Option<Waker>,
     /// Who waits for bytes, and who waits to write some: told when the connection is given up meanwhile.
@@ -73,6 +75,7 @@ impl Wire {
             limit,
             awaits_head: false,
             answered: 0,
+            abandoned: 0,
             watcher: None,
             reader: None,
             writer: None,
@@ -129,7 +132,10 @@ impl Wire {
     }
 
     /// The next part of the body of the present message.
-    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
+    pub(super) fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
         loop {
             let frame = match self.decoder.decode(&mut self.input) {
                 Ok(Step::More) => match self.poll_fill(cx) {
@@ -149,6 +155,14 @@ impl Wire {
             self.tell_watcher();
             return Poll::Ready(frame.map(Ok));
         }
+    }
+
+    /// Whether the present message has been read to its end. What is here of a body that nobody wants is forgotten.
+    pub(super) fn has_ended(&mut self) -> bool {
+        if self.abandoned == self.message {
+            while matches!(self.decoder.decode(&mut self.input), Ok(Step::Data(_) | Step::Trailers(_))) {}
+        }
+        self.decoder.is_done()
     }
 
     /// Ready when the peer has ended the connection in front of its next message. That message may begin meanwhile: it waits.
@@ -193,6 +207,10 @@ impl Wire {
     /// Whether so much waits that no more should come.
     pub(super) fn is_full(&self) -> bool {
         self.output.bytes >= self.limit
+    }
+
+    pub(super) fn is_flushed(&self) -> bool {
+        self.output.bytes == 0
     }
 
     /// Writes all that waits.
