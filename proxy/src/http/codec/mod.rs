@@ -22,6 +22,8 @@ pub(crate) use client::{Http2Sender, SendError, connect_http2};
 pub(crate) use error::{ReadError, failure, request_failure};
 #[cfg(feature = "fuzzing")]
 pub(crate) use frame_watch::FrameWatch;
+#[cfg(feature = "fuzzing")]
+pub(crate) use http1::fuzzing;
 pub(crate) use http1::{Http1Sender, Interim, Refusal, connect_http1, serve_http1};
 pub(crate) use server::{ServeError, Served, Version, detect, serve_http2};
 pub(crate) use switched::{Switched, Switching, connect_stream, extended_connect, plain, set_protocol};

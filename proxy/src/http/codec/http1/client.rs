@@ -98,7 +98,7 @@ impl Connection {
         !self.is_sending.get() && !wire.awaits_head && wire.decoder.is_done()
     }
 
-    /// Ready when the connection has ended while nothing was asked of it: also by an answer to nothing.
+    /// Ready when the connection has ended while nothing was asked of it: also by an answer to nothing. For the connection's own task.
     fn poll_idle_end(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut wire = self.wire.borrow_mut();
         if !wire.is_open() || wire.poll_peer_end(cx).is_ready() {
@@ -108,6 +108,12 @@ impl Connection {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
+    }
+
+    /// Whether an idle connection has ended, though its own task may not know it yet.
+    fn has_ended(&self, cx: &mut Context<'_>) -> bool {
+        let mut wire = self.wire.borrow_mut();
+        !wire.is_open() || !wire.input.is_empty() || wire.poll_fill(cx).is_ready()
     }
 
     fn close(&self) {
@@ -206,7 +212,7 @@ impl Http1Sender {
         interim: Option<&Interim>,
     ) -> Result<Response<Incoming>, SendError> {
         let connection = &*self.0;
-        let has_ended = poll_fn(|cx| Poll::Ready(connection.poll_idle_end(cx).is_ready())).await;
+        let has_ended = poll_fn(|cx| Poll::Ready(connection.has_ended(cx))).await;
         if has_ended {
             connection.close();
             return Err(SendError { failure: Failure::ConnectionTermination, unsent: Some(request) });

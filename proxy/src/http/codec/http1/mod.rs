@@ -9,6 +9,8 @@ mod client;
 mod date;
 mod decode;
 mod encode;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod head;
 mod interim;
 mod server;
