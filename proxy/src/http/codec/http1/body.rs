@@ -8,14 +8,14 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
+use super::channel::Channel;
 use super::interim::Interim;
-use super::wire::Wire;
 use crate::http::codec::ReadError;
 
 /// Reads from its connection when it is asked for more. It holds nothing of its own.
 #[derive(Debug)]
 pub(crate) struct Http1Body {
-    wire: Rc<RefCell<Wire>>,
+    channel: Rc<RefCell<Channel>>,
     /// Which message it belongs to.
     message: u64,
     /// How much comes, if that is known.
@@ -27,10 +27,10 @@ pub(crate) struct Http1Body {
 
 impl Http1Body {
     /// Of the message that has just begun.
-    pub(super) fn new(wire: &Rc<RefCell<Wire>>, is_awaited: bool) -> Self {
-        let begun = wire.borrow();
+    pub(super) fn new(channel: &Rc<RefCell<Channel>>, is_awaited: bool) -> Self {
+        let begun = channel.borrow();
         let (message, left, is_done) = (begun.message, begun.decoder.exact(), begun.decoder.is_done());
-        Self { wire: wire.clone(), message, left, is_done, is_awaited }
+        Self { channel: channel.clone(), message, left, is_done, is_awaited }
     }
 }
 
@@ -38,13 +38,13 @@ impl Http1Body {
     /// The upstream asks for the body, not we.
     pub(crate) fn leave_to_upstream(&mut self) -> Interim {
         self.is_awaited = false;
-        Interim::new(&self.wire, self.message)
+        Interim::new(&self.channel, self.message)
     }
 }
 
 impl Drop for Http1Body {
     fn drop(&mut self) {
-        self.wire.borrow_mut().abandoned = self.message;
+        self.channel.borrow_mut().abandoned = self.message;
     }
 }
 
@@ -60,18 +60,18 @@ impl Body for Http1Body {
         if this.is_done {
             return Poll::Ready(None);
         }
-        let mut wire = this.wire.borrow_mut();
-        if wire.message != this.message {
+        let mut channel = this.channel.borrow_mut();
+        if channel.message != this.message {
             return Poll::Ready(Some(Err(ReadError::Ended)));
         }
-        if std::mem::take(&mut this.is_awaited) && wire.answered < this.message {
-            wire.put_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        if std::mem::take(&mut this.is_awaited) && channel.answered < this.message {
+            channel.put_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
             // What cannot be written now goes before the answer.
-            let _ = wire.poll_flush(cx);
+            let _ = channel.poll_flush(cx);
         }
-        let frame = wire.poll_body(cx);
+        let frame = channel.poll_body(cx);
         if let Poll::Ready(frame) = &frame {
-            this.is_done = wire.decoder.is_done() || !matches!(frame, Some(Ok(_)));
+            this.is_done = channel.decoder.is_done() || !matches!(frame, Some(Ok(_)));
             if let (Some(left), Some(Ok(frame))) = (&mut this.left, frame)
                 && let Some(data) = frame.data_ref()
             {

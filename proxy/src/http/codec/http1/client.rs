@@ -15,10 +15,10 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::Http1Body;
+use super::channel::Channel;
 use super::encode::{self, BodyWriter, WriteError};
 use super::head::{self, Finder, Limits, ResponseHead};
 use super::interim::Interim;
-use super::wire::Wire;
 use crate::cluster::Cluster;
 use crate::http::body::RequestBody;
 use crate::http::codec::client::{SendError, until};
@@ -33,7 +33,7 @@ use crate::net::Stream;
 pub(crate) struct Http1Sender(Rc<Connection>);
 
 struct Connection {
-    wire: Rc<RefCell<Wire>>,
+    channel: Rc<RefCell<Channel>>,
     finder: RefCell<Finder>,
     limits: Limits,
     proper_case: bool,
@@ -51,7 +51,9 @@ struct Connection {
 
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("is_open", &self.wire.borrow().is_open()).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("is_open", &self.channel.borrow().is_open())
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,7 +72,7 @@ pub(crate) fn connect_http1(
     let io = Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone()));
     let limit = flow::http1_buffer(settings.buffer_limit_bytes);
     let connection = Rc::new(Connection {
-        wire: Rc::new(RefCell::new(Wire::new(io, limit))),
+        channel: Rc::new(RefCell::new(Channel::new(io, limit))),
         finder: RefCell::default(),
         limits: Limits {
             bytes: head_bytes as usize,
@@ -94,17 +96,17 @@ pub(crate) fn connect_http1(
 
 impl Connection {
     fn is_idle(&self) -> bool {
-        let wire = self.wire.borrow();
-        !self.is_sending.get() && !wire.awaits_head && wire.decoder.is_done()
+        let channel = self.channel.borrow();
+        !self.is_sending.get() && !channel.awaits_head && channel.decoder.is_done()
     }
 
     /// Ready when the connection has ended while nothing was asked of it: also by an answer to nothing. For the connection's own task.
     fn poll_idle_end(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut wire = self.wire.borrow_mut();
-        if !wire.is_open() || wire.poll_peer_end(cx).is_ready() {
+        let mut channel = self.channel.borrow_mut();
+        if !channel.is_open() || channel.poll_peer_end(cx).is_ready() {
             return Poll::Ready(());
         }
-        match !wire.awaits_head && wire.decoder.is_done() && !wire.input.is_empty() {
+        match !channel.awaits_head && channel.decoder.is_done() && !channel.input.is_empty() {
             true => Poll::Ready(()),
             false => Poll::Pending,
         }
@@ -112,12 +114,12 @@ impl Connection {
 
     /// Whether an idle connection has ended, though its own task may not know it yet.
     fn has_ended(&self, cx: &mut Context<'_>) -> bool {
-        let mut wire = self.wire.borrow_mut();
-        !wire.is_open() || !wire.input.is_empty() || wire.poll_fill(cx).is_ready()
+        let mut channel = self.channel.borrow_mut();
+        !channel.is_open() || !channel.input.is_empty() || channel.poll_fill(cx).is_ready()
     }
 
     fn close(&self) {
-        let io = self.wire.borrow_mut().take();
+        let io = self.channel.borrow_mut().take();
         let guard = self.guard.take();
         self.wake_waiting();
         drop((io, guard));
@@ -141,9 +143,9 @@ impl Connection {
         method: &Method,
         interim: Option<&Interim>,
     ) -> Poll<Result<ResponseHead, Failure>> {
-        let (mut wire, mut finder) = (self.wire.borrow_mut(), self.finder.borrow_mut());
+        let (mut channel, mut finder) = (self.channel.borrow_mut(), self.finder.borrow_mut());
         loop {
-            match head::response(&mut finder, &mut wire.input, self.limits, method) {
+            match head::response(&mut finder, &mut channel.input, self.limits, method) {
                 Ok(Some(head)) if is_interim(head.response.status()) => {
                     if let Some(interim) = interim {
                         let (parts, ()) = head.response.into_parts();
@@ -155,7 +157,7 @@ impl Connection {
                 Ok(None) => {}
                 Err(_) => return Poll::Ready(Err(Failure::Protocol)),
             }
-            if !matches!(ready!(wire.poll_fill(cx)), Ok(1..)) {
+            if !matches!(ready!(channel.poll_fill(cx)), Ok(1..)) {
                 return Poll::Ready(Err(Failure::ConnectionTermination));
             }
         }
@@ -186,7 +188,7 @@ impl Http1Sender {
 
     /// Whether it takes no request any more.
     pub(crate) fn is_closed(&self) -> bool {
-        !self.0.keeps_alive.get() || !self.0.wire.borrow().is_open()
+        !self.0.keeps_alive.get() || !self.0.channel.borrow().is_open()
     }
 
     /// Waits until the connection can take a request; false when it is gone.
@@ -222,15 +224,15 @@ impl Http1Sender {
         let (parts, body) = request.into_parts();
         let (is_empty, exact) = (body.is_end_stream(), body.size_hint().exact());
         let encoder = {
-            let mut wire = connection.wire.borrow_mut();
-            wire.awaits_head = true;
-            wire.put_head(|out| encode::request(out, &parts, connection.proper_case, is_empty, exact))
+            let mut channel = connection.channel.borrow_mut();
+            channel.awaits_head = true;
+            channel.put_head(|out| encode::request(out, &parts, connection.proper_case, is_empty, exact))
         };
         connection.is_sending.set(true);
         let mut writer = BodyWriter::new(body, encoder, connection.with_trailers);
         let head = poll_fn(|cx| {
             if connection.is_sending.get() {
-                match writer.poll(cx, &connection.wire) {
+                match writer.poll(cx, &connection.channel) {
                     Poll::Ready(Ok(())) => connection.has_sent(),
                     Poll::Ready(Err(WriteError::Body(error))) => {
                         return Poll::Ready(Err(request_failure(&error)));
@@ -250,11 +252,11 @@ impl Http1Sender {
         if !head.keeps_alive || head.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             connection.keeps_alive.set(false);
         }
-        connection.wire.borrow_mut().begin(head.body);
+        connection.channel.borrow_mut().begin(head.body);
         if connection.is_sending.get() {
             tokio::task::spawn_local(send_rest(self.0.clone(), writer));
         }
-        let body = Incoming::Http1(Http1Body::new(&connection.wire, false));
+        let body = Incoming::Http1(Http1Body::new(&connection.channel, false));
         exchange.0 = None;
         Ok(head.response.map(|()| body))
     }
@@ -276,7 +278,7 @@ impl Http1Sender {
         if !agrees {
             return Ok((response, None));
         }
-        let taken = self.0.wire.borrow_mut().take();
+        let taken = self.0.channel.borrow_mut().take();
         let gone = SendError { failure: Failure::ConnectionTermination, unsent: None };
         let (io, read) = taken.ok_or(gone)?;
         Ok((response, Some(Switched::Http1 { read, io, _guard: self.0.guard.take() })))
@@ -291,7 +293,7 @@ impl Drop for Http1Sender {
 
 /// Writes what is left of a request whose response has begun.
 async fn send_rest(connection: Rc<Connection>, mut writer: BodyWriter<RequestBody>) {
-    match poll_fn(|cx| writer.poll(cx, &connection.wire)).await {
+    match poll_fn(|cx| writer.poll(cx, &connection.channel)).await {
         Ok(()) => connection.has_sent(),
         // The response may be whole nevertheless.
         Err(WriteError::Connection) => {

@@ -11,8 +11,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, requ
 use http_body::{Body, Frame};
 
 use super::case::{NameCase, Names};
+use super::channel::Channel;
 use super::date;
-use super::wire::Wire;
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,12 +219,12 @@ impl<B: Body<Data = Bytes> + Unpin> BodyWriter<B> {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        wire: &RefCell<Wire>,
+        channel: &RefCell<Channel>,
     ) -> Poll<Result<(), WriteError<B::Error>>> {
         loop {
             let mut waits = false;
             while let Some(body) = &mut self.body
-                && !wire.borrow().is_full()
+                && !channel.borrow().is_full()
             {
                 let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
                     waits = true;
@@ -232,12 +232,12 @@ impl<B: Body<Data = Bytes> + Unpin> BodyWriter<B> {
                 };
                 let frame = frame.transpose().map_err(WriteError::Body)?;
                 let is_last = body.is_end_stream();
-                let ended = self.put(&mut wire.borrow_mut(), frame, is_last)?;
+                let ended = self.put(&mut channel.borrow_mut(), frame, is_last)?;
                 if ended {
                     self.body = None;
                 }
             }
-            ready!(wire.borrow_mut().poll_flush(cx)).map_err(|_| WriteError::Connection)?;
+            ready!(channel.borrow_mut().poll_flush(cx)).map_err(|_| WriteError::Connection)?;
             if self.body.is_none() {
                 return Poll::Ready(Ok(()));
             }
@@ -250,50 +250,50 @@ impl<B: Body<Data = Bytes> + Unpin> BodyWriter<B> {
     /// Frames a part of the body. Whether that was the last one.
     fn put(
         &mut self,
-        wire: &mut Wire,
+        channel: &mut Channel,
         frame: Option<Frame<Bytes>>,
         is_last: bool,
     ) -> Result<bool, WriteError<B::Error>> {
-        let Some(frame) = frame else { return self.end(wire, None).map(|()| true) };
+        let Some(frame) = frame else { return self.end(channel, None).map(|()| true) };
         let mut data = match frame.into_data() {
             Ok(data) => data,
-            Err(frame) => return self.end(wire, frame.into_trailers().ok()).map(|()| true),
+            Err(frame) => return self.end(channel, frame.into_trailers().ok()).map(|()| true),
         };
         let ended = match &mut self.encoder {
             Encoder::Length(left) => {
                 data.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= data.len() as u64;
                 let ended = *left == 0;
-                wire.put(data);
+                channel.put(data);
                 ended
             }
             Encoder::Chunked if data.is_empty() => false,
             Encoder::Chunked => {
                 // Writing to memory does not fail.
-                wire.put_head(|out| _ = write!(out.writer(), "{:x}\r\n", data.len()));
-                wire.put(data);
-                wire.put_slice(b"\r\n");
+                channel.put_head(|out| _ = write!(out.writer(), "{:x}\r\n", data.len()));
+                channel.put(data);
+                channel.put_slice(b"\r\n");
                 false
             }
             Encoder::UntilClose => {
-                wire.put(data);
+                channel.put(data);
                 false
             }
             Encoder::None => true,
         };
         if is_last && !ended {
-            self.end(wire, None)?;
+            self.end(channel, None)?;
         }
         Ok(ended || is_last)
     }
 
-    fn end(&self, wire: &mut Wire, trailers: Option<HeaderMap>) -> Result<(), WriteError<B::Error>> {
+    fn end(&self, channel: &mut Channel, trailers: Option<HeaderMap>) -> Result<(), WriteError<B::Error>> {
         match self.encoder {
             Encoder::Length(left) if left > 0 => return Err(WriteError::Short),
             Encoder::Chunked => {}
             _ => return Ok(()),
         }
-        wire.put_head(|out| {
+        channel.put_head(|out| {
             out.extend_from_slice(b"0\r\n");
             if let Some(trailers) = trailers.filter(|_| self.with_trailers) {
                 fields(out, &trailers, Names { kept: None, proper: false }, |_| true);

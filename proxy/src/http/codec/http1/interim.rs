@@ -6,34 +6,34 @@ use std::task::{Context, Waker};
 
 use http::{HeaderMap, StatusCode};
 
+use super::channel::Channel;
 use super::encode;
-use super::wire::Wire;
 use crate::http::headers::remove_hop_by_hop;
 
 /// Tells the client of one request what its upstream says before it answers.
 #[derive(Debug)]
 pub(crate) struct Interim {
-    wire: Rc<RefCell<Wire>>,
+    channel: Rc<RefCell<Channel>>,
     message: u64,
     has_told: Cell<bool>,
 }
 
 impl Interim {
-    pub(super) fn new(wire: &Rc<RefCell<Wire>>, message: u64) -> Self {
-        Self { wire: wire.clone(), message, has_told: Cell::new(false) }
+    pub(super) fn new(channel: &Rc<RefCell<Channel>>, message: u64) -> Self {
+        Self { channel: channel.clone(), message, has_told: Cell::new(false) }
     }
 
     /// Tells it, unless the answer has begun. As in Envoy the first of each request is told, and only those that are known.
     pub(super) fn tell(&self, status: StatusCode, mut headers: HeaderMap) {
-        let mut wire = self.wire.borrow_mut();
-        let is_answered = wire.message != self.message || wire.answered >= self.message;
+        let mut channel = self.channel.borrow_mut();
+        let is_answered = channel.message != self.message || channel.answered >= self.message;
         if is_answered || !matches!(status.as_u16(), 100 | 102 | 103) || self.has_told.replace(true) {
             return;
         }
         remove_hop_by_hop(&mut headers);
-        wire.put_head(|out| encode::informational(out, status, &headers));
+        channel.put_head(|out| encode::informational(out, status, &headers));
         // What cannot be written now is written by the task of the connection.
-        let _ = wire.poll_flush(&mut Context::from_waker(Waker::noop()));
+        let _ = channel.poll_flush(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Whether something of this upstream's has gone to the client: no other one may be asked.

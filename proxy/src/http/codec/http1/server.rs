@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::body::Http1Body;
+use super::channel::Channel;
 use super::encode::{self, Asked, BodyWriter};
 use super::head::{self, Finder, Limits, Refusal, RequestHead};
-use super::wire::Wire;
 use crate::http::body::{Aborted, ResponseBody};
 use crate::http::codec::io::{Follow, Io, Side};
 use crate::http::codec::late_head::{HeadWatch, LateHead};
@@ -84,7 +84,7 @@ enum Exchanged {
 
 /// The connection while it is in use.
 struct Connection<'d> {
-    wire: Rc<RefCell<Wire>>,
+    channel: Rc<RefCell<Channel>>,
     finder: Finder,
     limits: Limits,
     head_watch: HeadWatch,
@@ -101,14 +101,14 @@ where
     F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
 {
     let options = &downstream.live.connection;
-    let wire = Rc::new(RefCell::new(Wire::new(io, flow::http1_buffer(options.buffer_limit_bytes))));
+    let channel = Rc::new(RefCell::new(Channel::new(io, flow::http1_buffer(options.buffer_limit_bytes))));
     let limits = Limits {
         bytes: options.max_request_headers_bytes as usize,
         fields: options.max_headers_count as usize,
         keeps_case: options.header_case.keeps,
     };
     let (finder, head_watch) = (Finder::default(), HeadWatch::default());
-    let mut connection = Connection { wire, finder, limits, head_watch, downstream };
+    let mut connection = Connection { channel, finder, limits, head_watch, downstream };
     for count in 1_u32.. {
         match connection.exchange(service).await? {
             Exchanged::Ends(end) => return Ok(end),
@@ -151,7 +151,7 @@ impl Connection<'_> {
                 return Ok(self.give_back(|io| Served::Late(LateHead { failure, io: Some(io) })));
             }
             Next::Idle => {
-                let taken = self.wire.borrow_mut().take();
+                let taken = self.channel.borrow_mut().take();
                 return Ok(Exchanged::Ends(taken.map_or(End::CLOSED, |(io, _)| End::Idle(io))));
             }
             Next::Ended | Next::Close => return self.close(false).await,
@@ -160,8 +160,8 @@ impl Connection<'_> {
         };
         let RequestHead { request, body, keeps_alive, expects_continue } = *head;
         let asked = Asked { method: request.method().clone(), version: request.version(), keeps_alive };
-        self.wire.borrow_mut().begin(body);
-        let body = Incoming::Http1(Http1Body::new(&self.wire, expects_continue));
+        self.channel.borrow_mut().begin(body);
+        let body = Incoming::Http1(Http1Body::new(&self.channel, expects_continue));
 
         let served = {
             let mut served = pin!(service(request.map(|()| body)));
@@ -178,16 +178,16 @@ impl Connection<'_> {
         if handle.is_killed() {
             return Poll::Ready(Next::Killed);
         }
-        let mut wire = self.wire.borrow_mut();
+        let mut channel = self.channel.borrow_mut();
         loop {
-            match head::request(&mut self.finder, &mut wire.input, self.limits) {
+            match head::request(&mut self.finder, &mut channel.input, self.limits) {
                 Ok(Some(head)) => return Poll::Ready(Next::Request(Box::new(head))),
                 Ok(None) => {}
                 Err(refusal) => return Poll::Ready(Next::Bad(refusal)),
             }
-            match wire.poll_fill(cx) {
+            match channel.poll_fill(cx) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0) | Err(_)) if !wire.input.is_empty() => {
+                Poll::Ready(Ok(0) | Err(_)) if !channel.input.is_empty() => {
                     return Poll::Ready(Next::Incomplete);
                 }
                 Poll::Ready(Ok(0)) => return Poll::Ready(Next::Ended),
@@ -195,14 +195,14 @@ impl Connection<'_> {
                 Poll::Pending => break,
             }
         }
-        let has_begun = !wire.input.is_empty();
+        let has_begun = !channel.input.is_empty();
         if handle.is_closing() {
             return Poll::Ready(Next::Close);
         }
         if handle.may_rest() && !has_begun {
             return Poll::Ready(Next::Idle);
         }
-        let begun = has_begun.then_some(wire.message + 1);
+        let begun = has_begun.then_some(channel.message + 1);
         self.head_watch.poll(cx, begun, self.downstream).map(Next::Late)
     }
 
@@ -216,12 +216,12 @@ impl Connection<'_> {
         if let Poll::Ready(response) = served.poll(cx) {
             return Poll::Ready(Some(response));
         }
-        let mut wire = self.wire.borrow_mut();
-        if !wire.is_flushed() {
+        let mut channel = self.channel.borrow_mut();
+        if !channel.is_flushed() {
             // What comes before the answer; whether it arrives shows with that.
-            let _ = wire.poll_flush(cx);
+            let _ = channel.poll_flush(cx);
         }
-        wire.poll_peer_end(cx).map(|()| None)
+        channel.poll_peer_end(cx).map(|()| None)
     }
 
     /// Writes the response, and says how the connection goes on.
@@ -233,14 +233,14 @@ impl Connection<'_> {
         let options = &self.downstream.live.connection;
         let handle = &self.downstream.handle;
         // As in Envoy an answer in the middle of the request is the last one.
-        asked.keeps_alive &= !handle.is_closing() && self.wire.borrow_mut().has_ended();
+        asked.keeps_alive &= !handle.is_closing() && self.channel.borrow_mut().has_ended();
         let (parts, body) = response.into_parts();
         let exact = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
         let written = {
-            let mut wire = self.wire.borrow_mut();
-            wire.answered = wire.message;
+            let mut channel = self.channel.borrow_mut();
+            channel.answered = channel.message;
             let proper_case = options.header_case.proper;
-            wire.put_head(|out| encode::response(out, &parts, &asked, proper_case, exact))
+            channel.put_head(|out| encode::response(out, &parts, &asked, proper_case, exact))
         };
         let with_trailers = asked.version == Version::HTTP_11;
         let mut writer = BodyWriter::new(body, written.encoder, with_trailers);
@@ -249,10 +249,10 @@ impl Connection<'_> {
             if handle.is_killed() {
                 return Poll::Ready(false);
             }
-            if let Poll::Ready(written) = writer.poll(cx, &self.wire) {
+            if let Poll::Ready(written) = writer.poll(cx, &self.channel) {
                 return Poll::Ready(written.is_ok());
             }
-            self.wire.borrow_mut().poll_peer_end(cx).map(|()| false)
+            self.channel.borrow_mut().poll_peer_end(cx).map(|()| false)
         })
         .await;
         if !is_written {
@@ -261,11 +261,11 @@ impl Connection<'_> {
         let leaves_http = parts.status == StatusCode::SWITCHING_PROTOCOLS
             || (asked.method == http::Method::CONNECT && parts.status.is_success());
         if leaves_http {
-            let taken = self.wire.borrow_mut().take();
+            let taken = self.channel.borrow_mut().take();
             let switched = |(io, read)| Served::Switched(Switched::Http1 { read, io, _guard: None });
             return Ok(Exchanged::Ends(taken.map_or(End::CLOSED, |taken| End::Served(switched(taken)))));
         }
-        let has_read_all = self.wire.borrow_mut().has_ended();
+        let has_read_all = self.channel.borrow_mut().has_ended();
         match written.is_last || !has_read_all {
             true => self.close(!has_read_all).await,
             false => Ok(Exchanged::GoesOn),
@@ -274,7 +274,8 @@ impl Connection<'_> {
 
     /// Ends the connection. With `lingers` the client may still be sending.
     async fn close(&self, lingers: bool) -> Result<Exchanged, ServeError> {
-        if let Some((io, _)) = self.wire.borrow_mut().take() {
+        let taken = self.channel.borrow_mut().take();
+        if let Some((io, _)) = taken {
             end(io, lingers, &self.downstream.handle).await;
         }
         Ok(Exchanged::Ends(End::CLOSED))
@@ -282,7 +283,7 @@ impl Connection<'_> {
 
     /// The connection goes to somebody who has an answer to what came.
     fn give_back(&self, served: impl FnOnce(Io) -> Served) -> Exchanged {
-        let taken = self.wire.borrow_mut().take();
+        let taken = self.channel.borrow_mut().take();
         Exchanged::Ends(taken.map_or(End::CLOSED, |(io, _)| End::Served(served(io))))
     }
 }

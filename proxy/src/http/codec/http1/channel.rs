@@ -29,7 +29,7 @@ const COPIED: usize = 2 << 10;
 const PIECES: usize = 16;
 
 #[derive(Debug)]
-pub(super) struct Wire {
+pub(super) struct Channel {
     /// `None`: the connection has left HTTP, or rests.
     io: Option<Io>,
     /// What was read and is not used yet.
@@ -63,7 +63,7 @@ struct Output {
     bytes: usize,
 }
 
-impl Wire {
+impl Channel {
     pub(super) fn new(io: Io, limit: usize) -> Self {
         Self {
             io: Some(io),
