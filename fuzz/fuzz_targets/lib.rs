@@ -39,7 +39,7 @@ targets! {
     grpc_messages
     grpc_web
     host_port
-    http1_framing
+    http1_messages
     http2_frames
     http_inspector
     identities

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request};
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute;
@@ -44,24 +44,11 @@ pub fn regex_rewrite(value: &RegexMatchAndSubstitute) -> Result<RegexSubstitutio
     cx.finish("regex_rewrite", "", compiled).map(|(regex, _)| regex)
 }
 
-/// What is known of the HTTP/1 messages that came over a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Framed {
-    /// Whole heads, with the one that is refused.
-    pub heads: u64,
-    /// Which head is refused, from 1, and with what status.
-    pub refused: Option<(u64, StatusCode)>,
-    /// A head has begun that never ended.
-    pub in_head: bool,
-}
+pub use crate::http::codec::fuzzing::{Messages, Stop};
 
 /// What comes over an HTTP/1 connection in these pieces.
-pub fn http1_framing(pieces: &[&[u8]]) -> Framed {
-    let framing = codec::Framing::new(256 << 10);
-    pieces.iter().for_each(|piece| framing.feed(piece));
-    let heads = framing.heads();
-    let refused = (1..=heads).find_map(|n| Some((n, framing.refusal(n)?.status)));
-    Framed { heads, refused, in_head: framing.is_in_head() }
+pub fn http1_messages(pieces: &[&[u8]]) -> Messages {
+    codec::fuzzing::messages(pieces)
 }
 
 /// What an HTTP/2 client sends in these pieces.

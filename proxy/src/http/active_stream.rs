@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
-use super::codec;
+use super::codec::{self, Interim};
 use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
@@ -65,6 +65,8 @@ pub(crate) struct ActiveStream {
     /// What the response is to repeat of the request's `x-request-id`.
     pub(crate) request_id: Option<HeaderValue>,
     pub(crate) progress: Option<Rc<RequestProgress>>,
+    /// Where informational responses go, when they do.
+    pub(crate) interim: Option<Box<Interim>>,
     /// The route that was found.
     pub(crate) route: Option<Arc<Route>>,
     /// Which of its weighted clusters was drawn.
@@ -143,6 +145,7 @@ impl ActiveStream {
             sent: None,
             request_id: None,
             progress: None,
+            interim: None,
             route: None,
             drawn: None,
             named: None,
@@ -414,6 +417,12 @@ impl ActiveStream {
     fn is_receiving(&self) -> bool {
         let receives = |progress: &RequestProgress| progress.asked.get() && progress.complete.get().is_none();
         self.progress.as_deref().is_some_and(receives)
+    }
+
+    /// Whether an answer of our own comes as soon as the head of the request, and not its end, has been read.
+    pub(crate) fn is_early(&self) -> bool {
+        self.info.upstream_host.is_none()
+            && self.progress.as_ref().is_some_and(|progress| progress.complete.get().is_none())
     }
 
     /// Whether trailers are taken from the upstream: with HTTP/1 they need to be enabled.

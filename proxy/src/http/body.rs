@@ -13,7 +13,7 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 
 use super::active_stream::ActiveStream;
-use super::codec::{self, Incoming};
+use super::codec::{self, Incoming, ReadError};
 use super::error::Failure;
 use super::filters::{BufferedBody, FilteredRequest, FilteredResponse, ResponseStage};
 use super::router::{Copied, CopiedBody, ReplayedBody, UpstreamBody};
@@ -56,7 +56,7 @@ pub(crate) enum RequestBody {
 #[derive(Debug)]
 pub(crate) enum BodyError {
     /// The client's doing.
-    Client(hyper::Error),
+    Client(ReadError),
     /// The client has cancelled the stream.
     Cancelled,
     /// A filter cannot decode it.

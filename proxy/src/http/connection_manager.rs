@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 
 use super::active_stream::ActiveStream;
 use super::body::{Aborted, RequestBody, ResponseBody};
-use super::codec::{self, Framing, Incoming, Refusal, ServeError, Served, Version};
+use super::codec::{self, Incoming, Refusal, ServeError, Served, Version};
 use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::{CountedConnection, DownstreamConnection};
 use super::error::{Failure, StreamError};
@@ -20,7 +20,7 @@ use super::headers::X_REQUEST_ID;
 use super::mesh_metrics::MeshSeries;
 use super::origin::INTERNAL;
 use super::path::Normalised;
-use super::respond::{self, failed, local, log_without_request, redirected, refused, respond, switch};
+use super::respond::{self, failed, local, redirected, refused, respond, switch};
 use super::router::UpstreamBody;
 use super::upgrade::Upgrade;
 use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, internal_redirect, redirect, router};
@@ -70,7 +70,6 @@ pub async fn serve(
         client_cert: OnceCell::new(),
         exchange: RefCell::new(None),
         limiter: RefCell::default(),
-        framing: Rc::new(Framing::new(live.connection.max_request_headers_bytes as usize)),
     });
     let requests = |request| serve_request(connection.clone(), request);
     let ended = match version {
@@ -81,10 +80,11 @@ pub async fn serve(
         Ok(Served::Closed) => {}
         Ok(Served::Late(late)) => {
             let answer = respond::late_head(&connection, late.failure);
-            tokio::select! {
-                () = late.answer(answer) => {}
-                () = handle.killed() => {}
-            }
+            late.answer(answer, &handle).await;
+        }
+        Ok(Served::Bad(head)) => {
+            let answer = respond::bad_head(&connection, head.refusal);
+            head.answer(answer, &handle).await;
         }
         Ok(Served::Switched(downstream)) => {
             let exchange = connection.exchange.take();
@@ -95,23 +95,8 @@ pub async fn serve(
                 }
             }
         }
-        Err(ServeError::Protocol { status }) => {
-            stats.downstream_cx_protocol_error.inc();
-            let framing = &connection.framing;
-            let why = match framing.refused() {
-                Some(refusal) => refusal.details,
-                None if status != 431 => details::HTTP1_CODEC_ERROR,
-                None if framing.head_bytes() > live.connection.max_request_headers_bytes as usize => {
-                    details::HEADERS_TOO_LARGE
-                }
-                None => details::TOO_MANY_HEADERS,
-            };
-            log_without_request(&connection, status, ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR, why);
-        }
         Err(ServeError::Incomplete) => {
-            let (flag, why) =
-                (ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION, details::DOWNSTREAM_REMOTE_DISCONNECT);
-            log_without_request(&connection, 0, flag, why);
+            respond::log_incomplete(&connection);
         }
         Err(ServeError::Io) => {}
     }
@@ -132,7 +117,7 @@ async fn serve_request(
     connection.count_request(hcm);
 
     // 1. What every request must have.
-    let (mut request, progress) = split_body(request, &stream);
+    let (mut request, progress) = split_body(request, &mut stream);
     stream.progress = progress;
     stream.upgrade = Upgrade::asked(&connection, &mut request);
     let mut authority = match connection.normalise(hcm, &mut request) {
@@ -314,9 +299,12 @@ async fn respond_with_whole(
 
 fn split_body(
     request: Request<Incoming>,
-    stream: &ActiveStream,
+    stream: &mut ActiveStream,
 ) -> (Request<RequestBody>, Option<Rc<super::body::RequestProgress>>) {
-    let (parts, incoming) = request.into_parts();
+    let (parts, mut incoming) = request.into_parts();
+    if stream.hcm.proxy_100_continue {
+        stream.interim = incoming.leave_to_upstream().map(Box::new);
+    }
     let with_trailers = parts.version == http::Version::HTTP_2 || stream.hcm.http1.enable_trailers;
     let (body, progress) = RequestBody::new(incoming, parts.version, with_trailers, stream.info.start);
     (Request::from_parts(parts, body), progress)

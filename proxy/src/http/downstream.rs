@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use smallvec::SmallVec;
 
 use super::body::RequestBody;
-use super::codec::{Framing, Refusal, Version};
+use super::codec::{Refusal, Version};
 use super::connection_manager::with_routes;
 use super::filters::ConnectionLimiter;
 use super::headers::{self, EXPECTED_TIMEOUT, X_REQUEST_ID};
@@ -48,8 +48,6 @@ pub(crate) struct DownstreamConnection {
     pub(super) exchange: RefCell<Option<Box<Exchange>>>,
     /// Token buckets of its own, when a local rate limit wants them.
     pub(super) limiter: RefCell<Option<Box<ConnectionLimiter>>>,
-    /// The raw heads of an HTTP/1 client.
-    pub(super) framing: Rc<Framing>,
 }
 
 impl DownstreamConnection {
@@ -79,14 +77,14 @@ impl DownstreamConnection {
             headers::join_cookies(request.headers_mut());
         }
         if self.version == Version::Http1 {
-            if let Some(refusal) = self.framing.refusal(u64::from(self.requests.get())) {
-                return Err(refusal);
-            }
             if request.version() < http::Version::HTTP_11 && !hcm.http1.accept_http_10 {
                 return Err(Refusal {
                     protocol_error: true,
                     ..refuse(StatusCode::UPGRADE_REQUIRED, details::LOW_VERSION)
                 });
+            }
+            if let Some(refusal) = request.extensions_mut().remove::<Refusal>() {
+                return Err(refusal);
             }
             // RFC 9112 section 3.2: one host field at most; and only CONNECT may name nothing but an authority.
             let uri = request.uri();
@@ -209,8 +207,12 @@ impl DownstreamConnection {
         request: &mut Request<RequestBody>,
     ) -> Origin {
         let headers = request.headers_mut();
-        // The engine has answered it, or will as soon as somebody asks for the body. Other expectations are the upstream's business.
-        if headers.get(EXPECT).is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        // It is answered as soon as somebody asks for the body. Other expectations are the upstream's business.
+        if !hcm.proxy_100_continue
+            && headers
+                .get(EXPECT)
+                .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+        {
             headers.remove(EXPECT);
         }
         let (peer, local) = (&self.info.peer_address, &self.info.local_address);

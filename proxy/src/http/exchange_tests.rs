@@ -69,6 +69,7 @@ pub(super) fn manager(
         internal_addresses: InternalAddresses::default(),
         append_x_forwarded_port: false,
         via: None,
+        proxy_100_continue: false,
         strip_trailing_host_dot: false,
         generate_request_id: false,
         preserve_external_request_id: false,

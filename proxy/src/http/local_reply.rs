@@ -140,6 +140,7 @@ pub(crate) fn for_error(error: &StreamError, status: StatusCode) -> LocalReply {
         Failure::GrpcWebLength | Failure::GrpcWebData => {
             Bytes::from_static(b"Bad gRPC-web request, invalid base64 data.")
         }
+        Failure::DownstreamProtocol => Bytes::from_static(b"Bad Request"),
         Failure::StreamIdle => Bytes::from_static(b"stream timeout"),
         Failure::MaxDuration => Bytes::from_static(b"downstream duration timeout"),
         Failure::UpstreamMaxDuration => Bytes::from_static(b"upstream max stream duration reached"),

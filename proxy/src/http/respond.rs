@@ -17,7 +17,7 @@ use super::filters::{Content, FilterReply, ResponseHead};
 use super::headers::{self, ATTEMPT_COUNT, GRPC_STATUS, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
 use super::local_reply::LocalReply;
 use super::router::UpstreamBody;
-use super::{ServerHeader, local_reply, origin, repeated, upgrade};
+use super::{HttpConnectionManager, ServerHeader, local_reply, origin, repeated, upgrade};
 use crate::cluster::outlier::Outcome;
 use crate::route::DirectResponse;
 use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details, http_status_of_grpc};
@@ -117,11 +117,16 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
     let reply = local_reply::for_error(&error, status);
     stream.info.response_code_details = error.kind.details();
     // The rest of the request would be taken for the next one.
-    let closes = status == StatusCode::REQUEST_TIMEOUT && stream.connection.version == Version::Http1;
+    let is_cut =
+        matches!(error.kind, Failure::DownstreamProtocol | Failure::GrpcWebLength | Failure::GrpcWebData);
+    let is_late = status == StatusCode::REQUEST_TIMEOUT;
+    let closes = (is_cut || is_late) && stream.connection.version == Version::Http1;
     let mut response = send_local(stream, reply, true);
     if closes {
-        // As Envoy does: it gives the request up.
-        stats.downstream_rq_rx_reset.inc();
+        if is_late {
+            // As Envoy does: it gives the request up.
+            stats.downstream_rq_rx_reset.inc();
+        }
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
@@ -149,7 +154,10 @@ pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Respon
             stream.info.protocol = Some(http::Version::HTTP_11);
         }
     }
-    stream.connection.handle.drain();
+    // A target that is no path is only not found, as in Envoy.
+    if refusal.status != StatusCode::NOT_FOUND {
+        stream.connection.handle.drain();
+    }
     let words = refusal.status.canonical_reason().filter(|_| refusal.protocol_error).unwrap_or_default();
     local(stream, refusal.status, Bytes::from_static(words.as_bytes()), refusal.details)
 }
@@ -191,7 +199,13 @@ pub(super) fn filtered(mut stream: Box<ActiveStream>, filter: FilterReply) -> Re
     stream.info.response_code_details = details;
     let mut reply = LocalReply { grpc_status, ..local_reply::reply(status, body) };
     reply.response.headers_mut().extend(headers);
-    send_local(stream, reply, takes_route_headers)
+    // What is too large is not read to its end.
+    let closes = status == StatusCode::PAYLOAD_TOO_LARGE && stream.connection.version == Version::Http1;
+    let mut response = send_local(stream, reply, takes_route_headers);
+    if closes {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn send_local(
@@ -269,9 +283,9 @@ fn send_downstream(
         hcm.stats.downstream_cx_drain_close.inc();
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     } else if connection.version == Version::Http1
-        && stream.upgrade.as_ref().is_some_and(|upgrade| !upgrade.is_accepted())
+        && (stream.upgrade.as_ref().is_some_and(|upgrade| !upgrade.is_accepted()) || stream.is_early())
     {
-        // What the client may have sent already is no request.
+        // What the client may have sent already, or sends still, is no request.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     stream.note_grpc_status(headers);
@@ -288,21 +302,36 @@ fn send_downstream(
 
 /// The head of a request did not come in time: what the client is told, if it can be. Counted and logged like the answer to a request.
 pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure) -> Response<Bytes> {
-    let hcm = connection.live.get();
-    hcm.stats.downstream_rq_total.inc();
-    match connection.version {
-        Version::Http1 => hcm.stats.downstream_rq_http1_total.inc(),
-        Version::Http2 => hcm.stats.downstream_rq_http2_total.inc(),
-    }
-    failure.count_late(&hcm.stats);
-    // As Envoy does: it gives the request up.
-    hcm.stats.downstream_rq_rx_reset.inc();
-    let mut info = StreamInfo::new(connection.info.clone(), Some(connection.version.into()));
+    failure.count_late(&connection.live.get().stats);
     let status = StatusCode::REQUEST_TIMEOUT;
+    let reply = local_reply::for_error(&failure.into(), status);
+    without_request(connection, status, failure.flag(), failure.details(), reply)
+}
+
+/// The head of an HTTP/1 request cannot be read: what the client is told. Counted and logged like the answer to a request.
+pub(super) fn bad_head(connection: &Rc<DownstreamConnection>, refusal: Refusal) -> Response<Bytes> {
+    connection.stats.downstream_cx_protocol_error.inc();
+    let words = refusal.status.canonical_reason().unwrap_or_default();
+    let reply = local_reply::reply(refusal.status, Bytes::from_static(words.as_bytes()));
+    let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+    without_request(connection, refusal.status, flag, refusal.details, reply)
+}
+
+/// The answer to a request that never became one.
+fn without_request(
+    connection: &Rc<DownstreamConnection>,
+    status: StatusCode,
+    flag: ResponseFlags,
+    why: &'static str,
+    reply: LocalReply,
+) -> Response<Bytes> {
+    let hcm = connection.live.get();
+    count_without_request(connection, &hcm);
+    let mut info = StreamInfo::new(connection.info.clone(), Some(connection.version.into()));
     info.response_code = status.as_u16();
-    info.flags.insert(failure.flag());
-    info.response_code_details = failure.details();
-    let (mut parts, mut body) = local_reply::for_error(&failure.into(), status).response.into_parts();
+    info.flags.insert(flag);
+    info.response_code_details = why;
+    let (mut parts, mut body) = reply.response.into_parts();
     if let Some(replies) = &hcm.local_replies {
         replies.rewrite(&mut info, &mut parts, &mut body);
     }
@@ -319,24 +348,22 @@ pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure)
     Response::from_parts(parts, body)
 }
 
-/// A request that never became one is logged like any other, with what is known.
-pub(super) fn log_without_request(
-    connection: &Rc<DownstreamConnection>,
-    status: u16,
-    flag: ResponseFlags,
-    why: &'static str,
-) {
-    let mut info = StreamInfo::new(connection.info.clone(), Some(http::Version::HTTP_11));
-    info.response_code = status;
-    info.response_code_details = why;
-    info.flags.insert(flag);
-    let hcm = connection.live.get();
-    let stats = &hcm.stats;
-    stats.downstream_rq_total.inc();
-    stats.downstream_rq_http1_total.inc();
-    stats.downstream_rq_rx_reset.inc();
-    if status > 0 {
-        stats.response(status);
+fn count_without_request(connection: &DownstreamConnection, hcm: &HttpConnectionManager) {
+    hcm.stats.downstream_rq_total.inc();
+    match connection.version {
+        Version::Http1 => hcm.stats.downstream_rq_http1_total.inc(),
+        Version::Http2 => hcm.stats.downstream_rq_http2_total.inc(),
     }
+    // As in Envoy, which gives the request up.
+    hcm.stats.downstream_rq_rx_reset.inc();
+}
+
+/// The client left in the middle of a head: logged like any other request, with what is known.
+pub(super) fn log_incomplete(connection: &Rc<DownstreamConnection>) {
+    let mut info = StreamInfo::new(connection.info.clone(), Some(http::Version::HTTP_11));
+    info.response_code_details = details::DOWNSTREAM_REMOTE_DISCONNECT;
+    info.flags.insert(ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION);
+    let hcm = connection.live.get();
+    count_without_request(connection, &hcm);
     hcm.access_logs.log(&info, AccessLogType::DownstreamEnd, &connection.worker.logs);
 }

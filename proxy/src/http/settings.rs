@@ -71,6 +71,8 @@ pub struct HttpConnectionManager {
     pub path: PathRules,
     /// `strip_any_host_port` (`Some(true)`) or `strip_matching_host_port` (`Some(false)`).
     pub strip_host_port: Option<bool>,
+    /// `proxy_100_continue`: upstreams say whether clients are to send the body they announce, and what else comes before an answer.
+    pub proxy_100_continue: bool,
     /// `strip_trailing_host_dot`.
     pub strip_trailing_host_dot: bool,
     /// How long a request may take.

@@ -177,7 +177,7 @@ fn hosts_lose_their_port_and_responses_repeat_the_request_id() {
     drop(client);
     let mut client = running.client();
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
-    assert!(read_head(&mut client).starts_with("HTTP/1.0 200 "));
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
     let request = heads.recv().unwrap();
     assert!(request.contains("\r\nhost: d.example\r\n"), "{request}");
     drop(client);

@@ -95,7 +95,6 @@ fn over_http2(target: &Target<'_>, view: &mut View) {
 }
 
 /// What the client has to say so that trailers reach it, and what the engine needs to write them.
-const ANNOUNCED: &str = "the engine writes trailers that `trailer` announces, to clients that say `te: trailers` (RFC 9110 6.5.1)";
 
 #[test]
 fn trailers() {
@@ -113,10 +112,7 @@ fn trailers() {
         ask(Case::plain("off").clusters(clusters)).send("silent", &silent),
         ask(Case::plain("on for clients").hcm(on())).send("silent", &silent),
         ask(Case::routes("on for hosts", to("with trailers"))).send("silent", &silent),
-        ask(Case::routes("on for both", to("with trailers")).hcm(on()))
-            .send("silent", &silent)
-            .deviates("silent: client", ANNOUNCED)
-            .deviates("silent: upstream", ANNOUNCED),
+        ask(Case::routes("on for both", to("with trailers")).hcm(on())).send("silent", &silent),
         Case::plain("http2, off").drive(trailers_over_http2),
         Case::routes("http2, on", to("with trailers")).drive(trailers_over_http2),
         Case::routes("http1 to http2, off", to("h2")).send("announced", &announced),
@@ -173,6 +169,69 @@ fn expectations_and_informational_responses() {
             .deviates("default log 2", NOT_ASKED)
             .deviates("istio log 2", NOT_ASKED),
     ]);
+}
+
+/// `proxy_100_continue`.
+#[test]
+fn informational_responses_that_go_on() {
+    const NOT_ASKED: &str = "RFC 9110 15.2.2: nobody asked to switch; Envoy passes the 101 on";
+    let on = || json!({"proxy_100_continue": true});
+    let retried = json!([{"match": {"prefix": "/"}, "route": {
+        "cluster": "up",
+        "timeout": "0s",
+        "retry_policy": {"retry_on": "5xx", "num_retries": 1, "retry_back_off": {"base_interval": "0.001s"}},
+    }}]);
+    compare_cases(&[
+        Case::plain("informational")
+            .hcm(on())
+            .drive(informational_and_final)
+            .deviates("101", NOT_ASKED)
+            .deviates("default log 2", NOT_ASKED)
+            .deviates("istio log 2", NOT_ASKED),
+        Case::plain("asked by the upstream").hcm(on()).drive(asked_by_upstream),
+        Case::plain("not asked by the upstream").hcm(on()).drive(|target, view| {
+            target.world.up.answer_with(|_| Reply::Respond(Response::new(200, "ok")));
+            let mut client = super::conversation::Conversation::open(target.addr);
+            client.say("PUT /ok HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nhi");
+            client.see_head("answer", view);
+            view.add_requests("upstream", &target.world.take_requests());
+        }),
+        Case::routes("no retry after it", retried).hcm(on()).drive(|target, view| {
+            for before in ["HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\n", ""] {
+                let whole = format!("{before}HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n");
+                target.world.up.answer_with(move |_| Reply::Raw(whole.clone().into()));
+                let mut client = super::conversation::Conversation::open(target.addr);
+                client.say("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+                client.see_head("first", view);
+                view.add_requests("upstream", &target.world.take_requests());
+            }
+        }),
+    ]);
+}
+
+fn informational_and_final(target: &Target<'_>, view: &mut View) {
+    for status in [100, 101, 102, 103, 199] {
+        let head = format!("HTTP/1.1 {status} Something\r\nlink: a\r\nconnection: x-own\r\n\r\n");
+        let whole = format!("{head}{head}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        target.world.up.answer_with(move |_| Reply::Raw(whole.clone().into()));
+        let mut client = super::conversation::Conversation::open(target.addr);
+        client.say("GET / HTTP/1.1\r\nhost: h\r\n\r\n");
+        for _ in 0..if status == 101 { 1 } else { 3 } {
+            client.see_head(&status.to_string(), view);
+        }
+    }
+    target.world.take_requests();
+}
+
+fn asked_by_upstream(target: &Target<'_>, view: &mut View) {
+    target.world.up.answer_with(|_| {
+        Reply::Raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into())
+    });
+    let mut client = super::conversation::Conversation::open(target.addr);
+    client.say("PUT /ok HTTP/1.1\r\nhost: h\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nhi");
+    client.see_head("first", view);
+    client.see_head("then", view);
+    view.add_requests("upstream", &target.world.take_requests());
 }
 
 fn waits_for_100(target: &Target<'_>, view: &mut View) {

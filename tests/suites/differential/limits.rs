@@ -19,16 +19,15 @@ fn lengths_of_urls() {
             .fold(case, |case, length| case.send(&format!("{length} bytes"), &long_path(length)))
     };
     compare_cases(&[
-        long(Case::plain("by default")).send("more than a head may have", &long_path(70_000)).codec_answers(),
+        long(Case::plain("by default")).send("more than a head may have", &long_path(70_000)),
         long(Case::plain("more allowed").hcm(json!({"max_request_headers_kb": 96})))
             .send("65534 bytes", &long_path(65_534))
             .send("70000 bytes", &long_path(70_000))
-            .codec_answers()
             .deviates("70000 bytes: client", URL)
             .deviates("70000 bytes: upstream", URL)
             .deviates("default log 4", URL)
             .deviates("istio log 4", URL),
-        long(Case::plain("less allowed").hcm(json!({"max_request_headers_kb": 4}))).codec_answers(),
+        long(Case::plain("less allowed").hcm(json!({"max_request_headers_kb": 4}))),
         Case::plain("http2").drive(over_http2),
     ]);
 }

@@ -17,7 +17,6 @@ pub struct Case {
     pub(super) drive: Option<fn(&Target<'_>, &mut View)>,
     pub(super) statistics: Option<&'static str>,
     pub(super) compare_logs: bool,
-    pub(super) codec_answers: bool,
     pub(super) deviations: Vec<(&'static str, &'static str)>,
 }
 
@@ -55,7 +54,6 @@ impl Case {
             drive: None,
             statistics: None,
             compare_logs: true,
-            codec_answers: false,
             deviations: Vec::new(),
         }
     }
@@ -164,14 +162,6 @@ impl Case {
     #[must_use]
     pub fn deviates(mut self, block: &'static str, reason: &'static str) -> Self {
         self.deviations.push((block, reason));
-        self
-    }
-
-    /// Compares only the status of error answers, and not their length in the log: what is no HTTP is answered by the
-    /// codec itself, whose text and headers are its own.
-    #[must_use]
-    pub fn codec_answers(mut self) -> Self {
-        self.codec_answers = true;
         self
     }
 

@@ -225,12 +225,6 @@ pub fn mask_log_line(line: &str) -> String {
     CLIENT_PORT.replace_all(&line, "127.0.0.1:(port)").into_owned()
 }
 
-/// A masked log line without `BYTES_SENT`.
-pub(super) fn mask_bytes_sent(line: &str) -> String {
-    static SENT: LazyLock<Regex> = LazyLock::new(|| regex(r" \d+ \(ms\)"));
-    SENT.replace(line, " (bytes) (ms)").into_owned()
-}
-
 fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a regular expression")
 }

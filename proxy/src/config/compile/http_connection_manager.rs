@@ -99,7 +99,7 @@ pub(crate) fn compile_http_connection_manager(
     } = value;
     unsupported!(cx; scheme_header_transformation, original_ip_detection_extensions,
         early_header_mutation_extensions, forward_client_cert_matcher,
-        proxy_100_continue, represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
+        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         path_normalization_options, typed_header_validation_config, forward_proto_config);
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
@@ -228,6 +228,7 @@ pub(crate) fn compile_http_connection_manager(
             escaped_slashes: escaped_slashes?,
         },
         strip_host_port,
+        proxy_100_continue: *proxy_100_continue,
         strip_trailing_host_dot: *strip_trailing_host_dot,
         limits: StreamLimits {
             request_timeout,

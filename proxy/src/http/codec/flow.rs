@@ -13,9 +13,9 @@ const HTTP2_SEND_BUFFER: usize = 400 << 10;
 /// No limit goes below one frame of HTTP/2.
 const LEAST: u32 = 16 << 10;
 
-/// Each of the two buffers of an HTTP/1 connection. A head of `head` bytes must fit.
-pub(super) fn http1_buffer(limit: u32, head: u32) -> usize {
-    HTTP1_BUFFER.min(limit.max(LEAST) as usize).max(head as usize + 1024)
+/// What may wait to be written on an HTTP/1 connection before more is asked for.
+pub(super) fn http1_buffer(limit: u32) -> usize {
+    HTTP1_BUFFER.min(limit.max(LEAST) as usize)
 }
 
 /// The window of a stream, where `configured` is asked for.
@@ -33,12 +33,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_kept_but_for_heads_and_single_frames() {
-        assert_eq!(http1_buffer(100_000, 60 << 10), 100_000);
-        assert_eq!(http1_buffer(1, 0), LEAST as usize);
-        assert_eq!(http1_buffer(1, 60 << 10), 61 << 10);
-        assert_eq!(http1_buffer(u32::MAX, 60 << 10), HTTP1_BUFFER);
-        assert_eq!(http1_buffer(u32::MAX, 8 << 20), (8 << 20) + 1024);
+    fn a_limit_is_kept_but_for_single_frames() {
+        assert_eq!(http1_buffer(100_000), 100_000);
+        assert_eq!(http1_buffer(1), LEAST as usize);
+        assert_eq!(http1_buffer(u32::MAX), HTTP1_BUFFER);
         assert_eq!(http2_stream_window(1 << 20, 16 << 20), 1 << 20);
         assert_eq!(http2_stream_window(1 << 20, 65_535), 65_535);
         assert_eq!(http2_stream_window(1, 65_535), LEAST);

@@ -10,7 +10,6 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame_watch::FrameWatch;
-use super::framing::Framing;
 use crate::net::Stream;
 use crate::stats::{ClusterStats, Counter, HttpStats};
 use crate::worker::ConnectionHandle;
@@ -26,9 +25,8 @@ pub(crate) enum Side {
 /// What follows the bytes of a client.
 #[derive(Debug)]
 pub(crate) enum Follow {
-    /// They are HTTP no more.
+    /// HTTP/1 looks after itself; and what is HTTP no more is not followed.
     Nothing,
-    Http1(Rc<Framing>),
     Http2(Box<FrameWatch>),
 }
 
@@ -79,14 +77,6 @@ impl Io {
     /// Whether this side is being ended: nothing more is served.
     pub(crate) fn is_ending(&self) -> bool {
         self.is_ending
-    }
-
-    /// What follows is not HTTP: nothing looks for messages in it.
-    pub(crate) fn end_of_http(mut self) -> Self {
-        if let Side::Downstream(_, _, follow) = &mut self.side {
-            *follow = Follow::Nothing;
-        }
-        self
     }
 
     fn follow_sent<'a>(
@@ -149,7 +139,6 @@ impl AsyncRead for Io {
         if let Side::Downstream(stats, _, follow) = &mut self.side {
             match follow {
                 Follow::Nothing => {}
-                Follow::Http1(framing) => framing.feed(read),
                 Follow::Http2(frames) => {
                     if let Err(error) = frames.received(read) {
                         stats.downstream_cx_protocol_error.inc();

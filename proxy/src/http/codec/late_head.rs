@@ -2,23 +2,20 @@
 //!
 //! The engine's own timer would also end connections that are idle, and its graceful shutdown waits for a head however long it takes.
 
-use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, header};
-use time::OffsetDateTime;
-use time::format_description::BorrowedFormatItem;
-use time::macros::format_description;
-use tokio::io::AsyncWriteExt;
+use http::Response;
 use tokio::time::{Sleep, sleep};
 
+use super::http1::answer_last;
 use super::io::Io;
 use crate::http::LiveConnectionManager;
 use crate::http::downstream::DownstreamConnection;
 use crate::http::error::Failure;
+use crate::worker::ConnectionHandle;
 
 /// How long a head may take from its first byte, and what it means when it does not come: the first of `request_headers_timeout`,
 /// `stream_idle_timeout`, `request_timeout` and `max_stream_duration`, as in Envoy.
@@ -88,57 +85,9 @@ pub(crate) struct LateHead {
 
 impl LateHead {
     /// Says so, and that nothing more will be said.
-    pub(crate) async fn answer(self, response: Response<Bytes>) {
-        let Some(mut io) = self.io else { return };
-        // A client that has gone need not be told.
-        if io.write_all(&encode(&response)).await.is_ok() {
-            let _ = io.shutdown().await;
+    pub(crate) async fn answer(self, response: Response<Bytes>, handle: &ConnectionHandle) {
+        if let Some(io) = self.io {
+            answer_last(io, response, handle).await;
         }
-    }
-}
-
-/// IMF-fixdate (RFC 9110 section 5.6.7).
-const DATE: &[BorrowedFormatItem<'_>] =
-    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
-
-fn encode(response: &Response<Bytes>) -> Vec<u8> {
-    let status = response.status();
-    let mut bytes = Vec::with_capacity(256);
-    // Writing to memory does not fail.
-    let reason = status.canonical_reason().unwrap_or("Unknown");
-    let _ = write!(bytes, "HTTP/1.1 {} {reason}\r\n", status.as_str());
-    for (name, value) in response.headers() {
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            bytes.extend_from_slice(part);
-        }
-    }
-    if let (false, Ok(date)) =
-        (response.headers().contains_key(header::DATE), OffsetDateTime::now_utc().format(DATE))
-    {
-        let _ = write!(bytes, "date: {date}\r\n");
-    }
-    bytes.extend_from_slice(b"\r\n");
-    bytes.extend_from_slice(response.body());
-    bytes
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn an_answer_is_http() {
-        let response =
-            Response::builder().status(408).header("content-length", "2").body("no".into()).unwrap();
-        let text = String::from_utf8(encode(&response)).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let lines: Vec<&str> = head.lines().collect();
-        assert_eq!(lines[..2], ["HTTP/1.1 408 Request Timeout", "content-length: 2"]);
-        assert!(lines[2].starts_with("date: ") && lines[2].ends_with(" GMT"), "{head}");
-        assert_eq!(
-            (lines[2].len(), lines.len(), body),
-            ("date: Thu, 01 Jan 1970 00:00:00 GMT".len(), 3, "no")
-        );
     }
 }

@@ -1,29 +1,28 @@
-//! Downstream connections: HTTP/1 or HTTP/2 over a stream, each request handed to a service of the worker.
+//! Downstream connections: which HTTP they speak; and those of HTTP/2, each request handed to a service of the worker.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::frame_watch::FrameWatch;
+use super::http1::BadHead;
 use super::io::{Follow, Io, Side};
 use super::late_head::{self, HeadWatch, LateHead};
-use super::rest::rest;
 use super::switched::Switched;
 use super::{Incoming, flow};
 use crate::http::CodecType;
 use crate::http::LiveConnectionManager;
 use crate::http::body::{Aborted, ResponseBody};
 use crate::http::downstream::DownstreamConnection;
-use crate::http::error::Failure;
 use crate::net::Stream;
 use crate::transport_socket::TlsInfo;
 use crate::worker::LocalExecutor;
@@ -47,8 +46,6 @@ impl From<Version> for http::Version {
 /// How a connection ended when it did not end well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServeError {
-    /// The client's bytes are not HTTP; the engine answered with this status (0: it just closed).
-    Protocol { status: u16 },
     /// The client left in the middle of a head.
     Incomplete,
     /// The connection broke.
@@ -63,6 +60,8 @@ pub(crate) enum Served {
     Switched(Switched),
     /// A head did not come in time.
     Late(LateHead),
+    /// A head cannot be read.
+    Bad(BadHead),
 }
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -108,120 +107,6 @@ pub(crate) async fn detect(
     }
 }
 
-/// Serves one HTTP/1 connection to its end, or until it is given back: it has left HTTP, or a head is late. When `handle` drains and nothing is in
-/// flight, the connection is closed.
-pub(crate) async fn serve_http1<F>(
-    stream: Stream,
-    read_ahead: Bytes,
-    downstream: &DownstreamConnection,
-    service: impl Fn(Request<Incoming>) -> F,
-) -> Result<Served, ServeError>
-where
-    F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
-{
-    let DownstreamConnection { stats, handle, framing, .. } = downstream;
-    let side = Side::Downstream(stats.clone(), handle.clone(), Follow::Http1(framing.clone()));
-    let mut io = Io::new(stream, read_ahead, side);
-    loop {
-        // Boxed, so that a connection at rest does not hold the room for it.
-        match Box::pin(run_http1(io, downstream, &service)).await? {
-            Http1End::Served(served) => return Ok(served),
-            Http1End::Idle(idle) => match rest(idle, handle).await {
-                Some(woken) => io = woken,
-                None => return Ok(Served::Closed),
-            },
-        }
-    }
-}
-
-/// What the engine leaves behind.
-enum Http1End {
-    Served(Served),
-    /// Nothing has happened for a while, and nothing is on its way.
-    Idle(Io),
-}
-
-/// Runs the engine until its connection ends, leaves HTTP, or is idle for long enough to do without.
-async fn run_http1<F>(
-    io: Io,
-    downstream: &DownstreamConnection,
-    service: &impl Fn(Request<Incoming>) -> F,
-) -> Result<Http1End, ServeError>
-where
-    F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
-{
-    let DownstreamConnection { handle, framing, .. } = downstream;
-    let options = &downstream.live.connection;
-    let mut builder = http1::Builder::new();
-    builder
-        .max_header_size(options.max_request_headers_bytes as usize)
-        .max_headers(options.max_headers_count as usize)
-        .preserve_header_case(options.header_case.keeps)
-        .title_case_headers(options.header_case.proper)
-        .max_buf_size(flow::http1_buffer(options.buffer_limit_bytes, options.max_request_headers_bytes));
-    let mut connection = builder.serve_connection(TokioIo::new(io), service_fn(service));
-    let mut head = HeadWatch::default();
-    let mut closing = false;
-    let ended = std::future::poll_fn(|cx| {
-        handle.watch(cx);
-        if handle.is_closing() && !closing {
-            closing = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        if handle.is_killed() {
-            return Poll::Ready(Ok(Engine::Stopped));
-        }
-        match Pin::new(&mut connection).poll(cx) {
-            Poll::Ready(Err(error)) if framing.is_in_head() && !error.is_parse() => {
-                Poll::Ready(Err(ServeError::Incomplete))
-            }
-            Poll::Ready(ended) => Poll::Ready(ended.map(|()| Engine::Finished).map_err(|e| serve_error(&e))),
-            Poll::Pending if handle.may_rest() && framing.is_between_messages() => {
-                Poll::Ready(Ok(Engine::Idle))
-            }
-            Poll::Pending if handle.is_closing() && framing.is_in_head() => Poll::Ready(Ok(Engine::Stopped)),
-            Poll::Pending => {
-                // While a request is in flight the engine does not ask for the next one.
-                let begun = framing.head_in_progress().filter(|_| handle.streams() == 0);
-                head.poll(cx, begun, downstream).map(|failure| Ok(Engine::Late(failure)))
-            }
-        }
-    })
-    .await?;
-    let parts = match ended {
-        Engine::Stopped => return Ok(Http1End::Served(Served::Closed)),
-        _ => connection.into_parts(),
-    };
-    let mut io = parts.io.into_inner();
-    Ok(match ended {
-        Engine::Idle => {
-            // An empty line behind the last message, perhaps.
-            io.put_back(parts.read_buf);
-            Http1End::Idle(io)
-        }
-        Engine::Late(failure) => {
-            // The last answer comes first, and the engine has the rest of it.
-            let io = (!handle.is_stalled()).then_some(io);
-            Http1End::Served(Served::Late(LateHead { failure, io }))
-        }
-        _ => {
-            let (read, io) = (parts.read_buf, io.end_of_http());
-            Http1End::Served(Served::Switched(Switched::Http1 { read, io, _guard: None }))
-        }
-    })
-}
-
-enum Engine {
-    /// It has nothing more to do.
-    Finished,
-    /// It waits for a message that has not begun.
-    Idle,
-    /// A head did not come in time.
-    Late(Failure),
-    /// It was given up.
-    Stopped,
-}
-
 /// How often a connection with a late head is looked at while streams keep it.
 const LATE_AGAIN: Duration = Duration::from_millis(500);
 
@@ -255,7 +140,8 @@ where
     if options.http2.allow_connect {
         builder.enable_connect_protocol();
     }
-    let mut connection = pin!(builder.serve_connection(io, service_fn(service)));
+    let service = service_fn(|request: Request<_>| service(request.map(Incoming::Http2)));
+    let mut connection = pin!(builder.serve_connection(io, service));
     let mut draining = false;
     std::future::poll_fn(|cx| {
         handle.watch(cx);
@@ -267,7 +153,7 @@ where
             return Poll::Ready(Ok(Served::Closed));
         }
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            return Poll::Ready(ended.map(|()| Served::Closed).map_err(|e| serve_error(&e)));
+            return Poll::Ready(ended.map(|()| Served::Closed).map_err(|_| ServeError::Io));
         }
         match head.poll(cx, head_in_progress.get(), downstream) {
             Poll::Ready(failure) if handle.streams() == 0 && !handle.is_stalled() => {
@@ -281,14 +167,4 @@ where
         }
     })
     .await
-}
-
-fn serve_error(error: &hyper::Error) -> ServeError {
-    if error.is_parse_too_large() {
-        ServeError::Protocol { status: 431 }
-    } else if error.is_parse() {
-        ServeError::Protocol { status: 400 }
-    } else {
-        ServeError::Io
-    }
 }

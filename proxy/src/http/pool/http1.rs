@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::{HostPool, UpstreamConnection};
 use crate::cluster::{self, Cluster};
 use crate::http::body::RequestBody;
-use crate::http::codec::{self, Http1Sender, Incoming, SendError, Switched};
-use crate::http::error::{Failure, StreamError};
+use crate::http::codec::{self, Http1Sender, Incoming, Interim, SendError, Switched};
+use crate::http::error::StreamError;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -77,8 +77,9 @@ impl Lease {
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Response<Incoming>, SendError> {
-        self.connection.sender.send(request).await
+        self.connection.sender.send(request, interim).await
     }
 
     pub(super) async fn send_upgrade(
@@ -202,10 +203,7 @@ async fn connect(
     // The place in the circuit breaker is given back first: whoever is woken then must find it.
     let guard = (connected.guard, counted);
     let closes = connected.expiry.map(|expiry| expiry.closes);
-    let mut sender = codec::connect_http1(cluster, connected.stream, closes, guard).await?;
-    if !sender.ready().await {
-        return Err(Failure::ConnectionTermination.into());
-    }
+    let sender = codec::connect_http1(cluster, connected.stream, closes, guard);
     Ok(Connection {
         sender,
         about: UpstreamConnection {

@@ -23,7 +23,7 @@ use http::{Request, Response};
 use rustc_hash::FxHashMap;
 
 use super::body::RequestBody;
-use super::codec::{Incoming, SendError, Switched, Version};
+use super::codec::{Incoming, Interim, SendError, Switched, Version};
 use super::error::{Failure, StreamError};
 use crate::cluster::{
     Cluster, ConnectError, ConnectTimes, ConnectionSettings, Host, Permit, Resource, UpstreamProtocol,
@@ -94,12 +94,14 @@ impl Lease {
         }
     }
 
+    /// Sends a request; what the upstream says before it answers goes to `interim`, with HTTP/1.
     pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Response<Incoming>, SendError> {
         match self {
-            Lease::Http1(lease) => lease.send(request).await,
+            Lease::Http1(lease) => lease.send(request, interim).await,
             Lease::Http2(lease) => lease.send(request).await,
         }
     }

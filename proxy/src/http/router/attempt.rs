@@ -6,7 +6,6 @@ use std::time::Instant;
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
-use http_body::Body as _;
 
 use super::rewrite;
 use crate::cluster::{Cluster, Host, Resource, lb};
@@ -72,7 +71,7 @@ pub(super) async fn send(
         let mut outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
         let reused = lease.is_reused();
         let sent = match &stream.upgrade {
-            None => lease.send(outgoing).await,
+            None => lease.send(outgoing, stream.interim.as_deref()).await,
             Some(upgrade) => {
                 upgrade.ask(&mut outgoing, lease.version(), authority);
                 // On the heap, so that requests without it do not carry its state.
@@ -151,11 +150,6 @@ pub(super) fn outgoing(
                 && !matches!(*request.method(), Method::GET | Method::HEAD | Method::CONNECT | Method::DELETE)
             {
                 request.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from_static("0"));
-            }
-            // The engine takes a GET or HEAD without a known length for one without a body.
-            let body = request.body();
-            if !body.is_end_stream() && body.size_hint().exact().is_none() {
-                request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
             if let Some(path) = path
                 && request.uri().scheme().is_some()

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
-use crate::http::codec::Incoming;
+use crate::http::codec::{Incoming, ReadError};
 use crate::http::headers::GRPC_STATUS;
 use crate::route::is_grpc;
 use crate::worker::Worker;
@@ -29,7 +29,7 @@ pub(crate) struct UpstreamBody {
     rest: Incoming,
 }
 
-type First = Result<Frame<Bytes>, hyper::Error>;
+type First = Result<Frame<Bytes>, ReadError>;
 
 impl From<Incoming> for UpstreamBody {
     fn from(rest: Incoming) -> Self {
@@ -68,7 +68,7 @@ pub(super) async fn read(worker: &Worker, response: &mut Response<UpstreamBody>)
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = ReadError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<First>> {
         match self.first.take() {

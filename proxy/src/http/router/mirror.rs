@@ -143,7 +143,7 @@ async fn send(
     let exchange = async {
         let mut lease = worker.pools.checkout(&cluster, &host, downstream, false).await.ok()?;
         let request = outgoing(request, lease.version(), &authority, scheme);
-        let response = lease.send(request).await.ok()?;
+        let response = lease.send(request, None).await.ok()?;
         let status = response.status();
         let mut body = response.into_body();
         while let Some(frame) = body.frame().await {

@@ -90,7 +90,9 @@ pub(super) async fn forward(
         if let (true, Ok(response)) = (retries.on.any(RetryOn::GRPC), &mut outcome) {
             first_frame::read(&stream.connection.worker, response).await;
         }
-        let wanted = retries.wants(&outcome);
+        // What the client has heard of this upstream another one cannot take back.
+        let may_go_on = stream.interim.as_ref().is_none_or(|interim| !interim.has_told());
+        let wanted = may_go_on && retries.wants(&outcome);
         let next = match wanted && !body.is_whole() {
             true => None,
             false => retries.next(stream, &outcome, wanted),

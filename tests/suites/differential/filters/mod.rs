@@ -48,5 +48,3 @@ fn filter_config(config: Value) -> Value {
 fn route(prefix: &str, said: Value) -> Value {
     json!({"match": {"prefix": prefix}, "route": {"cluster": "up"}, "typed_per_filter_config": said})
 }
-
-const EARLY: &str = "Envoy closes after an answer that comes before the body; ours reads the rest of it";
