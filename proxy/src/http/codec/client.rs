@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -18,8 +19,9 @@ use tokio::sync::oneshot;
 
 use super::io::{Io, Side};
 use super::switched::{Switched, Switching};
+use super::wire::{Fate, Mark, Wire};
 use super::{Incoming, flow};
-use crate::cluster::{Cluster, ConnectionGuard};
+use crate::cluster::{Cluster, ConnectionGuard, Host};
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::error::Failure;
 use crate::net::Stream;
@@ -33,6 +35,7 @@ pub(crate) struct Http1Sender {
     with_trailers: bool,
     /// Who gets the connection when it leaves HTTP.
     taker: Rc<RefCell<Option<oneshot::Sender<Switched>>>>,
+    wire: Rc<Wire>,
 }
 
 /// A request's body as HTTP/1 takes it.
@@ -71,6 +74,7 @@ pub(crate) struct Http2Sender {
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, as last seen by the connection's task.
     peer_max_streams: Rc<Cell<usize>>,
     limits: HeadLimits,
+    wire: Rc<Wire>,
 }
 
 /// How large the head of a response may be, as Envoy counts for HTTP/2: names and values, and the status as a field.
@@ -98,16 +102,39 @@ impl HeadLimits {
 pub(crate) struct SendError {
     pub(crate) failure: Failure,
     pub(crate) unsent: Option<Request<RequestBody>>,
+    /// What became of it when its connection ended.
+    pub(crate) fate: Fate,
+}
+
+impl SendError {
+    fn new(failure: Failure, fate: Fate) -> Self {
+        Self { failure, unsent: None, fate }
+    }
+
+    /// Of a request that began at `mark`.
+    fn of(error: &hyper::Error, unsent: Option<Request<RequestBody>>, wire: &Wire, mark: Mark) -> Self {
+        let failure = failure(error);
+        let fate = match failure {
+            Failure::ConnectionTermination => wire.fate(mark),
+            // RFC 9113 sections 6.8 and 8.7.
+            Failure::RemoteRefused => Fate::Unseen,
+            _ => Fate::Unknown,
+        };
+        Self { failure, unsent, fate }
+    }
 }
 
 /// Speaks HTTP/1 on a fresh connection, until `closes`. `guard` is held as long as the connection lives.
 pub(crate) async fn connect_http1(
     cluster: &Cluster,
+    host: &Arc<Host>,
     stream: Stream,
     closes: Option<Instant>,
     guard: impl Sized + 'static,
 ) -> Result<Http1Sender, Failure> {
-    let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
+    let wire = Wire::new(host.clone());
+    let side = Side::Upstream(cluster.stats.clone(), Some(wire.clone()));
+    let io = TokioIo::new(Io::new(stream, Default::default(), side));
     let settings = &cluster.connection;
     let head_bytes = settings.max_response_headers_bytes.unwrap_or(HTTP1_HEAD_BYTES);
     let (requests, mut connection) = http1::Builder::new()
@@ -119,11 +146,15 @@ pub(crate) async fn connect_http1(
         .handshake(io)
         .await
         .map_err(|e| failure(&e))?;
-    let sender = Http1Sender { requests, with_trailers: settings.http1_trailers, taker: Rc::default() };
-    let taker = sender.taker.clone();
+    let (with_trailers, taker) = (settings.http1_trailers, Rc::default());
+    let sender = Http1Sender { requests, with_trailers, taker, wire };
+    let (taker, wire) = (sender.taker.clone(), sender.wire.clone());
     tokio::task::spawn_local(async move {
         // Requests in flight hear of the error themselves.
         let ended = until(closes, &mut connection).await;
+        if ended.is_some() {
+            wire.has_ended();
+        }
         let taker = taker.take();
         if let (Some(Ok(())), Some(taker)) = (ended, taker) {
             let parts = connection.into_parts();
@@ -141,11 +172,14 @@ pub(crate) async fn connect_http1(
 /// Speaks HTTP/2 on a fresh connection, until `closes`. `guard` is held as long as the connection lives.
 pub(crate) async fn connect_http2(
     cluster: &Cluster,
+    host: &Arc<Host>,
     stream: Stream,
     closes: Option<Instant>,
     guard: ConnectionGuard,
 ) -> Result<Http2Sender, Failure> {
-    let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
+    let wire = Wire::new(host.clone());
+    let side = Side::Upstream(cluster.stats.clone(), Some(wire.clone()));
+    let io = TokioIo::new(Io::new(stream, Default::default(), side));
     let settings = &cluster.connection;
     let limits = HeadLimits {
         bytes: settings.max_response_headers_bytes.unwrap_or(HTTP2_HEAD_BYTES) as usize,
@@ -163,7 +197,7 @@ pub(crate) async fn connect_http2(
         .await
         .map_err(|e| failure(&e))?;
     let peer_max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let seen = peer_max_streams.clone();
+    let (seen, ending) = (peer_max_streams.clone(), wire.clone());
     tokio::task::spawn_local(async move {
         let mut connection = pin!(connection);
         let ended = std::future::poll_fn(|cx| {
@@ -171,10 +205,12 @@ pub(crate) async fn connect_http2(
             seen.set(connection.current_max_send_streams());
             ended
         });
-        let _ = until(closes, ended).await;
+        if until(closes, ended).await.is_some() {
+            ending.has_ended();
+        }
         drop(guard);
     });
-    Ok(Http2Sender { requests: sender, peer_max_streams, limits })
+    Ok(Http2Sender { requests: sender, peer_max_streams, limits, wire })
 }
 
 /// Runs a connection, but no longer than until `closes`.
@@ -190,6 +226,11 @@ const HTTP1_HEAD_BYTES: u32 = 80 << 10;
 const HTTP2_HEAD_BYTES: u32 = 60 << 10;
 
 impl Http1Sender {
+    /// What is seen of the connection.
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     pub(crate) fn is_ready(&self) -> bool {
         self.requests.is_ready()
     }
@@ -208,9 +249,10 @@ impl Http1Sender {
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
         let request = request.map(|body| Http1Body { body, with_trailers: self.with_trailers });
-        self.requests.try_send_request(request).await.map_err(|mut e| SendError {
-            unsent: e.take_message().map(|unsent| unsent.map(|body| body.body)),
-            failure: failure(&e.into_error()),
+        let mark = self.wire.mark();
+        self.requests.try_send_request(request).await.map_err(|mut e| {
+            let unsent = e.take_message().map(|unsent| unsent.map(|body| body.body));
+            SendError::of(&e.into_error(), unsent, &self.wire, mark)
         })
     }
 
@@ -231,12 +273,17 @@ impl Http1Sender {
             *self.taker.borrow_mut() = None;
             return Ok((response, None));
         }
-        let gone = |_| SendError { failure: Failure::ConnectionTermination, unsent: None };
+        let gone = |_| SendError::new(Failure::ConnectionTermination, Fate::Unknown);
         Ok((response, Some(taken.await.map_err(gone)?)))
     }
 }
 
 impl Http2Sender {
+    /// What is seen of the connection.
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }
@@ -250,15 +297,15 @@ impl Http2Sender {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        let response = self
-            .requests
-            .try_send_request(request)
-            .await
-            .map_err(|mut e| SendError { unsent: e.take_message(), failure: failure(&e.into_error()) })?;
+        let mark = self.wire.mark();
+        let response = self.requests.try_send_request(request).await.map_err(|mut e| {
+            let unsent = e.take_message();
+            SendError::of(&e.into_error(), unsent, &self.wire, mark)
+        })?;
         match self.limits.allow(response.headers()) {
             true => Ok(response),
             // As in Envoy, whose codec resets the stream by itself.
-            false => Err(SendError { failure: Failure::RemoteReset, unsent: None }),
+            false => Err(SendError::new(Failure::RemoteReset, Fate::Unknown)),
         }
     }
 
@@ -271,7 +318,7 @@ impl Http2Sender {
         if !response.status().is_success() {
             return Ok((response, None));
         }
-        let gone = SendError { failure: Failure::ConnectionTermination, unsent: None };
+        let gone = SendError::new(Failure::ConnectionTermination, Fate::Unknown);
         let switched = Switching::of(&mut response).done().await.ok_or(gone)?;
         Ok((response, Some(switched)))
     }
