@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
+use super::IdleLimit;
 use super::outlier::HostMonitor;
 use crate::metadata::Metadata;
 use crate::net::Address;
@@ -34,6 +35,8 @@ pub struct Host {
     pub removed: AtomicBool,
     /// Requests in flight, over all workers.
     pub active_requests: AtomicU32,
+    /// After which pause it closes a connection.
+    pub idle_limit: IdleLimit,
     /// What outlier detection has seen of it; made when it looks.
     outlier: OnceLock<Box<HostMonitor>>,
     /// `rq_total` of `/clusters`.
@@ -71,6 +74,7 @@ impl Host {
             ejected: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             active_requests: AtomicU32::new(0),
+            idle_limit: IdleLimit::default(),
             outlier: OnceLock::new(),
             requests_total: AtomicU64::new(0),
             requests_error: AtomicU64::new(0),

@@ -8,6 +8,7 @@ mod cluster;
 mod connect;
 mod endpoint_set;
 mod host;
+mod idle_limit;
 pub mod lb;
 mod names;
 pub mod original_dst;
@@ -19,5 +20,6 @@ pub use cluster::{Cluster, ConnectionSettings, HeaderCase, MeshDestination, Upst
 pub use connect::{ConnectError, ConnectTimes, Connected, ConnectionGuard, connect};
 pub use endpoint_set::{Balancing, EndpointSet, HostSpec, Priority};
 pub use host::Host;
+pub use idle_limit::{IdleLimit, SHORT_PAUSE};
 pub use names::ClusterNames;
 pub use original_dst::OriginalDestinations;

@@ -26,16 +26,17 @@ pub(crate) const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-rat
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Removes what belongs to one connection only (RFC 9110 section 7.6.1), `te: trailers` excepted.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what belongs to one connection only (RFC 9110 section 7.6.1), `te: trailers` excepted. Gives what the connection's peer says
+/// of how long it stays.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let named = match headers.entry(header::CONNECTION) {
         header::Entry::Vacant(_) => SmallVec::new(),
         header::Entry::Occupied(connection) => named_by(connection.remove_entry_mult().1),
     };
+    let keep_alive = headers.remove(KEEP_ALIVE);
     for name in named {
         headers.remove(name);
     }
-    headers.remove(KEEP_ALIVE);
     headers.remove(PROXY_CONNECTION);
     headers.remove(header::TRANSFER_ENCODING);
     headers.remove(header::UPGRADE);
@@ -50,6 +51,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(header::TE);
         }
     }
+    keep_alive
 }
 
 /// Removes what only callers inside may say, and more at the `edge`; and what is for the router, unless that listens. Tells whether

@@ -48,7 +48,11 @@ fn from_upstream(stream: &mut ActiveStream, mut parts: http::response::Parts) ->
     stream.upstream_outcome(parts.status.as_u16(), answered);
     stream.info.response_code_details = details::VIA_UPSTREAM;
     stream.info.response_code = parts.status.as_u16();
-    headers::remove_hop_by_hop(&mut parts.headers);
+    if let Some(keep_alive) = headers::remove_hop_by_hop(&mut parts.headers)
+        && let (Some(host), Ok(keep_alive)) = (&stream.info.upstream_host, keep_alive.to_str())
+    {
+        host.idle_limit.told(keep_alive);
+    }
     repeated::join_in_response(&mut parts.headers);
     add_own(stream, &mut parts.headers);
     Response::from_parts(parts, ())

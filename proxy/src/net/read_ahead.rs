@@ -19,17 +19,31 @@ pub struct ReadAhead {
     buffer: Option<Buffer>,
     start: usize,
     end: usize,
+    /// Bytes that the socket has taken.
+    written: u64,
 }
 
 impl ReadAhead {
     /// Reads through until the first full read.
     pub fn new(raw: RawStream) -> Self {
-        Self { raw, buffer: None, start: 0, end: 0 }
+        Self { raw, buffer: None, start: 0, end: 0, written: 0 }
     }
 
     /// The socket.
     pub fn get_ref(&self) -> &RawStream {
         &self.raw
+    }
+
+    /// Bytes that the socket has taken so far, with all that TLS adds.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(n)) = &written {
+            self.written += *n as u64;
+        }
+        written
     }
 }
 
@@ -62,14 +76,16 @@ impl AsyncRead for ReadAhead {
 
 impl AsyncWrite for ReadAhead {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.raw).poll_write(cx, buf)
+        let written = Pin::new(&mut self.raw).poll_write(cx, buf);
+        self.count(written)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.raw).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.raw).poll_write_vectored(cx, bufs);
+        self.count(written)
     }
     fn is_write_vectored(&self) -> bool {
         self.raw.is_write_vectored()

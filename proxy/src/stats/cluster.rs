@@ -100,6 +100,7 @@ scope! {
         Counter upstream_rq_total "Requests sent to hosts.";
         Gauge upstream_rq_active "Requests in flight.";
         Counter upstream_rq_completed "Requests that got a response.";
+        Counter upstream_rq_replayed "Requests sent again, because their host had closed the connection before it took them.";
         Counter upstream_rq_timeout "Requests that timed out.";
         Counter upstream_rq_per_try_timeout "Attempts that took longer than per_try_timeout.";
         Counter upstream_rq_max_duration_reached "Attempts that reached the duration that the request allows them.";

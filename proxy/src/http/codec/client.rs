@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, Request, Response};
@@ -13,8 +14,9 @@ use hyper_util::rt::TokioIo;
 use super::error::http2_failure;
 use super::io::{Io, Side};
 use super::switched::{Switched, Switching};
+use super::wire::{Fate, Mark, Wire};
 use super::{Incoming, flow};
-use crate::cluster::{Cluster, ConnectionGuard};
+use crate::cluster::{Cluster, ConnectionGuard, Host};
 use crate::http::body::RequestBody;
 use crate::http::error::Failure;
 use crate::net::Stream;
@@ -27,6 +29,7 @@ pub(crate) struct Http2Sender {
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS, as last seen by the connection's task.
     peer_max_streams: Rc<Cell<usize>>,
     limits: HeadLimits,
+    wire: Rc<Wire>,
 }
 
 /// How large the head of a response may be, as Envoy counts for HTTP/2: names and values, and the status as a field.
@@ -54,16 +57,38 @@ impl HeadLimits {
 pub(crate) struct SendError {
     pub(crate) failure: Failure,
     pub(crate) unsent: Option<Request<RequestBody>>,
+    /// What became of it when its connection ended.
+    pub(crate) fate: Fate,
+}
+
+impl SendError {
+    pub(super) fn new(failure: Failure, fate: Fate) -> Self {
+        Self { failure, unsent: None, fate }
+    }
+
+    /// Of a request that began at `mark`.
+    pub(super) fn of(failure: Failure, wire: &Wire, mark: Mark) -> Self {
+        let fate = match failure {
+            Failure::ConnectionTermination => wire.fate(mark),
+            // RFC 9113 sections 6.8 and 8.7.
+            Failure::RemoteRefused => Fate::Unseen,
+            _ => Fate::Unknown,
+        };
+        Self::new(failure, fate)
+    }
 }
 
 /// Speaks HTTP/2 on a fresh connection, until `closes`. `guard` is held as long as the connection lives.
 pub(crate) async fn connect_http2(
     cluster: &Cluster,
+    host: &Arc<Host>,
     stream: Stream,
     closes: Option<Instant>,
     guard: ConnectionGuard,
 ) -> Result<Http2Sender, Failure> {
-    let io = TokioIo::new(Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone())));
+    let wire = Wire::new(host.clone());
+    let side = Side::Upstream(cluster.stats.clone(), Some(wire.clone()));
+    let io = TokioIo::new(Io::new(stream, Default::default(), side));
     let settings = &cluster.connection;
     let limits = HeadLimits {
         bytes: settings.max_response_headers_bytes.unwrap_or(HTTP2_HEAD_BYTES) as usize,
@@ -81,7 +106,7 @@ pub(crate) async fn connect_http2(
         .await
         .map_err(|e| http2_failure(&e))?;
     let peer_max_streams = Rc::new(Cell::new(connection.current_max_send_streams()));
-    let seen = peer_max_streams.clone();
+    let (seen, ending) = (peer_max_streams.clone(), wire.clone());
     tokio::task::spawn_local(async move {
         let mut connection = pin!(connection);
         let ended = std::future::poll_fn(|cx| {
@@ -89,10 +114,12 @@ pub(crate) async fn connect_http2(
             seen.set(connection.current_max_send_streams());
             ended
         });
-        let _ = until(closes, ended).await;
+        if until(closes, ended).await.is_some() {
+            ending.has_ended();
+        }
         drop(guard);
     });
-    Ok(Http2Sender { requests: sender, peer_max_streams, limits })
+    Ok(Http2Sender { requests: sender, peer_max_streams, limits, wire })
 }
 
 /// Runs a connection, but no longer than until `closes`.
@@ -107,6 +134,11 @@ pub(super) async fn until<T>(closes: Option<Instant>, connection: impl Future<Ou
 const HTTP2_HEAD_BYTES: u32 = 60 << 10;
 
 impl Http2Sender {
+    /// What is seen of the connection.
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.requests.is_closed()
     }
@@ -120,14 +152,15 @@ impl Http2Sender {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, SendError> {
-        let response = self.requests.try_send_request(request).await.map_err(|mut e| SendError {
-            unsent: e.take_message(),
-            failure: http2_failure(&e.into_error()),
+        let mark = self.wire.mark();
+        let response = self.requests.try_send_request(request).await.map_err(|mut e| {
+            let unsent = e.take_message();
+            SendError { unsent, ..SendError::of(http2_failure(&e.into_error()), &self.wire, mark) }
         })?;
         match self.limits.allow(response.headers()) {
             true => Ok(response.map(Incoming::Http2)),
             // As in Envoy, whose codec resets the stream by itself.
-            false => Err(SendError { failure: Failure::RemoteReset, unsent: None }),
+            false => Err(SendError::new(Failure::RemoteReset, Fate::Unknown)),
         }
     }
 
@@ -140,7 +173,7 @@ impl Http2Sender {
         if !response.status().is_success() {
             return Ok((response, None));
         }
-        let gone = SendError { failure: Failure::ConnectionTermination, unsent: None };
+        let gone = SendError::new(Failure::ConnectionTermination, Fate::Unknown);
         let switched = Switching::of(&mut response).done().await.ok_or(gone)?;
         Ok((response, Some(switched)))
     }

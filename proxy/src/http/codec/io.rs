@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame_watch::FrameWatch;
+use super::wire::Wire;
 use crate::net::Stream;
 use crate::stats::{ClusterStats, Counter, HttpStats};
 use crate::worker::ConnectionHandle;
@@ -19,7 +20,8 @@ use crate::worker::ConnectionHandle;
 pub(crate) enum Side {
     /// With what follows the client's messages.
     Downstream(Arc<HttpStats>, Rc<ConnectionHandle>, Follow),
-    Upstream(Arc<ClusterStats>),
+    /// With what is seen of it, unless it never is HTTP.
+    Upstream(Arc<ClusterStats>, Option<Rc<Wire>>),
 }
 
 /// What follows the bytes of a client.
@@ -34,20 +36,27 @@ impl Side {
     fn received(&self) -> &Counter {
         match self {
             Side::Downstream(stats, ..) => &stats.downstream_cx_rx_bytes_total,
-            Side::Upstream(stats) => &stats.upstream_cx_rx_bytes_total,
+            Side::Upstream(stats, _) => &stats.upstream_cx_rx_bytes_total,
         }
     }
 
     fn sent(&self) -> &Counter {
         match self {
             Side::Downstream(stats, ..) => &stats.downstream_cx_tx_bytes_total,
-            Side::Upstream(stats) => &stats.upstream_cx_tx_bytes_total,
+            Side::Upstream(stats, _) => &stats.upstream_cx_tx_bytes_total,
         }
     }
 
     fn peer_has_ended(&self) {
         if let Side::Downstream(_, handle, _) = self {
             handle.client_has_ended();
+        }
+    }
+
+    fn wire(&self) -> Option<&Wire> {
+        match self {
+            Side::Upstream(_, wire) => wire.as_deref(),
+            Side::Downstream(..) => None,
         }
     }
 }
@@ -95,9 +104,16 @@ impl Io {
         if let Side::Downstream(_, handle, _) = &self.side {
             handle.set_stalled(written.is_pending());
         }
+        let wire = self.side.wire();
         match &written {
-            Poll::Ready(Ok(n)) => self.side.sent().inc_by(*n as u64),
-            Poll::Ready(Err(_)) => self.side.peer_has_ended(),
+            Poll::Ready(Ok(n)) => {
+                self.side.sent().inc_by(*n as u64);
+                wire.inspect(|wire| wire.wrote(&self.stream, *n));
+            }
+            Poll::Ready(Err(error)) => {
+                self.side.peer_has_ended();
+                wire.inspect(|wire| wire.broke(&self.stream, error));
+            }
             Poll::Pending => {}
         }
         written
@@ -127,8 +143,12 @@ impl AsyncRead for Io {
         let before = buf.filled().len();
         if self.read_ahead.is_empty() {
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-            if read.is_err() || (buf.filled().len() == before && buf.remaining() > 0) {
+            if let Err(error) = &read {
                 self.side.peer_has_ended();
+                self.side.wire().inspect(|wire| wire.broke(&self.stream, error));
+            } else if buf.filled().len() == before && buf.remaining() > 0 {
+                self.side.peer_has_ended();
+                self.side.wire().inspect(|wire| wire.read_end(&self.stream));
             }
             read?;
         } else {
@@ -136,8 +156,11 @@ impl AsyncRead for Io {
         }
         let read = &buf.filled()[before..];
         self.side.received().inc_by(read.len() as u64);
-        if let Side::Downstream(stats, _, follow) = &mut self.side {
-            match follow {
+        match &mut self.side {
+            Side::Upstream(_, wire) => {
+                wire.as_ref().inspect(|wire| wire.read(read.len()));
+            }
+            Side::Downstream(stats, _, follow) => match follow {
                 Follow::Nothing => {}
                 Follow::Http2(frames) => {
                     if let Err(error) = frames.received(read) {
@@ -145,7 +168,7 @@ impl AsyncRead for Io {
                         return Poll::Ready(Err(error));
                     }
                 }
-            }
+            },
         }
         Poll::Ready(Ok(()))
     }
@@ -173,7 +196,10 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // TLS may have kept bytes until now.
+        self.side.wire().inspect(|wire| wire.wrote(&self.stream, 0));
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

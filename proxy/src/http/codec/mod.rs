@@ -17,6 +17,7 @@ mod late_head;
 mod rest;
 mod server;
 mod switched;
+mod wire;
 
 pub(crate) use client::{Http2Sender, SendError, connect_http2};
 pub(crate) use error::{ReadError, failure, request_failure};
@@ -27,6 +28,7 @@ pub(crate) use http1::fuzzing;
 pub(crate) use http1::{Http1Sender, Interim, Refusal, connect_http1, serve_http1};
 pub(crate) use server::{ServeError, Served, Version, detect, serve_http2};
 pub(crate) use switched::{Switched, Switching, connect_stream, extended_connect, plain, set_protocol};
+pub(crate) use wire::Fate;
 
 /// A body that arrives from a peer.
 #[derive(Debug)]

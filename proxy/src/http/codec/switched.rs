@@ -62,7 +62,7 @@ pub(crate) fn connect_stream<B>(request: &mut Request<B>) -> Switching {
 
 /// A connection that never was HTTP, to the end of a tunnel.
 pub(crate) fn plain(cluster: &Cluster, stream: Stream, guard: impl Sized + 'static) -> Switched {
-    let io = Io::new(stream, Bytes::new(), Side::Upstream(cluster.stats.clone()));
+    let io = Io::new(stream, Bytes::new(), Side::Upstream(cluster.stats.clone(), None));
     Switched::Http1 { read: Bytes::new(), io, _guard: Some(Box::new(guard)) }
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use tokio::sync::oneshot;
 
-use super::{HostPool, UpstreamConnection};
-use crate::cluster::{self, Cluster};
+use super::{HostPool, LOOKED_AT_AFTER, Reuse, UpstreamConnection, look};
+use crate::cluster::{self, Cluster, IdleLimit};
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Http1Sender, Incoming, Interim, SendError, Switched};
 use crate::http::error::StreamError;
@@ -35,7 +35,20 @@ struct Connection {
     sender: Http1Sender,
     about: UpstreamConnection,
     requests: u32,
-    idle_since: Instant,
+}
+
+impl Connection {
+    /// It is idle, and has been for too long.
+    fn is_barred(&self, pool: &HostPool, reuse: Reuse) -> bool {
+        self.sender.is_ready() && !pool.allows(self.sender.wire().pause(Instant::now()), reuse)
+    }
+}
+
+impl Drop for Connection {
+    /// It goes by our own will, or has gone already.
+    fn drop(&mut self) {
+        self.sender.wire().wake();
+    }
 }
 
 /// One of them, from the attempt to connect until the connection's task has ended.
@@ -107,19 +120,22 @@ impl Lease {
                 Err(back) => connection = back,
             }
         }
-        connection.idle_since = Instant::now();
+        connection.sender.wire().rest(Instant::now());
         pool.http1.idle.borrow_mut().push(connection);
     }
 }
 
 impl Pool {
-    fn take_idle(&self) -> Option<Connection> {
+    /// The one that was used last, if it may be used, and its pause. The others have been idle for longer.
+    fn pop_idle(&self, may: impl Fn(Duration) -> bool) -> Option<(Connection, Duration)> {
         let mut idle = self.idle.borrow_mut();
+        let now = Instant::now();
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
             if idle[at].sender.is_ready() {
-                return Some(idle.swap_remove(at));
+                let pause = idle[at].sender.wire().pause(now);
+                return may(pause).then(|| (idle.swap_remove(at), pause));
             }
             if idle[at].sender.is_closed() {
                 idle.swap_remove(at);
@@ -134,16 +150,20 @@ impl Pool {
     }
 
     /// Gives the number of connections that were idle for too long.
-    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) -> u64 {
+    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>, limit: &IdleLimit) -> u64 {
         let mut timed_out = 0;
+        let mut longest = Duration::ZERO;
         self.idle.borrow_mut().retain(|c| {
             if c.sender.is_closed() || c.about.has_expired(now) {
                 return false;
             }
-            let idle = idle_timeout.is_some_and(|t| now.saturating_duration_since(c.idle_since) >= t);
+            let pause = c.sender.wire().pause(now);
+            longest = longest.max(pause);
+            let idle = idle_timeout.is_some_and(|t| pause >= t);
             timed_out += u64::from(idle);
             !idle
         });
+        limit.outlived(longest);
         timed_out
     }
 }
@@ -152,19 +172,37 @@ pub(super) async fn checkout(
     pool: &Rc<HostPool>,
     cluster: &Cluster,
     high_priority: bool,
+    reuse: Reuse,
 ) -> Result<Lease, StreamError> {
-    let mut connection = match pool.http1.take_idle() {
+    let mut connection = match take_idle(pool, reuse).await {
         Some(connection) => connection,
-        None => new_or_freed(pool, cluster, high_priority).await?,
+        None => new_or_freed(pool, cluster, high_priority, reuse).await?,
     };
+    connection.sender.wire().wake();
     connection.requests += 1;
     Ok(Lease { pool: pool.clone(), connection })
+}
+
+/// An idle connection, looked at when it has been idle for a while.
+async fn take_idle(pool: &HostPool, reuse: Reuse) -> Option<Connection> {
+    loop {
+        let (connection, pause) = pool.http1.pop_idle(|pause| pool.allows(pause, reuse))?;
+        if pause >= LOOKED_AT_AFTER {
+            look().await;
+            if !connection.sender.is_ready() {
+                continue;
+            }
+            pool.host.idle_limit.outlived(pause);
+        }
+        return Some(connection);
+    }
 }
 
 async fn new_or_freed(
     pool: &Rc<HostPool>,
     cluster: &Cluster,
     high_priority: bool,
+    reuse: Reuse,
 ) -> Result<Connection, StreamError> {
     let _pending = HostPool::pending(cluster, high_priority)?;
     loop {
@@ -173,9 +211,14 @@ async fn new_or_freed(
             return connect(pool, cluster, high_priority, none_open).await;
         }
         cluster.stats.upstream_cx_overflow.inc();
-        // One that is idle but not ready (its request's body is still on its way) is as good as a freed one.
+        // One that is idle but not ready (its request's body is still on its way) is as good as a freed one. One that may not be used
+        // makes room for another.
         let idle = pool.http1.idle.borrow_mut().pop();
         let connection = match idle {
+            Some(connection) if connection.is_barred(pool, reuse) => {
+                drop(connection);
+                None
+            }
             Some(connection) => Some(connection),
             None => {
                 let (waiter, freed) = oneshot::channel();
@@ -203,7 +246,7 @@ async fn connect(
     // The place in the circuit breaker is given back first: whoever is woken then must find it.
     let guard = (connected.guard, counted);
     let closes = connected.expiry.map(|expiry| expiry.closes);
-    let sender = codec::connect_http1(cluster, connected.stream, closes, guard);
+    let sender = codec::connect_http1(cluster, &pool.host, connected.stream, closes, guard);
     Ok(Connection {
         sender,
         about: UpstreamConnection {
@@ -214,6 +257,5 @@ async fn connect(
             expires: connected.expiry.map(|expiry| expiry.expires),
         },
         requests: 0,
-        idle_since: Instant::now(),
     })
 }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use http::{Request, Response};
 use tokio::sync::Notify;
 
-use super::{HostPool, UpstreamConnection};
-use crate::cluster::{self, Cluster};
+use super::{HostPool, LOOKED_AT_AFTER, UpstreamConnection, look};
+use crate::cluster::{self, Cluster, IdleLimit};
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Http2Sender, Incoming, SendError, Switched};
 use crate::http::error::StreamError;
@@ -35,8 +35,20 @@ struct Connection {
     about: UpstreamConnection,
     streams: Cell<u32>,
     requests: Cell<u32>,
-    idle_since: Cell<Instant>,
     room: Rc<Notify>,
+}
+
+impl Connection {
+    fn pause(&self, now: Instant) -> Duration {
+        self.sender.wire().pause(now)
+    }
+}
+
+impl Drop for Connection {
+    /// It goes by our own will, or has gone already.
+    fn drop(&mut self) {
+        self.sender.wire().wake();
+    }
 }
 
 /// One stream, lent to one request.
@@ -51,6 +63,7 @@ impl Lease {
     fn new(connection: Rc<Connection>) -> Self {
         let requests = connection.requests.get();
         connection.requests.set(requests + 1);
+        connection.sender.wire().wake();
         connection.streams.set(connection.streams.get() + 1);
         Self { sender: connection.sender.clone(), connection, reused: requests > 0 }
     }
@@ -83,7 +96,7 @@ impl Drop for Lease {
         let streams = self.connection.streams.get() - 1;
         self.connection.streams.set(streams);
         if streams == 0 {
-            self.connection.idle_since.set(Instant::now());
+            self.connection.sender.wire().rest(Instant::now());
         }
         self.connection.room.notify_one();
     }
@@ -91,13 +104,23 @@ impl Drop for Lease {
 
 impl Pool {
     /// The first connection that has room; finished ones are dropped.
-    fn with_room(&self, max_streams: u32) -> Option<Rc<Connection>> {
+    fn with_room(&self, max_streams: u32, limit: &IdleLimit) -> Option<Rc<Connection>> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|c| !c.sender.is_closed());
+        let now = Instant::now();
         let has_room = |c: &Connection| {
             (c.streams.get() as usize) < c.sender.peer_max_streams().min(max_streams as usize)
+                && limit.allows(c.pause(now))
         };
         connections.iter().find(|c| has_room(c)).cloned()
+    }
+
+    /// Those that are idle and may not be used make room for another: whether there were any.
+    fn drop_idle(&self) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        let before = connections.len();
+        connections.retain(|c| c.streams.get() > 0);
+        connections.len() < before
     }
 
     pub(super) fn close(&self) {
@@ -106,18 +129,21 @@ impl Pool {
     }
 
     /// Gives the number of connections that were idle for too long.
-    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>) -> u64 {
+    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>, limit: &IdleLimit) -> u64 {
         let mut timed_out = 0;
+        let mut longest = Duration::ZERO;
         self.connections.borrow_mut().retain(|c| {
             // Streams that are under way keep one that has expired, but nobody gets another one of it.
             if c.sender.is_closed() || c.about.has_expired(now) {
                 return false;
             }
-            let idle = c.streams.get() == 0
-                && idle_timeout.is_some_and(|t| now.saturating_duration_since(c.idle_since.get()) >= t);
+            let pause = c.pause(now);
+            longest = longest.max(pause);
+            let idle = c.streams.get() == 0 && idle_timeout.is_some_and(|t| pause >= t);
             timed_out += u64::from(idle);
             !idle
         });
+        limit.outlived(longest);
         timed_out
     }
 }
@@ -137,13 +163,12 @@ pub(super) async fn checkout(
     cluster: &Cluster,
     high_priority: bool,
 ) -> Result<Lease, StreamError> {
-    let take = || pool.http2.with_room(pool.settings.max_concurrent_streams).map(|c| lend(pool, c));
-    if let Some(lease) = take() {
+    if let Some(lease) = take(pool).await {
         return Ok(lease);
     }
     let _pending = HostPool::pending(cluster, high_priority)?;
     loop {
-        if let Some(lease) = take() {
+        if let Some(lease) = take(pool).await {
             return Ok(lease);
         }
         if pool.http2.connecting.get() {
@@ -156,6 +181,9 @@ pub(super) async fn checkout(
         }
         let none_open = pool.http2.connections.borrow().is_empty();
         if !none_open && !cluster.circuit_breakers.connection_allowed(high_priority) {
+            if pool.http2.drop_idle() {
+                continue;
+            }
             cluster.stats.upstream_cx_overflow.inc();
             pool.http2.room.notified().await;
             continue;
@@ -176,6 +204,20 @@ pub(super) async fn checkout(
         }
         return Ok(lend(pool, connection));
     }
+}
+
+/// A stream of the first connection that has room, looked at when it has been idle for a while.
+async fn take(pool: &HostPool) -> Option<Lease> {
+    let with_room = || pool.http2.with_room(pool.settings.max_concurrent_streams, &pool.host.idle_limit);
+    let mut connection = with_room()?;
+    let pause = connection.pause(Instant::now());
+    if pause >= LOOKED_AT_AFTER {
+        drop(connection);
+        look().await;
+        connection = with_room()?;
+        pool.host.idle_limit.outlived(connection.pause(Instant::now()));
+    }
+    Some(lend(pool, connection))
 }
 
 /// Lends a stream. The request that reaches the connection's maximum is the last one: the connection leaves the pool, and goes when
@@ -199,7 +241,7 @@ async fn connect(
     let connected = cluster::connect(cluster, &pool.host, high_priority, beyond_limit).await?;
     cluster.stats.upstream_cx_http2_total.inc();
     let closes = connected.expiry.map(|expiry| expiry.closes);
-    let sender = codec::connect_http2(cluster, connected.stream, closes, connected.guard).await?;
+    let sender = codec::connect_http2(cluster, &pool.host, connected.stream, closes, connected.guard).await?;
     Ok(Connection {
         sender,
         about: UpstreamConnection {
@@ -211,7 +253,6 @@ async fn connect(
         },
         streams: Cell::new(0),
         requests: Cell::new(0),
-        idle_since: Cell::new(Instant::now()),
         room: pool.http2.room.clone(),
     })
 }

@@ -6,9 +6,13 @@
 //! * A pool belongs to one host and one `ConnectionSettings`: other settings make another pool, and what the old one had goes
 //!   away as it becomes idle.
 //! * A pool without any connection may always make one, whatever the circuit breaker says (as in Envoy).
+//! * A connection that was idle for a moment is looked at before it is used, and none is used shortly before its host closes it
+//!   ([`cluster::IdleLimit`](crate::cluster::IdleLimit)).
 
 mod http1;
 mod http2;
+#[cfg(test)]
+mod race_tests;
 #[cfg(test)]
 mod tests;
 
@@ -17,7 +21,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use rustc_hash::FxHashMap;
@@ -35,6 +39,20 @@ use crate::transport_socket::TlsInfo;
 #[derive(Debug, Default)]
 pub struct Pools {
     hosts: RefCell<FxHashMap<u64, Rc<HostPool>>>,
+}
+
+/// A pause after which a connection is looked at before it is used: what is used all the time need not pay for it.
+const LOOKED_AT_AFTER: Duration = Duration::from_millis(10);
+
+/// Which of the connections that have carried a request another one may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Any that is open: it can be sent again whatever becomes of it.
+    Any,
+    /// One that its host will not close now: it cannot be sent again once the host may have seen it.
+    Proven,
+    /// None, if another can be made.
+    None,
 }
 
 /// The connections of this worker to one host.
@@ -134,6 +152,7 @@ impl Pools {
         host: &Arc<Host>,
         downstream: Version,
         high_priority: bool,
+        reuse: Reuse,
     ) -> Result<Lease, StreamError> {
         let pool = self.pool(cluster, host);
         let version = match cluster.connection.protocol {
@@ -142,7 +161,7 @@ impl Pools {
             UpstreamProtocol::UseDownstream => downstream,
         };
         match version {
-            Version::Http1 => http1::checkout(&pool, cluster, high_priority).await.map(Lease::Http1),
+            Version::Http1 => http1::checkout(&pool, cluster, high_priority, reuse).await.map(Lease::Http1),
             Version::Http2 => http2::checkout(&pool, cluster, high_priority).await.map(Lease::Http2),
         }
     }
@@ -173,15 +192,30 @@ impl Pools {
                 pool.close();
                 return false;
             }
-            let timed_out = pool.http1.sweep(now, pool.settings.idle_timeout)
-                + pool.http2.sweep(now, pool.settings.idle_timeout);
+            let (timeout, limit) = (pool.settings.idle_timeout, &pool.host.idle_limit);
+            let timed_out = pool.http1.sweep(now, timeout, limit) + pool.http2.sweep(now, timeout, limit);
             pool.stats.upstream_cx_idle_timeout.inc_by(timed_out);
             true
         });
     }
 }
 
+/// Lets what has arrived for this worker reach its connections: the end of one of them, for example.
+async fn look() {
+    // The runtime asks the system for events before it goes on here.
+    tokio::task::yield_now().await;
+}
+
 impl HostPool {
+    /// Whether a connection that was idle for this long may serve such a request.
+    fn allows(&self, pause: Duration, reuse: Reuse) -> bool {
+        match reuse {
+            Reuse::Any => self.host.idle_limit.allows(pause),
+            Reuse::Proven => self.host.idle_limit.is_proven(pause),
+            Reuse::None => false,
+        }
+    }
+
     /// No connection comes back any more.
     fn close(&self) {
         self.http1.close();

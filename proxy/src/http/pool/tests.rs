@@ -119,7 +119,7 @@ async fn who_gives_up_leaves_the_next_attempt_to_those_who_wait() {
     let cluster = http2_cluster(&stats, address, UpstreamTransport::Tls(Arc::new(mutual().1)), 0);
     let (host, pools) = (lb::pick(&cluster, Default::default()).unwrap(), Pools::default());
     let checkout = || async {
-        let outcome = pools.checkout(&cluster, &host, Version::Http1, false).await;
+        let outcome = pools.checkout(&cluster, &host, Version::Http1, false, Reuse::Any).await;
         outcome.map(|_| ()).map_err(|error| error.kind)
     };
     let begin = Instant::now();

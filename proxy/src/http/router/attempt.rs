@@ -8,16 +8,18 @@ use http::uri::{Authority, Parts, Scheme};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 
 use super::rewrite;
+use super::spare::{self, Spare};
 use crate::cluster::{Cluster, Host, Resource, lb};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::codec::{Incoming, Version};
 use crate::http::error::{Failure, StreamError};
+use crate::http::pool::Reuse;
 use crate::http::upgrade;
 use crate::route::{HostPredicate, HostRewrite, RouteAction};
 
-/// How often a request that never left us may move to another connection: pooled ones that the upstream closed meanwhile.
-const MAX_UNSENT_ATTEMPTS: u32 = 5;
+/// How often a request that its host has not seen may move to another connection: pooled ones that the upstream closed meanwhile.
+const MAX_MOVES: u32 = 5;
 
 /// What an attempt had better not go to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,14 +64,21 @@ pub(super) async fn send(
     let downstream = stream.connection.version;
     let worker = stream.connection.worker.clone();
     let mut moves = 0;
+    let mut reuse = if stream.upgrade.is_none() { spare::reuse(&request) } else { Reuse::Proven };
     loop {
-        let mut lease = match worker.pools.checkout(cluster, &host, downstream, action.high_priority).await {
+        let checkout = worker.pools.checkout(cluster, &host, downstream, action.high_priority, reuse);
+        let mut lease = match checkout.await {
             Ok(lease) => lease,
             Err(error) => return Err(failed(stream, cluster, error)),
         };
         stream.note(&lease);
         let mut outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
-        let reused = lease.is_reused();
+        let may_move = lease.is_reused() && moves < MAX_MOVES;
+        let mut spare = None;
+        if may_move && stream.upgrade.is_none() {
+            let (request, kept) = Spare::keep(outgoing);
+            (outgoing, spare) = (request, Some(kept));
+        }
         let sent = match &stream.upgrade {
             None => lease.send(outgoing, stream.interim.as_deref()).await,
             Some(upgrade) => {
@@ -88,19 +97,24 @@ pub(super) async fn send(
             Ok(response) => {
                 stream.lend(lease);
                 stream.info.first_upstream_byte = Some(Instant::now() - stream.info.start);
+                spare.inspect(|spare| spare.forget());
                 return Ok(response);
             }
-            Err(error) => match error.unsent {
-                Some(unsent) if reused && moves < MAX_UNSENT_ATTEMPTS => {
-                    moves += 1;
+            Err(error) => {
+                let failure = stream.request_failure();
+                moves += 1;
+                if let (true, Some(unsent)) = (may_move, error.unsent) {
                     request = unsent;
-                }
-                _ => {
+                } else if let (None, Some(again)) = (failure, spare.and_then(|spare| spare.again(error.fate)))
+                {
+                    cluster.stats.upstream_rq_replayed.inc();
+                    reuse = Reuse::None;
+                    request = again;
+                } else {
                     stream.lend(lease);
-                    let failure = stream.request_failure().unwrap_or(error.failure);
-                    return Err(failed(stream, cluster, failure.into()));
+                    return Err(failed(stream, cluster, failure.unwrap_or(error.failure).into()));
                 }
-            },
+            }
         }
     }
 }

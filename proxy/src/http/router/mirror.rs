@@ -23,6 +23,7 @@ use crate::http::active_stream::ActiveStream;
 use crate::http::body::{BodyError, RequestBody};
 use crate::http::codec::Version;
 use crate::http::connection_manager::view;
+use crate::http::pool::Reuse;
 use crate::route::{ClusterSource, Mirror, RouteAction};
 use crate::worker::Worker;
 
@@ -141,7 +142,8 @@ async fn send(
     stats.upstream_rq_total.inc();
     stats.upstream_rq_active.inc();
     let exchange = async {
-        let mut lease = worker.pools.checkout(&cluster, &host, downstream, false).await.ok()?;
+        let mut lease =
+            worker.pools.checkout(&cluster, &host, downstream, false, Reuse::Proven).await.ok()?;
         let request = outgoing(request, lease.version(), &authority, scheme);
         let response = lease.send(request, None).await.ok()?;
         let status = response.status();

@@ -8,6 +8,7 @@ mod mirror;
 mod replay;
 mod retry;
 mod rewrite;
+mod spare;
 mod timeout;
 mod tunnel;
 

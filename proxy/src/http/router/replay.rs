@@ -33,7 +33,8 @@ struct Kept {
     bytes: u64,
     /// `None`: nobody wants it again.
     limit: Option<u64>,
-    stats: Arc<ClusterStats>,
+    /// Who hears of a body beyond the limit.
+    stats: Option<Arc<ClusterStats>>,
     ended: bool,
     overflowed: bool,
     attempt: u32,
@@ -58,8 +59,8 @@ pub(crate) struct ReplayedBody {
 }
 
 impl Replay {
-    /// Keeps a body up to so many bytes; `None`: nothing of it.
-    pub(super) fn new(source: RequestBody, limit: Option<u64>, stats: Arc<ClusterStats>) -> Self {
+    /// Keeps a body up to so many bytes; `None`: nothing of it. `stats` count one that has more.
+    pub(super) fn new(source: RequestBody, limit: Option<u64>, stats: Option<Arc<ClusterStats>>) -> Self {
         Self(Rc::new(RefCell::new(Kept {
             length: source.size_hint().exact(),
             ended: source.is_end_stream(),
@@ -84,6 +85,11 @@ impl Replay {
         let attempt = kept.attempt;
         let kept = self.0.clone();
         RequestBody::Replayed(Box::new(ReplayedBody { kept, attempt, frames: 0, bytes: 0, trailers: false }))
+    }
+
+    /// Keeps nothing more of it: the present attempt is the last.
+    pub(super) fn forget(&self) {
+        self.0.borrow_mut().limit = None;
     }
 
     /// Whether it can be sent again.
@@ -127,8 +133,8 @@ impl Kept {
         } else if let Some(data) = frame.data_ref() {
             self.bytes += data.len() as u64;
             let overflows = !self.overflowed && self.limit.is_none_or(|limit| self.bytes > limit);
-            if overflows && self.limit.is_some() {
-                self.stats.retry_or_shadow_abandoned.inc();
+            if let (true, Some(_), Some(stats)) = (overflows, self.limit, &self.stats) {
+                stats.retry_or_shadow_abandoned.inc();
             }
             self.overflowed |= overflows;
             if self.overflowed {

@@ -68,7 +68,7 @@ pub(super) async fn forward(
         true => None,
         false => Some(action.buffer_limit_bytes.unwrap_or(BUFFER_BYTES)),
     };
-    let body = Replay::new(body, kept_bytes, cluster.stats.clone());
+    let body = Replay::new(body, kept_bytes, Some(cluster.stats.clone()));
     let mut tried: Vec<Arc<Host>> = Vec::new();
     let mut priorities = policy.previous_priorities.map(PreviousPriorities::new);
     loop {

@@ -8,6 +8,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
@@ -19,11 +20,12 @@ use super::channel::Channel;
 use super::encode::{self, BodyWriter, WriteError};
 use super::head::{self, Finder, Limits, ResponseHead};
 use super::interim::Interim;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Host};
 use crate::http::body::RequestBody;
 use crate::http::codec::client::{SendError, until};
 use crate::http::codec::io::{Io, Side};
 use crate::http::codec::switched::Switched;
+use crate::http::codec::wire::{Fate, Wire};
 use crate::http::codec::{Incoming, flow, request_failure};
 use crate::http::error::Failure;
 use crate::net::Stream;
@@ -47,6 +49,8 @@ struct Connection {
     guard: RefCell<Option<Box<dyn Any>>>,
     /// Who waits until it can take a request.
     waiting: RefCell<Option<Waker>>,
+    /// What is seen of it.
+    wire: Rc<Wire>,
 }
 
 impl std::fmt::Debug for Connection {
@@ -63,13 +67,15 @@ const HEAD_BYTES: u32 = 80 << 10;
 /// Speaks HTTP/1 on a fresh connection, until `closes`. `guard` is held as long as the connection lives.
 pub(crate) fn connect_http1(
     cluster: &Cluster,
+    host: &Arc<Host>,
     stream: Stream,
     closes: Option<Instant>,
     guard: impl Sized + 'static,
 ) -> Http1Sender {
     let settings = &cluster.connection;
     let head_bytes = settings.max_response_headers_bytes.unwrap_or(HEAD_BYTES);
-    let io = Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone()));
+    let wire = Wire::new(host.clone());
+    let io = Io::new(stream, Default::default(), Side::Upstream(cluster.stats.clone(), Some(wire.clone())));
     let limit = flow::http1_buffer(settings.buffer_limit_bytes);
     let connection = Rc::new(Connection {
         channel: Rc::new(RefCell::new(Channel::new(io, limit))),
@@ -85,10 +91,13 @@ pub(crate) fn connect_http1(
         keeps_alive: Cell::new(true),
         guard: RefCell::new(Some(Box::new(guard))),
         waiting: RefCell::new(None),
+        wire,
     });
     let watched = connection.clone();
     tokio::task::spawn_local(async move {
-        until(closes, poll_fn(|cx| watched.poll_idle_end(cx))).await;
+        if until(closes, poll_fn(|cx| watched.poll_idle_end(cx))).await.is_some() {
+            watched.wire.has_ended();
+        }
         watched.close();
     });
     Http1Sender(connection)
@@ -181,6 +190,11 @@ impl Drop for Exchange<'_> {
 }
 
 impl Http1Sender {
+    /// What is seen of the connection.
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.0.wire
+    }
+
     /// Whether it can take a request.
     pub(crate) fn is_ready(&self) -> bool {
         !self.is_closed() && self.0.is_idle()
@@ -217,9 +231,11 @@ impl Http1Sender {
         let has_ended = poll_fn(|cx| Poll::Ready(connection.has_ended(cx))).await;
         if has_ended {
             connection.close();
-            return Err(SendError { failure: Failure::ConnectionTermination, unsent: Some(request) });
+            let ended = SendError::new(Failure::ConnectionTermination, Fate::Unseen);
+            return Err(SendError { unsent: Some(request), ..ended });
         }
-        let failed = |failure| SendError { failure, unsent: None };
+        let mark = connection.wire.mark();
+        let failed = |failure| SendError::of(failure, &connection.wire, mark);
         let mut exchange = Exchange(Some(connection));
         let (parts, body) = request.into_parts();
         let (is_empty, exact) = (body.is_end_stream(), body.size_hint().exact());
@@ -279,7 +295,7 @@ impl Http1Sender {
             return Ok((response, None));
         }
         let taken = self.0.channel.borrow_mut().take();
-        let gone = SendError { failure: Failure::ConnectionTermination, unsent: None };
+        let gone = SendError::new(Failure::ConnectionTermination, Fate::Unknown);
         let (io, read) = taken.ok_or(gone)?;
         Ok((response, Some(Switched::Http1 { read, io, _guard: self.0.guard.take() })))
     }
