@@ -123,6 +123,7 @@ scope! {
         Histogram upstream_rq_time "Time from sending a request to the end of its response, milliseconds.";
         Gauge membership_total "Hosts of the cluster.";
         Gauge membership_healthy "Hosts that get requests.";
+        Gauge membership_degraded "Hosts that get the requests that healthy ones cannot take.";
         Counter membership_change "Times that the set of hosts changed.";
         Counter lb_healthy_panic "Picks made in panic mode, when too few hosts are healthy.";
         Counter update_attempt "Endpoint updates that came.";

@@ -20,7 +20,7 @@ use super::original_dst::{compile_original_dst_discovery, compile_original_dst_l
 use super::outlier::compile_outlier_detection;
 use super::source::compile_config_source;
 use super::values;
-use crate::cluster::lb::LbPolicy;
+use crate::cluster::lb::{Hashing, LbPolicy};
 use crate::cluster::outlier::OutlierDetection;
 use crate::cluster::{
     Balancing, CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds,
@@ -29,8 +29,6 @@ use crate::config::dns::DnsDiscovery;
 use crate::config::sources::SourceId;
 use crate::stats::ClusterStats;
 
-/// Envoy's default panic threshold, percent.
-const PANIC_PERCENT: u32 = 50;
 /// Envoy's default number of hosts that least request compares.
 const CHOICE_COUNT: u32 = 2;
 
@@ -43,19 +41,12 @@ pub struct CompiledCluster {
     pub discovery: Discovery,
     /// Limits of (default, high) priority, to be set when it is published.
     pub thresholds: (Thresholds, Thresholds),
-    /// `common_lb_config.healthy_panic_threshold`, to be set when it is published.
-    pub panic_percent: u32,
+    /// How the tables of its hosts are made.
+    pub balancing: Balancing,
     /// The connection settings with their hash.
     pub connection: Connection,
     /// Hash of `outlier_detection`.
     outlier_hash: u64,
-}
-
-impl CompiledCluster {
-    /// How the tables of its hosts are made.
-    pub fn balancing(&self) -> Balancing {
-        Balancing { panic_percent: self.panic_percent, hashing: self.cluster.lb.hashing() }
-    }
 }
 
 /// Where endpoints come from.
@@ -163,9 +154,8 @@ pub fn compile_cluster(
         Ok(Discovery::OriginalDst { destinations, .. }) => compile_original_dst_lb(cx, value, destinations),
         _ => compile_lb(cx, value),
     };
-    let has_hash_table = lb.as_ref().is_ok_and(|lb| lb.hashing().is_some());
-    let panic_percent =
-        cx.field("common_lb_config", |cx| compile_common_lb(cx, common_lb_config, has_hash_table));
+    let hashing = lb.as_ref().ok().and_then(LbPolicy::hashing);
+    let balancing = cx.field("common_lb_config", |cx| compile_common_lb(cx, common_lb_config, hashing));
     let thresholds = cx.field("circuit_breakers", |cx| compile_circuit_breakers(cx, circuit_breakers));
     let connection = compile_connection(cx, value, previous.map(|p| &p.connection));
     let (outlier, outlier_hash) = match &discovery {
@@ -196,7 +186,7 @@ pub fn compile_cluster(
         cluster: Arc::new(cluster),
         discovery: discovery?,
         thresholds,
-        panic_percent: panic_percent?,
+        balancing: balancing?,
         connection,
         outlier_hash,
     })
@@ -272,7 +262,7 @@ fn compile_lb(cx: &mut CompileCx<'_>, cluster: &wire::Cluster) -> Compiled<LbPol
             });
             Ok(LbPolicy::RoundRobin)
         }
-        (Wire::LeastRequest, None) => Ok(LbPolicy::LeastRequest { choices: CHOICE_COUNT }),
+        (Wire::LeastRequest, None) => Ok(LbPolicy::LeastRequest { choices: CHOICE_COUNT, bias: 1.0 }),
         (Wire::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
             cx.field("least_request_lb_config", |cx| {
                 let wire::cluster::LeastRequestLbConfig {
@@ -285,7 +275,7 @@ fn compile_lb(cx: &mut CompileCx<'_>, cluster: &wire::Cluster) -> Compiled<LbPol
                 if choices < 2 {
                     return Err(cx.refuse("choice_count", "value must be greater than or equal to 2"));
                 }
-                Ok(LbPolicy::LeastRequest { choices })
+                Ok(LbPolicy::LeastRequest { choices, bias: 1.0 })
             })
         }
         (Wire::Random, None) => Ok(LbPolicy::Random),
@@ -304,13 +294,15 @@ fn compile_lb(cx: &mut CompileCx<'_>, cluster: &wire::Cluster) -> Compiled<LbPol
     }
 }
 
-/// Gives the panic threshold in percent.
+/// Compiles `common_lb_config` for a policy with or without a hash table.
 fn compile_common_lb(
     cx: &mut CompileCx<'_>,
     value: &Option<wire::cluster::CommonLbConfig>,
-    has_hash_table: bool,
-) -> Compiled<u32> {
-    let Some(config) = value else { return Ok(PANIC_PERCENT) };
+    hashing: Option<Hashing>,
+) -> Compiled<Balancing> {
+    use wire::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+    let mut balancing = Balancing { hashing, ..Balancing::default() };
+    let Some(config) = value else { return Ok(balancing) };
     let wire::cluster::CommonLbConfig {
         healthy_panic_threshold,
         update_merge_window,
@@ -320,17 +312,26 @@ fn compile_common_lb(
         override_host_status,
         locality_config_specifier,
     } = config;
-    unsupported!(cx; close_connections_on_host_set_change, locality_config_specifier);
+    unsupported!(cx; close_connections_on_host_set_change);
     // Updates are cheap enough to be applied one by one; there are no health checks or host overrides.
     ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, override_host_status);
     // Compiled with the hash table.
-    if !has_hash_table {
+    if hashing.is_none() {
         ignored!(cx; consistent_hashing_lb_config);
     }
-    match healthy_panic_threshold {
-        None => Ok(PANIC_PERCENT),
-        Some(percent) => values::percent(cx, "healthy_panic_threshold", percent.value),
+    match locality_config_specifier {
+        None => {}
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})) => {
+            balancing.by_locality_weight = true;
+        }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) => {
+            cx.refuse("zone_aware_lb_config", "not supported");
+        }
     }
+    if let Some(percent) = healthy_panic_threshold {
+        balancing.panic_percent = values::percent(cx, "healthy_panic_threshold", percent.value)?;
+    }
+    Ok(balancing)
 }
 
 /// Outlier detection and its hash; the previous one when nothing changed.
