@@ -4,13 +4,15 @@
 //! tables only.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
+use tokio::time::Instant;
 
-use super::lb::{Hashing, Tables};
+use super::lb::{Hashing, LocalCluster, SlowStart, Tables, ZoneAware};
 use super::{EdsHealth, Health, Host, Locality};
 use crate::metadata::Metadata;
 use crate::net::Address;
@@ -64,6 +66,9 @@ pub struct EndpointSet {
     /// `policy.overprovisioning_factor` in percent, default 140.
     pub overprovisioning_percent: u32,
     tables: ArcSwap<Tables>,
+    /// Its hosts warm up, and `slow_start::follow` looks after that.
+    warms: AtomicBool,
+    me: Weak<EndpointSet>,
 }
 
 /// What the cluster says of how its tables are made.
@@ -75,11 +80,27 @@ pub struct Balancing {
     pub hashing: Option<Hashing>,
     /// `common_lb_config.locality_weighted_lb_config`: traffic goes to localities by their weights.
     pub by_locality_weight: bool,
+    /// `zone_aware_lb_config.fail_traffic_on_panic`: a priority that panics takes no traffic at all.
+    pub fails_on_panic: bool,
+    /// `slow_start_config` of the policy.
+    pub slow_start: Option<SlowStart>,
+    /// Requests stay in the zone.
+    pub zone_aware: Option<ZoneAware>,
+    /// The cluster is that of the proxies themselves: other sets depend on it.
+    pub local_cluster: Option<Arc<LocalCluster>>,
 }
 
 impl Default for Balancing {
     fn default() -> Self {
-        Self { panic_percent: 50, hashing: None, by_locality_weight: false }
+        Self {
+            panic_percent: 50,
+            hashing: None,
+            by_locality_weight: false,
+            fails_on_panic: false,
+            slow_start: None,
+            zone_aware: None,
+            local_cluster: None,
+        }
     }
 }
 
@@ -95,6 +116,7 @@ pub struct Priority {
 /// The hosts of one locality in one priority.
 #[derive(Debug)]
 pub(super) struct LocalityHosts {
+    pub(super) locality: Arc<Locality>,
     /// `LocalityLbEndpoints.load_balancing_weight`; 0 when there is none.
     pub(super) weight: u32,
     pub(super) hosts: Vec<Arc<Host>>,
@@ -147,7 +169,13 @@ impl EndpointSet {
         for gone in kept.values().flatten() {
             gone.remove();
         }
-        let set = Arc::new(EndpointSet { priorities, overprovisioning_percent, tables: ArcSwap::default() });
+        let set = Arc::new_cyclic(|me| EndpointSet {
+            priorities,
+            overprovisioning_percent,
+            tables: ArcSwap::default(),
+            warms: AtomicBool::new(false),
+            me: me.clone(),
+        });
         set.rebuild(balancing);
         set
     }
@@ -193,10 +221,36 @@ impl EndpointSet {
     }
 
     fn rebuild(&self, balancing: Balancing) {
+        let now = Instant::now();
+        let slow_start = balancing.slow_start.clone();
+        let warms = slow_start.as_ref().is_some_and(|slow_start| slow_start.begin(self.hosts(), now));
+        if let Some(zone_aware) = &balancing.zone_aware
+            && self.tables().balancing.zone_aware.is_none()
+        {
+            zone_aware.local.used_by(self.me.clone());
+        }
+        let local_cluster = balancing.local_cluster.clone();
         let previous = self.tables();
         let tables =
-            Tables::build(&self.priorities, self.overprovisioning_percent, balancing, Some(&previous));
+            Tables::build(&self.priorities, self.overprovisioning_percent, balancing, Some(&previous), now);
         self.tables.store(Arc::new(tables));
+        let followed = self.warms.swap(warms, Ordering::Relaxed);
+        if let Some(slow_start) = slow_start
+            && warms
+            && !followed
+        {
+            slow_start.warm_ups.send(self.me.clone());
+        }
+        if let Some(local_cluster) = local_cluster {
+            local_cluster.has_changed();
+        }
+    }
+
+    /// Rebuilds the tables for hosts that warm up; when to do so again, if they are not warm yet. Main only.
+    pub(super) fn warm_on(&self) -> Option<Duration> {
+        self.refresh();
+        let slow_start = self.tables().balancing.slow_start.clone()?;
+        self.warms.load(Ordering::Relaxed).then(|| slow_start.step(self.len()))
     }
 
     pub(super) fn tables(&self) -> arc_swap::Guard<Arc<Tables>> {
@@ -212,7 +266,8 @@ fn by_locality(localities: ByLocality) -> Vec<LocalityHosts> {
     if localities.len() == 1 && localities.values().all(|(weight, _)| *weight == 0) {
         return Vec::new();
     }
-    localities.into_values().map(|(weight, hosts)| LocalityHosts { weight, hosts }).collect()
+    let of = |(locality, (weight, hosts))| LocalityHosts { locality, weight, hosts };
+    localities.into_iter().map(of).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! One upstream host: shared by all workers, long-lived, kept across endpoint updates.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::time::Instant;
 
 use super::Locality;
 use super::outlier::HostMonitor;
@@ -66,6 +67,8 @@ pub struct Host {
     pub found_degraded: AtomicBool,
     /// Taken out by outlier detection.
     pub ejected: AtomicBool,
+    /// Since when slow start lets it warm up. Main only.
+    warms_since: Mutex<Option<Instant>>,
     /// No longer in the cluster: its idle connections go, its requests finish.
     pub removed: AtomicBool,
     /// Requests in flight, over all workers.
@@ -107,6 +110,7 @@ impl Host {
             eds_health: AtomicU8::new(if healthy { EdsHealth::Healthy } else { EdsHealth::Unhealthy } as u8),
             found_degraded: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
+            warms_since: Mutex::default(),
             removed: AtomicBool::new(false),
             active_requests: AtomicU32::new(0),
             outlier: OnceLock::new(),
@@ -134,6 +138,16 @@ impl Host {
     /// The same, if it ever looked.
     pub fn seen_outlier(&self) -> Option<&HostMonitor> {
         self.outlier.get().map(|monitor| &**monitor)
+    }
+
+    /// Slow start begins, or begins anew: for a host that is back, before its set is refreshed. Main only.
+    pub fn warm_up(&self, now: Instant) {
+        *self.warms_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// When slow start began; `None`: not yet.
+    pub(super) fn warms_since(&self) -> Option<Instant> {
+        *self.warms_since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the endpoint's `health_status` says.

@@ -108,6 +108,9 @@ impl Configuration {
             }
         }
         version.built = Some(wanted);
+        if let Some(local) = &version.compiled.balancing.local_cluster {
+            local.has_changed();
+        }
     }
 
     /// Gives a static cluster the addresses that its server's name stands for now. Hosts that stay are the same.

@@ -6,8 +6,10 @@ mod least_request;
 mod locality;
 mod priority_load;
 mod schedule;
+pub mod slow_start;
 mod tables;
 mod turns;
+mod zone;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,8 +18,10 @@ use std::sync::atomic::Ordering;
 use super::{Cluster, Host, OriginalDestinations};
 
 pub use hashing::{HashFunction, HashTableKind, Hashing};
+pub use slow_start::SlowStart;
 pub(super) use tables::Tables;
 use tables::{Spread, Table, Tier};
+pub use zone::{LocalCluster, ZoneAware};
 
 /// How many entries of a hash table are looked at for a host that is not ejected, before the hosts are gone through one by one.
 const HASH_ATTEMPTS: u32 = 32;
@@ -126,12 +130,16 @@ fn pick_by(
     let table = match &tier.spread {
         Spread::All(table) => table,
         Spread::Weighted(localities) => localities.next(),
+        Spread::Zones(zones) => zones.choose(),
     };
     if table.hosts.is_empty() {
         return None;
     }
     if tier.panic {
         cluster.stats.lb_healthy_panic.inc();
+        if tables.balancing.fails_on_panic {
+            return None;
+        }
     }
     let index = policy(table, tier.panic)?;
     let host = &table.hosts[index];

@@ -6,12 +6,18 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
+
 use super::hashing::{HashTable, Hashing};
 use super::locality::{self, Weighted};
 use super::priority_load::{Availability, Counted, Load, availability, split};
 use super::turns::Turns;
+use super::zone::Zones;
 use crate::cluster::endpoint_set::Priority;
 use crate::cluster::{Balancing, Health, Host};
+
+/// Parts of a weight that slow start tells apart.
+const PARTS: f64 = 1_000.0;
 
 /// All tiers of a cluster.
 #[derive(Debug, Default)]
@@ -41,6 +47,8 @@ pub(super) enum Spread {
     All(Table),
     /// Over localities by weight, then over the hosts of the locality.
     Weighted(Weighted),
+    /// Over zones, this proxy's own first, then over the hosts of the zone.
+    Zones(Zones),
 }
 
 /// Hosts to pick from.
@@ -59,12 +67,13 @@ impl Tables {
         overprovisioning_percent: u32,
         balancing: Balancing,
         previous: Option<&Self>,
+        now: Instant,
     ) -> Self {
         let counted: Vec<Counted> = priorities.iter().map(count).collect();
         let available: Vec<Availability> =
             counted.iter().map(|counted| availability(*counted, overprovisioning_percent)).collect();
         let loads = split(&counted, &available, balancing.panic_percent);
-        let builder = Builder { balancing: &balancing, overprovisioning_percent };
+        let builder = Builder { balancing: &balancing, overprovisioning_percent, now };
         let all = || (0..).zip(priorities).zip(counted.iter().zip(available.iter().zip(&loads)));
         let mut tiers = Vec::with_capacity(priorities.len());
         for ((number, priority), (counted, (available, load))) in all() {
@@ -114,6 +123,7 @@ fn count(priority: &Priority) -> Counted {
 struct Builder<'a> {
     balancing: &'a Balancing,
     overprovisioning_percent: u32,
+    now: Instant,
 }
 
 impl Builder<'_> {
@@ -135,14 +145,34 @@ impl Builder<'_> {
         } else {
             None
         };
-        let spread = weighted.map(Spread::Weighted).unwrap_or_else(|| {
-            Spread::All(self.table(priority.hosts.iter().filter(|host| takes(host)).cloned().collect()))
-        });
+        let zone_aware = self.balancing.zone_aware.as_ref();
+        let zone_aware =
+            zone_aware.filter(|_| number == 0 && health == Health::Healthy && weighted.is_none());
+        let zones = zone_aware
+            .and_then(|zone_aware| {
+                Zones::build(priority, zone_aware, self.balancing.panic_percent, |hosts| self.table(hosts))
+            })
+            .filter(|_| !panic);
+        let spread = match (weighted, zones) {
+            (Some(weighted), _) => Spread::Weighted(weighted),
+            (None, Some(zones)) => Spread::Zones(zones),
+            (None, None) => {
+                Spread::All(self.table(priority.hosts.iter().filter(|host| takes(host)).cloned().collect()))
+            }
+        };
         Tier { cumulative: load, priority: number, availability, panic, spread }
     }
 
     fn table(&self, hosts: Vec<Arc<Host>>) -> Table {
-        let weights: Vec<u64> = hosts.iter().map(|h| h.weight.load(Ordering::Relaxed).into()).collect();
+        let weight = |host: &Arc<Host>| host.weight.load(Ordering::Relaxed);
+        let weights: Vec<u64> = match &self.balancing.slow_start {
+            None => hosts.iter().map(|host| weight(host).into()).collect(),
+            Some(slow_start) => {
+                let now = self.now;
+                let warm = |host| f64::from(weight(host)) * slow_start.factor_of(host, now) * PARTS;
+                hosts.iter().map(|host| warm(host).round().max(1.0) as u64).collect()
+            }
+        };
         Table { turns: Turns::new(&weights), hosts, hashed: None }
     }
 
@@ -187,7 +217,8 @@ impl Spread {
         match (self, previous) {
             (Self::All(new), Self::All(old)) => new.turns.go_on(&old.turns),
             (Self::Weighted(new), Self::Weighted(old)) => new.go_on(old),
-            (Self::All(_), _) | (Self::Weighted(_), _) => {}
+            (Self::Zones(new), Self::Zones(old)) => new.go_on(old),
+            (Self::All(_) | Self::Weighted(_) | Self::Zones(_), _) => {}
         }
     }
 }

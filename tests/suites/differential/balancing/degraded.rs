@@ -78,7 +78,7 @@ fn other_states() {
     let never = json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}});
     compare_balance(
         &[
-            Balance::of("all", one("hxdutr"), &[(1..=2, 50), (3..=3, 50), (4..=6, 0)])
+            Balance::of("all", one("hxdutr"), &[(1..=2, 66), (3..=3, 34), (4..=6, 0)])
                 .with(never.clone())
                 .statistics(STATISTICS),
             Balance::of("out", one("utr"), &[]).with(never).statistics(STATISTICS),

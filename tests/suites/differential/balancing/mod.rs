@@ -22,9 +22,9 @@ use serde_json::{Value, json};
 use crate::hashed_hosts::host;
 
 /// Requests for each case.
-const REQUESTS: u32 = 2_000;
+const REQUESTS: u32 = 1_000;
 /// How far from what is expected a part may be, percent; more than five standard deviations.
-const NEAR: u32 = 6;
+const NEAR: u32 = 8;
 
 /// One cluster and what is expected of it.
 struct Balance {

@@ -1,6 +1,9 @@
 //! Picks from whole clusters: localities, health and priorities.
 #![allow(clippy::unwrap_used)]
 
+mod warming;
+mod zones;
+
 use std::collections::BTreeMap;
 
 use super::*;
@@ -108,6 +111,15 @@ fn panic_forgets_localities() {
     let shares = shares(&cluster);
     assert_eq!(shares.len(), 6, "{shares:?}");
     assert_eq!(cluster.stats.lb_healthy_panic.get(), 20_000);
+}
+
+#[test]
+fn a_priority_that_panics_may_fail() {
+    let balancing = Balancing { fails_on_panic: true, ..Balancing::default() };
+    let cluster = cluster(LbPolicy::RoundRobin, zone("a", 0, 10, &[GOOD, BAD, BAD]), balancing);
+    assert_eq!(shares(&cluster), [(0, 1_000)].into());
+    assert_eq!(cluster.stats.lb_healthy_panic.get(), 20_000);
+    assert_eq!(cluster.stats.upstream_cx_none_healthy.get(), 20_000);
 }
 
 #[test]
