@@ -6,8 +6,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::{Value, json};
 
 use super::{ClusterEntry, rfc3339};
-use crate::cluster::Host;
 use crate::cluster::outlier::{Average, HostMonitor};
+use crate::cluster::{EdsHealth, Host, Locality};
+use crate::metadata::BALANCING;
 use crate::net::Address;
 
 /// A number of a host.
@@ -37,8 +38,14 @@ fn health_flags(host: &Host) -> String {
     if host.ejected.load(Relaxed) {
         flags.push_str("/failed_outlier_check");
     }
-    if !host.eds_healthy.load(Relaxed) {
-        flags.push_str("/failed_eds_health");
+    flags.push_str(match host.eds_health() {
+        EdsHealth::Healthy => "",
+        EdsHealth::Degraded => "/degraded_eds_health",
+        EdsHealth::Unhealthy => "/failed_eds_health",
+        EdsHealth::Draining => "/eds_status_draining",
+    });
+    if host.found_degraded.load(Relaxed) {
+        flags.push_str("/degraded_active_hc");
     }
     if flags.is_empty() { "healthy".into() } else { flags }
 }
@@ -79,6 +86,11 @@ pub(super) fn text(entries: &[ClusterEntry]) -> String {
             let _ = writeln!(out, "{prefix}::hostname::{}", host.hostname);
             let _ = writeln!(out, "{prefix}::health_flags::{}", health_flags(&host));
             let _ = writeln!(out, "{prefix}::weight::{}", host.weight.load(Relaxed));
+            let locality = host.locality.load();
+            let _ = writeln!(out, "{prefix}::region::{}", locality.region);
+            let _ = writeln!(out, "{prefix}::zone::{}", locality.zone);
+            let _ = writeln!(out, "{prefix}::sub_zone::{}", locality.sub_zone);
+            let _ = writeln!(out, "{prefix}::canary::{}", is_canary(&host));
             let _ = writeln!(out, "{prefix}::priority::{priority}");
             let _ = writeln!(
                 out,
@@ -94,6 +106,12 @@ pub(super) fn text(entries: &[ClusterEntry]) -> String {
         }
     }
     out
+}
+
+/// `canary` of the host's `envoy.lb` metadata.
+fn is_canary(host: &Host) -> bool {
+    let metadata = host.metadata.load();
+    metadata.as_ref().and_then(|m| m.find(BALANCING, &["canary".into()])?.as_bool()).unwrap_or(false)
 }
 
 /// Envoy prints -1 for a rate that is not known.
@@ -149,10 +167,18 @@ fn host_json(host: &Host, priority: usize) -> Value {
         })
         .collect();
     let mut health = json!({
-        "eds_health_status": if host.eds_healthy.load(Relaxed) { "HEALTHY" } else { "UNHEALTHY" },
+        "eds_health_status": match host.eds_health() {
+            EdsHealth::Healthy => "HEALTHY",
+            EdsHealth::Degraded => "DEGRADED",
+            EdsHealth::Unhealthy => "UNHEALTHY",
+            EdsHealth::Draining => "DRAINING",
+        },
     });
     if host.ejected.load(Relaxed) {
         health["failed_outlier_check"] = true.into();
+    }
+    if host.found_degraded.load(Relaxed) {
+        health["failed_active_degraded_check"] = true.into();
     }
     let mut status = json!({
         "address": address_json(&host.address),
@@ -161,6 +187,7 @@ fn host_json(host: &Host, priority: usize) -> Value {
         "weight": host.weight.load(Relaxed),
         "hostname": &*host.hostname,
         "priority": priority,
+        "locality": locality_json(&host.locality.load()),
     });
     for (name, rate) in [
         ("success_rate", host.seen_outlier().and_then(HostMonitor::success_rate)),
@@ -180,6 +207,13 @@ fn host_json(host: &Host, priority: usize) -> Value {
         });
     }
     status
+}
+
+/// `envoy.config.core.v3.Locality`.
+fn locality_json(locality: &Locality) -> Value {
+    let parts = [("region", &locality.region), ("zone", &locality.zone), ("sub_zone", &locality.sub_zone)];
+    let set = parts.into_iter().filter(|(_, part)| !part.is_empty());
+    set.map(|(name, part)| (name.to_owned(), Value::from(&**part))).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// `envoy.config.core.v3.Address`.

@@ -124,13 +124,9 @@ fn admin() -> Admin {
 /// A cluster with one host that has served something and is ejected.
 fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
     let spec = HostSpec {
-        address: Address::Ip("10.0.0.9:9080".parse().unwrap()),
         hostname: "reviews".into(),
         weight: 3,
-        healthy: true,
-        workload: None,
-        metadata: None,
-        priority: 0,
+        ..HostSpec::at(Address::Ip("10.0.0.9:9080".parse().unwrap()))
     };
     let set = EndpointSet::build(None, vec![spec], 140, Balancing::default());
     let host = set.hosts().next().unwrap();
@@ -262,6 +258,10 @@ fn clusters_have_envoys_lines() {
              up::10.0.0.9:9080::hostname::reviews\n\
              up::10.0.0.9:9080::health_flags::/failed_outlier_check\n\
              up::10.0.0.9:9080::weight::3\n\
+             up::10.0.0.9:9080::region::\n\
+             up::10.0.0.9:9080::zone::\n\
+             up::10.0.0.9:9080::sub_zone::\n\
+             up::10.0.0.9:9080::canary::false\n\
              up::10.0.0.9:9080::priority::0\n\
              up::10.0.0.9:9080::success_rate::-1\n\
              up::10.0.0.9:9080::local_origin_success_rate::-1\n"

@@ -55,6 +55,8 @@ pub struct ClusterManager {
     pub source_address: Option<IpAddr>,
     /// `outlier_detection.event_log_path`, open.
     pub ejection_log: Option<EventLog>,
+    /// `local_cluster_name`: the cluster of all proxies like this one.
+    pub local_cluster: Option<Arc<str>>,
 }
 
 /// One resource of `static_resources`, encoded.
@@ -298,8 +300,8 @@ fn compile_cluster_manager(cx: &mut CompileCx<'_>, value: wire::ClusterManager) 
         load_stats_config,
         enable_deferred_cluster_creation,
     } = value;
-    // Zone aware routing needs it; load reports go elsewhere; clusters are cheap to create.
-    unsupported!(cx; local_cluster_name, load_stats_config);
+    // Load reports go elsewhere; clusters are cheap to create.
+    unsupported!(cx; load_stats_config);
     ignored!(cx; enable_deferred_cluster_creation);
     let source_address = match &upstream_bind_config {
         Some(bind) => cx.field("upstream_bind_config", |cx| compile_bind_config(cx, bind)),
@@ -309,7 +311,8 @@ fn compile_cluster_manager(cx: &mut CompileCx<'_>, value: wire::ClusterManager) 
         Some(value) => cx.field("outlier_detection", |cx| compile_ejection_log(cx, value)),
         None => Ok(None),
     };
-    Ok(ClusterManager { source_address: source_address?, ejection_log: ejection_log? })
+    let local_cluster = (!local_cluster_name.is_empty()).then(|| local_cluster_name.into());
+    Ok(ClusterManager { source_address: source_address?, ejection_log: ejection_log?, local_cluster })
 }
 
 fn compile_ejection_log(

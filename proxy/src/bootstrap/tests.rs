@@ -79,7 +79,6 @@ fn refuses() {
             "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}, allow_paths: [{exact: /x}]}",
             "admin.allow_paths: not supported",
         ),
-        ("cluster_manager: {local_cluster_name: me}", "cluster_manager.local_cluster_name: not supported"),
         (
             "dynamic_resources: {cds_config: {ads: {}}}",
             "dynamic_resources.cds_config.ads: the bootstrap has no dynamic_resources.ads_config",

@@ -1,14 +1,46 @@
 //! One upstream host: shared by all workers, long-lived, kept across endpoint updates.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::time::Instant;
 
-use super::IdleLimit;
 use super::outlier::HostMonitor;
+use super::{IdleLimit, Locality};
 use crate::metadata::Metadata;
 use crate::net::Address;
+
+/// `LbEndpoint.health_status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum EdsHealth {
+    /// `HEALTHY` or `UNKNOWN`.
+    #[default]
+    Healthy,
+    /// `DEGRADED`.
+    Degraded,
+    /// `UNHEALTHY` or `TIMEOUT`.
+    Unhealthy,
+    /// `DRAINING`.
+    Draining,
+}
+
+impl EdsHealth {
+    /// By their numbers.
+    const ALL: [Self; 4] = [Self::Healthy, Self::Degraded, Self::Unhealthy, Self::Draining];
+}
+
+/// What all that is known of a host's health comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    /// It gets requests.
+    Healthy,
+    /// It gets what healthy hosts cannot take.
+    Degraded,
+    /// It gets none, except in panic.
+    Unhealthy,
+}
 
 /// One address of a cluster. Its identity across updates is (address, hostname, workload).
 #[derive(Debug)]
@@ -27,10 +59,16 @@ pub struct Host {
     pub workload: Option<Arc<str>>,
     /// `LbEndpoint.metadata`, for logs.
     pub metadata: ArcSwapOption<Metadata>,
-    /// `LbEndpoint.health_status` says usable (HEALTHY, UNKNOWN, DEGRADED).
-    pub eds_healthy: AtomicBool,
+    /// Where it stands; it stays the same host when that changes.
+    pub locality: ArcSwap<Locality>,
+    /// `LbEndpoint.health_status`, an `EdsHealth`.
+    eds_health: AtomicU8,
+    /// Its health checks say that it is degraded.
+    pub found_degraded: AtomicBool,
     /// Taken out by outlier detection.
     pub ejected: AtomicBool,
+    /// Since when slow start lets it warm up. Main only.
+    warms_since: Mutex<Option<Instant>>,
     /// No longer in the cluster: its idle connections go, its requests finish.
     pub removed: AtomicBool,
     /// Requests in flight, over all workers.
@@ -70,8 +108,11 @@ impl Host {
             priority: AtomicU32::new(0),
             workload,
             metadata: ArcSwapOption::empty(),
-            eds_healthy: AtomicBool::new(healthy),
+            locality: ArcSwap::default(),
+            eds_health: AtomicU8::new(if healthy { EdsHealth::Healthy } else { EdsHealth::Unhealthy } as u8),
+            found_degraded: AtomicBool::new(false),
             ejected: AtomicBool::new(false),
+            warms_since: Mutex::default(),
             removed: AtomicBool::new(false),
             active_requests: AtomicU32::new(0),
             idle_limit: IdleLimit::default(),
@@ -102,8 +143,43 @@ impl Host {
         self.outlier.get().map(|monitor| &**monitor)
     }
 
-    /// Whether a request may go there.
+    /// Slow start begins, or begins anew: for a host that is back, before its set is refreshed. Main only.
+    pub fn warm_up(&self, now: Instant) {
+        *self.warms_since.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// When slow start began; `None`: not yet.
+    pub(super) fn warms_since(&self) -> Option<Instant> {
+        *self.warms_since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the endpoint's `health_status` says.
+    pub fn eds_health(&self) -> EdsHealth {
+        EdsHealth::ALL[usize::from(self.eds_health.load(Ordering::Relaxed))]
+    }
+
+    /// Takes over what an update says.
+    pub(super) fn set_eds_health(&self, health: EdsHealth) {
+        self.eds_health.store(health as u8, Ordering::Relaxed);
+    }
+
+    /// Whether a request may go there: it is healthy or degraded.
     pub fn is_healthy(&self) -> bool {
-        self.eds_healthy.load(Ordering::Relaxed) && !self.ejected.load(Ordering::Relaxed)
+        self.eds_health.load(Ordering::Relaxed) <= EdsHealth::Degraded as u8
+            && !self.ejected.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is one of the hosts for what healthy ones cannot take, if it is well at all.
+    pub fn is_degraded(&self) -> bool {
+        self.eds_health() == EdsHealth::Degraded || self.found_degraded.load(Ordering::Relaxed)
+    }
+
+    /// What balancing goes by.
+    pub fn health(&self) -> Health {
+        match (self.is_healthy(), self.is_degraded()) {
+            (false, _) => Health::Unhealthy,
+            (true, true) => Health::Degraded,
+            (true, false) => Health::Healthy,
+        }
     }
 }

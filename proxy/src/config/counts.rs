@@ -79,8 +79,7 @@ impl Configuration {
 
 /// Counts a set of hosts that takes the place of another one.
 pub(super) fn count_membership(stats: &ClusterStats, old: Option<&EndpointSet>, new: &EndpointSet) {
-    stats.membership_total.set(number(new.len()));
-    stats.membership_healthy.set(number(new.healthy()));
+    new.count(stats);
     let ids = |set: &EndpointSet| {
         let mut ids: Vec<u64> = set.hosts().map(|host| host.id).collect();
         ids.sort_unstable();

@@ -95,34 +95,31 @@ impl Configuration {
         let is_built = version.built.as_ref().is_some_and(|built| *built == wanted);
         let stats = &version.compiled.cluster.stats;
         match present {
-            Some(present) if is_built => present.set_balancing(version.compiled.balancing()),
+            Some(present) if is_built => present.set_balancing(version.compiled.balancing.clone()),
             present => {
                 let set = EndpointSet::build(
                     present.as_deref(),
                     wanted.hosts.clone(),
                     wanted.overprovisioning_percent,
-                    version.compiled.balancing(),
+                    version.compiled.balancing.clone(),
                 );
                 count_membership(stats, present.as_deref(), &set);
                 cell.publish(set);
             }
         }
         version.built = Some(wanted);
+        if let Some(local) = &version.compiled.balancing.local_cluster {
+            local.has_changed();
+        }
     }
 
     /// Gives a static cluster the addresses that its server's name stands for now. Hosts that stay are the same.
     pub fn relocate(&mut self, cluster: &str, name: &str, addresses: &[SocketAddr]) {
         let Some(version) = self.clusters.active_mut(cluster) else { return };
         let Discovery::Static(assignment) = &mut version.compiled.discovery else { return };
-        let hosts = addresses.iter().map(|address| HostSpec {
-            address: Address::Ip(*address),
-            hostname: name.into(),
-            weight: 1,
-            healthy: true,
-            workload: None,
-            metadata: None,
-            priority: 0,
-        });
+        let hosts = addresses
+            .iter()
+            .map(|address| HostSpec { hostname: name.into(), ..HostSpec::at(Address::Ip(*address)) });
         *assignment = Arc::new(Assignment { hosts: hosts.collect(), ..Assignment::clone(assignment) });
         self.publish_endpoints(cluster);
     }

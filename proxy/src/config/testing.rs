@@ -13,6 +13,7 @@ use super::dns;
 use super::registry::Registry;
 use super::sources::{SourceId, Variant};
 use crate::access_log::LogFiles;
+use crate::cluster::lb::slow_start;
 use crate::cluster::{original_dst, outlier};
 use crate::net::Resolvers;
 use crate::on_demand;
@@ -34,6 +35,8 @@ pub(crate) fn inputs() -> Inputs {
         ejections,
         inhabited,
         on_demand,
+        warm_ups: slow_start::channel().0,
+        local_cluster: None,
         resolvers: Resolvers::default(),
         names: dns::channel().0,
         read_file: Box::new(|path| match path.starts_with("/empty/") {

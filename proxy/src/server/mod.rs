@@ -13,7 +13,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -27,10 +27,11 @@ pub use sidecar_drain::SidecarDrain;
 use crate::access_log::LogFiles;
 use crate::admin::{self, AdminState, AdminView, Drain, ServerState};
 use crate::bootstrap::{Bootstrap, Document, Located, NodeFlags, compile_bootstrap};
-use crate::cluster::{OriginalDestinations, original_dst, outlier};
+use crate::cluster::lb::{LocalCluster, slow_start};
+use crate::cluster::{EndpointSet, OriginalDestinations, original_dst, outlier};
 use crate::config;
 use crate::config::certificate_files::{self, Folders};
-use crate::config::compile::{CompileCx, Inputs, Invalid};
+use crate::config::compile::{CompileCx, Inputs, Invalid, compile_locality_name};
 use crate::config::configuration::Configuration;
 use crate::config::handle::ConfigurationHandle;
 use crate::config::listeners::Change;
@@ -146,6 +147,7 @@ struct Prepared {
     asks: UnboundedReceiver<on_demand::Ask>,
     names: config::dns::Wanted,
     folders: UnboundedReceiver<PathBuf>,
+    warming: UnboundedReceiver<Weak<EndpointSet>>,
     identity: Option<IdentityHandle>,
 }
 
@@ -163,6 +165,7 @@ fn prepare(
     let (on_demand, asks) = on_demand::channel();
     let (names, wanted_names) = config::dns::channel();
     let (folders, wanted_folders) = Folders::channel();
+    let (warm_ups, warming) = slow_start::channel();
     let mut registry = Registry::default();
     if let Some(identity) = &identity {
         registry.identity_certificate = identity.certificate.clone();
@@ -177,6 +180,8 @@ fn prepare(
         ejections: events,
         inhabited,
         on_demand,
+        warm_ups,
+        local_cluster: None,
         resolvers: Resolvers::new(dns),
         names,
         read_file: Box::new(|path| std::fs::read(path)),
@@ -197,6 +202,11 @@ fn prepare(
     let bootstrap = compile_bootstrap(document.message.clone(), node, CompileCx::new(&mut inputs, true))
         .map_err(|invalid| refused("", &invalid))?;
     inputs.source_address = bootstrap.cluster_manager.source_address;
+    if let Some(name) = &bootstrap.cluster_manager.local_cluster {
+        let locality = compile_locality_name(&bootstrap.node.locality);
+        let endpoints = inputs.registry.endpoints.cell(name);
+        inputs.local_cluster = Some(LocalCluster::new(name.clone(), locality, endpoints));
+    }
     inputs.node_id = bootstrap.node.id.as_str().into();
     inputs.service_cluster = bootstrap.node.cluster.as_str().into();
     let mut configuration = Configuration::new(inputs, workers);
@@ -214,6 +224,13 @@ fn prepare(
         let reason = format!("Unknown gRPC client cluster '{cluster}'");
         problems.extend(document.locate("", &Invalid::one("bootstrap", "", path, reason)));
     }
+    if let Some(name) = &bootstrap.cluster_manager.local_cluster
+        && !configuration.inputs().known_clusters.contains(name)
+    {
+        let reason = format!("local cluster '{name}' must be defined");
+        let invalid = Invalid::one("bootstrap", "", "cluster_manager.local_cluster_name", reason);
+        problems.extend(document.locate("", &invalid));
+    }
     if !problems.is_empty() {
         return Err(StartError::Invalid(problems));
     }
@@ -225,6 +242,7 @@ fn prepare(
         asks,
         names: wanted_names,
         folders: wanted_folders,
+        warming,
         identity,
     })
 }
@@ -268,8 +286,17 @@ impl Server {
         let stats = Stats::new();
         let identity = options.identity.map(|identity| identity::start(identity, stats.clone()));
         let identity = identity.transpose().map_err(StartError::Failed)?;
-        let Prepared { configuration, bootstrap, ejections, inhabited, asks, names, folders, identity } =
-            prepare(document, &options.node, stats.clone(), identity, options.dns, options.concurrency)?;
+        let Prepared {
+            configuration,
+            bootstrap,
+            ejections,
+            inhabited,
+            asks,
+            names,
+            folders,
+            warming,
+            identity,
+        } = prepare(document, &options.node, stats.clone(), identity, options.dns, options.concurrency)?;
         let identity = identity.map(Arc::new);
         let log_files = configuration.inputs().log_files.clone();
         if let Some(labels) = options.labels {
@@ -321,6 +348,7 @@ impl Server {
         let mut tasks = vec![
             tokio::spawn(outlier::monitor(ejections, bootstrap.cluster_manager.ejection_log)),
             tokio::spawn(original_dst::clean_up(inhabited)),
+            tokio::spawn(slow_start::follow(warming)),
             spawn_initialized(&view, &configuration),
         ];
         let state =

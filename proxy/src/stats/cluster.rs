@@ -124,8 +124,16 @@ scope! {
         Histogram upstream_rq_time "Time from sending a request to the end of its response, milliseconds.";
         Gauge membership_total "Hosts of the cluster.";
         Gauge membership_healthy "Hosts that get requests.";
+        Gauge membership_degraded "Hosts that get the requests that healthy ones cannot take.";
         Counter membership_change "Times that the set of hosts changed.";
         Counter lb_healthy_panic "Picks made in panic mode, when too few hosts are healthy.";
+        Counter lb_recalculate_zone_structures "Times that it was worked out how much stays in the zone.";
+        Counter lb_local_cluster_not_ok "Times that the local cluster said too little for routing by zone.";
+        Counter lb_zone_cluster_too_small "Times that there were too few hosts for routing by zone.";
+        Counter lb_zone_routing_all_directly "Picks in the zone, where everything stays.";
+        Counter lb_zone_routing_sampled "Picks in the zone, where a part stays.";
+        Counter lb_zone_routing_cross_zone "Picks in other zones.";
+        Counter lb_zone_no_capacity_left "Picks in any zone, because rounding left none with room.";
         Counter update_attempt "Endpoint updates that came.";
         Counter update_success "Endpoint updates applied.";
         Counter update_failure "Endpoint updates that failed on their way.";

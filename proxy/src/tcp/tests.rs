@@ -47,13 +47,8 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
     let specs = hosts
         .iter()
         .map(|address| HostSpec {
-            address: Address::Ip(*address),
-            hostname: "".into(),
-            weight: 1,
-            healthy: true,
             workload: Some("reviews-v1;default;reviews;v1;Kubernetes".into()),
-            metadata: None,
-            priority: 0,
+            ..HostSpec::at(Address::Ip(*address))
         })
         .collect();
     let scope = stats.cluster("upstream");

@@ -4,6 +4,7 @@
 
 mod access_log;
 mod actions;
+mod balancing;
 mod bench_shapes;
 mod broken_http2;
 mod cancellations;

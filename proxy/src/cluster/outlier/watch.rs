@@ -295,6 +295,6 @@ fn jitter(longest: Duration) -> Duration {
 fn refresh(subject: &Subject) {
     if let Some(set) = subject.endpoints.get() {
         set.refresh();
-        subject.stats.membership_healthy.set(set.healthy() as i64);
+        set.count(&subject.stats);
     }
 }

@@ -14,13 +14,12 @@ use super::connection::{Connection, compile_connection};
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::dns::{compile_cluster_type, compile_dns_discovery, compile_dns_fields};
 use super::endpoint::{Assignment, compile_endpoints};
-use super::hashing::{compile_maglev, compile_ring_hash};
+use super::load_balancing::{LoadBalancing, compile_load_balancing};
 use super::metadata::compile_metadata;
-use super::original_dst::{compile_original_dst_discovery, compile_original_dst_lb};
+use super::original_dst::compile_original_dst_discovery;
 use super::outlier::compile_outlier_detection;
 use super::source::compile_config_source;
 use super::values;
-use crate::cluster::lb::LbPolicy;
 use crate::cluster::outlier::OutlierDetection;
 use crate::cluster::{
     Balancing, CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds,
@@ -28,11 +27,6 @@ use crate::cluster::{
 use crate::config::dns::DnsDiscovery;
 use crate::config::sources::SourceId;
 use crate::stats::ClusterStats;
-
-/// Envoy's default panic threshold, percent.
-const PANIC_PERCENT: u32 = 50;
-/// Envoy's default number of hosts that least request compares.
-const CHOICE_COUNT: u32 = 2;
 
 /// A compiled cluster with what publishing and the next update need.
 #[derive(Debug, Clone)]
@@ -43,19 +37,12 @@ pub struct CompiledCluster {
     pub discovery: Discovery,
     /// Limits of (default, high) priority, to be set when it is published.
     pub thresholds: (Thresholds, Thresholds),
-    /// `common_lb_config.healthy_panic_threshold`, to be set when it is published.
-    pub panic_percent: u32,
+    /// How the tables of its hosts are made.
+    pub balancing: Balancing,
     /// The connection settings with their hash.
     pub connection: Connection,
     /// Hash of `outlier_detection`.
     outlier_hash: u64,
-}
-
-impl CompiledCluster {
-    /// How the tables of its hosts are made.
-    pub fn balancing(&self) -> Balancing {
-        Balancing { panic_percent: self.panic_percent, hashing: self.cluster.lb.hashing() }
-    }
 }
 
 /// Where endpoints come from.
@@ -122,7 +109,7 @@ pub fn compile_cluster(
         cleanup_interval: _,
         upstream_bind_config: _,
         lb_subset_config,
-        common_lb_config,
+        common_lb_config: _,
         transport_socket: _,
         metadata,
         protocol_selection: _,
@@ -159,13 +146,11 @@ pub fn compile_cluster(
     let name: Arc<str> = name.as_str().into();
     let stats = cx.inputs.stats.cluster(if alt_stat_name.is_empty() { &name } else { alt_stat_name });
     let discovery = compile_discovery(cx, value, &name, &stats, previous);
-    let lb = match &discovery {
-        Ok(Discovery::OriginalDst { destinations, .. }) => compile_original_dst_lb(cx, value, destinations),
-        _ => compile_lb(cx, value),
+    let destinations = match &discovery {
+        Ok(Discovery::OriginalDst { destinations, .. }) => Some(destinations),
+        _ => None,
     };
-    let has_hash_table = lb.as_ref().is_ok_and(|lb| lb.hashing().is_some());
-    let panic_percent =
-        cx.field("common_lb_config", |cx| compile_common_lb(cx, common_lb_config, has_hash_table));
+    let balancing = compile_load_balancing(cx, value, destinations, &stats);
     let thresholds = cx.field("circuit_breakers", |cx| compile_circuit_breakers(cx, circuit_breakers));
     let connection = compile_connection(cx, value, previous.map(|p| &p.connection));
     let (outlier, outlier_hash) = match &discovery {
@@ -177,12 +162,13 @@ pub fn compile_cluster(
         _ => compile_outlier(cx, outlier_detection, previous)?,
     };
     let (thresholds, connection) = (thresholds?, connection?);
+    let LoadBalancing { policy, balancing } = balancing?;
     let circuit_breakers = match previous {
         Some(previous) => previous.cluster.circuit_breakers.clone(),
         None => CircuitBreakers::new(stats.clone(), thresholds.0, thresholds.1),
     };
     let cluster = Cluster {
-        lb: lb?,
+        lb: policy,
         endpoints: cx.inputs.registry.endpoints.cell(&name),
         connection: connection.settings.clone(),
         circuit_breakers,
@@ -196,7 +182,7 @@ pub fn compile_cluster(
         cluster: Arc::new(cluster),
         discovery: discovery?,
         thresholds,
-        panic_percent: panic_percent?,
+        balancing,
         connection,
         outlier_hash,
     })
@@ -257,79 +243,6 @@ fn compile_discovery(
             let lookup = compile_dns_fields(cx, value, discovery_type == DiscoveryType::LogicalDns)?;
             compile_dns_discovery(cx, value, lookup, stats, previous)
         }
-    }
-}
-
-fn compile_lb(cx: &mut CompileCx<'_>, cluster: &wire::Cluster) -> Compiled<LbPolicy> {
-    use wire::cluster::{LbConfig, LbPolicy as Wire};
-    let policy = values::enumeration(cx, "lb_policy", cluster.lb_policy)?;
-    match (policy, &cluster.lb_config) {
-        (Wire::RoundRobin, None) => Ok(LbPolicy::RoundRobin),
-        (Wire::RoundRobin, Some(LbConfig::RoundRobinLbConfig(config))) => {
-            let wire::cluster::RoundRobinLbConfig { slow_start_config } = config;
-            cx.field("round_robin_lb_config", |cx| {
-                unsupported!(cx; slow_start_config);
-            });
-            Ok(LbPolicy::RoundRobin)
-        }
-        (Wire::LeastRequest, None) => Ok(LbPolicy::LeastRequest { choices: CHOICE_COUNT }),
-        (Wire::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
-            cx.field("least_request_lb_config", |cx| {
-                let wire::cluster::LeastRequestLbConfig {
-                    choice_count,
-                    active_request_bias,
-                    slow_start_config,
-                } = config;
-                unsupported!(cx; active_request_bias, slow_start_config);
-                let choices = values::uint32(choice_count, CHOICE_COUNT);
-                if choices < 2 {
-                    return Err(cx.refuse("choice_count", "value must be greater than or equal to 2"));
-                }
-                Ok(LbPolicy::LeastRequest { choices })
-            })
-        }
-        (Wire::Random, None) => Ok(LbPolicy::Random),
-        (Wire::RingHash, None) => compile_ring_hash(cx, &Default::default(), cluster),
-        (Wire::RingHash, Some(LbConfig::RingHashLbConfig(config))) => compile_ring_hash(cx, config, cluster),
-        (Wire::Maglev, None) => compile_maglev(cx, &Default::default(), cluster),
-        (Wire::Maglev, Some(LbConfig::MaglevLbConfig(config))) => compile_maglev(cx, config, cluster),
-        (Wire::RoundRobin | Wire::LeastRequest | Wire::Random | Wire::RingHash | Wire::Maglev, Some(_)) => {
-            Err(cx.refuse("lb_config", "settings of another policy than lb_policy"))
-        }
-        (Wire::ClusterProvided, _) => Err(cx.refuse(
-            "lb_policy",
-            format!("cluster provided LB specified but cluster '{}' did not provide one", cluster.name),
-        )),
-        (other, _) => Err(cx.refuse("lb_policy", format!("{} is not supported", other.as_str_name()))),
-    }
-}
-
-/// Gives the panic threshold in percent.
-fn compile_common_lb(
-    cx: &mut CompileCx<'_>,
-    value: &Option<wire::cluster::CommonLbConfig>,
-    has_hash_table: bool,
-) -> Compiled<u32> {
-    let Some(config) = value else { return Ok(PANIC_PERCENT) };
-    let wire::cluster::CommonLbConfig {
-        healthy_panic_threshold,
-        update_merge_window,
-        ignore_new_hosts_until_first_hc,
-        close_connections_on_host_set_change,
-        consistent_hashing_lb_config,
-        override_host_status,
-        locality_config_specifier,
-    } = config;
-    unsupported!(cx; close_connections_on_host_set_change, locality_config_specifier);
-    // Updates are cheap enough to be applied one by one; there are no health checks or host overrides.
-    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, override_host_status);
-    // Compiled with the hash table.
-    if !has_hash_table {
-        ignored!(cx; consistent_hashing_lb_config);
-    }
-    match healthy_panic_threshold {
-        None => Ok(PANIC_PERCENT),
-        Some(percent) => values::percent(cx, "healthy_panic_threshold", percent.value),
     }
 }
 

@@ -14,6 +14,8 @@ use rustc_hash::FxHashSet;
 
 use super::source::Fetch;
 use crate::access_log::LogFiles;
+use crate::cluster::lb::LocalCluster;
+use crate::cluster::lb::slow_start::WarmUps;
 use crate::cluster::original_dst::Inhabited;
 use crate::cluster::outlier::Ejections;
 use crate::config::certificate_files::{Files, Folders, Inlined};
@@ -157,6 +159,10 @@ pub struct Inputs {
     pub inhabited: Inhabited,
     /// Where workers ask for what requests need.
     pub on_demand: Asks,
+    /// Where endpoint sets say that their hosts warm up.
+    pub warm_ups: WarmUps,
+    /// `cluster_manager.local_cluster_name`, with the node's locality.
+    pub local_cluster: Option<Arc<LocalCluster>>,
     /// Who looks up the names of clusters.
     pub resolvers: Resolvers,
     /// Where clusters say that they have names to look up.

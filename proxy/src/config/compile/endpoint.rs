@@ -10,7 +10,7 @@ use outrigger_xds_api::wire::protobuf::value::Kind;
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::metadata::compile_metadata;
 use super::values;
-use crate::cluster::HostSpec;
+use crate::cluster::{EdsHealth, HostSpec, Locality};
 use crate::config::dns::DnsEndpoint;
 use crate::net::Address;
 
@@ -35,8 +35,8 @@ pub fn compile_endpoints(
     value: &wire::ClusterLoadAssignment,
     cx: &mut CompileCx<'_>,
 ) -> Compiled<Assignment> {
-    let (hosts, overprovisioning_percent) = compile_assignment(value, cx, |endpoint, priority, cx| {
-        compile_endpoint(endpoint, priority, cx, |cx, address| values::address(cx, "address", address))
+    let (hosts, overprovisioning_percent) = compile_assignment(value, cx, |endpoint, place, cx| {
+        compile_endpoint(endpoint, place, cx, |cx, address| values::address(cx, "address", address))
     })?;
     Ok(Assignment { name: value.cluster_name.as_str().into(), hosts, overprovisioning_percent })
 }
@@ -46,9 +46,9 @@ pub(super) fn compile_dns_endpoints(
     value: &wire::ClusterLoadAssignment,
     cx: &mut CompileCx<'_>,
 ) -> Compiled<(Vec<DnsEndpoint>, u32)> {
-    compile_assignment(value, cx, |endpoint, priority, cx| {
+    compile_assignment(value, cx, |endpoint, place, cx| {
         let mut at = None;
-        let mut host = compile_endpoint(endpoint, priority, cx, |cx, address| {
+        let mut host = compile_endpoint(endpoint, place, cx, |cx, address| {
             let (name, port) = values::named_address(cx, "address", address)?;
             at = Some(name);
             Ok(Address::Ip((Ipv4Addr::UNSPECIFIED, port).into()))
@@ -65,7 +65,7 @@ pub(super) fn compile_dns_endpoints(
 fn compile_assignment<T>(
     value: &wire::ClusterLoadAssignment,
     cx: &mut CompileCx<'_>,
-    endpoint: impl Fn(&wire::LbEndpoint, u32, &mut CompileCx<'_>) -> Compiled<T>,
+    endpoint: impl Fn(&wire::LbEndpoint, &Place, &mut CompileCx<'_>) -> Compiled<T>,
 ) -> Compiled<(Vec<T>, u32)> {
     let wire::ClusterLoadAssignment { cluster_name: _, endpoints, named_endpoints, policy } = value;
     unsupported!(cx; named_endpoints);
@@ -93,10 +93,17 @@ fn compile_assignment<T>(
     Ok((hosts, overprovisioning_percent))
 }
 
+/// What a `LocalityLbEndpoints` says of all its endpoints.
+struct Place {
+    priority: u32,
+    locality: Arc<Locality>,
+    weight: u32,
+}
+
 fn compile_locality<T>(
     value: &wire::LocalityLbEndpoints,
     cx: &mut CompileCx<'_>,
-    endpoint: impl Fn(&wire::LbEndpoint, u32, &mut CompileCx<'_>) -> Compiled<T>,
+    endpoint: impl Fn(&wire::LbEndpoint, &Place, &mut CompileCx<'_>) -> Compiled<T>,
 ) -> Compiled<Vec<T>> {
     let wire::LocalityLbEndpoints {
         locality,
@@ -108,17 +115,31 @@ fn compile_locality<T>(
         lb_config,
     } = value;
     unsupported!(cx; lb_config);
-    // The weight only counts with locality weighted load balancing, which a cluster cannot have here.
-    informational!(locality, metadata, load_balancing_weight, proximity);
+    informational!(metadata, proximity);
     if *priority > MAX_PRIORITY {
         return Err(cx.refuse("priority", format!("value must be less than or equal to {MAX_PRIORITY}")));
     }
-    cx.each("lb_endpoints", lb_endpoints, |value, cx| endpoint(value, *priority, cx))
+    let mut place = Place { priority: *priority, locality: compile_locality_name(locality), weight: 0 };
+    // As in Envoy: what has no name has no weight.
+    if locality.is_some() {
+        place.weight = values::uint32(load_balancing_weight, 0);
+    }
+    cx.each("lb_endpoints", lb_endpoints, |value, cx| endpoint(value, &place, cx))
+}
+
+/// Compiles a `Locality`; one that is not set has no names.
+pub(crate) fn compile_locality_name(value: &Option<core::Locality>) -> Arc<Locality> {
+    let Some(core::Locality { region, zone, sub_zone }) = value else { return Arc::default() };
+    Arc::new(Locality {
+        region: region.as_str().into(),
+        zone: zone.as_str().into(),
+        sub_zone: sub_zone.as_str().into(),
+    })
 }
 
 fn compile_endpoint(
     value: &wire::LbEndpoint,
-    priority: u32,
+    place: &Place,
     cx: &mut CompileCx<'_>,
     at: impl FnOnce(&mut CompileCx<'_>, &Option<core::Address>) -> Compiled<Address>,
 ) -> Compiled<HostSpec> {
@@ -156,10 +177,17 @@ fn compile_endpoint(
         address,
         hostname,
         weight,
-        healthy: matches!(health?, HealthStatus::Unknown | HealthStatus::Healthy | HealthStatus::Degraded),
+        health: match health? {
+            HealthStatus::Unknown | HealthStatus::Healthy => EdsHealth::Healthy,
+            HealthStatus::Degraded => EdsHealth::Degraded,
+            HealthStatus::Unhealthy | HealthStatus::Timeout => EdsHealth::Unhealthy,
+            HealthStatus::Draining => EdsHealth::Draining,
+        },
         workload: metadata.as_ref().and_then(workload),
         metadata: compile_metadata(metadata),
-        priority,
+        priority: place.priority,
+        locality: place.locality.clone(),
+        locality_weight: place.weight,
     })
 }
 

@@ -11,6 +11,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 
 use super::{Decision, FilterReply, Kept, Wait};
+use crate::cluster::Health;
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::route::{ClusterRef, HeaderMatcher};
@@ -190,7 +191,7 @@ impl HealthCheck {
 fn judge(cluster: &ClusterRef, min_percent: u64) -> Result<(), &'static str> {
     let Some(cluster) = cluster.get() else { return Err(details::HEALTH_CHECK_NO_CLUSTER) };
     let hosts = cluster.hosts();
-    let healthy = hosts.iter().filter(|(_, host)| host.is_healthy()).count() as u64;
+    let healthy = hosts.iter().filter(|(_, host)| host.health() == Health::Healthy).count() as u64;
     match hosts.len() as u64 {
         0 if min_percent > 0 => Err(details::HEALTH_CHECK_CLUSTER_EMPTY),
         total if 100 * healthy < total * min_percent => Err(details::HEALTH_CHECK_CLUSTER_UNHEALTHY),

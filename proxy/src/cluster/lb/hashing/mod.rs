@@ -11,7 +11,6 @@ mod twister;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bounded_load::BoundedLoad;
 use maglev::Maglev;
@@ -82,14 +81,12 @@ struct Entry<'a> {
 }
 
 impl HashTable {
-    pub(in crate::cluster) fn build(hosts: &[Arc<Host>], hashing: Hashing) -> Self {
-        let weights: Vec<u64> = hosts.iter().map(|h| h.weight.load(Ordering::Relaxed).into()).collect();
-        let sum: u64 = weights.iter().sum();
-        let shares = weights.iter().map(|&weight| weight as f64 / sum as f64);
+    /// A table of hosts with these parts of the sum of all weights.
+    pub(in crate::cluster) fn build(hosts: &[Arc<Host>], shares: &[f64], hashing: Hashing) -> Self {
         let entries: Vec<Entry<'_>> = hosts
             .iter()
             .zip(shares)
-            .map(|(host, share)| Entry { key: hash_key(host, hashing.by_hostname), share })
+            .map(|(host, &share)| Entry { key: hash_key(host, hashing.by_hostname), share })
             .collect();
         let slots = match hashing.table {
             HashTableKind::Ring { min_size, max_size, function } => {

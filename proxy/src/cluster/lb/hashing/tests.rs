@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
 use super::*;
+use crate::cluster::lb::locality::shares_of_hosts;
 use crate::cluster::lb::{self, Context};
-use crate::cluster::{Balancing, EndpointSet, HostSpec};
+use crate::cluster::{Balancing, EdsHealth, EndpointSet, HostSpec};
 use crate::metadata::Metadata;
 use crate::net::Address;
 
@@ -35,7 +37,12 @@ fn weighted() -> Vec<Arc<Host>> {
 }
 
 fn table(hosts: &[Arc<Host>], table: HashTableKind) -> HashTable {
-    HashTable::build(hosts, Hashing { table, by_hostname: false, balance_percent: None })
+    build(hosts, Hashing { table, by_hostname: false, balance_percent: None })
+}
+
+fn build(hosts: &[Arc<Host>], hashing: Hashing) -> HashTable {
+    let shares: Vec<f64> = shares_of_hosts(hosts, 1.0).into_iter().map(|(_, share)| share).collect();
+    HashTable::build(hosts, &shares, hashing)
 }
 
 fn ring(min_size: u64) -> HashTableKind {
@@ -219,7 +226,7 @@ fn hosts_get_their_weights() {
 fn a_loaded_host_passes_requests_on() {
     let hosts = six();
     let hashing = Hashing { table: maglev(29), by_hostname: false, balance_percent: Some(120) };
-    let table = HashTable::build(&hosts, hashing);
+    let table = build(&hosts, hashing);
     let busy = |index: usize, requests| hosts[index].active_requests.store(requests, Ordering::Relaxed);
     let pick = |hash, active| table.pick(&hosts, hash, 0, || active).unwrap();
     // Six requests of 20 are no more than 1.2 * 21 / 6, rounded up.
@@ -248,15 +255,7 @@ fn a_loaded_host_passes_requests_on() {
 }
 
 fn spec(port: u16, priority: u32) -> HostSpec {
-    HostSpec {
-        address: Address::Ip(([127, 0, 0, 1], port).into()),
-        hostname: "".into(),
-        weight: 1,
-        healthy: true,
-        workload: None,
-        metadata: None,
-        priority,
-    }
+    HostSpec { priority, ..HostSpec::at(Address::Ip(([127, 0, 0, 1], port).into())) }
 }
 
 /// A cluster over `specs` with a hash table.
@@ -280,8 +279,8 @@ fn port(cluster: &crate::cluster::Cluster, hash: u64) -> u16 {
 fn the_hash_picks_the_priority_too() {
     // A third of the first priority is healthy: it gets 46 %.
     let mut specs: Vec<HostSpec> = (1..=3).map(|port| spec(port, 0)).collect();
-    specs[0].healthy = false;
-    specs[1].healthy = false;
+    specs[0].health = EdsHealth::Unhealthy;
+    specs[1].health = EdsHealth::Unhealthy;
     specs.extend((11..=13).map(|port| spec(port, 1)));
     let cluster = cluster(specs, maglev(101));
     assert_eq!(port(&cluster, 45), 3);

@@ -1,0 +1,233 @@
+//! How a cluster's hosts are picked: `lb_policy` with its settings, and `common_lb_config`.
+
+use std::sync::Arc;
+
+use outrigger_xds_api::wire::cluster::v3 as wire;
+use outrigger_xds_api::wire::core::v3::RuntimeDouble;
+
+use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::hashing::{compile_maglev, compile_ring_hash};
+use super::original_dst::compile_original_dst_lb;
+use super::values;
+use crate::cluster::lb::{LbPolicy, SlowStart, ZoneAware};
+use crate::cluster::{Balancing, OriginalDestinations};
+use crate::stats::ClusterStats;
+
+/// Envoy's default number of hosts that least request compares.
+const CHOICE_COUNT: u32 = 2;
+/// Envoy's default of `active_request_bias`.
+const ACTIVE_REQUEST_BIAS: f64 = 1.0;
+/// Envoy's default of `min_weight_percent` of slow start.
+const MIN_WEIGHT_PERCENT: f64 = 10.0;
+/// Envoy's default of `min_cluster_size` of zone-aware routing.
+const MIN_CLUSTER_SIZE: u64 = 6;
+
+/// What picks, and how the tables are made that it picks from.
+pub(super) struct LoadBalancing {
+    pub(super) policy: LbPolicy,
+    pub(super) balancing: Balancing,
+}
+
+/// Compiles it; `destinations` are those of an `ORIGINAL_DST` cluster.
+pub(super) fn compile_load_balancing(
+    cx: &mut CompileCx<'_>,
+    cluster: &wire::Cluster,
+    destinations: Option<&Arc<OriginalDestinations>>,
+    stats: &Arc<ClusterStats>,
+) -> Compiled<LoadBalancing> {
+    let mut balancing = Balancing::default();
+    let policy = match destinations {
+        Some(destinations) => compile_original_dst_lb(cx, cluster, destinations),
+        None => compile_policy(cx, cluster, &mut balancing),
+    };
+    if let Ok(policy) = &policy {
+        balancing.hashing = policy.hashing();
+        balancing.zone_aware = zone_aware(cx, policy, &cluster.name, stats);
+    }
+    balancing.local_cluster = cx.inputs.local_cluster.clone().filter(|local| *local.name == *cluster.name);
+    if let Some(config) = &cluster.common_lb_config {
+        cx.field("common_lb_config", |cx| compile_common(cx, config, &mut balancing))?;
+    }
+    Ok(LoadBalancing { policy: policy?, balancing })
+}
+
+fn compile_policy(
+    cx: &mut CompileCx<'_>,
+    cluster: &wire::Cluster,
+    balancing: &mut Balancing,
+) -> Compiled<LbPolicy> {
+    use wire::cluster::{LbConfig, LbPolicy as Wire};
+    let policy = values::enumeration(cx, "lb_policy", cluster.lb_policy)?;
+    match (policy, &cluster.lb_config) {
+        (Wire::RoundRobin, None) => Ok(LbPolicy::RoundRobin),
+        (Wire::RoundRobin, Some(LbConfig::RoundRobinLbConfig(config))) => {
+            let wire::cluster::RoundRobinLbConfig { slow_start_config } = config;
+            balancing.slow_start =
+                cx.field("round_robin_lb_config", |cx| compile_slow_start(cx, slow_start_config))?;
+            Ok(LbPolicy::RoundRobin)
+        }
+        (Wire::LeastRequest, None) => {
+            Ok(LbPolicy::LeastRequest { choices: CHOICE_COUNT, bias: ACTIVE_REQUEST_BIAS })
+        }
+        (Wire::LeastRequest, Some(LbConfig::LeastRequestLbConfig(config))) => {
+            cx.field("least_request_lb_config", |cx| {
+                let wire::cluster::LeastRequestLbConfig {
+                    choice_count,
+                    active_request_bias,
+                    slow_start_config,
+                } = config;
+                balancing.slow_start = compile_slow_start(cx, slow_start_config)?;
+                let choices = values::uint32(choice_count, CHOICE_COUNT);
+                if choices < 2 {
+                    return Err(cx.refuse("choice_count", "value must be greater than or equal to 2"));
+                }
+                let bias = compile_bias(cx, active_request_bias)?;
+                Ok(LbPolicy::LeastRequest { choices, bias })
+            })
+        }
+        (Wire::Random, None) => Ok(LbPolicy::Random),
+        (Wire::RingHash, None) => compile_ring_hash(cx, &Default::default(), cluster),
+        (Wire::RingHash, Some(LbConfig::RingHashLbConfig(config))) => compile_ring_hash(cx, config, cluster),
+        (Wire::Maglev, None) => compile_maglev(cx, &Default::default(), cluster),
+        (Wire::Maglev, Some(LbConfig::MaglevLbConfig(config))) => compile_maglev(cx, config, cluster),
+        (Wire::RoundRobin | Wire::LeastRequest | Wire::Random | Wire::RingHash | Wire::Maglev, Some(_)) => {
+            Err(cx.refuse("lb_config", "settings of another policy than lb_policy"))
+        }
+        (Wire::ClusterProvided, _) => Err(cx.refuse(
+            "lb_policy",
+            format!("cluster provided LB specified but cluster '{}' did not provide one", cluster.name),
+        )),
+        (other, _) => Err(cx.refuse("lb_policy", format!("{} is not supported", other.as_str_name()))),
+    }
+}
+
+/// `active_request_bias`: a number from 0 on.
+fn compile_bias(cx: &mut CompileCx<'_>, value: &Option<RuntimeDouble>) -> Compiled<f64> {
+    let Some(RuntimeDouble { default_value, runtime_key }) = value else { return Ok(ACTIVE_REQUEST_BIAS) };
+    cx.field("active_request_bias", |cx| {
+        ignored!(cx; runtime_key);
+        match default_value.is_finite() && *default_value >= 0.0 {
+            true => Ok(*default_value),
+            false => Err(cx.refuse("default_value", "must not be less than 0")),
+        }
+    })
+}
+
+/// Without a window there is no slow start.
+fn compile_slow_start(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::cluster::SlowStartConfig>,
+) -> Compiled<Option<SlowStart>> {
+    let Some(value) = value else { return Ok(None) };
+    let wire::cluster::SlowStartConfig { slow_start_window, aggression, min_weight_percent } = value;
+    cx.field("slow_start_config", |cx| {
+        let window = values::duration(cx, "slow_start_window", slow_start_window).unwrap_or_default();
+        let aggression = match aggression {
+            None => 1.0,
+            Some(RuntimeDouble { default_value, runtime_key }) => cx.field("aggression", |cx| {
+                ignored!(cx; runtime_key);
+                match default_value.is_finite() && *default_value > 0.0 {
+                    true => Ok(*default_value),
+                    false => Err(cx.refuse("default_value", "must be greater than 0")),
+                }
+            })?,
+        };
+        let percent = min_weight_percent.as_ref().map_or(MIN_WEIGHT_PERCENT, |percent| percent.value);
+        if !(0.0..=100.0).contains(&percent) {
+            return Err(cx.refuse("min_weight_percent", "value must be inside range [0, 100]"));
+        }
+        let warm_ups = cx.inputs.warm_ups.clone();
+        let slow_start = SlowStart { window, aggression, min_weight: percent / 100.0, warm_ups };
+        Ok((!window.is_zero()).then_some(slow_start))
+    })
+}
+
+/// As in Envoy, whoever has a local cluster routes by zone, also when the cluster says nothing of it.
+fn zone_aware(
+    cx: &CompileCx<'_>,
+    policy: &LbPolicy,
+    cluster: &str,
+    stats: &Arc<ClusterStats>,
+) -> Option<ZoneAware> {
+    let local = cx.inputs.local_cluster.clone().filter(|local| *local.name != *cluster)?;
+    match policy {
+        LbPolicy::RoundRobin | LbPolicy::LeastRequest { .. } | LbPolicy::Random => Some(ZoneAware {
+            enabled_percent: 100,
+            min_cluster_size: MIN_CLUSTER_SIZE,
+            force_min_size: None,
+            local,
+            stats: stats.clone(),
+        }),
+        LbPolicy::Hash(_) | LbPolicy::OriginalDst { .. } => None,
+    }
+}
+
+fn compile_common(
+    cx: &mut CompileCx<'_>,
+    value: &wire::cluster::CommonLbConfig,
+    balancing: &mut Balancing,
+) -> Compiled<()> {
+    use wire::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+    let wire::cluster::CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window,
+        ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+        locality_config_specifier,
+    } = value;
+    unsupported!(cx; close_connections_on_host_set_change);
+    // Updates are cheap enough to be applied one by one; there are no health checks or host overrides.
+    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, override_host_status);
+    // Compiled with the hash table.
+    if balancing.hashing.is_none() {
+        ignored!(cx; consistent_hashing_lb_config);
+    }
+    match locality_config_specifier {
+        None => {}
+        Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {})) => {
+            balancing.by_locality_weight = true;
+        }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(_)) if balancing.hashing.is_some() => {
+            // Tables of hashes are the same in all zones.
+            cx.ignored("zone_aware_lb_config");
+        }
+        Some(LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => {
+            cx.field("zone_aware_lb_config", |cx| compile_zone_aware(cx, config, balancing))?;
+        }
+    }
+    if let Some(percent) = healthy_panic_threshold {
+        balancing.panic_percent = values::percent(cx, "healthy_panic_threshold", percent.value)?;
+    }
+    Ok(())
+}
+
+/// Without a local cluster only `fail_traffic_on_panic` has an effect.
+fn compile_zone_aware(
+    cx: &mut CompileCx<'_>,
+    value: &wire::cluster::common_lb_config::ZoneAwareLbConfig,
+    balancing: &mut Balancing,
+) -> Compiled<()> {
+    let wire::cluster::common_lb_config::ZoneAwareLbConfig {
+        routing_enabled,
+        min_cluster_size,
+        fail_traffic_on_panic,
+    } = value;
+    balancing.fails_on_panic = *fail_traffic_on_panic;
+    let enabled_percent = match routing_enabled {
+        None => 100,
+        Some(percent) => values::percent(cx, "routing_enabled", percent.value)?,
+    };
+    match &mut balancing.zone_aware {
+        Some(zone_aware) => {
+            zone_aware.enabled_percent = enabled_percent;
+            zone_aware.min_cluster_size =
+                min_cluster_size.as_ref().map_or(MIN_CLUSTER_SIZE, |size| size.value);
+        }
+        None => {
+            ignored!(cx; routing_enabled, min_cluster_size);
+        }
+    }
+    Ok(())
+}
