@@ -36,6 +36,10 @@ pub enum Input {
     ConnectionRules,
     /// By which labels VirtualServices tell callers apart.
     SourceLabels,
+    /// By which labels policies tell the places of callers apart.
+    PlaceLabels,
+    /// Where the workload of this name is.
+    Place(Name),
     /// The destination policy of this name, or that there is none.
     Policy(Name),
     /// The destination policies for the Service of this name.

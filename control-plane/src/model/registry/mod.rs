@@ -9,6 +9,7 @@ mod attached;
 mod client;
 mod endpoints;
 mod input;
+mod place;
 mod read;
 mod rules;
 
@@ -56,6 +57,8 @@ pub struct Registry {
     /// Labels with values that some VirtualService asks of callers, and how many do.
     source_labels: BTreeMap<(String, String), usize>,
     policies: Attached<DestinationPolicy>,
+    /// Labels that some policy or Service tells places of callers apart by, and how many do.
+    place_labels: BTreeMap<String, usize>,
     traffic_policies: Attached<TrafficPolicy, Name, TargetKey>,
     peer_authn: BTreeMap<Name, Arc<PeerAuthn>>,
     rejections: BTreeMap<Subject, Finding>,

@@ -160,6 +160,12 @@ impl Registry {
         together
     }
 
+    /// Whether endpoints of a Service are not the same for callers at all places.
+    pub fn depends_on_place(&self, service: &Service) -> bool {
+        let said = self.destination_of(service);
+        said.all().any(|settings| settings.locality_balancing(service).is_some())
+    }
+
     /// The traffic policy of this name.
     pub fn traffic_policy(&self, name: &Name) -> Option<&Arc<TrafficPolicy>> {
         self.traffic_policies.objects.get(name)

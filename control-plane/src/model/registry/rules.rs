@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{ChangeSet, Input, Registry, replace};
+use super::{ChangeSet, Input, Registry, place, replace};
 use crate::model::{
     DestinationPolicy, Grant, HttpRoute, HttpRules, Name, PeerAuthn, RequestMatch, RouteKey, ServiceEntry,
     Source, TrafficPolicy, VirtualService,
@@ -88,7 +88,12 @@ impl Registry {
         new: Option<Arc<DestinationPolicy>>,
         changes: &mut ChangeSet,
     ) {
-        let (_, services) = self.policies.replace(name, new, |policy| vec![policy.key()]);
+        let (old, services) = self.policies.replace(name, new.clone(), |policy| vec![policy.key()]);
+        self.count_place_labels(
+            old.iter().flat_map(|old| place::of_policy(old)),
+            new.iter().flat_map(|new| place::of_policy(new)),
+            changes,
+        );
         changes.inputs.extend(services.into_iter().map(Input::PoliciesOf));
         changes.inputs.insert(Input::Policy(name.clone()));
     }

@@ -5,6 +5,8 @@
 
 mod connection_pool;
 mod hash;
+mod load_balancer;
+mod locality;
 mod policy;
 
 use std::collections::BTreeMap;
