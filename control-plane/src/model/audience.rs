@@ -1,6 +1,6 @@
 //! For whom what a Service comes to is made.
 
-use crate::model::Place;
+use crate::model::{Client, Place};
 
 /// The callers that clusters or load assignments of a Service are for. What is for fewer stands in the place of what is for more.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,6 +9,8 @@ pub enum Audience {
     All,
     /// Those at a place, where it counts ([`LocalityBalancing`](crate::model::LocalityBalancing)).
     At(Place),
+    /// Those of one client at one place, where the client follows policies that not all follow.
+    Of(Client, Place),
 }
 
 impl Audience {
@@ -16,7 +18,15 @@ impl Audience {
     pub fn place(&self) -> Option<&Place> {
         match self {
             Self::All => None,
-            Self::At(place) => Some(place),
+            Self::At(place) | Self::Of(_, place) => Some(place),
+        }
+    }
+
+    /// Who they are; `None` where that does not count.
+    pub fn client(&self) -> Option<&Client> {
+        match self {
+            Self::All | Self::At(_) => None,
+            Self::Of(client, _) => Some(client),
         }
     }
 }

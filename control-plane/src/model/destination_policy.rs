@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::locality_balancing::NEAREST;
-use crate::model::{LocalityBalancing, Name, Service, ServiceRef};
+use crate::model::{Client, LocalityBalancing, Name, Service, ServiceRef, Visibility};
 use crate::source::Origin;
 
 /// Policy for all clients of one Service, and parts of it by name (a DestinationRule).
@@ -15,6 +15,10 @@ pub struct DestinationPolicy {
     pub name: Name,
     /// The Service.
     pub service: ServiceRef,
+    /// The namespaces whose clients may follow it (`exportTo`). Those of its own always may.
+    pub visibility: Visibility,
+    /// Labels of the clients that follow it, all of its own namespace; empty: all clients.
+    pub selector: BTreeMap<String, String>,
     /// What holds for all of it.
     pub settings: PortSettings,
     /// Parts of it.
@@ -26,6 +30,18 @@ pub struct DestinationPolicy {
 }
 
 impl DestinationPolicy {
+    /// Whether a client may follow it. `None` stands for those that nothing is said of: neither their namespace nor their labels.
+    pub(super) fn is_for(&self, client: Option<&Client>) -> bool {
+        let Some(client) = client else {
+            return self.selector.is_empty() && self.visibility == Visibility::Mesh;
+        };
+        let is_own = client.namespace == self.name.namespace;
+        if self.selector.is_empty() {
+            return is_own || self.visibility.includes(&client.namespace);
+        }
+        is_own && self.selector.iter().all(|(key, value)| client.labels.get(key) == Some(value))
+    }
+
     /// What it is found by: see [`Service::policy_key`](crate::model::Service::policy_key).
     pub(super) fn key(&self) -> Name {
         match &self.service {

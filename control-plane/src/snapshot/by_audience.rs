@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Resource, ResourceMap, ResourceSet};
-use crate::model::{Audience, Place};
+use crate::model::{Audience, Client, Place};
 
 /// What all callers get, and what stands in the place of parts of it for some. Cloning copies pointers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ByAudience {
     pub(super) all: Arc<ResourceMap>,
     at: Arc<BTreeMap<Place, Arc<ResourceMap>>>,
+    of: Arc<BTreeMap<(Client, Place), Arc<ResourceMap>>>,
 }
 
 impl ByAudience {
@@ -20,14 +21,21 @@ impl ByAudience {
         Self { all, ..Self::default() }
     }
 
-    /// What a caller at `place` gets, and `own`, which is its own.
-    pub(super) fn at(&self, place: &Place, own: Arc<ResourceMap>) -> ResourceSet {
-        ResourceSet::layered([self.all.clone(), self.at.get(place).cloned().unwrap_or_default(), own])
+    /// What a caller gets, and `own`, which is its own.
+    pub(super) fn for_caller(&self, client: &Client, place: &Place, own: Arc<ResourceMap>) -> ResourceSet {
+        let at = self.at.get(place).cloned().unwrap_or_default();
+        let of = match self.of.is_empty() {
+            true => Arc::default(),
+            false => self.of.get(&(client.clone(), place.clone())).cloned().unwrap_or_default(),
+        };
+        ResourceSet::layered([self.all.clone(), at, of, own])
     }
 
     /// Whether both are the very same.
     pub(super) fn same_as(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.all, &other.all) && Arc::ptr_eq(&self.at, &other.at)
+        Arc::ptr_eq(&self.all, &other.all)
+            && Arc::ptr_eq(&self.at, &other.at)
+            && Arc::ptr_eq(&self.of, &other.of)
     }
 
     /// Puts a resource in, or takes it out, for an audience.
@@ -35,6 +43,9 @@ impl ByAudience {
         match audience {
             Audience::All => change(&mut self.all, name, resource),
             Audience::At(place) => change_in(&mut self.at, place, name, resource),
+            Audience::Of(client, place) => {
+                change_in(&mut self.of, &(client.clone(), place.clone()), name, resource);
+            }
         }
     }
 }

@@ -244,7 +244,10 @@ impl Engine {
     /// Runs a node again; what it no longer makes and what it makes now is left to be edited.
     fn recompute(&mut self, node: Node) -> Vec<Edit> {
         let wanted = self.is_wanted(&node);
-        let view = InputView::new(&self.registry);
+        let view = match node.client(&self.registry) {
+            Some(client) => InputView::of_client(&self.registry, client),
+            None => InputView::new(&self.registry),
+        };
         let output = if wanted { node.translate(&view) } else { Output::default() };
         let read = view.into_read();
         let before = self.nodes.remove(&node).unwrap_or_default();

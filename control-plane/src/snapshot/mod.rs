@@ -114,8 +114,12 @@ impl Snapshot {
             return self.proxyless.resources(&scope.namespace, of);
         }
         match of {
-            ResourceType::Cluster => self.clusters.at(&proxy.place, proxy.clusters.clone()),
-            ResourceType::ClusterLoadAssignment => self.endpoints.at(&proxy.place, Arc::default()),
+            ResourceType::Cluster => {
+                self.clusters.for_caller(&proxy.client, &proxy.place, proxy.clusters.clone())
+            }
+            ResourceType::ClusterLoadAssignment => {
+                self.endpoints.for_caller(&proxy.client, &proxy.place, Arc::default())
+            }
             ResourceType::Listener => {
                 let captured = &self.captured_listeners;
                 let shared = match (proxy.captured, proxy.ips.iter().any(IpAddr::is_ipv6)) {

@@ -40,7 +40,7 @@ impl Resource {
 pub type ResourceMap = BTreeMap<Arc<str>, Arc<Resource>>;
 
 /// How many layers there are.
-const LAYERS: usize = 3;
+const LAYERS: usize = 4;
 
 /// What one proxy gets of one type, in layers: what every proxy of its scope gets, what those like it get, and what is its own
 /// (listeners and inbound clusters carry the workload's address). A name in a later layer hides the same name in an earlier
@@ -60,7 +60,7 @@ impl ResourceSet {
 
     /// A set of what is shared and what is the proxy's own.
     pub(crate) fn of(shared: Arc<ResourceMap>, own: Arc<ResourceMap>) -> Self {
-        Self::layered([shared, Arc::default(), own])
+        Self::layered([shared, Arc::default(), Arc::default(), own])
     }
 
     /// The resource called `name`.

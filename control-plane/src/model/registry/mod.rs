@@ -7,6 +7,7 @@
 
 mod attached;
 mod client;
+mod destinations;
 mod endpoints;
 mod input;
 mod place;
@@ -54,7 +55,7 @@ pub struct Registry {
     routes: Attached<HttpRoute, RouteKey>,
     grants: BTreeMap<Name, Arc<Grant>>,
     virtual_services: BTreeMap<Name, Arc<VirtualService>>,
-    /// Labels with values that some VirtualService asks of callers, and how many do.
+    /// Labels with values that some VirtualService or policy asks of callers, and how many do.
     source_labels: BTreeMap<(String, String), usize>,
     policies: Attached<DestinationPolicy>,
     /// Labels that some policy or Service tells places of callers apart by, and how many do.

@@ -1,6 +1,6 @@
 //! The nodes: what is computed by itself.
 
-use crate::model::{Audience, Client, Name, RouteKey};
+use crate::model::{Audience, Client, Name, Registry, RouteKey};
 use crate::translate::{self, Family, InputView, Output};
 
 /// One call of a translator.
@@ -41,6 +41,25 @@ pub(super) enum Node {
 }
 
 impl Node {
+    /// Whose destination policies count in it; `None`: those that all follow. What is wrong with a rule is said as the clients of its
+    /// namespace see it.
+    pub(super) fn client(&self, registry: &Registry) -> Option<Client> {
+        let in_namespace = |namespace: &String| Client { namespace: namespace.clone(), ..Client::default() };
+        match self {
+            Self::Clusters(_, audience) | Self::Endpoints(_, audience) => audience.client().cloned(),
+            Self::Routes(client) => Some(client.clone()),
+            // It reads by which labels clients are told apart, as its rules depend on them too.
+            Self::Listeners(name) => registry.workload(name).map(|workload| registry.client_of(workload)),
+            Self::RouteCheck(key) => Some(in_namespace(&key.name.namespace)),
+            Self::VirtualServiceCheck(name) => Some(in_namespace(&name.namespace)),
+            Self::PolicyCheck(name) => {
+                let policy = registry.policy(name)?;
+                Some(Client { labels: policy.selector.clone(), ..in_namespace(&name.namespace) })
+            }
+            _ => None,
+        }
+    }
+
     /// Calls the translator.
     pub(super) fn translate(&self, view: &InputView<'_>) -> Output {
         match self {

@@ -29,7 +29,7 @@ impl Engine {
         let workload = self.registry.workload(name).filter(|workload| is_in_mesh(workload));
         let Some(workload) = workload else {
             if let Some(current) = current {
-                self.callers.remove(&current.place);
+                self.callers.remove(&current.client, &current.place);
                 Arc::make_mut(&mut self.snapshot.proxies).remove(&key);
             }
             return;
@@ -59,9 +59,9 @@ impl Engine {
             clusters: current.as_ref().map(|scope| scope.clusters.clone()).unwrap_or_default(),
             listeners: current.as_ref().map(|scope| scope.listeners.clone()).unwrap_or_default(),
         };
-        self.callers.add(&scope.place);
+        self.callers.add(&scope.client, &scope.place);
         if let Some(current) = current {
-            self.callers.remove(&current.place);
+            self.callers.remove(&current.client, &current.place);
         }
         Arc::make_mut(&mut self.snapshot.proxies).insert(key, Arc::new(scope));
     }
@@ -71,26 +71,41 @@ impl Engine {
     pub(super) fn audience_nodes(&self, inputs: &BTreeSet<Input>, before: &Callers) -> Vec<Node> {
         let mut nodes = Vec::new();
         for service in inputs.iter().filter_map(|input| self.service_said_of(input)) {
-            if self.registry.depends_on_place(service) {
-                nodes.extend(self.callers.audiences().flat_map(|audience| nodes_for(service, &audience)));
-            }
+            nodes.extend(self.nodes_for(service, self.callers.audiences()));
         }
-        if *before == self.callers {
-            return nodes;
-        }
-        let (before, now): (BTreeSet<_>, BTreeSet<_>) =
-            (before.audiences().collect(), self.callers.audiences().collect());
+        let gone = before.without(&self.callers);
         let of_gone = |node: &&Node| match node {
-            Node::Clusters(_, audience) | Node::Endpoints(_, audience) => {
-                before.contains(audience) && !now.contains(audience)
-            }
+            Node::Clusters(_, audience) | Node::Endpoints(_, audience) => gone.contains(audience),
             _ => false,
         };
-        nodes.extend(self.nodes.keys().filter(of_gone).cloned());
-        for service in self.registry.services().filter(|service| self.registry.depends_on_place(service)) {
-            nodes.extend(now.difference(&before).flat_map(|audience| nodes_for(service, audience)));
+        if !gone.is_empty() {
+            nodes.extend(self.nodes.keys().filter(of_gone).cloned());
+        }
+        let new = self.callers.without(before);
+        if !new.is_empty() {
+            for service in self.registry.services() {
+                nodes.extend(self.nodes_for(service, new.iter().cloned()));
+            }
         }
         nodes
+    }
+
+    /// The nodes of a Service for those of the audiences that get something else than all.
+    fn nodes_for(&self, service: &Service, audiences: impl Iterator<Item = Audience>) -> Vec<Node> {
+        let by_place = self.registry.depends_on_place(service);
+        let by_client = self.registry.has_own_policies(service);
+        let may_differ = |audience: &Audience| match audience {
+            Audience::All => false,
+            Audience::At(_) => by_place,
+            Audience::Of(client, _) => by_client && self.registry.follows_its_own(service, client),
+        };
+        let nodes = |audience: Audience| {
+            [
+                Node::Clusters(service.name.clone(), audience.clone()),
+                Node::Endpoints(service.name.clone(), audience),
+            ]
+        };
+        audiences.filter(may_differ).flat_map(nodes).collect()
     }
 
     /// The Service that an input is about, if it may make its callers differ.
@@ -114,13 +129,9 @@ impl Engine {
                     && service.named.is_some() == is_named
                     && self.registry.depends_on_place(service)
             }
+            Audience::Of(client, _) => {
+                self.callers.has(audience) && self.registry.follows_its_own(service, client)
+            }
         }
     }
-}
-
-fn nodes_for(service: &Service, audience: &Audience) -> [Node; 2] {
-    [
-        Node::Clusters(service.name.clone(), audience.clone()),
-        Node::Endpoints(service.name.clone(), audience.clone()),
-    ]
 }

@@ -133,13 +133,22 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                     "loadBalancer: {localityLbSetting: {distribute: [{from: '*', to: {'r/z1': 40, q: 60}}]}}",
                 ],
             );
-            let valid = !host.contains('.') || namespace != "b";
+            let whom = pick(
+                random,
+                &[
+                    "",
+                    "",
+                    "exportTo: [.], ",
+                    "exportTo: [a], ",
+                    "workloadSelector: {matchLabels: {version: v1}}, ",
+                ],
+            );
             (
                 format!(
-                    "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n{metadata}\nspec: {{host: {host}, \
+                    "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n{metadata}\nspec: {{{whom}host: {host}, \
                      trafficPolicy: {{outlierDetection: {{consecutive5xxErrors: {errors}}}, {more}}}}}"
                 ),
-                valid,
+                true,
             )
         }
         6 => {
