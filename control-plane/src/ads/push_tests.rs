@@ -150,7 +150,7 @@ fn set(resources: &[(&str, &str)]) -> ResourceSet {
         .map(|(name, body)| Arc::new(Resource::new(Cluster, name, cluster(name, body))))
         .map(|resource| (Arc::clone(&resource.name), resource))
         .collect();
-    ResourceSet { shared: Arc::default(), own: Arc::new(own) }
+    ResourceSet::of(Arc::default(), Arc::new(own))
 }
 
 fn resources(sets: &[(ResourceType, &[(&str, &str)])]) -> Resources {

@@ -8,8 +8,8 @@ use serde::de::IgnoredAny;
 
 use crate::api::{Lenient, Metadata, Refusal, name_of, names, read};
 use crate::model::{
-    EndpointSlice, Interception, Locality, MeshSettings, Name, NamedEndpoints, Node, Protocol, Service,
-    ServicePort, Sidecars, SliceEndpoint, SlicePort, TargetPort, Workload,
+    EndpointSlice, Interception, Locality, LocalityBalancing, MeshSettings, Name, NamedEndpoints, Node,
+    Protocol, Service, ServicePort, Sidecars, SliceEndpoint, SlicePort, TargetPort, Workload,
 };
 use crate::source::Object;
 
@@ -22,6 +22,9 @@ const STATUS: &str = "sidecar.istio.io/status";
 /// Annotation that lists what is injected, and its two words for a Pod whose gRPC clients need no sidecar.
 const TEMPLATES: &str = "inject.istio.io/templates";
 const PROXYLESS_TEMPLATES: [&str; 2] = ["grpc-agent", "grpc-simple"];
+
+/// Annotation that stands for `spec.trafficDistribution`.
+const TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 
 /// Annotation that says how traffic gets to the sidecar.
 const INTERCEPTION_MODE: &str = "sidecar.istio.io/interceptionMode";
@@ -37,6 +40,7 @@ struct ServiceSpec {
     cluster_ips: Vec<String>,
     selector: BTreeMap<String, String>,
     ports: Vec<ServicePortSpec>,
+    traffic_distribution: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -62,7 +66,8 @@ enum NumberOrName {
 
 /// Decodes a Service. `None` for `type: ExternalName` without ports: an alias in DNS and nothing more.
 pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
-    let Lenient { spec, .. }: Lenient<ServiceSpec, IgnoredAny> = read(object)?;
+    let Lenient { spec, metadata, .. }: Lenient<ServiceSpec, IgnoredAny> = read(object)?;
+    let traffic_distribution = traffic_distribution(&spec, &metadata)?;
     let named = match (spec.r#type.as_deref(), &spec.external_name) {
         (Some("ExternalName"), _) if spec.ports.is_empty() => return Ok(None),
         (Some("ExternalName"), Some(name)) => {
@@ -111,8 +116,28 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
         external: None,
         selector,
         named,
+        traffic_distribution,
         origin: object.origin.clone(),
     }))
+}
+
+/// `spec.trafficDistribution`, else Istio's annotation for clusters that do not have the field yet.
+fn traffic_distribution(
+    spec: &ServiceSpec,
+    metadata: &Metadata,
+) -> Result<Option<LocalityBalancing>, Refusal> {
+    let (field, value) = match (&spec.traffic_distribution, metadata.annotations.get(TRAFFIC_DISTRIBUTION)) {
+        (Some(value), _) => ("spec.trafficDistribution".to_owned(), value),
+        (None, Some(value)) => (format!("metadata.annotations.{TRAFFIC_DISTRIBUTION}"), value),
+        (None, None) => return Ok(None),
+    };
+    match LocalityBalancing::of_traffic_distribution(value) {
+        Some(balancing) => Ok(Some(balancing)),
+        None => {
+            let reason = format!("{value:?} is none of PreferClose, PreferSameZone, PreferSameNode");
+            Err(Refusal::new(field, reason))
+        }
+    }
 }
 
 /// `clusterIPs`, which holds `clusterIP` too where Kubernetes filled it in. `None` is headless; the empty text is not given yet.
@@ -201,8 +226,8 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         ips.clear();
     }
     let ready = status.conditions.iter().find(|condition| condition.r#type == "Ready");
-    let ready =
-        ready.is_none_or(|condition| condition.status == "True") && metadata.deletion_timestamp.is_none();
+    let is_ending = metadata.deletion_timestamp.is_some();
+    let ready = ready.is_none_or(|condition| condition.status == "True") && !is_ending;
     let inject = metadata.labels.get(INJECT).or_else(|| metadata.annotations.get(INJECT));
     let injected = match settings.sidecars {
         Sidecars::Assumed => true,
@@ -233,6 +258,7 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         service_account,
         named_ports,
         ready,
+        is_ending,
         sidecar,
         proxyless,
         interception,
@@ -250,14 +276,8 @@ struct NodeDocument {
 
 /// Decodes a Node.
 pub(super) fn node(object: &Object) -> Result<Node, Refusal> {
-    let NodeDocument { mut metadata } = read(object)?;
-    let mut label = |key: &str| metadata.labels.remove(key).unwrap_or_default();
-    let locality = Locality {
-        region: label("topology.kubernetes.io/region"),
-        zone: label("topology.kubernetes.io/zone"),
-        sub_zone: label("topology.istio.io/subzone"),
-    };
-    Ok(Node { name: object.key().name.clone(), locality })
+    let NodeDocument { metadata } = read(object)?;
+    Ok(Node { name: object.key().name.clone(), locality: Locality::of_labels(&metadata.labels) })
 }
 
 /// Name of what a Pod belongs to. A ReplicaSet's name is its Deployment's and the Pod's template hash.
@@ -305,6 +325,8 @@ struct EndpointSpec {
 struct Conditions {
     #[serde(default)]
     ready: Option<bool>,
+    #[serde(default)]
+    terminating: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -347,6 +369,7 @@ pub(super) fn endpoint_slice(object: &Object) -> Result<Option<EndpointSlice>, R
         endpoints.push(SliceEndpoint {
             address,
             ready: endpoint.conditions.ready.unwrap_or(true),
+            is_ending: endpoint.conditions.terminating.unwrap_or(false),
             pod: endpoint.target_ref.filter(|target| target.kind == "Pod").map(|target| target.name),
             node: endpoint.node_name,
             zone: endpoint.zone,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Name, ServiceRef};
+use crate::model::locality_balancing::NEAREST;
+use crate::model::{Client, LocalityBalancing, Name, Service, ServiceRef, Visibility};
 use crate::source::Origin;
 
 /// Policy for all clients of one Service, and parts of it by name (a DestinationRule).
@@ -14,6 +15,10 @@ pub struct DestinationPolicy {
     pub name: Name,
     /// The Service.
     pub service: ServiceRef,
+    /// The namespaces whose clients may follow it (`exportTo`). Those of its own always may.
+    pub visibility: Visibility,
+    /// Labels of the clients that follow it, all of its own namespace; empty: all clients.
+    pub selector: BTreeMap<String, String>,
     /// What holds for all of it.
     pub settings: PortSettings,
     /// Parts of it.
@@ -25,6 +30,18 @@ pub struct DestinationPolicy {
 }
 
 impl DestinationPolicy {
+    /// Whether a client may follow it. `None` stands for those that nothing is said of: neither their namespace nor their labels.
+    pub(super) fn is_for(&self, client: Option<&Client>) -> bool {
+        let Some(client) = client else {
+            return self.selector.is_empty() && self.visibility == Visibility::Mesh;
+        };
+        let is_own = client.namespace == self.name.namespace;
+        if self.selector.is_empty() {
+            return is_own || self.visibility.includes(&client.namespace);
+        }
+        is_own && self.selector.iter().all(|(key, value)| client.labels.get(key) == Some(value))
+    }
+
     /// What it is found by: see [`Service::policy_key`](crate::model::Service::policy_key).
     pub(super) fn key(&self) -> Name {
         match &self.service {
@@ -64,6 +81,11 @@ pub struct PortSettings {
 }
 
 impl PortSettings {
+    /// Those of all ports, and of each that has its own.
+    pub fn each(&self) -> impl Iterator<Item = &DestinationSettings> {
+        std::iter::once(&self.all).chain(self.ports.values())
+    }
+
     /// How endpoints are treated at a port of the Service.
     pub fn at(&self, port: u16) -> &DestinationSettings {
         self.ports.get(&port).unwrap_or(&self.all)
@@ -75,12 +97,45 @@ impl PortSettings {
 pub struct DestinationSettings {
     /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
+    /// How the caller's place counts; none: see [`DestinationSettings::locality_balancing`].
+    pub locality: Option<LocalityBalancing>,
+    /// How an endpoint that is new gets its share.
+    pub slow_start: Option<SlowStart>,
     /// When an endpoint that fails is left out for a while.
     pub outlier_detection: Option<OutlierDetection>,
     /// Limits.
     pub connection_pool: ConnectionPool,
     /// TLS of clients.
     pub tls: ClientTls,
+}
+
+impl DestinationSettings {
+    /// How the place of a caller of `service` counts: by the policy's word, else by the Service's own, else by Istio's default, which
+    /// wants endpoints to be ejected. `None`: it does not.
+    pub fn locality_balancing<'a>(&'a self, service: &'a Service) -> Option<&'a LocalityBalancing> {
+        let nearest = || self.outlier_detection.as_ref().map(|_| &NEAREST);
+        let said = self.locality.as_ref().or(service.traffic_distribution.as_ref()).or_else(nearest);
+        said.filter(|said| **said != LocalityBalancing::Off)
+    }
+
+    /// Whether endpoints that are not ready are told too, as unhealthy ones: by their share a proxy sees when to turn to others. Not
+    /// where the policy wants unhealthy endpoints to be used.
+    pub fn tells_unready(&self, service: &Service) -> bool {
+        let wants_unhealthy =
+            self.outlier_detection.as_ref().is_some_and(|outlier| outlier.min_health_percent > 0);
+        self.locality_balancing(service).is_some() && !wants_unhealthy
+    }
+}
+
+/// How an endpoint that is new gets its share of requests (`warmup`).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SlowStart {
+    /// How long until it has the whole.
+    pub window: Duration,
+    /// What it has at first, in percent.
+    pub least_percent: f64,
+    /// 1 or more. With 1 the share grows evenly; with more, slowly at first.
+    pub aggression: f64,
 }
 
 /// TLS of clients (`tls.mode`).
@@ -107,6 +162,12 @@ pub struct DestinationPolicies {
 }
 
 impl DestinationPolicies {
+    /// All settings, of the whole and of each part.
+    pub fn all(&self) -> impl Iterator<Item = &DestinationSettings> {
+        let parts = self.subsets.iter().map(|(subset, _)| &subset.settings);
+        std::iter::once(&self.settings).chain(parts).flat_map(PortSettings::each)
+    }
+
     /// What holds for all of it, or for a part. `None`: there is no such part.
     pub fn settings_of(&self, subset: Option<&str>) -> Option<&PortSettings> {
         match subset {

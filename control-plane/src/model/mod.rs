@@ -4,9 +4,11 @@
 //! [`Registry`]. Each keeps its [`Origin`](crate::source::Origin). Nothing here knows xDS. Runs on the task that owns the
 //! registry.
 
+mod audience;
 mod destination_policy;
 mod finding;
 mod grant;
+mod locality_balancing;
 mod node;
 mod origins;
 mod peer_authn;
@@ -21,12 +23,17 @@ mod workload;
 
 use std::fmt;
 
+pub use audience::Audience;
 pub use destination_policy::{
     ClientTls, ConnectionPool, ConsistentHash, DestinationPolicies, DestinationPolicy, DestinationSettings,
-    HashOf, HashTable, HttpUpgrade, LoadBalancing, OutlierDetection, PortSettings, Subset, TcpKeepalive,
+    HashOf, HashTable, HttpUpgrade, LoadBalancing, OutlierDetection, PortSettings, SlowStart, Subset,
+    TcpKeepalive,
 };
 pub use finding::{Concern, Finding, Findings};
 pub use grant::{Grant, GrantFrom, GrantTo};
+pub use locality_balancing::{
+    Distribution, Failover, HOSTNAME_LABEL, LocalityBalancing, LocalityPattern, Place, PreferredLabel,
+};
 pub use node::{Locality, Node};
 pub use origins::Origins;
 pub use peer_authn::{MutualTlsMode, PeerAuthn};

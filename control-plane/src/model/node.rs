@@ -1,7 +1,7 @@
 //! Nodes: where workloads are.
 
 /// A place in the topology of a cluster (Envoy: `Locality`). Parts that are not known are empty.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Locality {
     /// Region.
     pub region: String,

@@ -18,10 +18,14 @@ pub struct Endpoint {
     pub port: u16,
     /// Whether it takes traffic.
     pub ready: bool,
+    /// Whether it is about to end, and so will take none any more.
+    pub is_ending: bool,
     /// Where it is, as far as that is known.
     pub locality: Locality,
     /// Its share is this by the sum of all.
     pub weight: u32,
+    /// The Node that it is on, when that is known.
+    pub node: Option<String>,
     /// The Pod, when it is known.
     pub workload: Option<Arc<Workload>>,
     /// Labels of one that is no Pod.
@@ -62,8 +66,10 @@ impl Registry {
                 ip: endpoint.address,
                 port: endpoint.port(port),
                 ready: true,
+                is_ending: false,
                 locality: endpoint.locality.clone(),
                 weight: endpoint.weight,
+                node: None,
                 workload: None,
                 labels: endpoint.labels.clone(),
             });
@@ -84,8 +90,10 @@ impl Registry {
                     ip: endpoint.address,
                     port: slice_port.number,
                     ready: endpoint.ready,
-                    locality: self.locality_of(endpoint, workload.as_deref()),
+                    is_ending: endpoint.is_ending,
+                    locality: self.locality_of_slice(endpoint, workload.as_deref()),
                     weight: 1,
+                    node: node_of(endpoint, workload.as_deref()).map(str::to_owned),
                     workload,
                     labels: BTreeMap::new(),
                 });
@@ -101,8 +109,10 @@ impl Registry {
                         ip: *ip,
                         port,
                         ready: workload.ready,
-                        locality: self.locality(workload.node.as_deref()),
+                        is_ending: workload.is_ending,
+                        locality: self.locality_of(workload, workload.node.as_deref()),
                         weight: 1,
+                        node: workload.node.clone(),
                         workload: Some(workload.clone()),
                         labels: BTreeMap::new(),
                     });
@@ -119,17 +129,18 @@ impl Registry {
 
     /// Where a slice's endpoint is: at the Node that the slice names, else at that of its Pod. The zone in the slice stands
     /// for a Node that is not known or says none.
-    fn locality_of(&self, endpoint: &SliceEndpoint, workload: Option<&Workload>) -> Locality {
-        let node = endpoint.node.as_deref().or(workload.and_then(|workload| workload.node.as_deref()));
-        let mut locality = self.locality(node);
+    fn locality_of_slice(&self, endpoint: &SliceEndpoint, workload: Option<&Workload>) -> Locality {
+        let node = node_of(endpoint, workload);
+        let mut locality = match workload {
+            Some(workload) => self.locality_of(workload, node),
+            None => {
+                node.and_then(|node| self.node(node)).map(|node| node.locality.clone()).unwrap_or_default()
+            }
+        };
         if let Some(zone) = endpoint.zone.as_ref().filter(|_| locality.zone.is_empty()) {
             locality.zone.clone_from(zone);
         }
         locality
-    }
-
-    fn locality(&self, node: Option<&str>) -> Locality {
-        node.and_then(|node| self.node(node)).map(|node| node.locality.clone()).unwrap_or_default()
     }
 
     /// A Pod that a port should lead to and does not, because none of its containers has a port of the name that
@@ -229,6 +240,11 @@ impl Registry {
             .or_else(|| wide(&root))
             .unwrap_or_default()
     }
+}
+
+/// The Node that a slice's endpoint is on.
+fn node_of<'a>(endpoint: &'a SliceEndpoint, workload: Option<&'a Workload>) -> Option<&'a str> {
+    endpoint.node.as_deref().or(workload.and_then(|workload| workload.node.as_deref()))
 }
 
 /// The number of a Service's target port at a workload.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::{External, Name, NamedEndpoints};
+use crate::model::{External, LocalityBalancing, Name, NamedEndpoints};
 use crate::source::Origin;
 
 /// A Kubernetes Service, or what a ServiceEntry makes of one of its host names.
@@ -22,6 +22,8 @@ pub struct Service {
     pub external: Option<External>,
     /// Its endpoints, where proxies resolve their names.
     pub named: Option<NamedEndpoints>,
+    /// How the place of its callers counts, where it says so (`trafficDistribution`).
+    pub traffic_distribution: Option<LocalityBalancing>,
     /// Where it was written.
     pub origin: Arc<Origin>,
 }
@@ -158,6 +160,8 @@ pub struct SliceEndpoint {
     pub address: IpAddr,
     /// `conditions.ready`; not said means yes.
     pub ready: bool,
+    /// `conditions.terminating`
+    pub is_ending: bool,
     /// Name of the Pod, in the slice's namespace, when the slice tells it.
     pub pod: Option<String>,
     /// Name of the Node, when the slice tells it.
@@ -197,6 +201,7 @@ mod tests {
             cluster_ips: vec![],
             external: None,
             named: None,
+            traffic_distribution: None,
             origin,
         };
         assert!(!service.selects(&BTreeMap::new()));

@@ -34,6 +34,8 @@ pub struct Workload {
     pub named_ports: BTreeMap<String, u16>,
     /// Whether it is ready for traffic.
     pub ready: bool,
+    /// Whether it is being deleted.
+    pub is_ending: bool,
     /// Whether it has a sidecar; see [`Sidecars`](crate::model::Sidecars).
     pub sidecar: bool,
     /// Whether gRPC clients in it speak xDS themselves; then it has no sidecar. Annotation `inject.istio.io/templates` with

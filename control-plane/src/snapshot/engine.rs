@@ -4,55 +4,24 @@
 //! inputs recomputes the nodes that read them and no other. Invariant, held by a property test: after any sequence of
 //! events the snapshot equals the one computed from scratch.
 
+mod node;
+mod scopes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
 
 use crate::model::{
-    ChangeSet, Client, Finding, Findings, Input, MeshSettings, Name, Origins, Registry, RouteKey, Workload,
+    Audience, ChangeSet, Finding, Findings, Input, MeshSettings, Name, Origins, Registry, Workload,
 };
 use crate::scope::ScopeKey;
+use crate::snapshot::by_audience::change;
+use crate::snapshot::callers::Callers;
 use crate::snapshot::{ProxyScope, Resource, ResourceMap, Snapshot};
 use crate::source::Event;
 use crate::translate::{self, Family, InputView, Output};
-
-/// One call of a translator.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Node {
-    /// Clusters of a Service.
-    Clusters(Name),
-    /// Load assignments of a Service.
-    Endpoints(Name),
-    /// Route configurations of a client.
-    Routes(Client),
-    /// Listeners of a Service's cluster IPs, for captured connections.
-    ServiceListeners(Name, Family),
-    /// The listener that captured connections arrive at, with its clusters.
-    OutboundVirtual(Family),
-    /// Listeners of a workload.
-    Listeners(Name),
-    /// Inbound clusters of a workload.
-    InboundClusters(Name),
-    /// Clusters of a Service, for gRPC clients without a sidecar.
-    ProxylessClusters(Name),
-    /// Load assignments of a Service, for the same.
-    ProxylessEndpoints(Name),
-    /// Listeners and route configurations of such clients in a namespace.
-    ProxylessRoutes(String),
-    /// What is wrong with a route.
-    RouteCheck(RouteKey),
-    /// What is wrong with a VirtualService.
-    VirtualServiceCheck(Name),
-    /// What is wrong with a ServiceEntry.
-    ServiceEntryCheck(Name),
-    /// What is wrong with a destination policy.
-    PolicyCheck(Name),
-    /// What is wrong with a traffic policy.
-    TrafficPolicyCheck(Name),
-    /// What is wrong with the PeerAuthentications of a namespace.
-    PeerAuthnCheck(String),
-}
+use node::Node;
 
 /// What a node read and made.
 #[derive(Debug, Default)]
@@ -78,6 +47,7 @@ pub struct Engine {
     nodes: BTreeMap<Node, Computed>,
     readers: HashMap<Input, BTreeSet<Node>>,
     changes: ChangeSet,
+    callers: Callers,
     /// Of the next snapshot.
     origins: Arc<Origins>,
     snapshot: Snapshot,
@@ -88,7 +58,8 @@ impl Engine {
     pub fn new(settings: MeshSettings) -> Self {
         let mut snapshot = Snapshot::default();
         for (_, resource) in translate::black_hole().resources {
-            Arc::make_mut(&mut snapshot.clusters).insert(resource.name.clone(), Arc::new(resource));
+            let name = resource.name.clone();
+            snapshot.clusters.change(&Audience::All, &name, Some(Arc::new(resource)));
         }
         for (of, resource) in translate::proxyless_black_hole().resources {
             let proxyless = &mut snapshot.proxyless;
@@ -103,6 +74,7 @@ impl Engine {
             nodes: BTreeMap::new(),
             readers: HashMap::new(),
             changes: ChangeSet::default(),
+            callers: Callers::default(),
             origins: Arc::default(),
             snapshot,
         }
@@ -126,6 +98,11 @@ impl Engine {
             dirty.extend(self.readers.get(input).into_iter().flatten().cloned());
             dirty.extend(self.roots(input));
         }
+        let callers_before = self.callers.clone();
+        for workload in self.touched_scopes(&changes.inputs) {
+            self.update_scope(&workload);
+        }
+        dirty.extend(self.audience_nodes(&changes.inputs, &callers_before));
         let recomputed = !dirty.is_empty();
         let mut edits = Vec::new();
         for node in dirty {
@@ -140,8 +117,8 @@ impl Engine {
             self.collect_findings();
         }
         self.snapshot.origins = self.origins.clone();
-        let same = Arc::ptr_eq(&before.clusters, &self.snapshot.clusters)
-            && Arc::ptr_eq(&before.endpoints, &self.snapshot.endpoints)
+        let same = before.clusters.same_as(&self.snapshot.clusters)
+            && before.endpoints.same_as(&self.snapshot.endpoints)
             && Arc::ptr_eq(&before.routes, &self.snapshot.routes)
             && Arc::ptr_eq(&before.proxies, &self.snapshot.proxies)
             && Arc::ptr_eq(&before.captured_listeners.both, &self.snapshot.captured_listeners.both)
@@ -178,8 +155,8 @@ impl Engine {
             Input::Service(name) => {
                 let listeners = Family::ALL.map(|family| Node::ServiceListeners(name.clone(), family));
                 let mut nodes = vec![
-                    Node::Clusters(name.clone()),
-                    Node::Endpoints(name.clone()),
+                    Node::Clusters(name.clone(), Audience::All),
+                    Node::Endpoints(name.clone(), Audience::All),
                     Node::ProxylessClusters(name.clone()),
                     Node::ProxylessEndpoints(name.clone()),
                 ];
@@ -205,12 +182,7 @@ impl Engine {
             Input::SourceLabels => {
                 let workloads = self.snapshot.proxies.keys();
                 let workloads = workloads.map(|key| Name::new(&key.namespace, &key.pod));
-                let of_workload = |name: Name| {
-                    let routes = self.routes_of(&name);
-                    // Which client a workload is, is kept with its listeners.
-                    routes.into_iter().chain([Node::Listeners(name)])
-                };
-                workloads.flat_map(of_workload).collect()
+                workloads.flat_map(|name| self.routes_of(&name)).collect()
             }
             Input::Route(key) => vec![Node::RouteCheck(key.clone())],
             Input::VirtualService(name) => vec![Node::VirtualServiceCheck(name.clone())],
@@ -233,7 +205,12 @@ impl Engine {
     /// Whether what the node is for exists.
     fn is_wanted(&self, node: &Node) -> bool {
         match node {
-            Node::Clusters(name) | Node::Endpoints(name) => self.registry.service(name).is_some(),
+            Node::Clusters(name, audience) => {
+                self.registry.service(name).is_some_and(|service| self.differs(service, audience, true))
+            }
+            Node::Endpoints(name, audience) => {
+                self.registry.service(name).is_some_and(|service| self.differs(service, audience, false))
+            }
             Node::ServiceListeners(name, family) => self
                 .registry
                 .service(name)
@@ -267,8 +244,11 @@ impl Engine {
     /// Runs a node again; what it no longer makes and what it makes now is left to be edited.
     fn recompute(&mut self, node: Node) -> Vec<Edit> {
         let wanted = self.is_wanted(&node);
-        let view = InputView::new(&self.registry);
-        let output = if wanted { translate(&view, &node) } else { Output::default() };
+        let view = match node.client(&self.registry) {
+            Some(client) => InputView::of_client(&self.registry, client),
+            None => InputView::new(&self.registry),
+        };
+        let output = if wanted { node.translate(&view) } else { Output::default() };
         let read = view.into_read();
         let before = self.nodes.remove(&node).unwrap_or_default();
         for input in before.read.difference(&read) {
@@ -282,7 +262,9 @@ impl Engine {
         for input in read.difference(&before.read) {
             self.readers.entry(input.clone()).or_default().insert(node.clone());
         }
-        self.scope_of(&node, wanted);
+        if !wanted {
+            self.forget(&node);
+        }
         let mut made = BTreeSet::new();
         let mut edits = Vec::new();
         for (of, resource) in output.resources {
@@ -298,50 +280,16 @@ impl Engine {
         edits
     }
 
-    /// Keeps the list of proxies, and of clients with routes, in step with a node of theirs.
-    fn scope_of(&mut self, node: &Node, wanted: bool) {
+    /// Takes the maps away that a node alone fills.
+    fn forget(&mut self, node: &Node) {
         match node {
-            Node::Routes(client) if !wanted && self.snapshot.routes.contains_key(client) => {
+            Node::Routes(client) if self.snapshot.routes.contains_key(client) => {
                 Arc::make_mut(&mut self.snapshot.routes).remove(client);
             }
-            Node::ProxylessRoutes(namespace)
-                if !wanted && self.snapshot.proxyless.routes.contains_key(namespace) =>
-            {
+            Node::ProxylessRoutes(namespace) if self.snapshot.proxyless.routes.contains_key(namespace) => {
                 let proxyless = &mut self.snapshot.proxyless;
                 Arc::make_mut(&mut proxyless.routes).remove(namespace);
                 Arc::make_mut(&mut proxyless.listeners).remove(namespace);
-            }
-            Node::Listeners(name) | Node::InboundClusters(name) => {
-                let key = scope_key(name);
-                let current = self.snapshot.proxies.get(&key);
-                let workload = self.registry.workload(name).filter(|workload| is_in_mesh(workload));
-                match (workload, current) {
-                    (None, None) => {}
-                    (None, Some(_)) => {
-                        Arc::make_mut(&mut self.snapshot.proxies).remove(&key);
-                    }
-                    (Some(workload), Some(scope))
-                        if scope.service_account == workload.service_account
-                            && *scope.description
-                                == workload.description(&self.registry.settings().cluster_name)
-                            && scope.client == self.registry.client_of(workload)
-                            && scope.ips == workload.ips
-                            && scope.captured == workload.is_captured()
-                            && scope.proxyless == workload.proxyless => {}
-                    (Some(workload), current) => {
-                        let scope = ProxyScope {
-                            service_account: workload.service_account.clone(),
-                            description: workload.description(&self.registry.settings().cluster_name).into(),
-                            client: self.registry.client_of(workload),
-                            ips: workload.ips.clone(),
-                            captured: workload.is_captured(),
-                            proxyless: workload.proxyless,
-                            clusters: current.map(|scope| scope.clusters.clone()).unwrap_or_default(),
-                            listeners: current.map(|scope| scope.listeners.clone()).unwrap_or_default(),
-                        };
-                        Arc::make_mut(&mut self.snapshot.proxies).insert(key, Arc::new(scope));
-                    }
-                }
             }
             _ => {}
         }
@@ -350,27 +298,20 @@ impl Engine {
     /// Edits the maps that a node's resources of a type are in. A map that is left as it was keeps its `Arc`, and so does
     /// all that holds it.
     fn edit(&mut self, Edit { node, of, name, resource }: Edit) {
-        let change = |map: &mut Arc<ResourceMap>| match (&resource, map.get(&name)) {
-            (Some(new), Some(old)) if old.version == new.version => {}
-            (None, None) => {}
-            (Some(new), _) => {
-                Arc::make_mut(map).insert(name.clone(), new.clone());
-            }
-            (None, Some(_)) => {
-                Arc::make_mut(map).remove(&name);
-            }
-        };
+        let change = |map: &mut Arc<ResourceMap>| change(map, &name, resource.clone());
         let snapshot = &mut self.snapshot;
         match &node {
-            Node::Clusters(_) => change(&mut snapshot.clusters),
-            Node::OutboundVirtual(_) if of == ResourceType::Cluster => change(&mut snapshot.clusters),
+            Node::Clusters(_, audience) => snapshot.clusters.change(audience, &name, resource),
+            Node::OutboundVirtual(_) if of == ResourceType::Cluster => {
+                snapshot.clusters.change(&Audience::All, &name, resource);
+            }
             Node::ServiceListeners(_, family) | Node::OutboundVirtual(family) => {
                 change(&mut snapshot.captured_listeners.both);
                 if *family == Family::V4 {
                     change(&mut snapshot.captured_listeners.v4);
                 }
             }
-            Node::Endpoints(_) => change(&mut snapshot.endpoints),
+            Node::Endpoints(_, audience) => snapshot.endpoints.change(audience, &name, resource),
             Node::ProxylessClusters(_) => change(&mut snapshot.proxyless.clusters),
             Node::ProxylessEndpoints(_) => change(&mut snapshot.proxyless.endpoints),
             Node::ProxylessRoutes(namespace) => {
@@ -426,27 +367,6 @@ impl Engine {
         if *self.snapshot.findings != findings {
             self.snapshot.findings = Arc::new(findings);
         }
-    }
-}
-
-fn translate(view: &InputView<'_>, node: &Node) -> Output {
-    match node {
-        Node::Clusters(service) => translate::outbound_clusters(view, service),
-        Node::Endpoints(service) => translate::load_assignments(view, service),
-        Node::Routes(client) => translate::route_configurations(view, client),
-        Node::ServiceListeners(service, family) => translate::service_listeners(view, service, *family),
-        Node::OutboundVirtual(family) => translate::outbound_virtual(view, *family),
-        Node::Listeners(workload) => translate::listeners(view, workload),
-        Node::InboundClusters(workload) => translate::inbound_clusters(view, workload),
-        Node::ProxylessClusters(service) => translate::proxyless_clusters(view, service),
-        Node::ProxylessEndpoints(service) => translate::proxyless_endpoints(view, service),
-        Node::ProxylessRoutes(namespace) => translate::proxyless_routes(view, namespace),
-        Node::RouteCheck(route) => translate::check_route(view, route),
-        Node::VirtualServiceCheck(service) => translate::check_virtual_service(view, service),
-        Node::ServiceEntryCheck(entry) => translate::check_service_entry(view, entry),
-        Node::PolicyCheck(policy) => translate::check_policy(view, policy),
-        Node::TrafficPolicyCheck(policy) => translate::check_traffic_policy(view, policy),
-        Node::PeerAuthnCheck(namespace) => translate::check_peer_authentications(view, namespace),
     }
 }
 

@@ -4,6 +4,8 @@
 //! changed; whatever did not change keeps its `Arc`, so that the ADS server sees by pointer comparison which type of
 //! which proxy may need a push. The engine runs on one task of the control plane's runtime; readers run anywhere.
 
+mod by_audience;
+mod callers;
 mod engine;
 mod lanes;
 mod pods;
@@ -18,8 +20,9 @@ use std::sync::Arc;
 use outrigger_xds_api::ResourceType;
 
 pub use crate::model::MeshSettings;
-use crate::model::{Client, Finding, Findings, Origins};
+use crate::model::{Client, Finding, Findings, Origins, Place};
 use crate::scope::{ProxyId, ScopeError, ScopeKey};
+use by_audience::ByAudience;
 pub use engine::Engine;
 use proxyless::Proxyless;
 pub use publish::run;
@@ -29,10 +32,10 @@ pub use resource::{Resource, ResourceMap, ResourceSet};
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     generation: u64,
-    /// Clusters of Service ports, for every proxy.
-    clusters: Arc<ResourceMap>,
-    /// Load assignments of Service ports, for every proxy.
-    endpoints: Arc<ResourceMap>,
+    /// Clusters of Service ports.
+    clusters: ByAudience,
+    /// Load assignments of Service ports.
+    endpoints: ByAudience,
     /// Route configurations by client.
     routes: Arc<BTreeMap<Client, Arc<ResourceMap>>>,
     proxies: Arc<BTreeMap<ScopeKey, Arc<ProxyScope>>>,
@@ -57,6 +60,7 @@ struct ProxyScope {
     /// See [`Workload::description`](crate::model::Workload::description).
     description: Arc<str>,
     client: Client,
+    place: Place,
     ips: Vec<IpAddr>,
     captured: bool,
     /// Its clients have no sidecar: they get [`Proxyless`] and nothing of their own.
@@ -111,10 +115,10 @@ impl Snapshot {
         }
         match of {
             ResourceType::Cluster => {
-                ResourceSet { shared: self.clusters.clone(), own: proxy.clusters.clone() }
+                self.clusters.for_caller(&proxy.client, &proxy.place, proxy.clusters.clone())
             }
             ResourceType::ClusterLoadAssignment => {
-                ResourceSet { shared: self.endpoints.clone(), own: Arc::default() }
+                self.endpoints.for_caller(&proxy.client, &proxy.place, Arc::default())
             }
             ResourceType::Listener => {
                 let captured = &self.captured_listeners;
@@ -123,11 +127,11 @@ impl Snapshot {
                     (true, false) => captured.v4.clone(),
                     (true, true) => captured.both.clone(),
                 };
-                ResourceSet { shared, own: proxy.listeners.clone() }
+                ResourceSet::of(shared, proxy.listeners.clone())
             }
             ResourceType::RouteConfiguration => {
                 let shared = self.routes.get(&proxy.client).cloned().unwrap_or_default();
-                ResourceSet { shared, own: Arc::default() }
+                ResourceSet::of(shared, Arc::default())
             }
             ResourceType::Secret | ResourceType::VirtualHost | ResourceType::ExtensionConfig => {
                 ResourceSet::default()

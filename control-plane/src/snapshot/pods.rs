@@ -26,6 +26,7 @@ impl Snapshot {
         pods: &[(&str, &str, std::net::IpAddr)],
         resources: impl Fn(outrigger_xds_api::ResourceType) -> std::sync::Arc<super::ResourceMap>,
     ) -> Self {
+        use super::by_audience::ByAudience;
         use outrigger_xds_api::ResourceType::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
 
         let client = crate::model::Client { namespace: namespace.to_owned(), ..Default::default() };
@@ -35,6 +36,7 @@ impl Snapshot {
                 service_account: (*service_account).to_owned(),
                 description: "".into(),
                 client: client.clone(),
+                place: crate::model::Place::default(),
                 ips: vec![*ip],
                 captured: false,
                 proxyless: false,
@@ -45,8 +47,8 @@ impl Snapshot {
         });
         Self {
             generation,
-            clusters: resources(Cluster),
-            endpoints: resources(ClusterLoadAssignment),
+            clusters: ByAudience::for_all(resources(Cluster)),
+            endpoints: ByAudience::for_all(resources(ClusterLoadAssignment)),
             routes: Arc::new([(client.clone(), resources(RouteConfiguration))].into()),
             proxies: Arc::new(proxies.collect()),
             ..Self::default()

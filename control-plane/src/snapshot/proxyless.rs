@@ -30,7 +30,7 @@ impl Proxyless {
                 Arc::default()
             }
         };
-        ResourceSet { shared, own: Arc::default() }
+        ResourceSet::of(shared, Arc::default())
     }
 
     /// Whether both are the very same.

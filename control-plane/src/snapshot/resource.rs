@@ -39,43 +39,62 @@ impl Resource {
 /// Resources of one type by name.
 pub type ResourceMap = BTreeMap<Arc<str>, Arc<Resource>>;
 
-/// What one proxy gets of one type: a layer shared by every proxy of its scope, and a layer of its own (listeners and
-/// inbound clusters carry the workload's address). No name is in both layers.
+/// How many layers there are.
+const LAYERS: usize = 4;
+
+/// What one proxy gets of one type, in layers: what every proxy of its scope gets, what those like it get, and what is its own
+/// (listeners and inbound clusters carry the workload's address). A name in a later layer hides the same name in an earlier
+/// one.
 ///
-/// Cloning is two pointer copies. Two sets with [`same_as`](Self::same_as) need no comparison.
+/// Cloning copies pointers. Two sets with [`same_as`](Self::same_as) need no comparison.
 #[derive(Debug, Clone, Default)]
 pub struct ResourceSet {
-    pub(crate) shared: Arc<ResourceMap>,
-    pub(crate) own: Arc<ResourceMap>,
+    layers: [Arc<ResourceMap>; LAYERS],
 }
 
 impl ResourceSet {
-    /// The resource called `name`.
-    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.own.get(name).or_else(|| self.shared.get(name))
+    /// A set of these layers.
+    pub(crate) fn layered(layers: [Arc<ResourceMap>; LAYERS]) -> Self {
+        Self { layers }
     }
 
-    /// All resources: the shared layer in the order of names, then the proxy's own.
+    /// A set of what is shared and what is the proxy's own.
+    pub(crate) fn of(shared: Arc<ResourceMap>, own: Arc<ResourceMap>) -> Self {
+        Self::layered([shared, Arc::default(), Arc::default(), own])
+    }
+
+    /// The resource called `name`.
+    pub fn get(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.layers.iter().rev().find_map(|layer| layer.get(name))
+    }
+
+    /// All resources: one layer after the other, each in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.shared.values().chain(self.own.values())
+        self.layers.iter().enumerate().flat_map(|(index, layer)| {
+            let later = &self.layers[index + 1..];
+            let is_seen = move |(name, _): &(&Arc<str>, &Arc<Resource>)| {
+                !later.iter().any(|layer| layer.contains_key(*name))
+            };
+            layer.iter().filter(is_seen).map(|(_, resource)| resource)
+        })
     }
 
     /// How many resources there are.
     pub fn len(&self) -> usize {
-        self.shared.len() + self.own.len()
+        self.iter().count()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.layers.iter().all(|layer| layer.is_empty())
     }
 
-    /// Whether both are the very same sets (two pointer comparisons). `true` means that nothing changed between the two
+    /// Whether both are the very same sets (a pointer comparison for each layer). `true` means that nothing changed between the two
     /// snapshots that they came from; `false` that something may have.
     pub fn same_as(&self, other: &Self) -> bool {
         let same =
             |a: &Arc<ResourceMap>, b: &Arc<ResourceMap>| Arc::ptr_eq(a, b) || (a.is_empty() && b.is_empty());
-        same(&self.shared, &other.shared) && same(&self.own, &other.own)
+        self.layers.iter().zip(&other.layers).all(|(a, b)| same(a, b))
     }
 }
 

@@ -21,14 +21,16 @@ use crate::source::ObjectKey;
 use crate::translate::{metadata, names, traffic_policy};
 
 /// Fields of a cluster that a traffic policy sets.
-const POLICY_FIELDS: [&str; 9] = [
+const POLICY_FIELDS: [&str; 11] = [
     "circuit_breakers",
     "common_lb_config",
     "connect_timeout",
     "lb_policy",
+    "least_request_lb_config",
     "maglev_lb_config",
     "outlier_detection",
     "ring_hash_lb_config",
+    "round_robin_lb_config",
     "typed_extension_protocol_options",
     "upstream_connection_options",
 ];

@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::cluster::v3::circuit_breakers::Thresholds;
+use outrigger_xds_api::wire::cluster::v3::cluster::common_lb_config::{
+    LocalityConfigSpecifier, LocalityWeightedLbConfig,
+};
 use outrigger_xds_api::wire::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
-    MaglevLbConfig, RingHashLbConfig,
+    LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
 };
 use outrigger_xds_api::wire::cluster::v3::{
     self as cluster, CircuitBreakers, Cluster, UpstreamConnectionOptions,
@@ -29,8 +32,9 @@ use outrigger_xds_api::wire::r#type::v3::Percent;
 use prost::Message;
 
 use crate::model::{
-    ConnectionPool, ConsistentHash, DestinationSettings, HashTable, HttpUpgrade, LoadBalancing, Name,
-    OutlierDetection, Protocol, RetryBudget, Service, ServicePort, Subset, TcpKeepalive,
+    Audience, ConnectionPool, ConsistentHash, DestinationSettings, HashTable, HttpUpgrade, LoadBalancing,
+    LocalityBalancing, Name, OutlierDetection, Protocol, RetryBudget, Service, ServicePort, SlowStart,
+    Subset, TcpKeepalive,
 };
 use crate::source::Origin;
 use crate::translate::http::http2_options;
@@ -44,8 +48,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Number of field `metadata` in `Cluster`.
 const CLUSTER_METADATA: u32 = 25;
 
-/// One cluster for each port of a Service, and one for each subset of it.
-pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
+/// One cluster for each port of a Service, and one for each subset of it, as these callers get it.
+pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name, audience: &Audience) -> Output {
     let mut output = Output::default();
     let Some(service) = view.service(name) else { return output };
     let policies = view.destination_of(service);
@@ -63,7 +67,7 @@ pub(crate) fn outbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
             made_by: Some(origin),
         });
         for part in std::iter::once(whole).chain(subsets) {
-            clusters_of(view, service, port, &part, &mut output);
+            clusters_of(view, service, port, &part, audience, &mut output);
         }
     }
     output
@@ -82,6 +86,7 @@ fn clusters_of(
     service: &Service,
     port: &ServicePort,
     part: &Part<'_>,
+    audience: &Audience,
     output: &mut Output,
 ) {
     let (name, domain) = (&service.name, &view.settings().cluster_domain);
@@ -89,7 +94,7 @@ fn clusters_of(
     let (settings, made_by) = (part.settings, part.made_by);
     let (pool, outlier) = (&settings.connection_pool, settings.outlier_detection.as_ref());
     let budget = traffic_policy::retry_budget(view, service, port);
-    let reach = reach::reach(view, service, port, part.subset, settings.tls);
+    let reach = reach::reach(view, service, port, part.subset, settings);
     if reach.mixed && subset.is_none() {
         output.problems.push(reach::mixed(service, port));
     }
@@ -114,23 +119,20 @@ fn clusters_of(
         name: cluster_name.clone(),
         connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
         lb_policy: lb_policy(&settings.load_balancing) as i32,
-        lb_config: lb_config(&settings.load_balancing),
+        lb_config: lb_config(&settings.load_balancing, settings.slow_start),
         circuit_breakers: Some(circuit_breakers(pool, budget)),
         outlier_detection: outlier.map(outlier_detection),
-        common_lb_config: outlier.map(|outlier| CommonLbConfig {
-            healthy_panic_threshold: Some(Percent { value: outlier.min_health_percent.into() }),
-            ..Default::default()
-        }),
+        common_lb_config: common_lb(outlier, settings.locality_balancing(service)),
         typed_extension_protocol_options: protocol_options(upstream, pool),
         upstream_connection_options: pool.tcp_keepalive.map(keepalive),
         transport_socket: transport_socket(alpn),
-        ..discovery(service, port, part.subset, &cluster_name, &cluster_name)
+        ..discovery(service, port, part, audience, &cluster_name, &cluster_name)
     };
     output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, domain));
     if port.protocol == Protocol::Detect {
         let tcp_name = names::outbound_tcp_cluster(name, port, subset, domain);
         // The same endpoints.
-        let discovery = discovery(service, port, part.subset, &tcp_name, &cluster_name);
+        let discovery = discovery(service, port, part, audience, &tcp_name, &cluster_name);
         let tcp = Cluster {
             name: tcp_name,
             eds_cluster_config: discovery.eds_cluster_config,
@@ -147,12 +149,16 @@ fn clusters_of(
 fn discovery(
     service: &Service,
     port: &ServicePort,
-    subset: Option<&Subset>,
+    part: &Part<'_>,
+    audience: &Audience,
     name: &str,
     endpoints: &str,
 ) -> Cluster {
     match &service.named {
-        Some(named) => dns::discovery(named, port, subset, name),
+        Some(named) => {
+            let balancing = part.settings.locality_balancing(service);
+            dns::discovery(named, port, part.subset, balancing, audience.place(), name)
+        }
         None => {
             // The cluster's own name goes without saying.
             let service_name = if name == endpoints { String::new() } else { endpoints.to_owned() };
@@ -175,8 +181,19 @@ fn lb_policy(of: &LoadBalancing) -> LbPolicy {
     }
 }
 
-fn lb_config(of: &LoadBalancing) -> Option<LbConfig> {
-    let LoadBalancing::ConsistentHash(hash) = of else { return None };
+fn lb_config(of: &LoadBalancing, slow_start: Option<SlowStart>) -> Option<LbConfig> {
+    let slow_start_config = slow_start.map(self::slow_start);
+    let hash = match of {
+        LoadBalancing::ConsistentHash(hash) => hash,
+        LoadBalancing::LeastRequest if slow_start_config.is_some() => {
+            let config = LeastRequestLbConfig { slow_start_config, ..Default::default() };
+            return Some(LbConfig::LeastRequestLbConfig(config));
+        }
+        LoadBalancing::RoundRobin if slow_start_config.is_some() => {
+            return Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config }));
+        }
+        LoadBalancing::LeastRequest | LoadBalancing::RoundRobin | LoadBalancing::Random => return None,
+    };
     let size = |size: u32| Some(UInt64Value { value: size.into() });
     Some(match hash.table {
         HashTable::Ring(least) => LbConfig::RingHashLbConfig(RingHashLbConfig {
@@ -184,6 +201,33 @@ fn lb_config(of: &LoadBalancing) -> Option<LbConfig> {
             ..Default::default()
         }),
         HashTable::Maglev(table) => LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: size(table) }),
+    })
+}
+
+fn slow_start(of: SlowStart) -> SlowStartConfig {
+    SlowStartConfig {
+        slow_start_window: duration(of.window),
+        aggression: Some(wire_core::RuntimeDouble {
+            default_value: of.aggression,
+            // Envoy wants the name of a runtime key; nothing sets it.
+            runtime_key: "slow_start.aggression".to_owned(),
+        }),
+        min_weight_percent: Some(Percent { value: of.least_percent }),
+    }
+}
+
+/// What holds for all policies: where endpoints that are not ready are told, they must not be used when there are too few others.
+fn common_lb(
+    outlier: Option<&OutlierDetection>,
+    balancing: Option<&LocalityBalancing>,
+) -> Option<CommonLbConfig> {
+    let threshold = outlier.map(|outlier| outlier.min_health_percent).or(balancing.map(|_| 0))?;
+    let is_weighted = matches!(balancing, Some(LocalityBalancing::Distribute(_)));
+    let weighted = || LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    Some(CommonLbConfig {
+        healthy_panic_threshold: Some(Percent { value: threshold.into() }),
+        locality_config_specifier: is_weighted.then(weighted),
+        ..Default::default()
     })
 }
 

@@ -8,7 +8,7 @@
 //!
 //! | type | name | one for each |
 //! |---|---|---|
-//! | Cluster, ClusterLoadAssignment | `outbound\|PORT\|\|FQDN` | Service port |
+//! | Cluster, ClusterLoadAssignment | `outbound\|PORT\|\|FQDN` | Service port, and place of callers where it counts ([`locality`]) |
 //! | Cluster | `outbound\|PORT\|tcp\|FQDN` | Service port whose protocol is detected, for what is not HTTP |
 //! | Cluster | `inbound\|TARGETPORT\|\|` | port of a workload |
 //! | Cluster | `BlackHoleCluster` | mesh: where the share of a missing backend goes |
@@ -42,6 +42,7 @@ mod dns;
 mod endpoints;
 mod http;
 mod inbound;
+mod locality;
 mod metadata;
 mod names;
 mod outbound;

@@ -4,10 +4,9 @@
 //! are used: the mesh never falls back to plaintext because somebody added a Pod without a sidecar.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use crate::model::{
-    ClientTls, Endpoint, Finding, Locality, MutualTlsMode, Service, ServicePort, Subset, Workload,
+    ClientTls, DestinationSettings, Endpoint, Finding, MutualTlsMode, Service, ServicePort, Subset,
 };
 use crate::translate::InputView;
 use crate::translate::names::INBOUND_PORT;
@@ -16,7 +15,7 @@ use crate::translate::names::INBOUND_PORT;
 pub(super) struct Reach {
     /// Identities that may answer, sorted; `None` for plaintext.
     pub(super) mutual_tls: Option<Vec<String>>,
-    /// Where to, ready endpoints only, in the order of addresses.
+    /// Where to, in the order of addresses. Endpoints that are not ready are here only where they are told.
     pub(super) addresses: Vec<Dial>,
     /// Whether endpoints had to be left out because they take plaintext only.
     pub(super) mixed: bool,
@@ -24,11 +23,9 @@ pub(super) struct Reach {
 
 /// One address to connect to.
 pub(super) struct Dial {
-    pub(super) ip: std::net::IpAddr,
+    /// The port that takes the connection: the endpoint's own, or its sidecar's.
     pub(super) port: u16,
-    pub(super) locality: Locality,
-    pub(super) weight: u32,
-    pub(super) workload: Option<Arc<Workload>>,
+    pub(super) endpoint: Endpoint,
 }
 
 /// Who takes the connection at an endpoint.
@@ -43,14 +40,16 @@ enum Taker {
     Application,
 }
 
-/// How to reach a port, or a subset of its endpoints.
+/// How to reach a port, or a subset of its endpoints, with these settings.
 pub(super) fn reach(
     view: &InputView<'_>,
     service: &Service,
     port: &ServicePort,
     subset: Option<&Subset>,
-    tls: ClientTls,
+    settings: &DestinationSettings,
 ) -> Reach {
+    let tls = settings.tls;
+    let tells_unready = settings.tells_unready(service);
     let endpoints: Vec<(Endpoint, Taker)> = view
         .endpoints(service, port)
         .into_iter()
@@ -73,16 +72,14 @@ pub(super) fn reach(
     let mixed = mutual_tls && with_mutual_tls < endpoints.len();
     // Pods that are not ready count, so that becoming ready changes endpoints only.
     let identities = mutual_tls.then(|| identities(view, &endpoints));
+    let is_told = |endpoint: &Endpoint| endpoint.ready || (tells_unready && !endpoint.is_ending);
     let used = endpoints
         .into_iter()
-        .filter(|(endpoint, taker)| endpoint.ready && mutual_tls == (*taker == Taker::SidecarMutualTls));
+        .filter(|(endpoint, taker)| is_told(endpoint) && mutual_tls == (*taker == Taker::SidecarMutualTls));
     let addresses = used
         .map(|(endpoint, taker)| Dial {
-            ip: endpoint.ip,
             port: if taker == Taker::Application { endpoint.port } else { INBOUND_PORT },
-            locality: endpoint.locality,
-            weight: endpoint.weight,
-            workload: endpoint.workload,
+            endpoint,
         })
         .collect();
     Reach { mutual_tls: identities, addresses, mixed }

@@ -12,6 +12,7 @@ mod http_route;
 mod inbound;
 mod locality;
 mod outbound;
+mod own_policies;
 mod proxyless;
 mod routes;
 mod service_entry;

@@ -16,13 +16,20 @@ use crate::model::{
 #[derive(Debug)]
 pub struct InputView<'a> {
     registry: &'a Registry,
+    /// For whom is translated, where destination policies are not the same for all.
+    client: Option<Client>,
     read: RefCell<BTreeSet<Input>>,
 }
 
 impl<'a> InputView<'a> {
     /// A fresh view.
     pub fn new(registry: &'a Registry) -> Self {
-        Self { registry, read: RefCell::default() }
+        Self { registry, client: None, read: RefCell::default() }
+    }
+
+    /// A fresh view of what a client follows.
+    pub fn of_client(registry: &'a Registry, client: Client) -> Self {
+        Self { client: Some(client), ..Self::new(registry) }
     }
 
     /// What was read.
@@ -144,16 +151,30 @@ impl<'a> InputView<'a> {
         self.registry.client_of(workload)
     }
 
-    /// The destination policies for this Service, the one in force first. The Service must have been read through this view.
+    /// The destination policies that the client follows for this Service, the one in force first. The Service must have been read
+    /// through this view.
     pub fn policies_of(&self, service: &Service) -> Vec<Arc<DestinationPolicy>> {
         self.note(Input::PoliciesOf(service.policy_key()));
-        self.registry.policies_of(service)
+        self.registry.policies_of(service, self.client.as_ref())
     }
 
-    /// All that destination policies say of this Service, which must have been read through this view.
+    /// All that the destination policies of the client say of this Service, which must have been read through this view.
     pub fn destination_of(&self, service: &Service) -> DestinationPolicies {
         self.note(Input::PoliciesOf(service.policy_key()));
-        self.registry.destination_of(service)
+        self.registry.destination_of(service, self.client.as_ref())
+    }
+
+    /// Whether clients of a Service may follow different destination policies.
+    pub fn has_own_policies(&self, service: &Service) -> bool {
+        self.note(Input::PoliciesOf(service.policy_key()));
+        self.registry.has_own_policies(service)
+    }
+
+    /// The names of the Services whose clients may follow different destination policies.
+    pub fn services_with_own_policies(&self) -> BTreeSet<Name> {
+        self.note(Input::OwnPolicies);
+        self.note(Input::Hosts);
+        self.registry.services_with_own_policies().cloned().collect()
     }
 
     /// The destination policy of this name.

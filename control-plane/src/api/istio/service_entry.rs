@@ -168,6 +168,7 @@ pub(in crate::api) fn service_entry(
             cluster_ips: addresses.clone(),
             external: Some(external),
             named,
+            traffic_distribution: None,
             origin: object.origin.clone(),
         }));
     }
@@ -241,13 +242,11 @@ fn endpoints<A>(
             }
             targets.insert(name, port(number, field)?);
         }
-        let mut parts = spec.locality.split('/').map(str::to_owned);
-        let mut part = || parts.next().unwrap_or_default();
         endpoints.push(StaticEndpoint {
             address: address(&spec.address, format!("{field}.address"))?,
             ports: targets,
             labels: spec.labels,
-            locality: Locality { region: part(), zone: part(), sub_zone: part() },
+            locality: Locality::parse(&spec.locality),
             weight: match spec.weight {
                 Some(weight) => number(weight, 1, u32::MAX, format!("{field}.weight"))?,
                 None => 1,

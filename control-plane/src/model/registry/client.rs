@@ -1,12 +1,12 @@
-//! Clients that are served the same routes.
+//! Clients that follow the same rules.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Registry;
+use super::{ChangeSet, Input, Registry};
 use crate::model::Workload;
 
-/// What routes depend on in the workload that calls: its namespace, and those of its labels that some rule asks for. Where no
+/// What routes and clusters depend on in the workload that calls: its namespace, and those of its labels that some rule asks for. Where no
 /// rule asks for any, all workloads of a namespace are the same client.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Client {
@@ -24,6 +24,30 @@ impl fmt::Display for Client {
 }
 
 impl Registry {
+    /// Counts the labels that clients are told apart by: those that the second asks for, no longer those of the first.
+    pub(super) fn count_source_labels(
+        &mut self,
+        old: impl IntoIterator<Item = (String, String)>,
+        new: impl IntoIterator<Item = (String, String)>,
+        changes: &mut ChangeSet,
+    ) {
+        let before: Vec<_> = self.source_labels.keys().cloned().collect();
+        for label in old {
+            if let Some(count) = self.source_labels.get_mut(&label) {
+                *count -= 1;
+                if *count == 0 {
+                    self.source_labels.remove(&label);
+                }
+            }
+        }
+        for label in new {
+            *self.source_labels.entry(label).or_default() += 1;
+        }
+        if !before.iter().eq(self.source_labels.keys()) {
+            changes.inputs.insert(Input::SourceLabels);
+        }
+    }
+
     /// The client that a workload is.
     pub fn client_of(&self, workload: &Workload) -> Client {
         let is_asked = |(key, value): &(&String, &String)| {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{ChangeSet, Input, Registry, in_namespace, replace};
+use super::{ChangeSet, Input, Registry, in_namespace, place, replace};
 use crate::model::{EndpointSlice, Name, Node, Protocol, Service, Workload};
 
 impl Registry {
@@ -16,6 +16,11 @@ impl Registry {
         if tcp_ports(old.as_deref()) != tcp_ports(new.as_deref()) {
             changes.inputs.insert(Input::TcpPorts);
         }
+        self.count_place_labels(
+            old.iter().flat_map(|old| place::of_service(old)),
+            new.iter().flat_map(|new| place::of_service(new)),
+            changes,
+        );
         let either = [old, new];
         self.index_cluster_ips(&either, changes);
         for workload in in_namespace(&self.workloads, &name.namespace) {
@@ -136,6 +141,7 @@ impl Registry {
             }
         }
         for workload in self.workloads.values().filter(|workload| is_here(workload)) {
+            changes.inputs.insert(Input::Place(workload.name.clone()));
             for service in in_namespace(&self.services, &workload.name.namespace) {
                 if service.selects(&workload.labels) {
                     changes.inputs.insert(Input::Endpoints(service.name.clone()));

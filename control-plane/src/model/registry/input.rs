@@ -34,12 +34,18 @@ pub enum Input {
     VirtualServices,
     /// The VirtualServices that have rules for connections.
     ConnectionRules,
-    /// By which labels VirtualServices tell callers apart.
+    /// By which labels VirtualServices and policies tell callers apart.
     SourceLabels,
+    /// By which labels policies tell the places of callers apart.
+    PlaceLabels,
+    /// Where the workload of this name is.
+    Place(Name),
     /// The destination policy of this name, or that there is none.
     Policy(Name),
     /// The destination policies for the Service of this name.
     PoliciesOf(Name),
+    /// The destination policies that not all clients follow.
+    OwnPolicies,
     /// The traffic policy of this name, or that there is none.
     TrafficPolicy(Name),
     /// The traffic policies that are attached to this object.

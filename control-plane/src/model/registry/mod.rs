@@ -7,8 +7,10 @@
 
 mod attached;
 mod client;
+mod destinations;
 mod endpoints;
 mod input;
+mod place;
 mod read;
 mod rules;
 
@@ -53,9 +55,11 @@ pub struct Registry {
     routes: Attached<HttpRoute, RouteKey>,
     grants: BTreeMap<Name, Arc<Grant>>,
     virtual_services: BTreeMap<Name, Arc<VirtualService>>,
-    /// Labels with values that some VirtualService asks of callers, and how many do.
+    /// Labels with values that some VirtualService or policy asks of callers, and how many do.
     source_labels: BTreeMap<(String, String), usize>,
     policies: Attached<DestinationPolicy>,
+    /// Labels that some policy or Service tells places of callers apart by, and how many do.
+    place_labels: BTreeMap<String, usize>,
     traffic_policies: Attached<TrafficPolicy, Name, TargetKey>,
     peer_authn: BTreeMap<Name, Arc<PeerAuthn>>,
     rejections: BTreeMap<Subject, Finding>,

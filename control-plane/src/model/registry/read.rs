@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::{Registry, in_namespace};
 use crate::model::{
-    DestinationPolicies, DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name,
-    Node, PeerAuthn, RouteKey, Service, ServiceEntry, TargetKey, TrafficPolicy, VirtualService, Workload,
+    DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name, Node, PeerAuthn,
+    RouteKey, Service, ServiceEntry, TargetKey, TrafficPolicy, VirtualService, Workload,
 };
 
 impl Registry {
@@ -125,39 +125,6 @@ impl Registry {
     /// The destination policy of this name.
     pub fn policy(&self, name: &Name) -> Option<&Arc<DestinationPolicy>> {
         self.policies.objects.get(name)
-    }
-
-    /// The destination policies for this Service, the one in force first: those of the Service's own namespace before those
-    /// of the root namespace, then the older. Policies of other namespaces are not for it.
-    pub fn policies_of(&self, service: &Service) -> Vec<Arc<DestinationPolicy>> {
-        let own = &service.name.namespace;
-        let is_for = |policy: &&Arc<DestinationPolicy>| {
-            policy.name.namespace == *own || policy.name.namespace == self.settings().root_namespace
-        };
-        let mut policies: Vec<_> = self.policies.of(&service.policy_key()).filter(is_for).cloned().collect();
-        policies.sort_by_key(|policy| {
-            (policy.name.namespace != *own, policy.created.clone(), policy.name.clone())
-        });
-        policies
-    }
-
-    /// All that policies say of a Service: the settings of the first, and the parts that any of its namespace names (Istio).
-    pub fn destination_of(&self, service: &Service) -> DestinationPolicies {
-        let policies = self.policies_of(service);
-        let Some(first) = policies.first() else { return DestinationPolicies::default() };
-        let mut together = DestinationPolicies {
-            settings: first.settings.clone(),
-            made_by: Some(first.origin.clone()),
-            subsets: Vec::new(),
-        };
-        for policy in policies.iter().filter(|policy| policy.name.namespace == first.name.namespace) {
-            for subset in &policy.subsets {
-                if together.subsets.iter().all(|(other, _)| other.name != subset.name) {
-                    together.subsets.push((subset.clone(), policy.origin.clone()));
-                }
-            }
-        }
-        together
     }
 
     /// The traffic policy of this name.

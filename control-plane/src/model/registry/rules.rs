@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{ChangeSet, Input, Registry, replace};
+use super::{ChangeSet, Input, Registry, place, replace};
 use crate::model::{
     DestinationPolicy, Grant, HttpRoute, HttpRules, Name, PeerAuthn, RequestMatch, RouteKey, ServiceEntry,
     Source, TrafficPolicy, VirtualService,
@@ -33,16 +33,7 @@ impl Registry {
             let sources = service.iter().flat_map(|service| sources_of(service));
             sources.flat_map(|source| source.labels.clone()).collect()
         };
-        let before: BTreeSet<_> = self.source_labels.keys().cloned().collect();
-        for label in sources(&old) {
-            subtract(&mut self.source_labels, &label);
-        }
-        for label in sources(&new) {
-            *self.source_labels.entry(label).or_default() += 1;
-        }
-        if !before.iter().eq(self.source_labels.keys()) {
-            changes.inputs.insert(Input::SourceLabels);
-        }
+        self.count_source_labels(sources(&old), sources(&new), changes);
         if [&old, &new].into_iter().flatten().any(|service| service.rules_connections()) {
             changes.inputs.insert(Input::ConnectionRules);
         }
@@ -88,7 +79,19 @@ impl Registry {
         new: Option<Arc<DestinationPolicy>>,
         changes: &mut ChangeSet,
     ) {
-        let (_, services) = self.policies.replace(name, new, |policy| vec![policy.key()]);
+        let (old, services) = self.policies.replace(name, new.clone(), |policy| vec![policy.key()]);
+        self.count_place_labels(
+            old.iter().flat_map(|old| place::of_policy(old)),
+            new.iter().flat_map(|new| place::of_policy(new)),
+            changes,
+        );
+        let selector = |policy: &Option<Arc<DestinationPolicy>>| {
+            policy.as_ref().map(|policy| policy.selector.clone()).unwrap_or_default()
+        };
+        self.count_source_labels(selector(&old), selector(&new), changes);
+        if [&old, &new].into_iter().flatten().any(|policy| !self.is_for_all(policy)) {
+            changes.inputs.insert(Input::OwnPolicies);
+        }
         changes.inputs.extend(services.into_iter().map(Input::PoliciesOf));
         changes.inputs.insert(Input::Policy(name.clone()));
     }
@@ -114,15 +117,6 @@ impl Registry {
     ) {
         replace(&mut self.peer_authn, name, new);
         changes.inputs.insert(Input::PeerAuthn(name.namespace.clone()));
-    }
-}
-
-fn subtract<K: Ord>(counts: &mut std::collections::BTreeMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
     }
 }
 

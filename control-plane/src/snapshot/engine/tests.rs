@@ -48,9 +48,13 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
             );
             let address = pick(random, &["None", "10.0.0.1", "10.0.0.2", "'fd00::1'"]);
             let of_type = pick(random, &["ClusterIP", "ClusterIP", "ClusterIP", "ExternalName"]);
+            let nearby = pick(
+                random,
+                &["", "", "trafficDistribution: PreferClose, ", "trafficDistribution: PreferSameNode, "],
+            );
             (
                 format!(
-                    "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{type: {of_type}, externalName: out.example, clusterIP: \
+                    "apiVersion: v1\nkind: Service\n{metadata}\nspec: {{{nearby}type: {of_type}, externalName: out.example, clusterIP: \
                      {address}, selector: {selector}, ports: {ports}}}"
                 ),
                 true,
@@ -74,10 +78,11 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
             let interception = pick(random, &["NONE", "REDIRECT"]);
             let templates = pick(random, &["sidecar", "sidecar", "grpc-agent"]);
             let node = pick(random, &["", "nodeName: p, ", "nodeName: q, "]);
+            let place = pick(random, &["", "", ", istio-locality: r.z1"]);
             (
                 format!(
                     "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{app: {app}, \
-                     version: {version}, sidecar.istio.io/inject: {inject}}}, annotations: {{sidecar.istio.io/interceptionMode: \
+                     version: {version}, sidecar.istio.io/inject: {inject}{place}}}, annotations: {{sidecar.istio.io/interceptionMode: \
                      {interception}, inject.istio.io/templates: {templates}}}}}\nspec: {{serviceAccountName: {account}, {node}\
                      containers: [{{ports: [{{name: web, containerPort: 8080}}]}}]}}\nstatus: {status}"
                 ),
@@ -123,15 +128,27 @@ fn random_document(random: &mut fastrand::Rng) -> (String, bool) {
                     "tls: {mode: DISABLE}",
                     "connectionPool: {tcp: {idleTimeout: 1s}, http: {h2UpgradePolicy: DO_NOT_UPGRADE}}",
                     "portLevelSettings: [{port: {number: 80}, tls: {mode: ISTIO_MUTUAL}}]",
+                    "loadBalancer: {localityLbSetting: {enabled: false}}",
+                    "loadBalancer: {localityLbSetting: {failoverPriority: [version, kubernetes.io/hostname]}}",
+                    "loadBalancer: {localityLbSetting: {distribute: [{from: '*', to: {'r/z1': 40, q: 60}}]}}",
                 ],
             );
-            let valid = !host.contains('.') || namespace != "b";
+            let whom = pick(
+                random,
+                &[
+                    "",
+                    "",
+                    "exportTo: [.], ",
+                    "exportTo: [a], ",
+                    "workloadSelector: {matchLabels: {version: v1}}, ",
+                ],
+            );
             (
                 format!(
-                    "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n{metadata}\nspec: {{host: {host}, \
+                    "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n{metadata}\nspec: {{{whom}host: {host}, \
                      trafficPolicy: {{outlierDetection: {{consecutive5xxErrors: {errors}}}, {more}}}}}"
                 ),
-                valid,
+                true,
             )
         }
         6 => {
@@ -211,7 +228,7 @@ fn equals_from_scratch(seed: u64) {
     incremental.apply(objects.keys().cloned().map(Event::Delete));
     incremental.publish();
     assert!(incremental.nodes.is_empty() && incremental.readers.is_empty(), "seed {seed}");
-    assert_eq!(incremental.snapshot.clusters.len(), 1, "only the black hole is left");
+    assert_eq!(incremental.snapshot.clusters.all.len(), 1, "only the black hole is left");
 }
 
 const MESH: &str = "

@@ -53,6 +53,8 @@ pub(super) const BUILT_IN: &[Kind] = &[
             "spec.clusterIPs",
             "spec.selector",
             "spec.ports",
+            "spec.trafficDistribution",
+            "metadata.annotations.networking.istio.io/traffic-distribution",
         ],
     },
     Kind {
@@ -66,6 +68,7 @@ pub(super) const BUILT_IN: &[Kind] = &[
             "addressType",
             "endpoints[].addresses",
             "endpoints[].conditions.ready",
+            "endpoints[].conditions.terminating",
             "endpoints[].targetRef.kind",
             "endpoints[].targetRef.name",
             "endpoints[].nodeName",

@@ -1,7 +1,7 @@
 //! Outbound: a listener without a socket for each port and cluster IP of a Service.
 //!
 //! They are the same for every captured workload of the mesh, except those of Services that not all clients see, and of those
-//! whose connections follow rules, which may be about the caller: these are made for each workload.
+//! whose connections follow rules or policies that may be about the caller: these are made for each workload.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -45,6 +45,7 @@ pub(in crate::translate) fn own_service_listeners(
     let has_v6 = workload.ips.iter().any(IpAddr::is_ipv6);
     let mut names: BTreeSet<Name> = connections::ruled(view);
     names.extend(view.services_at_hosts().cloned());
+    names.extend(view.services_with_own_policies());
     let services = names.iter().filter_map(|name| view.service(name));
     let own = services
         .filter(|service| service.is_visible_in(&workload.name.namespace) && !is_shared(view, service));
@@ -55,7 +56,7 @@ pub(in crate::translate) fn own_service_listeners(
 fn is_shared(view: &InputView<'_>, service: &Service) -> bool {
     let is_seen_by_all =
         service.external.as_ref().is_none_or(|external| external.visibility == Visibility::Mesh);
-    is_seen_by_all && !connections::is_ruled(view, &service.name)
+    is_seen_by_all && !connections::is_ruled(view, &service.name) && !view.has_own_policies(service)
 }
 
 /// The listeners of those of a Service's addresses that `is_wanted`, and that are its own.

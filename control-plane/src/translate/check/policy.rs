@@ -1,6 +1,6 @@
 //! DestinationRules.
 
-use crate::model::{Concern, DestinationSettings, Finding, Name};
+use crate::model::{Concern, DestinationSettings, Finding, Name, Visibility};
 use crate::translate::{InputView, Output};
 
 /// Whether a destination policy is in force.
@@ -28,23 +28,26 @@ pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
             problem("spec.trafficPolicy", reason);
         }
     }
-    let policies = view.policies_of(service);
-    let first = policies.first().filter(|first| first.name != *name);
-    if policies.iter().all(|other| other.name != *name) {
-        let reason = format!(
-            "has no effect: a DestinationRule for {} must be in namespace {} or {}",
-            policy.service,
-            service.name.namespace,
-            view.settings().root_namespace
-        );
-        problem("spec.host", reason);
-    } else if let Some(first) =
-        first.filter(|first| first.name.namespace != name.namespace || policy.subsets.is_empty())
+    let root = &view.settings().root_namespace;
+    if name.namespace != service.name.namespace
+        && name.namespace != *root
+        && let Visibility::Namespaces(namespaces) = &policy.visibility
+        && namespaces.iter().any(|namespace| *namespace != name.namespace)
     {
+        let reason = format!(
+            "has no effect in other namespaces: their clients follow DestinationRules for {} of their own, of {} and of {root}",
+            policy.service, service.name.namespace
+        );
+        problem("spec.exportTo", reason);
+    }
+    // As its own clients see it.
+    let policies = view.policies_of(service);
+    let Some(first) = policies.first().filter(|first| first.name != *name) else { return output };
+    if policies.iter().all(|other| other.name != *name) || policy.subsets.is_empty() {
         let reason =
             format!("has no effect: Service {} follows DestinationRule {}", policy.service, first.name);
         problem("spec.host", reason);
-    } else if let Some(first) = first {
+    } else {
         let reason = format!(
             "only its subsets have an effect: else Service {} follows DestinationRule {}",
             policy.service, first.name

@@ -177,3 +177,47 @@ fn tls_of_clients() {
     assert!(cluster(&snapshot, REVIEWS).transport_socket.is_some());
     assert_eq!(endpoints(&snapshot, REVIEWS), [""; 0]);
 }
+
+#[test]
+fn new_endpoints_warm_up() {
+    use outrigger_xds_api::wire::cluster::v3::cluster::{LbConfig, SlowStartConfig};
+    let of = |balancer: &str| -> Option<(i64, f64, f64)> {
+        let config = cluster(&with(&format!("loadBalancer: {balancer}")), REVIEWS).lb_config?;
+        let slow_start = match config {
+            LbConfig::LeastRequestLbConfig(config) => config.slow_start_config,
+            LbConfig::RoundRobinLbConfig(config) => config.slow_start_config,
+            other => panic!("{other:?}"),
+        };
+        let SlowStartConfig { slow_start_window, aggression, min_weight_percent } = slow_start.unwrap();
+        Some((slow_start_window?.seconds, aggression?.default_value, min_weight_percent?.value))
+    };
+    assert_eq!(of("{simple: LEAST_REQUEST}"), None);
+    assert_eq!(of("{warmupDurationSecs: 30s}"), Some((30, 1.0, 10.0)));
+    assert_eq!(
+        of("{simple: ROUND_ROBIN, warmup: {duration: 1m, minimumPercent: 5, aggression: 1.5}}"),
+        Some((60, 1.5, 5.0))
+    );
+    for (balancer, reason) in [
+        (
+            "{simple: RANDOM, warmupDurationSecs: 30s}",
+            "warmupDurationSecs: is for LEAST_REQUEST and ROUND_ROBIN only",
+        ),
+        ("{warmup: {aggression: 2}}", "warmup.duration: must be said"),
+        ("{warmup: {duration: 1s, aggression: 0.5}}", "warmup.aggression: 0.5 is not between"),
+        (
+            "{warmup: {duration: 1s, minimumPercent: 101}}",
+            "warmup.minimumPercent: 101 is not between 0 and 100",
+        ),
+        (
+            "{warmup: {duration: 1s}, warmupDurationSecs: 1s}",
+            "warmup: only one of warmup and warmupDurationSecs",
+        ),
+    ] {
+        let snapshot = snapshot_of(&[&rule("reviews", &format!("loadBalancer: {balancer}"))]);
+        let [refused] = snapshot.rejections() else { panic!("{balancer}: {:?}", snapshot.rejections()) };
+        assert!(
+            refused.to_string().contains(&format!("spec.trafficPolicy.loadBalancer.{reason}")),
+            "{refused}"
+        );
+    }
+}

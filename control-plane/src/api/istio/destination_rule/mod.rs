@@ -1,10 +1,11 @@
 //! DestinationRule -> [`DestinationPolicy`]: subsets, and how clients treat the endpoints ([`policy`]).
 //!
-//! It holds for all clients of a Service, so it must be in the Service's own namespace or in the root namespace. (Istio
-//! also lets a client's namespace have its own.)
+//! Which clients follow it is said by its namespace, `exportTo` and `workloadSelector`: see `model::registry::destinations`.
 
 mod connection_pool;
 mod hash;
+mod load_balancer;
+mod locality;
 mod policy;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use serde::Deserialize;
 
 use super::hosts;
 use crate::api::{Refusal, Strict, name_of, names, read};
-use crate::model::{DestinationPolicy, MeshSettings, ServiceRef, Subset};
+use crate::model::{DestinationPolicy, MeshSettings, Subset};
 use crate::source::Object;
 use policy::Policy;
 
@@ -27,6 +28,13 @@ struct Spec {
     subsets: Vec<SubsetSpec>,
     #[serde(default)]
     export_to: Vec<String>,
+    workload_selector: Option<SelectorSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SelectorSpec {
+    match_labels: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -50,20 +58,8 @@ pub(in crate::api) fn destination_rule(
         return Err(Refusal::new("spec.host", "a DestinationRule for many hosts is not supported"));
     }
     let service = hosts::service_ref(&spec.host, &name.namespace, &settings.cluster_domain, "spec.host")?;
-    if let ServiceRef::Name(service) = &service
-        && name.namespace != service.namespace
-        && name.namespace != settings.root_namespace
-    {
-        let reason = format!(
-            "a DestinationRule for {service} must be in namespace {} or {}",
-            service.namespace, settings.root_namespace
-        );
-        return Err(Refusal::new("spec.host", reason));
-    }
-    if spec.export_to.iter().any(|to| to != "*") {
-        let reason = "is not supported: a DestinationRule holds for all clients; supported: *";
-        return Err(Refusal::new("spec.exportTo", reason));
-    }
+    let visibility = hosts::visibility(&spec.export_to, &name.namespace)?;
+    let selector = spec.workload_selector.map(|selector| selector.match_labels).unwrap_or_default();
     let whole = Policy::read(spec.traffic_policy, "spec.trafficPolicy")?;
     let mut subsets: Vec<Subset> = Vec::new();
     for (index, subset) in spec.subsets.into_iter().enumerate() {
@@ -84,6 +80,8 @@ pub(in crate::api) fn destination_rule(
     Ok(DestinationPolicy {
         name,
         service,
+        visibility,
+        selector,
         settings: whole.settings(),
         subsets,
         created: metadata.creation_timestamp.unwrap_or_default(),

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{connection_pool, hash};
+use super::connection_pool;
+use super::load_balancer::{self, LoadBalancer};
 use crate::api::Refusal;
 use crate::api::values::{number, port, positive};
-use crate::model::{
-    ClientTls, ConnectionPool, DestinationSettings, LoadBalancing, OutlierDetection, PortSettings,
-};
+use crate::model::{ClientTls, ConnectionPool, DestinationSettings, OutlierDetection, PortSettings};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(super) struct Spec {
-    load_balancer: Option<LoadBalancerSpec>,
+    load_balancer: Option<load_balancer::Spec>,
     connection_pool: Option<connection_pool::Spec>,
     outlier_detection: Option<OutlierDetectionSpec>,
     tls: Option<TlsSpec>,
@@ -25,7 +24,7 @@ pub(super) struct Spec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PortSpec {
     port: PortSelector,
-    load_balancer: Option<LoadBalancerSpec>,
+    load_balancer: Option<load_balancer::Spec>,
     connection_pool: Option<connection_pool::Spec>,
     outlier_detection: Option<OutlierDetectionSpec>,
     tls: Option<TlsSpec>,
@@ -35,13 +34,6 @@ struct PortSpec {
 #[serde(deny_unknown_fields)]
 struct PortSelector {
     number: i64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct LoadBalancerSpec {
-    simple: Option<String>,
-    consistent_hash: Option<hash::Spec>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -75,7 +67,7 @@ pub(super) struct Policy {
 /// The parts that something is said of.
 #[derive(Debug, Default, Clone)]
 struct Said {
-    load_balancing: Option<LoadBalancing>,
+    load_balancer: Option<LoadBalancer>,
     outlier_detection: Option<OutlierDetection>,
     connection_pool: Option<ConnectionPool>,
     tls: Option<ClientTls>,
@@ -126,14 +118,14 @@ impl Policy {
 
 impl Said {
     fn read(
-        load_balancer: Option<LoadBalancerSpec>,
+        load_balancer: Option<load_balancer::Spec>,
         connection_pool: Option<connection_pool::Spec>,
         outlier_detection: Option<OutlierDetectionSpec>,
         tls: Option<TlsSpec>,
         field: &str,
     ) -> Result<Self, Refusal> {
         Ok(Self {
-            load_balancing: load_balancer.map(|spec| load_balancing(spec, field)).transpose()?,
+            load_balancer: load_balancer.map(|spec| load_balancer::load_balancer(spec, field)).transpose()?,
             outlier_detection: outlier_detection
                 .map(|spec| self::outlier_detection(spec, field))
                 .transpose()?,
@@ -146,7 +138,7 @@ impl Said {
 
     fn or(self, other: &Self) -> Self {
         Self {
-            load_balancing: self.load_balancing.or_else(|| other.load_balancing.clone()),
+            load_balancer: self.load_balancer.or_else(|| other.load_balancer.clone()),
             outlier_detection: self.outlier_detection.or_else(|| other.outlier_detection.clone()),
             connection_pool: self.connection_pool.or_else(|| other.connection_pool.clone()),
             tls: self.tls.or(other.tls),
@@ -154,35 +146,14 @@ impl Said {
     }
 
     fn settings(self) -> DestinationSettings {
+        let LoadBalancer { policy, locality, slow_start } = self.load_balancer.unwrap_or_default();
         DestinationSettings {
-            load_balancing: self.load_balancing.unwrap_or_default(),
+            load_balancing: policy,
+            locality,
+            slow_start,
             outlier_detection: self.outlier_detection,
             connection_pool: self.connection_pool.unwrap_or_default(),
             tls: self.tls.unwrap_or_default(),
-        }
-    }
-}
-
-fn load_balancing(spec: LoadBalancerSpec, field: &str) -> Result<LoadBalancing, Refusal> {
-    let field = format!("{field}.loadBalancer");
-    match (spec.simple.as_deref(), spec.consistent_hash) {
-        (Some(_), Some(_)) => Err(Refusal::new(field, "only one of simple and consistentHash can apply")),
-        (None, Some(spec)) => {
-            let hash = hash::consistent_hash(spec, &format!("{field}.consistentHash"))?;
-            Ok(LoadBalancing::ConsistentHash(hash))
-        }
-        (simple, None) => simple_load_balancing(simple, &field),
-    }
-}
-
-fn simple_load_balancing(simple: Option<&str>, field: &str) -> Result<LoadBalancing, Refusal> {
-    match simple {
-        None | Some("UNSPECIFIED" | "LEAST_REQUEST" | "LEAST_CONN") => Ok(LoadBalancing::LeastRequest),
-        Some("ROUND_ROBIN") => Ok(LoadBalancing::RoundRobin),
-        Some("RANDOM") => Ok(LoadBalancing::Random),
-        Some(other) => {
-            let reason = format!("{other:?} is not supported; supported: LEAST_REQUEST, ROUND_ROBIN, RANDOM");
-            Err(Refusal::new(format!("{field}.simple"), reason))
         }
     }
 }
