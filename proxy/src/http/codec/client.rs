@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use hyper::client::conn::http2;
 use hyper_util::rt::TokioIo;
@@ -57,13 +58,15 @@ impl HeadLimits {
 pub(crate) struct SendError {
     pub(crate) failure: Failure,
     pub(crate) unsent: Option<Request<RequestBody>>,
+    /// Its head, with HTTP/1: there it is written from where it is.
+    pub(crate) head: Option<Box<Parts>>,
     /// What became of it when its connection ended.
     pub(crate) fate: Fate,
 }
 
 impl SendError {
     pub(super) fn new(failure: Failure, fate: Fate) -> Self {
-        Self { failure, unsent: None, fate }
+        Self { failure, unsent: None, head: None, fate }
     }
 
     /// Of a request that began at `mark`.

@@ -76,7 +76,7 @@ pub(super) async fn send(
         let may_move = lease.is_reused() && moves < MAX_MOVES;
         let mut spare = None;
         if may_move && stream.upgrade.is_none() {
-            let (request, kept) = Spare::keep(outgoing);
+            let (request, kept) = Spare::keep(outgoing, lease.version());
             (outgoing, spare) = (request, Some(kept));
         }
         let sent = match &stream.upgrade {
@@ -100,19 +100,19 @@ pub(super) async fn send(
                 spare.inspect(|spare| spare.forget());
                 return Ok(response);
             }
-            Err(error) => {
+            Err(mut error) => {
                 let failure = stream.request_failure();
+                let late = failure.unwrap_or(error.failure);
                 moves += 1;
-                if let (true, Some(unsent)) = (may_move, error.unsent) {
+                if let (true, Some(unsent)) = (may_move, error.unsent.take()) {
                     request = unsent;
-                } else if let (None, Some(again)) = (failure, spare.and_then(|spare| spare.again(error.fate)))
-                {
+                } else if let (None, Some(again)) = (failure, spare.and_then(|spare| spare.again(error))) {
                     cluster.stats.upstream_rq_replayed.inc();
                     reuse = Reuse::None;
                     request = again;
                 } else {
                     stream.lend(lease);
-                    return Err(failed(stream, cluster, failure.unwrap_or(error.failure).into()));
+                    return Err(failed(stream, cluster, late.into()));
                 }
             }
         }

@@ -9,7 +9,7 @@ use http_body::Body as _;
 
 use super::replay::Replay;
 use crate::http::body::RequestBody;
-use crate::http::codec::Fate;
+use crate::http::codec::{Fate, SendError, Version};
 use crate::http::pool::Reuse;
 
 /// What is kept of a body; one that has sent more is not sent again.
@@ -18,7 +18,8 @@ const KEPT_BYTES: u64 = 64 << 10;
 /// The request once more.
 #[derive(Debug)]
 pub(super) struct Spare {
-    head: Parts,
+    /// With HTTP/2; an HTTP/1 connection gives the head back.
+    head: Option<Box<Parts>>,
     /// `None`: it has none.
     body: Option<Replay>,
 }
@@ -34,23 +35,24 @@ pub(super) fn reuse(request: &Request<RequestBody>) -> Reuse {
 }
 
 impl Spare {
-    /// Gives the request back.
-    pub(super) fn keep(request: Request<RequestBody>) -> (Request<RequestBody>, Box<Self>) {
+    /// Gives the request back, to be sent in this version.
+    pub(super) fn keep(request: Request<RequestBody>, version: Version) -> (Request<RequestBody>, Self) {
         let (head, body) = request.into_parts();
         let kept = match body {
             RequestBody::Empty => None,
             body => Some(Replay::new(body, Some(KEPT_BYTES), None)),
         };
         let body = kept.as_ref().map_or(RequestBody::Empty, Replay::attempt);
-        let spare = Box::new(Self { head: head.clone(), body: kept });
-        (Request::from_parts(head, body), spare)
+        let copied = (version == Version::Http2).then(|| Box::new(head.clone()));
+        (Request::from_parts(head, body), Self { head: copied, body: kept })
     }
 
-    /// The request again, if that is right after this fate and nothing of it is lost.
-    pub(super) fn again(self: Box<Self>, fate: Fate) -> Option<Request<RequestBody>> {
-        let may = match fate {
+    /// The request again, if that is right after what became of it and nothing of it is lost.
+    pub(super) fn again(self, failed: SendError) -> Option<Request<RequestBody>> {
+        let head = *self.head.or(failed.head)?;
+        let may = match failed.fate {
             Fate::Unseen => true,
-            Fate::Unanswered => self.head.method.is_idempotent(),
+            Fate::Unanswered => head.method.is_idempotent(),
             Fate::Unknown => false,
         };
         let whole = self.body.as_ref().is_none_or(Replay::is_whole);
@@ -58,7 +60,7 @@ impl Spare {
             return None;
         }
         let body = self.body.as_ref().map_or(RequestBody::Empty, Replay::attempt);
-        Some(Request::from_parts(self.head, body))
+        Some(Request::from_parts(head, body))
     }
 
     /// The host has answered.

@@ -235,7 +235,6 @@ impl Http1Sender {
             return Err(SendError { unsent: Some(request), ..ended });
         }
         let mark = connection.wire.mark();
-        let failed = |failure| SendError::of(failure, &connection.wire, mark);
         let mut exchange = Exchange(Some(connection));
         let (parts, body) = request.into_parts();
         let (is_empty, exact) = (body.is_end_stream(), body.size_hint().exact());
@@ -264,7 +263,13 @@ impl Http1Sender {
             }
             connection.poll_head(cx, &parts.method, interim)
         });
-        let head = head.await.map_err(failed)?;
+        let head = match head.await {
+            Ok(head) => head,
+            Err(failure) => {
+                let failed = SendError::of(failure, &connection.wire, mark);
+                return Err(SendError { head: Some(Box::new(parts)), ..failed });
+            }
+        };
         if !head.keeps_alive || head.response.status() == StatusCode::SWITCHING_PROTOCOLS {
             connection.keeps_alive.set(false);
         }

@@ -303,7 +303,7 @@ pub(super) fn response(
     let mut case = limits.keeps_case.then(NameCase::default);
     let (framing, headers) = Framing::read(&head, parsed.headers, case.as_mut()).ok_or(BadResponse)?;
     let status = StatusCode::from_u16(code).map_err(|_| BadResponse)?;
-    let body = response_body(status, method, version, &framing, &headers)?;
+    let body = response_body(status, method, version, &framing)?;
     let keeps_alive = framing.keeps_alive(version) && !body.ends_with_connection();
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -321,8 +321,15 @@ fn response_body(
     method: &Method,
     version: Version,
     framing: &Framing,
-    headers: &HeaderMap,
 ) -> Result<Decoder, BadResponse> {
+    let length = match &framing.length {
+        _ if framing.second_length || framing.second_coding => return Err(BadResponse),
+        Some(length) => Some(length_of(length).ok_or(BadResponse)?),
+        None => None,
+    };
+    if status == StatusCode::NO_CONTENT && length.is_some_and(|length| length > 0) {
+        return Err(BadResponse);
+    }
     let has_none = status.is_informational()
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || *method == Method::HEAD
@@ -330,24 +337,15 @@ fn response_body(
     if has_none {
         return Ok(Decoder::None);
     }
-    if let Some(coding) = &framing.coding {
-        if framing.length.is_some() {
-            return Err(BadResponse);
+    match (length, &framing.coding) {
+        (Some(_), Some(_)) => Err(BadResponse),
+        (None, Some(coding)) => {
+            // Other codings are not ours to undo.
+            let is_chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+            (is_chunked && version == Version::HTTP_11).then(Decoder::chunked).ok_or(BadResponse)
         }
-        // The last coding counts, in the last field.
-        let last = coding.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
-        return match last.trim_ascii().eq_ignore_ascii_case(b"chunked") {
-            _ if version != Version::HTTP_11 => Err(BadResponse),
-            true => Ok(Decoder::chunked()),
-            false => Ok(Decoder::UntilClose),
-        };
-    }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter().map(length_of);
-    let Some(first) = lengths.next() else { return Ok(Decoder::UntilClose) };
-    match first {
-        // The same twice is one length.
-        Some(length) if lengths.all(|other| other == first) => Ok(Decoder::length(length)),
-        _ => Err(BadResponse),
+        (Some(length), None) => Ok(Decoder::length(length)),
+        (None, None) => Ok(Decoder::UntilClose),
     }
 }
 
@@ -452,22 +450,18 @@ mod tests {
             (Method::CONNECT, "HTTP/1.1 200 OK\r\n\r\n", Some((Some(0), false, true))),
             (
                 Method::GET,
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\nconnection: close\r\n\r\n",
+                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\nconnection: x, close\r\n\r\n",
                 Some((None, false, false)),
             ),
-            (Method::GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\n", Some((None, true, false))),
+            (Method::GET, "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n", None),
+            (Method::GET, "HTTP/1.1 204 No\r\ncontent-length: 1\r\n\r\n", None),
             (Method::GET, "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\n", Some((Some(2), false, false))),
             (
                 Method::GET,
                 "HTTP/1.0 200 OK\r\ncontent-length: 2\r\nconnection: keep-alive\r\n\r\n",
                 Some((Some(2), false, true)),
             ),
-            (
-                Method::GET,
-                "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n",
-                Some((Some(2), false, true)),
-            ),
-            (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n", None),
+            (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\n", None),
             (Method::GET, "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", None),
             (Method::GET, "HTTP/1.1 2 OK\r\n\r\n", None),
         ] {
