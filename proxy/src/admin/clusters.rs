@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::{Value, json};
 
 use super::{ClusterEntry, rfc3339};
-use crate::cluster::Host;
 use crate::cluster::outlier::{Average, HostMonitor};
+use crate::cluster::{HealthFlag, Host};
 use crate::net::Address;
 
 /// A number of a host.
@@ -33,13 +33,20 @@ fn numbers(host: &Host) -> [(&'static str, Number); 7] {
 
 /// `healthy`, or what is wrong.
 fn health_flags(host: &Host) -> String {
-    let mut flags = String::new();
-    if host.ejected.load(Relaxed) {
-        flags.push_str("/failed_outlier_check");
-    }
-    if !host.eds_healthy.load(Relaxed) {
-        flags.push_str("/failed_eds_health");
-    }
+    // In the order of Envoy's bits.
+    let flags: String = [
+        (host.has(HealthFlag::Failed), "/failed_active_hc"),
+        (host.ejected.load(Relaxed), "/failed_outlier_check"),
+        (!host.eds_healthy.load(Relaxed), "/failed_eds_health"),
+        (host.has(HealthFlag::Degraded), "/degraded_active_hc"),
+        (host.has(HealthFlag::PendingRemoval), "/pending_dynamic_removal"),
+        (host.has(HealthFlag::PendingFirstCheck), "/pending_active_hc"),
+        (host.has(HealthFlag::Excluded), "/excluded_via_immediate_hc_fail"),
+        (host.has(HealthFlag::TimedOut), "/active_hc_timeout"),
+    ]
+    .into_iter()
+    .filter_map(|(is_set, name)| is_set.then_some(name))
+    .collect();
     if flags.is_empty() { "healthy".into() } else { flags }
 }
 
@@ -151,8 +158,18 @@ fn host_json(host: &Host, priority: usize) -> Value {
     let mut health = json!({
         "eds_health_status": if host.eds_healthy.load(Relaxed) { "HEALTHY" } else { "UNHEALTHY" },
     });
-    if host.ejected.load(Relaxed) {
-        health["failed_outlier_check"] = true.into();
+    for (is_set, name) in [
+        (host.has(HealthFlag::Failed), "failed_active_health_check"),
+        (host.ejected.load(Relaxed), "failed_outlier_check"),
+        (host.has(HealthFlag::Degraded), "failed_active_degraded_check"),
+        (host.has(HealthFlag::PendingRemoval), "pending_dynamic_removal"),
+        (host.has(HealthFlag::PendingFirstCheck), "pending_active_hc"),
+        (host.has(HealthFlag::Excluded), "excluded_via_immediate_hc_fail"),
+        (host.has(HealthFlag::TimedOut), "active_hc_timeout"),
+    ] {
+        if is_set {
+            health[name] = true.into();
+        }
     }
     let mut status = json!({
         "address": address_json(&host.address),

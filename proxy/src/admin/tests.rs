@@ -131,6 +131,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
         workload: None,
         metadata: None,
         priority: 0,
+        check: None,
     };
     let set = EndpointSet::build(None, vec![spec], 140, Balancing::default());
     let host = set.hosts().next().unwrap();

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 
-use super::Host;
 use super::lb::Hashing;
 use super::lb::hashing::HashTable;
+use super::{CheckTarget, Host};
 use crate::metadata::Metadata;
 use crate::net::Address;
 
@@ -34,6 +34,8 @@ pub struct HostSpec {
     pub metadata: Option<Arc<Metadata>>,
     /// `priority` of its locality.
     pub priority: u32,
+    /// `endpoint.health_check_config`.
+    pub check: Option<Arc<CheckTarget>>,
 }
 
 /// All hosts of a cluster by priority (`ClusterLoadAssignment`).
@@ -121,6 +123,7 @@ impl EndpointSet {
                 }
             };
             host.metadata.store(spec.metadata);
+            host.check.store(spec.check);
             host.priority.store(spec.priority, Ordering::Relaxed);
             let at = spec.priority as usize;
             while priorities.len() <= at {
@@ -182,7 +185,10 @@ impl EndpointSet {
         let health: Vec<(u32, u32)> = self
             .priorities
             .iter()
-            .map(|p| (p.hosts.iter().filter(|h| h.is_healthy()).count() as u32, p.hosts.len() as u32))
+            .map(|p| {
+                let count = |of: fn(&Host) -> bool| p.hosts.iter().filter(|h| of(h)).count() as u32;
+                (count(Host::is_healthy), count(|host| !host.is_excluded()))
+            })
             .collect();
         let available = availability(&health, self.overprovisioning_percent);
         let split = split_load(&health, &available, balancing.panic_percent);
@@ -328,6 +334,7 @@ mod tests {
             workload: None,
             metadata: None,
             priority: 0,
+            check: None,
         }
     }
 

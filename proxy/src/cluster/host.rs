@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 
+use super::active_health::{ActiveHealth, CheckTarget, HealthFlag};
 use super::outlier::HostMonitor;
 use crate::metadata::Metadata;
 use crate::net::Address;
@@ -28,6 +29,10 @@ pub struct Host {
     pub metadata: ArcSwapOption<Metadata>,
     /// `LbEndpoint.health_status` says usable (HEALTHY, UNKNOWN, DEGRADED).
     pub eds_healthy: AtomicBool,
+    /// `Endpoint.health_check_config`.
+    pub check: ArcSwapOption<CheckTarget>,
+    /// What active health checks say of it; made with the first one.
+    active_health: OnceLock<Box<ActiveHealth>>,
     /// Taken out by outlier detection.
     pub ejected: AtomicBool,
     /// No longer in the cluster: its idle connections go, its requests finish.
@@ -68,6 +73,8 @@ impl Host {
             workload,
             metadata: ArcSwapOption::empty(),
             eds_healthy: AtomicBool::new(healthy),
+            check: ArcSwapOption::empty(),
+            active_health: OnceLock::new(),
             ejected: AtomicBool::new(false),
             removed: AtomicBool::new(false),
             active_requests: AtomicU32::new(0),
@@ -98,8 +105,25 @@ impl Host {
         self.outlier.get().map(|monitor| &**monitor)
     }
 
+    /// What active health checks say of it.
+    pub fn active_health(&self) -> &ActiveHealth {
+        self.active_health.get_or_init(Box::default)
+    }
+
+    /// Whether they say this of it.
+    pub fn has(&self, flag: HealthFlag) -> bool {
+        self.active_health.get().is_some_and(|health| health.has(flag))
+    }
+
     /// Whether a request may go there.
     pub fn is_healthy(&self) -> bool {
-        self.eds_healthy.load(Ordering::Relaxed) && !self.ejected.load(Ordering::Relaxed)
+        self.eds_healthy.load(Ordering::Relaxed)
+            && !self.ejected.load(Ordering::Relaxed)
+            && !self.has(HealthFlag::Failed)
+    }
+
+    /// Whether it does not count when the share of healthy hosts is looked at.
+    pub fn is_excluded(&self) -> bool {
+        self.has(HealthFlag::Excluded) || self.has(HealthFlag::PendingFirstCheck)
     }
 }

@@ -14,6 +14,7 @@ use super::registry::Registry;
 use super::sources::{SourceId, Variant};
 use crate::access_log::LogFiles;
 use crate::cluster::{original_dst, outlier};
+use crate::health_check;
 use crate::net::Resolvers;
 use crate::on_demand;
 use crate::route::RouteConfiguration;
@@ -32,6 +33,7 @@ pub(crate) fn inputs() -> Inputs {
         log_files: LogFiles::new(stats.clone()),
         stats,
         ejections,
+        checks: health_check::channel().0,
         inhabited,
         on_demand,
         resolvers: Resolvers::default(),

@@ -36,6 +36,7 @@ use crate::config::handle::ConfigurationHandle;
 use crate::config::listeners::Change;
 use crate::config::registry::Registry;
 use crate::config::sources::GrpcSource;
+use crate::health_check;
 use crate::identity::{self, IdentityHandle, IdentityOptions};
 use crate::logging::Logging;
 use crate::net::{Address, DnsOptions, Resolvers, Target};
@@ -142,6 +143,7 @@ struct Prepared {
     configuration: Configuration,
     bootstrap: Bootstrap,
     ejections: UnboundedReceiver<outlier::Event>,
+    checked_hosts: UnboundedReceiver<health_check::Start>,
     inhabited: UnboundedReceiver<Arc<OriginalDestinations>>,
     asks: UnboundedReceiver<on_demand::Ask>,
     names: config::dns::Wanted,
@@ -159,6 +161,7 @@ fn prepare(
     workers: usize,
 ) -> Result<Prepared, StartError> {
     let (events, ejections) = outlier::channel();
+    let (checks, checked_hosts) = health_check::channel();
     let (inhabited, inhabited_clusters) = original_dst::channel();
     let (on_demand, asks) = on_demand::channel();
     let (names, wanted_names) = config::dns::channel();
@@ -175,6 +178,7 @@ fn prepare(
         log_files: LogFiles::new(stats.clone()),
         stats,
         ejections: events,
+        checks,
         inhabited,
         on_demand,
         resolvers: Resolvers::new(dns),
@@ -221,6 +225,7 @@ fn prepare(
         configuration,
         bootstrap,
         ejections,
+        checked_hosts,
         inhabited: inhabited_clusters,
         asks,
         names: wanted_names,
@@ -268,8 +273,17 @@ impl Server {
         let stats = Stats::new();
         let identity = options.identity.map(|identity| identity::start(identity, stats.clone()));
         let identity = identity.transpose().map_err(StartError::Failed)?;
-        let Prepared { configuration, bootstrap, ejections, inhabited, asks, names, folders, identity } =
-            prepare(document, &options.node, stats.clone(), identity, options.dns, options.concurrency)?;
+        let Prepared {
+            configuration,
+            bootstrap,
+            ejections,
+            checked_hosts,
+            inhabited,
+            asks,
+            names,
+            folders,
+            identity,
+        } = prepare(document, &options.node, stats.clone(), identity, options.dns, options.concurrency)?;
         let identity = identity.map(Arc::new);
         let log_files = configuration.inputs().log_files.clone();
         if let Some(labels) = options.labels {
@@ -320,6 +334,7 @@ impl Server {
 
         let mut tasks = vec![
             tokio::spawn(outlier::monitor(ejections, bootstrap.cluster_manager.ejection_log)),
+            tokio::spawn(config::health_checks::run(configuration.clone(), checked_hosts)),
             tokio::spawn(original_dst::clean_up(inhabited)),
             spawn_initialized(&view, &configuration),
         ];

@@ -54,6 +54,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             workload: Some("reviews-v1;default;reviews;v1;Kubernetes".into()),
             metadata: None,
             priority: 0,
+            check: None,
         })
         .collect();
     let scope = stats.cluster("upstream");

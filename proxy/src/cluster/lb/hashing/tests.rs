@@ -256,6 +256,7 @@ fn spec(port: u16, priority: u32) -> HostSpec {
         workload: None,
         metadata: None,
         priority,
+        check: None,
     }
 }
 
