@@ -17,6 +17,7 @@ pub mod formatter;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod health_check;
 pub mod http;
 pub mod identity;
 pub mod listener;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// Namespace of a host's metadata that says what balancing goes by.
 pub const BALANCING: &str = "envoy.lb";
 
 /// `envoy.config.core.v3.Metadata.filter_metadata`; never empty.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Metadata(BTreeMap<Box<str>, Value>);
 
 impl Metadata {

@@ -399,6 +399,24 @@ pub struct StreamInfo {
     pub log_details: Option<Box<LogDetails>>,
 }
 
+impl ConnectionInfo {
+    /// Of a request of our own: nobody's connection stands for it but one on the loopback interface, as in Envoy.
+    pub fn of_own_request() -> Self {
+        let address = Address::Ip((std::net::Ipv4Addr::LOCALHOST, 0).into());
+        Self {
+            local_address: address.clone(),
+            direct_local_address: address.clone(),
+            original_destination: None,
+            peer_address: address,
+            requested_server_name: None,
+            tls: None,
+            connection_id: 0,
+            filter_chain: "".into(),
+            opened: Instant::now(),
+        }
+    }
+}
+
 #[cfg(test)]
 impl StreamInfo {
     /// Of a connection on the loopback interface.

@@ -29,6 +29,19 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     ("transport_socket", &["config::live", "net", "route::StringMatcher", "stats"]),
     ("cluster", &["config::live", "metadata", "net", "stats", "transport_socket"]),
+    (
+        "health_check",
+        &[
+            "cluster",
+            "formatter::RequestLine",
+            "net",
+            "route::HeaderMutations",
+            "route::StringMatcher",
+            "stats",
+            "stream_info",
+            "transport_socket",
+        ],
+    ),
     ("mesh_peers", &["cluster", "stats", "stream_info"]),
     (
         "route",

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{ClusterEntry, rfc3339};
 use crate::cluster::outlier::{Average, HostMonitor};
-use crate::cluster::{EdsHealth, Host, Locality};
+use crate::cluster::{EdsHealth, HealthFlag, Host, Locality};
 use crate::metadata::BALANCING;
 use crate::net::Address;
 
@@ -34,19 +34,23 @@ fn numbers(host: &Host) -> [(&'static str, Number); 7] {
 
 /// `healthy`, or what is wrong.
 fn health_flags(host: &Host) -> String {
-    let mut flags = String::new();
-    if host.ejected.load(Relaxed) {
-        flags.push_str("/failed_outlier_check");
-    }
-    flags.push_str(match host.eds_health() {
-        EdsHealth::Healthy => "",
-        EdsHealth::Degraded => "/degraded_eds_health",
-        EdsHealth::Unhealthy => "/failed_eds_health",
-        EdsHealth::Draining => "/eds_status_draining",
-    });
-    if host.found_degraded.load(Relaxed) {
-        flags.push_str("/degraded_active_hc");
-    }
+    let eds = host.eds_health();
+    // In the order of Envoy's bits.
+    let flags: String = [
+        (host.has(HealthFlag::Failed), "/failed_active_hc"),
+        (host.ejected.load(Relaxed), "/failed_outlier_check"),
+        (eds == EdsHealth::Unhealthy, "/failed_eds_health"),
+        (host.has(HealthFlag::Degraded), "/degraded_active_hc"),
+        (eds == EdsHealth::Degraded, "/degraded_eds_health"),
+        (host.has(HealthFlag::PendingRemoval), "/pending_dynamic_removal"),
+        (host.has(HealthFlag::PendingFirstCheck), "/pending_active_hc"),
+        (host.has(HealthFlag::Excluded), "/excluded_via_immediate_hc_fail"),
+        (host.has(HealthFlag::TimedOut), "/active_hc_timeout"),
+        (eds == EdsHealth::Draining, "/eds_status_draining"),
+    ]
+    .into_iter()
+    .filter_map(|(is_set, name)| is_set.then_some(name))
+    .collect();
     if flags.is_empty() { "healthy".into() } else { flags }
 }
 
@@ -174,11 +178,18 @@ fn host_json(host: &Host, priority: usize) -> Value {
             EdsHealth::Draining => "DRAINING",
         },
     });
-    if host.ejected.load(Relaxed) {
-        health["failed_outlier_check"] = true.into();
-    }
-    if host.found_degraded.load(Relaxed) {
-        health["failed_active_degraded_check"] = true.into();
+    for (is_set, name) in [
+        (host.has(HealthFlag::Failed), "failed_active_health_check"),
+        (host.ejected.load(Relaxed), "failed_outlier_check"),
+        (host.has(HealthFlag::Degraded), "failed_active_degraded_check"),
+        (host.has(HealthFlag::PendingRemoval), "pending_dynamic_removal"),
+        (host.has(HealthFlag::PendingFirstCheck), "pending_active_hc"),
+        (host.has(HealthFlag::Excluded), "excluded_via_immediate_hc_fail"),
+        (host.has(HealthFlag::TimedOut), "active_hc_timeout"),
+    ] {
+        if is_set {
+            health[name] = true.into();
+        }
     }
     let mut status = json!({
         "address": address_json(&host.address),

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
 use super::lb::{Hashing, LocalCluster, SlowStart, Tables, ZoneAware};
-use super::{EdsHealth, Health, Host, Locality};
+use super::{CheckTarget, EdsHealth, Health, Host, Locality};
 use crate::metadata::Metadata;
 use crate::net::Address;
 use crate::stats::ClusterStats;
@@ -39,6 +39,8 @@ pub struct HostSpec {
     pub locality: Arc<Locality>,
     /// `load_balancing_weight` of its `LocalityLbEndpoints`; 0 when there is none.
     pub locality_weight: u32,
+    /// `endpoint.health_check_config`.
+    pub check: Option<Arc<CheckTarget>>,
 }
 
 impl HostSpec {
@@ -54,6 +56,7 @@ impl HostSpec {
             priority: 0,
             locality: Arc::default(),
             locality_weight: 0,
+            check: None,
         }
     }
 }
@@ -150,6 +153,7 @@ impl EndpointSet {
             };
             host.set_eds_health(spec.health);
             host.metadata.store(spec.metadata);
+            host.check.store(spec.check);
             host.priority.store(spec.priority, Ordering::Relaxed);
             host.locality.store(spec.locality.clone());
             let at = spec.priority as usize;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
 
+use super::active_health::{ActiveHealth, CheckTarget, HealthFlag};
 use super::outlier::HostMonitor;
 use super::{IdleLimit, Locality};
 use crate::metadata::Metadata;
@@ -63,8 +64,10 @@ pub struct Host {
     pub locality: ArcSwap<Locality>,
     /// `LbEndpoint.health_status`, an `EdsHealth`.
     eds_health: AtomicU8,
-    /// Its health checks say that it is degraded.
-    pub found_degraded: AtomicBool,
+    /// `Endpoint.health_check_config`.
+    pub check: ArcSwapOption<CheckTarget>,
+    /// What active health checks say of it; made with the first one.
+    active_health: OnceLock<Box<ActiveHealth>>,
     /// Taken out by outlier detection.
     pub ejected: AtomicBool,
     /// Since when slow start lets it warm up. Main only.
@@ -110,7 +113,8 @@ impl Host {
             metadata: ArcSwapOption::empty(),
             locality: ArcSwap::default(),
             eds_health: AtomicU8::new(if healthy { EdsHealth::Healthy } else { EdsHealth::Unhealthy } as u8),
-            found_degraded: AtomicBool::new(false),
+            check: ArcSwapOption::empty(),
+            active_health: OnceLock::new(),
             ejected: AtomicBool::new(false),
             warms_since: Mutex::default(),
             removed: AtomicBool::new(false),
@@ -167,11 +171,12 @@ impl Host {
     pub fn is_healthy(&self) -> bool {
         self.eds_health.load(Ordering::Relaxed) <= EdsHealth::Degraded as u8
             && !self.ejected.load(Ordering::Relaxed)
+            && !self.has(HealthFlag::Failed)
     }
 
     /// Whether it is one of the hosts for what healthy ones cannot take, if it is well at all.
     pub fn is_degraded(&self) -> bool {
-        self.eds_health() == EdsHealth::Degraded || self.found_degraded.load(Ordering::Relaxed)
+        self.eds_health() == EdsHealth::Degraded || self.has(HealthFlag::Degraded)
     }
 
     /// What balancing goes by.
@@ -181,5 +186,20 @@ impl Host {
             (true, true) => Health::Degraded,
             (true, false) => Health::Healthy,
         }
+    }
+
+    /// What active health checks say of it.
+    pub fn active_health(&self) -> &ActiveHealth {
+        self.active_health.get_or_init(Box::default)
+    }
+
+    /// Whether they say this of it.
+    pub fn has(&self, flag: HealthFlag) -> bool {
+        self.active_health.get().is_some_and(|health| health.has(flag))
+    }
+
+    /// Whether it does not count when the share of healthy hosts is looked at.
+    pub fn is_excluded(&self) -> bool {
+        self.has(HealthFlag::Excluded) || self.has(HealthFlag::PendingFirstCheck)
     }
 }

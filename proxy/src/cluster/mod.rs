@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of HTTP: HTTP connection pools are in `http::pool`, on top of `connect`.
 
+mod active_health;
 mod circuit_breaker;
 #[allow(clippy::module_inception)]
 mod cluster;
@@ -15,6 +16,7 @@ mod names;
 pub mod original_dst;
 pub mod outlier;
 
+pub use active_health::{ActiveHealth, CheckTarget, HealthFlag};
 pub(crate) use circuit_breaker::Resource;
 pub use circuit_breaker::{CircuitBreakers, Permit, RetryBudget, Thresholds};
 pub use cluster::{Cluster, ConnectionSettings, HeaderCase, MeshDestination, UpstreamProtocol};

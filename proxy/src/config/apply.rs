@@ -211,7 +211,7 @@ impl Configuration {
         }
         self.inputs.known_clusters.insert(name.clone());
         offer.wait_for(&references, now);
-        let version = ClusterVersion { compiled, references, built: None };
+        let version = ClusterVersion { compiled, references, built: None, staying: Vec::new() };
         if let Some(dropped) = self.clusters.offer(&name, version, offer) {
             self.drop_cluster(&name, &dropped);
         }

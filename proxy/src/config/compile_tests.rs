@@ -97,8 +97,51 @@ fn clusters() {
                 ],
             ),
             (
-                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]}",
-                &["health_checks: not supported"],
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}, {timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {}}]}",
+                &["health_checks: Multiple health checks not supported"],
+            ),
+            (
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, alt_port: 1, transport_socket_match_criteria: {}, custom_health_check: {name: redis}}]}",
+                &[
+                    "health_checks[0].alt_port: not supported",
+                    "health_checks[0].transport_socket_match_criteria: not supported",
+                    "health_checks[0].custom_health_check: not supported",
+                ],
+            ),
+            (
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, http_health_check: {path: x, codec_client_type: HTTP2, host: 'a b', send: {text: 0g}, receive: [{text: '00'}], expected_statuses: [{start: 300, end: 200}, {start: 99, end: 200}, {start: 200, end: 601}]}}]}",
+                &[
+                    "health_checks[0].http_health_check.host: not a valid :authority",
+                    "health_checks[0].http_health_check.path: not a path",
+                    "health_checks[0].http_health_check.send.text: invalid hex string '0g'",
+                    "health_checks[0].http_health_check.expected_statuses[0]: Invalid http expected status range: expecting start < end, but found start=300 and end=200",
+                    "health_checks[0].http_health_check.expected_statuses[1].start: Invalid http expected status range: expecting start >= 100, but found start=99",
+                    "health_checks[0].http_health_check.expected_statuses[2].end: Invalid http expected status range: expecting end <= 600, but found end=601",
+                ],
+            ),
+            (
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, http_health_check: {path: /, send: {text: aa}, receive: [{text: aabb}], response_buffer_size: 1, method: GET}}]}",
+                &[
+                    "health_checks[0].http_health_check.send: HTTP health check cannot specify a request payload with method 'GET'. Only methods that support a request body (POST, PUT, PATCH, OPTIONS) can be used with payload.",
+                    "health_checks[0].http_health_check.receive: The expected response length '2' is over than http health response buffer size '1'",
+                ],
+            ),
+            (
+                "{name: 'a|b', health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, grpc_health_check: {}}]}",
+                &[
+                    "health_checks[0].grpc_health_check: a|b cluster must support HTTP/2 for gRPC healthchecking",
+                    "health_checks[0].grpc_health_check.authority: needed: the cluster's name 'a|b', which is the default, is no valid :authority",
+                ],
+            ),
+            (
+                "{name: c, health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, tcp_health_check: {proxy_protocol_config: {}}}]}",
+                &["health_checks[0].tcp_health_check.proxy_protocol_config: not supported"],
+            ),
+            (
+                "{name: c, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {health_check_config: {port_value: 1}, address: {pipe: {path: /s}}}}]}]}}",
+                &[
+                    "load_assignment.endpoints[0].lb_endpoints[0].endpoint.health_check_config.port_value: Invalid host configuration: non-zero port for non-IP address",
+                ],
             ),
             (
                 "{name: c, load_assignment: {cluster_name: c, endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 80}}}}]}]}}",

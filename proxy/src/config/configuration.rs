@@ -18,6 +18,7 @@ use super::sources::BySource;
 use super::virtual_hosts::VirtualHosts;
 use super::warming::{Deadline, Slots};
 use super::watch::{Watch, WatchChange, WatchKey};
+use crate::cluster::HostSpec;
 use crate::route::RouteConfiguration;
 use crate::stats::RdsStats;
 
@@ -29,6 +30,8 @@ pub struct ClusterVersion {
     pub(super) references: References,
     /// What its present hosts were made of.
     pub(super) built: Option<Arc<Assignment>>,
+    /// And those that stay because of their health.
+    pub(super) staying: Vec<HostSpec>,
 }
 
 /// A route configuration and what it names.
@@ -53,6 +56,12 @@ pub struct Leaf<T> {
     pub(super) hash: u64,
 }
 
+/// Load assignments by their name.
+pub(super) type Assignments = BySource<FxHashMap<Arc<str>, Leaf<Arc<Assignment>>>>;
+
+/// Secrets by their name.
+pub(super) type Secrets = BySource<FxHashMap<Arc<str>, Leaf<Secret>>>;
+
 /// All resources of the process.
 #[derive(Debug)]
 pub struct Configuration {
@@ -63,8 +72,8 @@ pub struct Configuration {
     pub(super) routes: BySource<Slots<RouteVersion>>,
     pub(super) virtual_hosts: BySource<VirtualHosts>,
     pub(super) listeners: Slots<ListenerVersion>,
-    pub(super) assignments: BySource<FxHashMap<Arc<str>, Leaf<Arc<Assignment>>>>,
-    pub(super) secrets: BySource<FxHashMap<Arc<str>, Leaf<Secret>>>,
+    pub(super) assignments: Assignments,
+    pub(super) secrets: Secrets,
     pub(super) secret_files: SecretFiles,
     /// Route configuration → its statistics, until it is forgotten.
     pub(super) rds_stats: FxHashMap<Arc<str>, Arc<RdsStats>>,

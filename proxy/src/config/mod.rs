@@ -5,6 +5,7 @@
 //! * `registry` hands out the one cell per name.
 //! * `warming` decides what may be published: who waits for whom.
 //! * `apply` takes a delta of one type in and gives verdicts; `publish` makes what is ready visible and tells the workers.
+//! * `health_checks` lets hosts in and keeps them by what their active health checks find.
 //! * `on_demand` subscribes to what requests ask for, and tells them what became of it.
 //! * `dns` looks up the names of clusters.
 //! * `virtual_hosts` has those that come one by one (VHDS).
@@ -21,6 +22,7 @@ pub mod dump;
 pub mod extensions;
 pub(crate) mod folder;
 pub mod handle;
+pub(crate) mod health_checks;
 pub mod listeners;
 pub mod live;
 pub(crate) mod on_demand;
@@ -49,3 +51,5 @@ mod ejection_tests;
 mod extension_tests;
 #[cfg(test)]
 mod filter_tests;
+#[cfg(test)]
+mod health_check_tests;

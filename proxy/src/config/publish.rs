@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_xds_api::ResourceType;
-use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::compile::{Assignment, CompiledChain, Discovery, Inputs, References, Secret};
-use super::configuration::{ClusterVersion, Configuration, Leaf};
+use super::compile::{Assignment, CompiledChain, Discovery, Inputs, References};
+use super::configuration::{Assignments, ClusterVersion, Configuration, Secrets};
 use super::counts::count_membership;
+use super::health_checks;
 use super::listeners::ListenerVersion;
-use super::sources::{BySource, SourceId};
+use super::sources::SourceId;
 use super::virtual_hosts::misses_virtual_hosts;
 use super::warming::{AtDeadline, Deadline, Slots};
 use crate::cluster::{Balancing, Cluster, EndpointSet, HostSpec};
@@ -36,13 +36,11 @@ impl Configuration {
     }
 
     fn activate_clusters(&mut self, now: Instant) {
+        self.warm_hosts();
         let (assignments, secrets, inputs) = (&self.assignments, &self.secrets, &self.inputs);
-        let is_there = |source, name: &str| assignments.of(source).is_some_and(|all| all.contains_key(name));
         let activated = self.clusters.activate(now, AtDeadline::Activate, |v| {
-            let mut endpoints = v.references.watched(ResourceType::ClusterLoadAssignment);
-            endpoints.any(|(source, name)| !is_there(source, name))
-                || matches!(&v.compiled.discovery, Discovery::Dns(dns) if !dns.is_warm())
-                || misses_secret(&v.references, secrets, inputs)
+            v.misses(assignments, secrets, inputs)
+                || v.compiled.checker.as_ref().is_some_and(|checker| !checker.is_warm())
         });
         let mut added = Vec::new();
         for one in activated {
@@ -52,6 +50,7 @@ impl Configuration {
             if let Some(old) = &mut replaced {
                 release_destinations(&old.compiled.discovery, Some(&version.compiled.discovery));
                 version.built = old.built.take();
+                version.staying = std::mem::take(&mut old.staying);
             }
             if let Discovery::OriginalDst { destinations, cleanup_interval } = &version.compiled.discovery {
                 destinations.set_cleanup_interval(*cleanup_interval);
@@ -75,41 +74,8 @@ impl Configuration {
 
     /// Publishes the hosts of an active cluster, unless they are the present ones already.
     pub(super) fn publish_endpoints(&mut self, cluster: &str) {
-        let Some(version) = self.clusters.active_mut(cluster) else { return };
-        let wanted = match &version.compiled.discovery {
-            Discovery::Static(assignment) => Some(assignment.clone()),
-            Discovery::Eds { source, name } => {
-                self.assignments.of(*source).and_then(|all| all.get(name)).map(|leaf| leaf.value.clone())
-            }
-            Discovery::Dns(dns) => Some(dns.assignment()),
-            Discovery::OriginalDst { .. } => {
-                // The hosts that it had as a cluster of another type.
-                withdraw_endpoints(&version.compiled.cluster);
-                version.built = None;
-                return;
-            }
-        };
-        let Some(wanted) = wanted else { return };
-        let cell = &version.compiled.cluster.endpoints;
-        let present = cell.get();
-        let is_built = version.built.as_ref().is_some_and(|built| *built == wanted);
-        let stats = &version.compiled.cluster.stats;
-        match present {
-            Some(present) if is_built => present.set_balancing(version.compiled.balancing.clone()),
-            present => {
-                let set = EndpointSet::build(
-                    present.as_deref(),
-                    wanted.hosts.clone(),
-                    wanted.overprovisioning_percent,
-                    version.compiled.balancing.clone(),
-                );
-                count_membership(stats, present.as_deref(), &set);
-                cell.publish(set);
-            }
-        }
-        version.built = Some(wanted);
-        if let Some(local) = &version.compiled.balancing.local_cluster {
-            local.has_changed();
+        if let Some(version) = self.clusters.active_mut(cluster) {
+            version.publish_hosts(&self.assignments);
         }
     }
 
@@ -202,6 +168,61 @@ impl Configuration {
     }
 }
 
+impl ClusterVersion {
+    /// Whether something is not there yet that it needs before it has hosts.
+    pub(super) fn misses(&self, assignments: &Assignments, secrets: &Secrets, inputs: &Inputs) -> bool {
+        let is_there = |source, name: &str| assignments.of(source).is_some_and(|all| all.contains_key(name));
+        let mut endpoints = self.references.watched(ResourceType::ClusterLoadAssignment);
+        endpoints.any(|(source, name)| !is_there(source, name))
+            || matches!(&self.compiled.discovery, Discovery::Dns(dns) if !dns.is_warm())
+            || misses_secret(&self.references, secrets, inputs)
+    }
+
+    /// Gives it the hosts that it should have now, unless it has them already.
+    pub(super) fn publish_hosts(&mut self, assignments: &Assignments) {
+        let wanted = match &self.compiled.discovery {
+            Discovery::Static(assignment) => Some(assignment.clone()),
+            Discovery::Eds { source, name } => {
+                assignments.of(*source).and_then(|all| all.get(name)).map(|leaf| leaf.value.clone())
+            }
+            Discovery::Dns(dns) => Some(dns.assignment()),
+            Discovery::OriginalDst { .. } => {
+                // The hosts that it had as a cluster of another type.
+                withdraw_endpoints(&self.compiled.cluster);
+                self.built = None;
+                return;
+            }
+        };
+        let Some(wanted) = wanted else { return };
+        let cell = self.compiled.cluster.endpoints.clone();
+        let present = cell.get();
+        let staying = health_checks::staying(self, &wanted, present.as_deref());
+        let is_built = self.built.as_ref().is_some_and(|built| *built == wanted) && staying == self.staying;
+        self.staying = staying;
+        match present {
+            Some(present) if is_built => {
+                present.set_balancing(self.compiled.balancing.clone());
+                health_checks::follow(self, Some(&present), &present);
+            }
+            present => {
+                let set = EndpointSet::build(
+                    present.as_deref(),
+                    wanted.hosts.iter().chain(&self.staying).cloned().collect(),
+                    wanted.overprovisioning_percent,
+                    self.compiled.balancing.clone(),
+                );
+                health_checks::follow(self, present.as_deref(), &set);
+                count_membership(&self.compiled.cluster.stats, present.as_deref(), &set);
+                cell.publish(set);
+            }
+        }
+        self.built = Some(wanted);
+        if let Some(local) = &self.compiled.balancing.local_cluster {
+            local.has_changed();
+        }
+    }
+}
+
 /// Marks every host as gone, so that its idle connections are closed.
 fn withdraw_endpoints(cluster: &Cluster) {
     drop(EndpointSet::build(cluster.endpoints.get().as_deref(), Vec::new(), 100, Balancing::default()));
@@ -239,11 +260,7 @@ fn asks_on_demand(listeners: &Slots<ListenerVersion>, source: SourceId, routes: 
     listeners.iter().any(|(_, slot)| slot.versions().any(asks))
 }
 
-fn misses_secret(
-    references: &References,
-    secrets: &BySource<FxHashMap<Arc<str>, Leaf<Secret>>>,
-    inputs: &Inputs,
-) -> bool {
+fn misses_secret(references: &References, secrets: &Secrets, inputs: &Inputs) -> bool {
     let registry = &inputs.registry;
     let is_there = |source, name: &str| secrets.of(source).is_some_and(|all| all.contains_key(name));
     references.watched(ResourceType::Secret).any(|(source, name)| !is_there(source, name))

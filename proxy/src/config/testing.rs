@@ -15,6 +15,7 @@ use super::sources::{SourceId, Variant};
 use crate::access_log::LogFiles;
 use crate::cluster::lb::slow_start;
 use crate::cluster::{original_dst, outlier};
+use crate::health_check;
 use crate::net::Resolvers;
 use crate::on_demand;
 use crate::route::RouteConfiguration;
@@ -33,6 +34,7 @@ pub(crate) fn inputs() -> Inputs {
         log_files: LogFiles::new(stats.clone()),
         stats,
         ejections,
+        checks: health_check::channel().0,
         inhabited,
         on_demand,
         warm_ups: slow_start::channel().0,

@@ -201,6 +201,16 @@ impl<T> Slots<T> {
         self.slots.get_mut(name)?.active.as_mut()
     }
 
+    /// Names of those that have no published version yet, but one that waits.
+    pub fn waiting_first(&self) -> Vec<Arc<str>> {
+        self.waiting.iter().filter(|name| self.active(name).is_none()).cloned().collect()
+    }
+
+    /// The version that waits, to note something in it.
+    pub fn waiting_mut(&mut self, name: &str) -> Option<&mut T> {
+        self.slots.get_mut(name)?.waiting.as_mut().map(|waiting| &mut waiting.value)
+    }
+
     /// All resources, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Slot<T>)> {
         self.slots.iter().map(|(name, slot)| (name, slot.as_ref()))

@@ -37,6 +37,7 @@ use crate::config::handle::ConfigurationHandle;
 use crate::config::listeners::Change;
 use crate::config::registry::Registry;
 use crate::config::sources::GrpcSource;
+use crate::health_check;
 use crate::identity::{self, IdentityHandle, IdentityOptions};
 use crate::logging::Logging;
 use crate::net::{Address, DnsOptions, Resolvers, Target};
@@ -143,6 +144,7 @@ struct Prepared {
     configuration: Configuration,
     bootstrap: Bootstrap,
     ejections: UnboundedReceiver<outlier::Event>,
+    checked_hosts: UnboundedReceiver<health_check::Start>,
     inhabited: UnboundedReceiver<Arc<OriginalDestinations>>,
     asks: UnboundedReceiver<on_demand::Ask>,
     names: config::dns::Wanted,
@@ -161,6 +163,7 @@ fn prepare(
     workers: usize,
 ) -> Result<Prepared, StartError> {
     let (events, ejections) = outlier::channel();
+    let (checks, checked_hosts) = health_check::channel();
     let (inhabited, inhabited_clusters) = original_dst::channel();
     let (on_demand, asks) = on_demand::channel();
     let (names, wanted_names) = config::dns::channel();
@@ -178,6 +181,7 @@ fn prepare(
         log_files: LogFiles::new(stats.clone()),
         stats,
         ejections: events,
+        checks,
         inhabited,
         on_demand,
         warm_ups,
@@ -238,6 +242,7 @@ fn prepare(
         configuration,
         bootstrap,
         ejections,
+        checked_hosts,
         inhabited: inhabited_clusters,
         asks,
         names: wanted_names,
@@ -290,6 +295,7 @@ impl Server {
             configuration,
             bootstrap,
             ejections,
+            checked_hosts,
             inhabited,
             asks,
             names,
@@ -347,6 +353,7 @@ impl Server {
 
         let mut tasks = vec![
             tokio::spawn(outlier::monitor(ejections, bootstrap.cluster_manager.ejection_log)),
+            tokio::spawn(config::health_checks::run(configuration.clone(), checked_hosts)),
             tokio::spawn(original_dst::clean_up(inhabited)),
             tokio::spawn(slow_start::follow(warming)),
             spawn_initialized(&view, &configuration),

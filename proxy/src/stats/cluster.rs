@@ -58,24 +58,73 @@ pub struct OutlierStats {
     pub ejections_enforced_local_origin_failure_percentage: Counter,
 }
 
-/// They are made with the first host that is found: most clusters never have one, and memory is by the cluster.
+/// What active health checks found.
 #[derive(Debug, Default)]
-pub struct LazyOutlierStats(OnceLock<Box<OutlierStats>>);
+pub struct HealthCheckStats {
+    /// Checks begun.
+    pub attempt: Counter,
+    /// Checks that passed.
+    pub success: Counter,
+    /// Checks that failed, and hosts that failed by themselves.
+    pub failure: Counter,
+    /// Hosts that failed by themselves: `x-envoy-immediate-health-check-fail`.
+    pub passive_failure: Counter,
+    /// Checks without an answer.
+    pub network_failure: Counter,
+    /// Checks that looked at the name of the cluster.
+    pub verify_cluster: Counter,
+    /// Hosts that pass.
+    pub healthy: Gauge,
+    /// Hosts that say of themselves that they are degraded.
+    pub degraded: Gauge,
+}
 
-impl LazyOutlierStats {
+/// Statistics that are made when something is counted in them: most clusters never have any, and memory is by the cluster.
+#[derive(Debug)]
+pub struct Lazy<T>(OnceLock<Box<T>>);
+
+impl<T> Default for Lazy<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T: Default> Lazy<T> {
     /// To count in.
-    pub fn counted(&self) -> &OutlierStats {
+    pub fn counted(&self) -> &T {
         self.0.get_or_init(Box::default)
     }
 }
 
-/// To read: zeros until something was counted.
-impl Deref for LazyOutlierStats {
-    type Target = OutlierStats;
+/// What is read of statistics in which nothing was counted.
+pub trait Zeros: 'static {
+    /// Of all clusters the same.
+    fn zeros() -> &'static Self;
+}
 
-    fn deref(&self) -> &OutlierStats {
+impl Zeros for OutlierStats {
+    fn zeros() -> &'static Self {
         static ZEROS: LazyLock<OutlierStats> = LazyLock::new(OutlierStats::default);
-        self.0.get().map_or(&*ZEROS, |stats| stats)
+        &ZEROS
+    }
+}
+
+impl Zeros for HealthCheckStats {
+    fn zeros() -> &'static Self {
+        static ZEROS: LazyLock<HealthCheckStats> = LazyLock::new(HealthCheckStats::default);
+        &ZEROS
+    }
+}
+
+/// To read: zeros until something was counted.
+impl<T: Zeros> Deref for Lazy<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match self.0.get() {
+            Some(stats) => stats,
+            None => T::zeros(),
+        }
     }
 }
 
@@ -145,7 +194,9 @@ scope! {
         /// TLS towards the hosts.
         ssl: SslStats,
         /// Hosts that fail too often.
-        outlier_detection: LazyOutlierStats,
+        outlier_detection: Lazy<OutlierStats>,
+        /// Active health checks.
+        health_check: Lazy<HealthCheckStats>,
         /// Default and high priority, in this order.
         circuit_breakers: [BreakerGauges; 2],
         /// `upstream_rq_Nxx`.
@@ -197,6 +248,15 @@ scope! {
             "Ejections due for too many failed connections, done or not.";
         outlier_detection.ejections_enforced_local_origin_failure_percentage as "outlier_detection.ejections_enforced_local_origin_failure_percentage"
             "Ejections done for too many failed connections.";
+        health_check.attempt as "health_check.attempt" "Health checks begun.";
+        health_check.success as "health_check.success" "Health checks that passed.";
+        health_check.failure as "health_check.failure" "Health checks that failed, and hosts that failed by themselves.";
+        health_check.passive_failure as "health_check.passive_failure"
+            "Hosts that failed by themselves, with x-envoy-immediate-health-check-fail.";
+        health_check.network_failure as "health_check.network_failure" "Health checks without an answer.";
+        health_check.verify_cluster as "health_check.verify_cluster" "Health checks that looked at the name of the cluster.";
+        health_check.healthy as "health_check.healthy" "Hosts that pass their health checks.";
+        health_check.degraded as "health_check.degraded" "Hosts whose health checks say that they are degraded.";
         circuit_breakers[0].cx_open as "circuit_breakers.default.cx_open" "1 while max_connections is reached.";
         circuit_breakers[0].rq_pending_open as "circuit_breakers.default.rq_pending_open" "1 while max_pending_requests is reached.";
         circuit_breakers[0].rq_open as "circuit_breakers.default.rq_open" "1 while max_requests is reached.";

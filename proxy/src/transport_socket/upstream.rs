@@ -125,8 +125,21 @@ impl UpstreamTls {
         raw: RawStream,
         stats: &SslStats,
     ) -> Result<(Stream, Arc<TlsInfo>), TransportError> {
+        self.connect_offering(raw, stats, None).await
+    }
+
+    /// The same, with these protocols offered instead of `alpn_protocols`.
+    ///
+    /// # Errors
+    /// As [`Self::connect`].
+    pub async fn connect_offering(
+        &self,
+        raw: RawStream,
+        stats: &SslStats,
+        alpn: Option<&[Vec<u8>]>,
+    ) -> Result<(Stream, Arc<TlsInfo>), TransportError> {
         // Boxed: a handshake's state is large and short-lived, the connection's task should be small.
-        let outcome = Box::pin(self.handshake(raw, stats)).await;
+        let outcome = Box::pin(self.handshake(raw, stats, alpn)).await;
         match &outcome {
             Ok(_) => stats.handshake.inc(),
             Err(error) => error.count(stats),
@@ -138,6 +151,7 @@ impl UpstreamTls {
         &self,
         raw: RawStream,
         stats: &SslStats,
+        alpn: Option<&[Vec<u8>]>,
     ) -> Result<(Stream, Arc<TlsInfo>), TransportError> {
         let built = self.cache.get(&self.sources, |inputs| self.build(inputs))?;
         let config = &built.config;
@@ -150,10 +164,12 @@ impl UpstreamTls {
                 ServerName::IpAddress(ip.into())
             }
         };
-        let stream = TlsConnector::from(config.client.clone())
-            .connect(name, ReadAhead::new(raw))
-            .await
-            .map_err(|e| TransportError::from_io(&e))?;
+        let (connector, raw) = (TlsConnector::from(config.client.clone()), ReadAhead::new(raw));
+        let stream = match alpn {
+            None => connector.connect(name, raw).await,
+            Some(alpn) => connector.with_alpn(alpn.to_vec()).connect(name, raw).await,
+        }
+        .map_err(|e| TransportError::from_io(&e))?;
         let info = TlsInfo {
             sni: self.sni.as_ref().map(|(text, _)| text.clone()),
             local_principal: config.local_principal.clone(),

@@ -24,6 +24,7 @@ mod hash_tables;
 mod hashed_hosts;
 mod header_match;
 mod header_rules;
+mod health_checks;
 mod http2_clients;
 mod internal_redirects;
 mod limits;

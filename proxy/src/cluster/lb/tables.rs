@@ -108,8 +108,9 @@ impl Tables {
 }
 
 fn count(priority: &Priority) -> Counted {
-    let mut counted = Counted { total: priority.hosts.len() as u32, ..Counted::default() };
+    let mut counted = Counted::default();
     for host in &priority.hosts {
+        counted.total += u32::from(!host.is_excluded());
         match host.health() {
             Health::Healthy => counted.healthy += 1,
             Health::Degraded => counted.degraded += 1,

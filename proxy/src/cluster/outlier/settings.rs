@@ -37,6 +37,8 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u32,
     /// `always_eject_one_host`, default false.
     pub always_eject_one_host: bool,
+    /// `successful_active_health_check_uneject_host`, default true: a host whose active health check passes comes back at once.
+    pub passed_checks_return: bool,
     /// Shared by successive versions of the cluster.
     pub state: Arc<Detection>,
     /// Where events go.

@@ -46,6 +46,7 @@ fn settings(events: Ejections) -> OutlierDetection {
         max_ejection_time_jitter: Duration::ZERO,
         max_ejection_percent: 100,
         always_eject_one_host: false,
+        passed_checks_return: true,
         state: Arc::default(),
         events,
     }

@@ -39,6 +39,8 @@ pub enum Event {
     Watch(Subject),
     /// A host was found to be an outlier.
     Ejected(Ejected),
+    /// An active health check of a host that is out has passed.
+    PassedCheck(Subject, Arc<Host>),
 }
 
 /// A cluster as outlier detection sees it.
@@ -125,6 +127,11 @@ impl Watches {
                         changed.insert(ejected.subject.cluster.clone(), ejected.subject);
                     }
                 }
+                Event::PassedCheck(subject, host) => {
+                    if self.returns(&subject, &host, Instant::now(), |_, _| true) {
+                        changed.insert(subject.cluster.clone(), subject);
+                    }
+                }
             }
         }
         changed.values().for_each(refresh);
@@ -201,7 +208,8 @@ impl Watches {
     fn end_interval(&self, subject: &Subject, now: Instant) -> bool {
         let Some(set) = subject.endpoints.get() else { return false };
         let hosts: Vec<&Arc<Host>> = set.hosts().collect();
-        let returned = hosts.iter().filter(|host| self.returns(subject, host, now)).count();
+        let has_passed = |ejection: &Ejection, at| now.saturating_duration_since(at) >= ejection.time;
+        let returned = hosts.iter().filter(|host| self.returns(subject, host, now, has_passed)).count();
         let external = end_samples(&hosts, |host| &host.outlier().external);
         let local_origin = end_samples(&hosts, |host| &host.outlier().local_origin);
         eject_outliers(subject, &hosts, &external, false);
@@ -217,17 +225,26 @@ impl Watches {
         busy || remembered
     }
 
-    /// Lets the host back in when its time has passed.
-    fn returns(&self, subject: &Subject, host: &Host, now: Instant) -> bool {
+    /// Lets the host back in when `may` says so of its ejection and of when that was.
+    fn returns(
+        &self,
+        subject: &Subject,
+        host: &Host,
+        now: Instant,
+        may: impl Fn(&Ejection, Instant) -> bool,
+    ) -> bool {
         let mut history = host.outlier().history();
         let (Some(ejection), Some(at)) = (&history.ejection, history.last_ejection) else { return false };
-        if now.saturating_duration_since(at) < ejection.time {
+        if !may(ejection, at) {
             return false;
         }
         ejection.release();
         tracing::info!(
             target: "outlier",
-            "cluster {}: host {} is back after {:?}", subject.cluster, host.address, ejection.time,
+            "cluster {}: host {} is back after {:?}",
+            subject.cluster,
+            host.address,
+            now.saturating_duration_since(at),
         );
         history.ejection = None;
         history.last_return = Some(now);

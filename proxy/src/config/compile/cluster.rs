@@ -14,6 +14,7 @@ use super::connection::{Connection, compile_connection};
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::dns::{compile_cluster_type, compile_dns_discovery, compile_dns_fields};
 use super::endpoint::{Assignment, compile_endpoints};
+use super::health_check::{OfCluster, compile_health_checks};
 use super::load_balancing::{LoadBalancing, compile_load_balancing};
 use super::metadata::compile_metadata;
 use super::original_dst::compile_original_dst_discovery;
@@ -22,10 +23,11 @@ use super::source::compile_config_source;
 use super::values;
 use crate::cluster::outlier::OutlierDetection;
 use crate::cluster::{
-    Balancing, CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds,
+    Balancing, CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds, UpstreamProtocol,
 };
 use crate::config::dns::DnsDiscovery;
 use crate::config::sources::SourceId;
+use crate::health_check::Checker;
 use crate::stats::ClusterStats;
 
 /// A compiled cluster with what publishing and the next update need.
@@ -43,6 +45,10 @@ pub struct CompiledCluster {
     pub connection: Connection,
     /// Hash of `outlier_detection`.
     outlier_hash: u64,
+    /// Who checks its hosts: `health_checks`. Kept by an update that leaves them as they are.
+    pub checker: Option<Arc<Checker>>,
+    /// Hash of what it was made of.
+    checker_hash: u64,
 }
 
 /// Where endpoints come from.
@@ -129,11 +135,11 @@ pub fn compile_cluster(
         cluster_discovery_type,
         lb_config: _,
     } = value;
-    unsupported!(cx; transport_socket_matches, transport_socket_matcher, health_checks, lb_subset_config,
+    unsupported!(cx; transport_socket_matches, transport_socket_matcher, lb_subset_config,
         close_connections_on_host_health_failure, filters, load_balancing_policy, upstream_config,
         connection_pool_per_downstream_connection, queuing_policies);
-    // Reports, extra statistics and preconnecting; without active health checks a host that is removed is gone.
-    ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, ignore_health_on_host_removal, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
+    // Reports, extra statistics and preconnecting.
+    ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,
         track_cluster_stats, preconnect_policy);
     if !has_dns_fields(cluster_discovery_type) {
         // There are no names to look up, or `cluster_type` says how.
@@ -163,6 +169,19 @@ pub fn compile_cluster(
     };
     let (thresholds, connection) = (thresholds?, connection?);
     let LoadBalancing { policy, balancing } = balancing?;
+    let of_cluster = OfCluster {
+        name: &name,
+        is_http2: connection.settings.protocol == UpstreamProtocol::Http2,
+        ignores_new_hosts: value.common_lb_config.as_ref().is_some_and(|lb| lb.ignore_new_hosts_until_first_hc),
+        ignores_health_on_removal: *ignore_health_on_host_removal,
+    };
+    let checked = match &discovery {
+        Ok(Discovery::OriginalDst { .. }) => {
+            unsupported!(cx; health_checks);
+            None
+        }
+        _ => compile_health_checks(cx, health_checks, of_cluster)?,
+    };
     let circuit_breakers = match previous {
         Some(previous) => previous.cluster.circuit_breakers.clone(),
         None => CircuitBreakers::new(stats.clone(), thresholds.0, thresholds.1),
@@ -178,8 +197,16 @@ pub fn compile_cluster(
         metadata: compile_metadata(metadata),
         name,
     };
+    let cluster = Arc::new(cluster);
+    let checker_hash = hash_of_checks(value);
+    let checker = checked.map(|check| match previous.and_then(|previous| previous.checker.as_ref()) {
+        Some(checker) if previous.is_some_and(|p| p.checker_hash == checker_hash) => checker.clone(),
+        _ => Checker::new(check, cluster.clone(), cx.inputs.checks.clone()),
+    });
     Ok(CompiledCluster {
-        cluster: Arc::new(cluster),
+        cluster,
+        checker,
+        checker_hash,
         discovery: discovery?,
         thresholds,
         balancing,
@@ -262,6 +289,15 @@ fn compile_outlier(
         _ => Arc::new(compiled),
     };
     Ok((Some(outlier), hash))
+}
+
+/// Of all that a [`Checker`] is made of.
+fn hash_of_checks(value: &wire::Cluster) -> u64 {
+    let checks: Vec<Vec<u8>> = value.health_checks.iter().map(Message::encode_to_vec).collect();
+    let ignores_new = value.common_lb_config.as_ref().is_some_and(|lb| lb.ignore_new_hosts_until_first_hc);
+    let flags = [u8::from(ignores_new), u8::from(value.ignore_health_on_host_removal)];
+    let parts: Vec<&[u8]> = checks.iter().map(Vec::as_slice).chain([&flags[..]]).collect();
+    values::content_hash(&parts)
 }
 
 /// Mesh labels: `metadata.filter_metadata.istio.services[0]`, else the host in `outbound|PORT|SUBSET|HOST`, else what is before the

@@ -23,6 +23,7 @@ use crate::config::dns::Started;
 use crate::config::registry::Registry;
 use crate::config::sources::{SourceId, Sources, Variant};
 use crate::config::watch::{Watch, Watches};
+use crate::health_check::Starts;
 use crate::net::Resolvers;
 use crate::on_demand::Asks;
 use crate::stats::Stats;
@@ -155,6 +156,8 @@ pub struct Inputs {
     pub log_files: Arc<LogFiles>,
     /// Where workers report the hosts that they eject.
     pub ejections: Ejections,
+    /// Where hosts are given to be checked.
+    pub checks: Starts,
     /// Where workers report clusters whose hosts main has to clean up.
     pub inhabited: Inhabited,
     /// Where workers ask for what requests need.

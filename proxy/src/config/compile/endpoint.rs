@@ -8,6 +8,7 @@ use outrigger_xds_api::wire::endpoint::v3 as wire;
 use outrigger_xds_api::wire::protobuf::value::Kind;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::health_check::compile_check_target;
 use super::metadata::compile_metadata;
 use super::values;
 use crate::cluster::{EdsHealth, HostSpec, Locality};
@@ -155,7 +156,7 @@ fn compile_endpoint(
         Some(HostIdentifier::EndpointName(_)) => return Err(cx.refuse("endpoint_name", "not supported")),
         None => return Err(cx.refuse("endpoint", "value is required")),
     };
-    let (address, hostname) = cx.field("endpoint", |cx| {
+    let (address, hostname, check) = cx.field("endpoint", |cx| {
         let wire::Endpoint {
             address,
             health_check_config,
@@ -164,9 +165,19 @@ fn compile_endpoint(
             observability_name,
         } = endpoint;
         unsupported!(cx; additional_addresses);
-        // A cluster with active health checks is refused.
-        informational!(health_check_config, observability_name);
-        at(cx, address).map(|address| (address, hostname.as_str().into()))
+        informational!(observability_name);
+        let check = compile_check_target(cx, health_check_config);
+        let address = at(cx, address)?;
+        let check = check?;
+        if matches!(address, Address::Pipe(_))
+            && check.as_ref().is_some_and(|check| check.address.is_none() && check.port.is_some())
+        {
+            cx.refuse(
+                "health_check_config.port_value",
+                "Invalid host configuration: non-zero port for non-IP address",
+            );
+        }
+        Ok((address, hostname.as_str().into(), check))
     })?;
     if let Address::Ip(address) = &address
         && address.port() == 0
@@ -188,6 +199,7 @@ fn compile_endpoint(
         priority: place.priority,
         locality: place.locality.clone(),
         locality_weight: place.weight,
+        check,
     })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use outrigger_xds_api::wire::cluster::v3 as wire;
 use outrigger_xds_api::wire::core::v3::RuntimeDouble;
 
-use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::hashing::{compile_maglev, compile_ring_hash};
 use super::original_dst::compile_original_dst_lb;
 use super::values;
@@ -179,7 +179,9 @@ fn compile_common(
     } = value;
     unsupported!(cx; close_connections_on_host_set_change);
     // Updates are cheap enough to be applied one by one; there are no health checks or host overrides.
-    ignored!(cx; update_merge_window, ignore_new_hosts_until_first_hc, override_host_status);
+    ignored!(cx; update_merge_window, override_host_status);
+    // Compiled with the health checks.
+    informational!(ignore_new_hosts_until_first_hc);
     // Compiled with the hash table.
     if balancing.hashing.is_none() {
         ignored!(cx; consistent_hashing_lb_config);

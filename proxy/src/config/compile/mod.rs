@@ -29,6 +29,7 @@ mod hash_policy;
 mod hashing;
 mod header_case;
 mod header_mutation;
+mod health_check;
 mod http_connection_manager;
 mod http_filter;
 mod http_options;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outrigger_xds_api::wire::cluster::v3 as wire;
 
-use super::cx::{CompileCx, Compiled, informational, unsupported};
+use super::cx::{CompileCx, Compiled, unsupported};
 use super::values::{boolean, duration, uint32, unsupported_if_true};
 use crate::cluster::outlier::{Detection, FailurePercentage, InARow, OutlierDetection, SuccessRate};
 
@@ -45,8 +45,6 @@ pub(crate) fn compile_outlier_detection(
     } = value;
     unsupported!(cx; monitors);
     unsupported_if_true(cx, "detect_degraded_hosts", detect_degraded_hosts);
-    // There are no active health checks yet.
-    informational!(successful_active_health_check_uneject_host);
     let in_a_row = |threshold, enforcing, default| InARow {
         threshold: uint32(threshold, 5),
         enforcing_percent: uint32(enforcing, default),
@@ -91,6 +89,7 @@ pub(crate) fn compile_outlier_detection(
         max_ejection_time_jitter: jitter,
         max_ejection_percent: uint32(max_ejection_percent, 10),
         always_eject_one_host: boolean(always_eject_one_host, false),
+        passed_checks_return: boolean(successful_active_health_check_uneject_host, true),
         state,
         events: cx.inputs.ejections.clone(),
     })

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, Parts, Scheme};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 
 use super::rewrite;
 use super::spare::{self, Spare};
-use crate::cluster::{Cluster, Host, Resource, lb};
+use crate::cluster::{Cluster, HealthFlag, Host, Resource, lb};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::codec::{Incoming, Version};
@@ -20,6 +20,9 @@ use crate::route::{HostPredicate, HostRewrite, RouteAction};
 
 /// How often a request that its host has not seen may move to another connection: pooled ones that the upstream closed meanwhile.
 const MAX_MOVES: u32 = 5;
+
+/// A host that is actively checked wants no more requests.
+const FAILS_AT_ONCE: HeaderName = HeaderName::from_static("x-envoy-immediate-health-check-fail");
 
 /// What an attempt had better not go to.
 #[derive(Debug, Clone, Copy, Default)]
@@ -95,6 +98,9 @@ pub(super) async fn send(
                 return Err(failed(stream, cluster, Failure::Protocol.into()));
             }
             Ok(response) => {
+                if host.has(HealthFlag::Checked) && response.headers().contains_key(&FAILS_AT_ONCE) {
+                    host.active_health().fail_at_once();
+                }
                 stream.lend(lease);
                 stream.info.first_upstream_byte = Some(Instant::now() - stream.info.start);
                 spare.inspect(|spare| spare.forget());

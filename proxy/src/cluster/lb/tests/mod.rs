@@ -7,7 +7,7 @@ mod zones;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::cluster::{Balancing, EdsHealth, EndpointSet, HostSpec, Locality};
+use crate::cluster::{Balancing, EdsHealth, EndpointSet, HealthFlag, HostSpec, Locality};
 use crate::net::Address;
 use crate::stats::Stats;
 use crate::transport_socket::UpstreamTransport;
@@ -188,7 +188,7 @@ fn a_hash_finds_degraded_hosts_when_there_is_no_other() {
 fn a_host_that_checks_find_degraded_counts_as_one() {
     let cluster = cluster(LbPolicy::RoundRobin, zone("a", 0, 10, &[GOOD, GOOD]), Balancing::default());
     let set = cluster.endpoints.get().unwrap();
-    set.priorities[0].hosts[0].found_degraded.store(true, Ordering::Relaxed);
+    set.priorities[0].hosts[0].active_health().set(HealthFlag::Degraded, true);
     set.refresh();
     set.count(&cluster.stats);
     assert_eq!((cluster.stats.membership_healthy.get(), cluster.stats.membership_degraded.get()), (1, 1));
