@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Balance, route, zone};
 
-const WINDOW: Duration = Duration::from_secs(20);
+const WINDOW: Duration = Duration::from_secs(15);
 /// Few, so that the window is long enough for them on a busy machine.
 const REQUESTS: u32 = 400;
 
@@ -30,7 +30,7 @@ fn of(name: &'static str, new_host: u32, policy: &str, slow_start: Value) -> Bal
 /// The least weight for a whole window.
 fn window(more: Value) -> Value {
     let mut settings =
-        json!({"slow_start_window": "20s", "aggression": {"default_value": 0.01, "runtime_key": "k"}});
+        json!({"slow_start_window": "15s", "aggression": {"default_value": 0.01, "runtime_key": "k"}});
     overlay(&mut settings, more);
     settings
 }
