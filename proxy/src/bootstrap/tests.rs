@@ -44,6 +44,13 @@ fn what_is_dynamic() {
 }
 
 #[test]
+fn the_local_cluster_has_a_name() {
+    let of = |yaml: &str| compile(&read(yaml), &NodeFlags::default()).unwrap().cluster_manager.local_cluster;
+    assert_eq!(of("cluster_manager: {local_cluster_name: me}").as_deref(), Some("me"));
+    assert_eq!(of("cluster_manager: {}"), None);
+}
+
+#[test]
 fn flags_win_over_the_node() {
     let flags = NodeFlags { id: Some("flag".into()), cluster: None, zone: Some("z".into()) };
     let node = compile(&read("node: {id: i, cluster: c, locality: {region: r}}"), &flags).unwrap().node;

@@ -34,12 +34,24 @@ fn clusters() {
             "{name: c, http2_protocol_options: {}, dns_lookup_family: V4_ONLY, circuit_breakers: {thresholds: {max_requests: 0}}}",
             "{name: c, outlier_detection: {consecutive_5xx: 3, enforcing_success_rate: 0, base_ejection_time: 1s}}",
             "{name: c, common_lb_config: {healthy_panic_threshold: {value: 0}}}",
+            "{name: c, common_lb_config: {locality_weighted_lb_config: {}}}",
+            "{name: c, common_lb_config: {zone_aware_lb_config: {min_cluster_size: 3, fail_traffic_on_panic: true}}}",
+            "{name: c, round_robin_lb_config: {slow_start_config: {slow_start_window: 60s, min_weight_percent: {value: 0}}}}",
+            "{name: c, lb_policy: LEAST_REQUEST, least_request_lb_config: {active_request_bias: {default_value: 0, runtime_key: k}}}",
             "{name: c, upstream_bind_config: {source_address: {address: 127.1.0.1, port_value: 0}}}",
         ],
     );
     refuses(
         Cluster,
         &[
+            (
+                "{name: c, round_robin_lb_config: {slow_start_config: {slow_start_window: 60s, aggression: {default_value: 0, runtime_key: k}}}}",
+                &["round_robin_lb_config.slow_start_config.aggression.default_value: must be greater than 0"],
+            ),
+            (
+                "{name: c, lb_policy: LEAST_REQUEST, least_request_lb_config: {active_request_bias: {default_value: -1, runtime_key: k}}}",
+                &["least_request_lb_config.active_request_bias.default_value: must not be less than 0"],
+            ),
             (
                 "{name: c, lb_policy: MAGLEV, maglev_lb_config: {table_size: 100}}",
                 &["maglev_lb_config.table_size: The table size of maglev must be prime number"],

@@ -33,13 +33,14 @@ impl EventLog {
 /// The line of an event, now.
 pub(super) fn line(checker: &'static str, cluster: &str, host: &Host, event: Event) -> Vec<u8> {
     let (name, value) = content(event);
+    let locality = host.locality.load();
     let mut line = json!({
         "health_checker_type": checker,
         "host": address(&host.address),
         "cluster_name": cluster,
         "timestamp": timestamp(),
         name: value,
-        "locality": {"region": "", "zone": "", "sub_zone": ""},
+        "locality": {"region": locality.region, "zone": locality.zone, "sub_zone": locality.sub_zone},
     });
     if let Some(metadata) = host.metadata.load_full() {
         line["metadata"] = json!({"filter_metadata": *metadata, "typed_filter_metadata": {}});

@@ -82,7 +82,7 @@ fn other_states() {
                 .with(never.clone())
                 .statistics(STATISTICS),
             Balance::of("out", one("utr"), &[]).with(never).statistics(STATISTICS),
-            Balance::of("panic", one("utr"), &[(1..=1, 33), (2..=2, 33), (3..=3, 33)]).statistics(STATISTICS),
+            Balance::of("panic", one("utr"), &[(1..=1, 33), (2..=2, 33), (3..=3, 34)]).statistics(STATISTICS),
         ],
         json!({}),
     );

@@ -5,6 +5,8 @@
 mod degraded;
 mod localities;
 mod priorities;
+mod slow_start;
+mod zones;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -62,9 +64,9 @@ impl Balance {
     }
 
     /// What became of the requests: hosts of which numbers got about as much as expected, and what else there was.
-    fn look(&self, proxy: &Proxy, client: &mut RawClient) -> String {
+    fn look(&self, proxy: &Proxy, client: &mut RawClient, requests: u32) -> String {
         let mut counts: BTreeMap<Option<u8>, u32> = BTreeMap::new();
-        for _ in 0..REQUESTS {
+        for _ in 0..requests {
             let response = client.get("h", &format!("/{}", self.name)).unwrap();
             let host =
                 response.headers.get("x-host").and_then(|host| host.parse::<std::net::SocketAddrV4>().ok());
@@ -79,7 +81,7 @@ impl Balance {
                 got += if is_one { *count } else { 0 };
                 !is_one
             });
-            let got = got * 100 / REQUESTS;
+            let got = got * 100 / requests;
             let (first, last) = (numbers.start(), numbers.end());
             let _ = match (got, percent) {
                 (0, 0) | (100, 100) => writeln!(text, "hosts {first} to {last}: {got} %"),
@@ -90,7 +92,12 @@ impl Balance {
             };
         }
         let none = counts.remove(&None).unwrap_or_default();
-        let _ = writeln!(text, "without a host: {} %", none * 100 / REQUESTS);
+        let expected_none = 100 - self.expected.iter().map(|(_, percent)| percent).sum::<u32>();
+        let none = none * 100 / requests;
+        let _ = match none > 0 && none < 100 && none.abs_diff(expected_none) <= NEAR {
+            true => writeln!(text, "without a host: about {expected_none} %"),
+            false => writeln!(text, "without a host: {none} %"),
+        };
         let _ = writeln!(text, "others: {counts:?}");
         for name in self.statistics {
             let value = proxy.stat(&format!("cluster.{}.{name}", self.name)).unwrap_or_default();
@@ -106,16 +113,7 @@ impl Balance {
 fn compare_balance(cases: &[Balance], more: Value) {
     let bootstrap = Bootstrap::new();
     let addr = free_addr();
-    let routes: Vec<Value> = cases
-        .iter()
-        .map(|case| {
-            json!({
-                "match": {"path": format!("/{}", case.name)},
-                "route": {"cluster": case.name},
-                "response_headers_to_add": [{"header": {"key": "x-host", "value": "%UPSTREAM_HOST%"}}],
-            })
-        })
-        .collect();
+    let routes: Vec<Value> = cases.iter().map(|case| route(case.name)).collect();
     let filter = http_connection_manager(any_host(json!(routes)), json!({}));
     let clusters: Vec<Value> = cases.iter().map(Balance::cluster).collect();
     let mut file =
@@ -132,12 +130,21 @@ fn compare_balance(cases: &[Balance], more: Value) {
         let mut client = RawClient::connect(addr).unwrap();
         let mut view = View::default();
         for case in cases {
-            view.add(case.name, case.look(&proxy, &mut client));
+            view.add(case.name, case.look(&proxy, &mut client, REQUESTS));
             view.add(format!("{}: hosts", case.name), shown(&proxy, case.name));
         }
         proxy.stop();
         Some(view)
     });
+}
+
+/// A route to the cluster of this name, which says which host it was.
+fn route(name: &str) -> Value {
+    json!({
+        "match": {"path": format!("/{name}")},
+        "route": {"cluster": name},
+        "response_headers_to_add": [{"header": {"key": "x-host", "value": "%UPSTREAM_HOST%"}}],
+    })
 }
 
 /// What `/clusters` says of health and place of each host.

@@ -72,6 +72,30 @@ fn panic_of_some() {
 }
 
 #[test]
+fn panic_may_fail() {
+    let fails = || json!({"common_lb_config": {"zone_aware_lb_config": {"fail_traffic_on_panic": true}}});
+    let hashed = || json!({"lb_policy": "RING_HASH"});
+    compare_balance(
+        &[
+            Balance::of("alone", vec![level(0, 1, 1, 4)], &[]).with(fails()).statistics(STATISTICS),
+            Balance::of("enough", vec![level(0, 1, 2, 4)], &[(1..=2, 100)])
+                .with(fails())
+                .statistics(STATISTICS),
+            // The share of the priority that panics is lost.
+            Balance::of("first", vec![level(0, 1, 1, 10), level(1, 11, 5, 10)], &[(11..=15, 83)])
+                .with(fails())
+                .statistics(&["lb_healthy_panic"]),
+            // Tables of hashes do not know it.
+            Balance::of("ring", vec![level(0, 1, 1, 4)], &[(1..=4, 100)])
+                .with(fails())
+                .with(hashed())
+                .statistics(STATISTICS),
+        ],
+        json!({}),
+    );
+}
+
+#[test]
 fn panic_of_all() {
     compare_balance(
         &[
