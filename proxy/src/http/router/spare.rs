@@ -1,7 +1,8 @@
 //! A request that is kept while it goes out on a connection that has carried others: its host may be closing that connection just now.
 //!
-//! It is sent again when the host has not seen it, or when the connection ended without a byte of an answer and the method says that
-//! doing it twice is doing it once (RFC 9110 section 9.2.2). This needs no retry policy, and a fresh connection never asks for it.
+//! It is sent again when the host has not seen it; or when the connection had rested and ended without a byte of an answer, and the
+//! method says that doing it twice is doing it once (RFC 9110 section 9.2.2). This needs no retry policy, and a fresh connection never
+//! asks for it.
 
 use http::Request;
 use http::request::Parts;
@@ -47,10 +48,11 @@ impl Spare {
     }
 
     /// The request again, if that is right after this fate and nothing of it is lost.
-    pub(super) fn again(self: Box<Self>, fate: Fate) -> Option<Request<RequestBody>> {
+    pub(super) fn again(self: Box<Self>, fate: Fate, rested: bool) -> Option<Request<RequestBody>> {
         let may = match fate {
             Fate::Unseen => true,
-            Fate::Unanswered => self.head.method.is_idempotent(),
+            // Hosts close what has rested.
+            Fate::Unanswered => rested && self.head.method.is_idempotent(),
             Fate::Unknown => false,
         };
         let whole = self.body.as_ref().is_none_or(Replay::is_whole);
