@@ -145,6 +145,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
             connect_timeout: Duration::from_secs(5),
             transport: UpstreamTransport::Plaintext,
             protocol: UpstreamProtocol::Http1,
+            max_connection_duration: None,
             max_stream_duration: None,
             idle_timeout: None,
             max_requests_per_connection: 0,

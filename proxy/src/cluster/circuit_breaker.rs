@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::stats::ClusterStats;
+use super::Host;
+use crate::stats::{ClusterStats, OptionalGauge};
 
 /// `CircuitBreakers.Thresholds`; Envoy's defaults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,10 @@ pub struct Thresholds {
     pub max_retries: u32,
     /// `retry_budget`.
     pub retry_budget: Option<RetryBudget>,
+    /// `max_connections` of `per_host_thresholds`; `u32::MAX`: no limit.
+    pub max_connections_per_host: u32,
+    /// `track_remaining`.
+    pub track_remaining: bool,
 }
 
 /// `CircuitBreakers.Thresholds.RetryBudget`: retries as a share of what is in flight.
@@ -37,6 +42,8 @@ impl Default for Thresholds {
             max_requests: 1024,
             max_retries: 3,
             retry_budget: None,
+            max_connections_per_host: u32::MAX,
+            track_remaining: false,
         }
     }
 }
@@ -55,6 +62,7 @@ struct Breaker {
     requests: Gate,
     retries: Gate,
     budget: Budget,
+    connections_per_host: AtomicU32,
 }
 
 /// A [`RetryBudget`] as main sets it and workers read it.
@@ -128,6 +136,10 @@ pub(crate) enum Resource {
     Retry,
 }
 
+impl Resource {
+    const ALL: [Self; 4] = [Self::Connection, Self::Pending, Self::Request, Self::Retry];
+}
+
 /// One unit in use; dropped, it is given back.
 #[derive(Debug)]
 pub struct Permit {
@@ -152,6 +164,13 @@ impl CircuitBreakers {
             breaker.requests.limit.store(limits.max_requests, Ordering::Relaxed);
             breaker.retries.limit.store(limits.max_retries, Ordering::Relaxed);
             breaker.budget.set(limits.retry_budget);
+            breaker.connections_per_host.store(limits.max_connections_per_host, Ordering::Relaxed);
+        }
+        for (high_priority, limits) in [(false, default), (true, high)] {
+            for resource in Resource::ALL {
+                self.remaining(resource, high_priority).keep(limits.track_remaining);
+                self.show_remaining(resource, high_priority);
+            }
         }
     }
 
@@ -184,6 +203,24 @@ impl CircuitBreakers {
         gauge.set(i64::from(open));
     }
 
+    fn remaining(&self, resource: Resource, high_priority: bool) -> &OptionalGauge {
+        let gauges = &self.stats.circuit_breakers[usize::from(high_priority)];
+        match resource {
+            Resource::Connection => &gauges.remaining_cx,
+            Resource::Pending => &gauges.remaining_pending,
+            Resource::Request => &gauges.remaining_rq,
+            Resource::Retry => &gauges.remaining_retries,
+        }
+    }
+
+    fn show_remaining(&self, resource: Resource, high_priority: bool) {
+        if let Some(gauge) = self.remaining(resource, high_priority).get() {
+            let gate = self.gate(resource, high_priority);
+            let (limit, used) = (gate.limit.load(Ordering::Relaxed), gate.used.load(Ordering::Relaxed));
+            gauge.set(limit.saturating_sub(used).into());
+        }
+    }
+
     /// One unit, or `None` when the breaker is open.
     pub(crate) fn acquire(self: &Arc<Self>, resource: Resource, high_priority: bool) -> Option<Permit> {
         if resource == Resource::Retry {
@@ -192,18 +229,27 @@ impl CircuitBreakers {
         if self.gate(resource, high_priority).take()? {
             self.show(resource, high_priority, true);
         }
+        self.show_remaining(resource, high_priority);
         Some(Permit { breakers: self.clone(), resource, high_priority })
     }
 
     /// One unit even above the limit: a pool without any connection may always make one (as Envoy does).
     pub(crate) fn acquire_anyway(self: &Arc<Self>, resource: Resource, high_priority: bool) -> Permit {
         self.gate(resource, high_priority).used.fetch_add(1, Ordering::Relaxed);
+        self.show_remaining(resource, high_priority);
         Permit { breakers: self.clone(), resource, high_priority }
     }
 
-    /// Whether one more connection is allowed now.
-    pub(crate) fn connection_allowed(&self, high_priority: bool) -> bool {
+    /// Whether one more connection to this host is allowed now.
+    pub(crate) fn connection_allowed(&self, high_priority: bool, host: &Host) -> bool {
         self.gate(Resource::Connection, high_priority).is_open_for_one_more()
+            && self.host_allows(high_priority, host)
+    }
+
+    /// The same, as far as the limit of the host says.
+    pub(crate) fn host_allows(&self, high_priority: bool, host: &Host) -> bool {
+        let limit = self.priorities[usize::from(high_priority)].connections_per_host.load(Ordering::Relaxed);
+        host.connections_active.load(Ordering::Relaxed) < limit
     }
 }
 
@@ -212,5 +258,6 @@ impl Drop for Permit {
         if self.breakers.gate(self.resource, self.high_priority).give_back() {
             self.breakers.show(self.resource, self.high_priority, false);
         }
+        self.breakers.show_remaining(self.resource, self.high_priority);
     }
 }

@@ -60,6 +60,8 @@ pub struct ConnectionSettings {
     pub protocol: UpstreamProtocol,
     /// `common_http_protocol_options.idle_timeout`, default 1 h; `None` = never.
     pub idle_timeout: Option<Duration>,
+    /// `common_http_protocol_options.max_connection_duration`, default off: no request begins on an older connection.
+    pub max_connection_duration: Option<Duration>,
     /// `common_http_protocol_options.max_stream_duration` of an attempt, default off.
     pub max_stream_duration: Option<Duration>,
     /// `common_http_protocol_options.max_requests_per_connection`; 0 = no limit.

@@ -99,7 +99,8 @@ pub async fn connect(
 ) -> Result<Connected, ConnectError> {
     let stats = &cluster.stats;
     let breakers = &cluster.circuit_breakers;
-    let permit = match breakers.acquire(Resource::Connection, high_priority) {
+    let acquire = || breakers.acquire(Resource::Connection, high_priority);
+    let permit = match breakers.host_allows(high_priority, host).then(acquire).flatten() {
         Some(permit) => permit,
         None if beyond_limit => {
             stats.upstream_cx_overflow.inc();

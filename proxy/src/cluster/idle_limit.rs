@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// A pause so short that no host takes it for idleness.
-pub const SHORT_PAUSE: Duration = Duration::from_millis(100);
+pub const SHORT_PAUSE: Duration = Duration::from_millis(150);
 /// What a limit may be off: the host's clock starts earlier, by as much as its answer is on the way, and its timer may be early.
 const LEAST_MARGIN_MS: u32 = 20;
 const MOST_MARGIN_MS: u32 = 1000;
@@ -96,7 +96,7 @@ mod tests {
         limit.closed_after(ms(260));
         assert!(limit.allows(ms(174)) && !limit.allows(ms(175)));
         // Whoever closes so soon does not close for idleness.
-        limit.closed_after(ms(99));
+        limit.closed_after(ms(149));
         assert!(limit.allows(ms(174)));
         let long = IdleLimit::default();
         long.closed_after(ms(60_000));
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn what_cannot_be_sent_again_needs_a_proof() {
         let limit = IdleLimit::default();
-        assert!(limit.is_proven(ms(99)) && !limit.is_proven(ms(100)));
+        assert!(limit.is_proven(ms(149)) && !limit.is_proven(ms(150)));
         limit.outlived(ms(3_000));
         assert!(limit.is_proven(ms(2_000)) && !limit.is_proven(ms(2_001)));
         // A host that closes one earlier closes others earlier, too.

@@ -22,7 +22,7 @@ use super::pool::Lease;
 use super::router::{SentRequest, Timeouts};
 use super::upgrade::Upgrade;
 use crate::cluster::outlier::{self, Outcome};
-use crate::cluster::{Cluster, Host, Permit};
+use crate::cluster::{Cluster, Host, Permit, Resource};
 use crate::formatter::{RequestLine, Values};
 use crate::on_demand::Asker;
 use crate::route::{
@@ -104,7 +104,21 @@ struct Upstream {
     lease: Option<Lease>,
     /// Its response was read to the end.
     complete: bool,
-    _permit: Permit,
+    /// It has a connection, and is in flight.
+    permit: Option<Permit>,
+}
+
+impl Upstream {
+    /// It has a connection: from here on it is in flight. False when the circuit breaker has no place for it.
+    fn send(&mut self, high_priority: bool) -> bool {
+        self.permit = self.cluster.circuit_breakers.acquire(Resource::Request, high_priority);
+        if self.permit.is_none() {
+            return false;
+        }
+        self.cluster.stats.upstream_rq_active.inc();
+        self.host.active_requests.fetch_add(1, Ordering::Relaxed);
+        true
+    }
 }
 
 impl ActiveStream {
@@ -261,7 +275,7 @@ impl ActiveStream {
     }
 
     /// The attempt goes to this host.
-    pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>, permit: Permit) {
+    pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>) {
         if self.info.attempt_count > 0 {
             // Up to here the log has the attempt before.
             self.info.upstream_local_address = None;
@@ -272,22 +286,23 @@ impl ActiveStream {
         }
         self.info.upstream_host = Some(host.clone());
         self.info.attempt_count += 1;
-        cluster.stats.upstream_rq_active.inc();
-        host.active_requests.fetch_add(1, Ordering::Relaxed);
         self.upstream = Some(Upstream {
             cluster: cluster.clone(),
             host: host.clone(),
             lease: None,
             complete: false,
-            _permit: permit,
+            permit: None,
         });
     }
 
-    /// The request goes out on this connection.
-    pub(crate) fn note(&mut self, lease: &Lease) {
+    /// The request goes out on this connection. False when the circuit breaker has no place for it.
+    pub(crate) fn note(&mut self, lease: &Lease, high_priority: bool) -> bool {
         let about = lease.connection();
         // Once, however many connections were closed under it.
-        if let (Some(upstream), None) = (&self.upstream, self.info.upstream_local_address) {
+        if let Some(upstream) = self.upstream.as_mut().filter(|upstream| upstream.permit.is_none()) {
+            if !upstream.send(high_priority) {
+                return false;
+            }
             upstream.cluster.stats.upstream_rq_total.inc();
             upstream.host.requests_total.fetch_add(1, Ordering::Relaxed);
         }
@@ -298,6 +313,12 @@ impl ActiveStream {
         if let Some(upstream) = &self.upstream {
             outlier::connected(&upstream.cluster, &upstream.host);
         }
+        true
+    }
+
+    /// The connection of a tunnel is there. False when the circuit breaker has no place for it.
+    pub(crate) fn note_tunnel(&mut self, high_priority: bool) -> bool {
+        self.upstream.as_mut().is_none_or(|upstream| upstream.send(high_priority))
     }
 
     /// Keeps the connection until the response was read.
@@ -540,6 +561,9 @@ impl ActiveStream {
 
 impl Drop for Upstream {
     fn drop(&mut self) {
+        if self.permit.is_none() {
+            return;
+        }
         self.cluster.stats.upstream_rq_active.dec();
         self.host.active_requests.fetch_sub(1, Ordering::Relaxed);
     }

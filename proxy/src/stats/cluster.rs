@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use super::scope::{Scope as _, scope};
-use super::{Counter, Gauge, GrpcSeries, ResponseClasses, ResponseCodes, SslStats};
+use super::{Counter, Gauge, GrpcSeries, OptionalGauge, ResponseClasses, ResponseCodes, SslStats};
 
 /// Which circuit breakers of one priority are open (1) or closed (0).
 #[derive(Debug, Default)]
@@ -17,6 +17,14 @@ pub struct BreakerGauges {
     pub rq_open: Gauge,
     /// `max_retries`, or the retry budget, is reached.
     pub rq_retry_open: Gauge,
+    /// What is left of `max_connections`, with `track_remaining`.
+    pub remaining_cx: OptionalGauge,
+    /// What is left of `max_pending_requests`, with `track_remaining`.
+    pub remaining_pending: OptionalGauge,
+    /// What is left of `max_requests`, with `track_remaining`.
+    pub remaining_rq: OptionalGauge,
+    /// What is left of `max_retries`, with `track_remaining`.
+    pub remaining_retries: OptionalGauge,
 }
 
 /// What outlier detection found and did.
@@ -142,12 +150,13 @@ scope! {
         Counter upstream_cx_destroy "Connections that ended.";
         Counter upstream_cx_idle_timeout "Connections closed because they were idle.";
         Counter upstream_cx_max_requests "Connections closed because they had carried their maximum of requests.";
+        Counter upstream_cx_max_duration_reached "Connections closed because they had reached their maximum age.";
         Counter upstream_cx_none_healthy "Times that there was no healthy host to connect to.";
         Counter upstream_cx_rx_bytes_total "Bytes received from hosts.";
         Counter upstream_cx_tx_bytes_total "Bytes sent to hosts.";
         Counter upstream_cx_protocol_error "Connections that ended because a host broke the protocol.";
         Counter upstream_rq_total "Requests sent to hosts.";
-        Gauge upstream_rq_active "Requests in flight.";
+        Gauge upstream_rq_active "Requests that were sent and are in flight.";
         Counter upstream_rq_completed "Requests that got a response.";
         Counter upstream_rq_replayed "Requests sent again, because their host had closed the connection before it took them.";
         Counter upstream_rq_timeout "Requests that timed out.";
@@ -268,6 +277,14 @@ scope! {
         circuit_breakers[1].rq_open as "circuit_breakers.high.rq_open" "1 while max_requests is reached, high priority.";
         circuit_breakers[1].rq_retry_open as "circuit_breakers.high.rq_retry_open"
             "1 while max_retries, or the retry budget, is reached, high priority.";
+        circuit_breakers[0].remaining_cx as "circuit_breakers.default.remaining_cx" "What is left of max_connections.";
+        circuit_breakers[0].remaining_pending as "circuit_breakers.default.remaining_pending" "What is left of max_pending_requests.";
+        circuit_breakers[0].remaining_rq as "circuit_breakers.default.remaining_rq" "What is left of max_requests.";
+        circuit_breakers[0].remaining_retries as "circuit_breakers.default.remaining_retries" "What is left of max_retries, or of the retry budget.";
+        circuit_breakers[1].remaining_cx as "circuit_breakers.high.remaining_cx" "What is left of max_connections, high priority.";
+        circuit_breakers[1].remaining_pending as "circuit_breakers.high.remaining_pending" "What is left of max_pending_requests, high priority.";
+        circuit_breakers[1].remaining_rq as "circuit_breakers.high.remaining_rq" "What is left of max_requests, high priority.";
+        circuit_breakers[1].remaining_retries as "circuit_breakers.high.remaining_retries" "What is left of max_retries, or of the retry budget, high priority.";
     }
     responses "upstream_rq" { classes, codes }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use rustc_hash::FxHasher;
 
-use super::scope::{Family, Scope};
+use super::scope::{Family, Field as _, Scope};
 use super::{Counter, Histogram};
 
 /// At most so many methods have series of their own, for each cluster and protocol.
@@ -72,16 +72,16 @@ macro_rules! status {
         Family {
             name: stringify!($code),
             help: "Calls with this gRPC status.",
-            get: |s| (&s.statuses[$code]).into(),
+            get: |s| s.statuses[$code].metric(),
         }
     };
 }
 
 impl<const WEB: bool> GrpcStats<WEB> {
     const ALL: &'static [Family<Self>] = &[
-        Family { name: "success", help: "Calls with the status 0.", get: |s| (&s.success).into() },
-        Family { name: "failure", help: "Calls with another status.", get: |s| (&s.failure).into() },
-        Family { name: "total", help: "Calls with a status.", get: |s| (&s.total).into() },
+        Family { name: "success", help: "Calls with the status 0.", get: |s| s.success.metric() },
+        Family { name: "failure", help: "Calls with another status.", get: |s| s.failure.metric() },
+        Family { name: "total", help: "Calls with a status.", get: |s| s.total.metric() },
         status!(0),
         status!(1),
         status!(2),
@@ -102,22 +102,22 @@ impl<const WEB: bool> GrpcStats<WEB> {
         Family {
             name: "other_status",
             help: "Calls with a status that gRPC does not know.",
-            get: |s| (&s.other_status).into(),
+            get: |s| s.other_status.metric(),
         },
         Family {
             name: "request_message_count",
             help: "Messages of requests.",
-            get: |s| (&s.request_messages).into(),
+            get: |s| s.request_messages.metric(),
         },
         Family {
             name: "response_message_count",
             help: "Messages of responses.",
-            get: |s| (&s.response_messages).into(),
+            get: |s| s.response_messages.metric(),
         },
         Family {
             name: "upstream_rq_time",
             help: "Time from the request's last byte to the response's, milliseconds.",
-            get: |s| (&s.upstream_time).into(),
+            get: |s| s.upstream_time.metric(),
         },
     ];
     /// Outcomes are all that gRPC-Web counts.

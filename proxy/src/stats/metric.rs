@@ -92,6 +92,25 @@ impl Gauge {
     }
 }
 
+/// A gauge that is shown only where the configuration asks for it.
+#[derive(Debug, Default)]
+pub struct OptionalGauge {
+    gauge: Gauge,
+    is_kept: AtomicBool,
+}
+
+impl OptionalGauge {
+    /// Shows it from now on, or hides it.
+    pub fn keep(&self, is_kept: bool) {
+        self.is_kept.store(is_kept, Ordering::Relaxed);
+    }
+
+    /// The gauge, if it is shown.
+    pub fn get(&self) -> Option<&Gauge> {
+        self.is_kept.load(Ordering::Relaxed).then_some(&self.gauge)
+    }
+}
+
 /// Upper bounds of histogram buckets, microseconds: Envoy's defaults (0.5 ms to 1 h), which Istio's standard metrics use too.
 const BOUNDS_US: [u64; 19] = [
     500,

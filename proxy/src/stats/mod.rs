@@ -27,7 +27,7 @@ pub use mesh::{
     HopLabels, MeshHandles, MeshStats, PeerLabels, RequestLabels, RequestProtocol, SecurityPolicy,
     TcpHandles, TcpLabels,
 };
-pub use metric::{Counter, Gauge, Histogram};
+pub use metric::{Counter, Gauge, Histogram, OptionalGauge};
 pub use render::Selection;
 pub use server::{Memory, ServerStats, Started};
 pub use tcp::TcpStats;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use super::{Counter, Gauge, Histogram, ResponseClasses, ResponseCodes};
+use super::{Counter, Gauge, Histogram, OptionalGauge, ResponseClasses, ResponseCodes};
 
 /// A struct of metrics that all carry the same labels.
 pub(super) trait Scope: Sized + 'static {
@@ -48,8 +48,8 @@ pub(super) struct Family<S> {
     pub(super) name: &'static str,
     /// One sentence for people.
     pub(super) help: &'static str,
-    /// Finds it.
-    pub(super) get: for<'a> fn(&'a S) -> Metric<'a>,
+    /// Finds it; `None`: this scope does without it.
+    pub(super) get: for<'a> fn(&'a S) -> Option<Metric<'a>>,
 }
 
 /// Any metric, borrowed.
@@ -71,21 +71,33 @@ impl Metric<'_> {
     }
 }
 
-impl<'a> From<&'a Counter> for Metric<'a> {
-    fn from(metric: &'a Counter) -> Self {
-        Metric::Counter(metric)
+/// What a field of a scope may be.
+pub(super) trait Field {
+    /// The metric, if it is kept.
+    fn metric(&self) -> Option<Metric<'_>>;
+}
+
+impl Field for Counter {
+    fn metric(&self) -> Option<Metric<'_>> {
+        Some(Metric::Counter(self))
     }
 }
 
-impl<'a> From<&'a Gauge> for Metric<'a> {
-    fn from(metric: &'a Gauge) -> Self {
-        Metric::Gauge(metric)
+impl Field for Gauge {
+    fn metric(&self) -> Option<Metric<'_>> {
+        Some(Metric::Gauge(self))
     }
 }
 
-impl<'a> From<&'a Histogram> for Metric<'a> {
-    fn from(metric: &'a Histogram) -> Self {
-        Metric::Histogram(metric)
+impl Field for OptionalGauge {
+    fn metric(&self) -> Option<Metric<'_>> {
+        self.get().map(Metric::Gauge)
+    }
+}
+
+impl Field for Histogram {
+    fn metric(&self) -> Option<Metric<'_>> {
+        Some(Metric::Histogram(self))
     }
 }
 
@@ -120,12 +132,12 @@ macro_rules! scope {
                 $($crate::stats::scope::Family {
                     name: scope!(@name $field $($name)?),
                     help: $help,
-                    get: |scope| (&scope.$field).into(),
+                    get: |scope| $crate::stats::scope::Field::metric(&scope.$field),
                 },)*
                 $($crate::stats::scope::Family {
                     name: $nested_name,
                     help: $nested_help,
-                    get: |scope| (&scope.$path$([$index])?.$leaf).into(),
+                    get: |scope| $crate::stats::scope::Field::metric(&scope.$path$([$index])?.$leaf),
                 },)*
             ];
 

@@ -61,6 +61,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             transport,
             protocol: UpstreamProtocol::Http1,
             idle_timeout: None,
+            max_connection_duration: None,
             max_stream_duration: None,
             max_requests_per_connection: 0,
             max_response_headers_bytes: None,

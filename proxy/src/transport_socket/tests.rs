@@ -316,6 +316,36 @@ async fn sessions_are_resumed_unless_switched_off() {
 }
 
 #[tokio::test]
+async fn a_session_ends_with_what_it_was_made_with() {
+    let authority = Authority::new("root");
+    let server = DownstreamTls::new(server(authority.issue(REVIEWS).load())).unwrap();
+    let certificate = Live::with("default", authority.issue(WEB).load());
+    let roots = Live::with("ROOTCA", authority.trust(&[]));
+    let client = UpstreamTls::new(UpstreamTlsOptions {
+        certificate: Some(certificate.clone()),
+        validation: Some(ValidationSource::Combined {
+            default: fixed(Arc::new(ValidationContext::default())),
+            secret: roots.clone(),
+        }),
+        ..client(authority.trust(&[]))
+    })
+    .unwrap();
+    let resumed = async || {
+        let outcome = handshake(&server, &client).await;
+        // Tickets come with the first bytes of the server.
+        exchange(&mut outcome.client.unwrap().0, &mut outcome.server.unwrap().0).await;
+        outcome.client_stats.session_reused.get()
+    };
+    assert_eq!((resumed().await, resumed().await), (0, 1));
+    certificate.publish(authority.issue(WEB).load());
+    assert_eq!((resumed().await, resumed().await), (0, 1), "another identity");
+    roots.publish(authority.trust(&[]));
+    assert_eq!((resumed().await, resumed().await), (0, 1), "other roots, although they are the same");
+    roots.publish(Authority::new("other").trust(&[]));
+    assert!(handshake(&server, &client).await.client.is_err(), "an old ticket must not get in");
+}
+
+#[tokio::test]
 async fn a_combined_context_matches_names_with_roots_from_the_secret() {
     let authority = Authority::new("root");
     let options = ValidationOptions {

@@ -80,7 +80,47 @@ fn circuit_breakers() {
                 vec![limited(world, "one-pending", limits)]
             })
             .drive(one_pending),
+        to("max_connections of a host", "one-of-a-host")
+            .clusters(|world| {
+                let limits = json!({"circuit_breakers": {
+                    "thresholds": [{"max_pending_requests": 1, "track_remaining": true}],
+                    "per_host_thresholds": [{"max_connections": 1}],
+                }});
+                vec![bootstrap::cluster("one-of-a-host", &[world.up.addr()], limits)]
+            })
+            .drive(one_pending),
+        to("what is left", "tracked")
+            .clusters(|world| {
+                let limits =
+                    json!({"max_connections": 1, "max_pending_requests": 2, "track_remaining": true});
+                vec![limited(world, "tracked", limits)]
+            })
+            .drive(gauges_while_one_waits),
     ]);
+}
+
+/// One request is at the upstream, and another one waits for its connection.
+fn gauges_while_one_waits(target: &Target<'_>, view: &mut View) {
+    let gauges = || {
+        let names = "circuit_breakers.(default|high).(remaining_(cx|pending|rq|retries)|(cx|rq|rq_pending|rq_retry)_open)";
+        let filter = format!("cluster.tracked.({names}|upstream_rq_active|upstream_rq_pending_active)$");
+        target.world.admin("GET", &format!("/stats?filter={}", filter.replace('|', "%7C"))).text()
+    };
+    let gate = hold(&target.world.up);
+    let mut first = RawClient::connect(target.addr).unwrap();
+    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
+    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
+    view.add("one in flight", gauges());
+    let mut second = RawClient::connect(target.addr).unwrap();
+    second.send(b"GET /second HTTP/1.1\r\nhost: h\r\n\r\n");
+    wait::until("a request that waits", || gauges().contains("upstream_rq_pending_active: 1"));
+    view.add("one waits", gauges());
+    gate.open();
+    view.add_answer("first: client", &first.response());
+    view.add_answer("second: client", &second.response());
+    wait::until("nothing in flight", || gauges().contains("upstream_rq_active: 0"));
+    view.add("afterwards", gauges());
+    view.add_requests("upstream", &target.world.take_requests());
 }
 
 fn ejecting(world: &World, name: &str, more: Value) -> Value {

@@ -16,8 +16,9 @@ pub(crate) fn compile_circuit_breakers(
     let Some(wire::CircuitBreakers { thresholds, per_host_thresholds }) = value else {
         return Ok((default, high));
     };
-    unsupported!(cx; per_host_thresholds);
-    let thresholds = cx.each("thresholds", thresholds, compile_thresholds)?;
+    let thresholds = cx.each("thresholds", thresholds, compile_thresholds);
+    let per_host = cx.each("per_host_thresholds", per_host_thresholds, compile_per_host);
+    let (thresholds, per_host) = (thresholds?, per_host?);
     // The first entry of a priority counts, as in Envoy.
     for (priority, thresholds) in thresholds.into_iter().rev() {
         match priority {
@@ -25,7 +26,34 @@ pub(crate) fn compile_circuit_breakers(
             RoutingPriority::High => high = thresholds,
         }
     }
+    for (priority, max_connections) in per_host.into_iter().rev() {
+        match priority {
+            RoutingPriority::Default => default.max_connections_per_host = max_connections,
+            RoutingPriority::High => high.max_connections_per_host = max_connections,
+        }
+    }
     Ok((default, high))
+}
+
+/// Limits of each host: as in Envoy of its connections only.
+fn compile_per_host(
+    value: &wire::circuit_breakers::Thresholds,
+    cx: &mut CompileCx<'_>,
+) -> Compiled<(RoutingPriority, u32)> {
+    let wire::circuit_breakers::Thresholds {
+        priority,
+        max_connections,
+        max_pending_requests,
+        max_requests,
+        max_retries,
+        retry_budget,
+        track_remaining,
+        max_connection_pools,
+    } = value;
+    unsupported!(cx; max_pending_requests, max_requests, max_retries, retry_budget, max_connection_pools);
+    // As in Envoy, which has no such gauges for hosts.
+    ignored!(cx; track_remaining);
+    Ok((values::enumeration(cx, "priority", *priority)?, uint32(max_connections, u32::MAX)))
 }
 
 fn compile_thresholds(
@@ -42,8 +70,8 @@ fn compile_thresholds(
         track_remaining,
         max_connection_pools,
     } = value;
-    // `remaining_*` gauges are not exported; pools are counted per worker.
-    ignored!(cx; track_remaining, max_connection_pools);
+    // Pools are counted per worker.
+    ignored!(cx; max_connection_pools);
     let retry_budget = match retry_budget {
         Some(budget) => cx.field("retry_budget", |cx| compile_retry_budget(cx, budget)).map(Some),
         None => Ok(None),
@@ -58,6 +86,8 @@ fn compile_thresholds(
             max_requests: uint32(max_requests, defaults.max_requests),
             max_retries: uint32(max_retries, defaults.max_retries),
             retry_budget: retry_budget?,
+            max_connections_per_host: defaults.max_connections_per_host,
+            track_remaining: *track_remaining,
         },
     ))
 }

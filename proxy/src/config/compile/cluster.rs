@@ -172,7 +172,10 @@ pub fn compile_cluster(
     let of_cluster = OfCluster {
         name: &name,
         is_http2: connection.settings.protocol == UpstreamProtocol::Http2,
-        ignores_new_hosts: value.common_lb_config.as_ref().is_some_and(|lb| lb.ignore_new_hosts_until_first_hc),
+        ignores_new_hosts: value
+            .common_lb_config
+            .as_ref()
+            .is_some_and(|lb| lb.ignore_new_hosts_until_first_hc),
         ignores_health_on_removal: *ignore_health_on_host_removal,
     };
     let checked = match &discovery {

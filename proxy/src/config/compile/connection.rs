@@ -62,6 +62,7 @@ pub(crate) fn compile_connection(
         transport,
         protocol: options.protocol,
         idle_timeout: options.common.idle_timeout,
+        max_connection_duration: options.common.max_connection_duration,
         max_stream_duration: options.common.max_stream_duration,
         max_requests_per_connection: options.common.max_requests_per_connection,
         max_response_headers_bytes: options.common.max_response_headers_bytes,

@@ -65,9 +65,7 @@ pub(crate) fn compile_common(
         // Envoy: not applicable to upstream connections.
         cx.ignored("headers_with_underscores_action");
     }
-    if side == Side::Upstream {
-        unsupported!(cx; max_connection_duration);
-    } else {
+    if side == Side::Downstream {
         ignored!(cx; max_response_headers_kb);
     }
     let max_headers_count = values::uint32(max_headers_count, MAX_HEADERS_COUNT);

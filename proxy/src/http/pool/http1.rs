@@ -9,10 +9,11 @@ use http::{Request, Response};
 use tokio::sync::oneshot;
 
 use super::{HostPool, LOOKED_AT_AFTER, Reuse, UpstreamConnection, look};
-use crate::cluster::{self, Cluster, IdleLimit};
+use crate::cluster::{self, Cluster, SHORT_PAUSE};
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Http1Sender, Incoming, Interim, SendError, Switched};
 use crate::http::error::StreamError;
+use crate::stats::ClusterStats;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -35,6 +36,8 @@ struct Connection {
     sender: Http1Sender,
     about: UpstreamConnection,
     requests: u32,
+    /// It was idle for a while before its present request.
+    rested: bool,
 }
 
 impl Connection {
@@ -87,6 +90,10 @@ impl Lease {
         self.connection.requests > 1
     }
 
+    pub(super) fn has_rested(&self) -> bool {
+        self.connection.rested
+    }
+
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
@@ -112,6 +119,10 @@ impl Lease {
             pool.stats.upstream_cx_max_requests.inc();
             return;
         }
+        let now = Instant::now();
+        if connection.about.retires(now, &pool.stats) {
+            return;
+        }
         let next = || pool.http1.open.waiting.borrow_mut().pop_front();
         while let Some(waiter) = next() {
             match waiter.send(connection) {
@@ -120,19 +131,28 @@ impl Lease {
                 Err(back) => connection = back,
             }
         }
-        connection.sender.wire().rest(Instant::now());
+        connection.sender.wire().rest(now);
+        connection.rested = false;
         pool.http1.idle.borrow_mut().push(connection);
     }
 }
 
 impl Pool {
     /// The one that was used last, if it may be used, and its pause. The others have been idle for longer.
-    fn pop_idle(&self, may: impl Fn(Duration) -> bool) -> Option<(Connection, Duration)> {
+    fn pop_idle(
+        &self,
+        stats: &ClusterStats,
+        may: impl Fn(Duration) -> bool,
+    ) -> Option<(Connection, Duration)> {
         let mut idle = self.idle.borrow_mut();
         let now = Instant::now();
         let mut at = idle.len();
         while at > 0 {
             at -= 1;
+            if idle[at].about.retires(now, stats) {
+                idle.swap_remove(at);
+                continue;
+            }
             if idle[at].sender.is_ready() {
                 let pause = idle[at].sender.wire().pause(now);
                 return may(pause).then(|| (idle.swap_remove(at), pause));
@@ -150,20 +170,20 @@ impl Pool {
     }
 
     /// Gives the number of connections that were idle for too long.
-    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>, limit: &IdleLimit) -> u64 {
+    pub(super) fn sweep(&self, now: Instant, pool: &HostPool) -> u64 {
         let mut timed_out = 0;
         let mut longest = Duration::ZERO;
         self.idle.borrow_mut().retain(|c| {
-            if c.sender.is_closed() || c.about.has_expired(now) {
+            if c.sender.is_closed() || c.about.has_expired(now) || c.about.retires(now, &pool.stats) {
                 return false;
             }
             let pause = c.sender.wire().pause(now);
             longest = longest.max(pause);
-            let idle = idle_timeout.is_some_and(|t| pause >= t);
+            let idle = pool.settings.idle_timeout.is_some_and(|t| pause >= t);
             timed_out += u64::from(idle);
             !idle
         });
-        limit.outlived(longest);
+        pool.host.idle_limit.outlived(longest);
         timed_out
     }
 }
@@ -186,7 +206,7 @@ pub(super) async fn checkout(
 /// An idle connection, looked at when it has been idle for a while.
 async fn take_idle(pool: &HostPool, reuse: Reuse) -> Option<Connection> {
     loop {
-        let (connection, pause) = pool.http1.pop_idle(|pause| pool.allows(pause, reuse))?;
+        let (mut connection, pause) = pool.http1.pop_idle(&pool.stats, |pause| pool.allows(pause, reuse))?;
         if pause >= LOOKED_AT_AFTER {
             look().await;
             if !connection.sender.is_ready() {
@@ -194,6 +214,7 @@ async fn take_idle(pool: &HostPool, reuse: Reuse) -> Option<Connection> {
             }
             pool.host.idle_limit.outlived(pause);
         }
+        connection.rested = pause >= SHORT_PAUSE;
         return Some(connection);
     }
 }
@@ -207,7 +228,7 @@ async fn new_or_freed(
     let _pending = HostPool::pending(cluster, high_priority)?;
     loop {
         let none_open = pool.http1.open.count.get() == 0;
-        if none_open || cluster.circuit_breakers.connection_allowed(high_priority) {
+        if none_open || cluster.circuit_breakers.connection_allowed(high_priority, &pool.host) {
             return connect(pool, cluster, high_priority, none_open).await;
         }
         cluster.stats.upstream_cx_overflow.inc();
@@ -243,19 +264,10 @@ async fn connect(
     let counted = OpenCount::new(&pool.http1.open);
     let connected = cluster::connect(cluster, &pool.host, high_priority, beyond_limit).await?;
     cluster.stats.upstream_cx_http1_total.inc();
+    let about = UpstreamConnection::new(&connected, &pool.settings);
     // The place in the circuit breaker is given back first: whoever is woken then must find it.
     let guard = (connected.guard, counted);
     let closes = connected.expiry.map(|expiry| expiry.closes);
     let sender = codec::connect_http1(cluster, &pool.host, connected.stream, closes, guard);
-    Ok(Connection {
-        sender,
-        about: UpstreamConnection {
-            id: connected.id,
-            times: connected.times,
-            local_address: connected.local_address,
-            tls: connected.tls,
-            expires: connected.expiry.map(|expiry| expiry.expires),
-        },
-        requests: 0,
-    })
+    Ok(Connection { sender, about, requests: 0, rested: false })
 }

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use tokio::sync::Notify;
 
 use super::{HostPool, LOOKED_AT_AFTER, UpstreamConnection, look};
-use crate::cluster::{self, Cluster, IdleLimit};
+use crate::cluster::{self, Cluster, SHORT_PAUSE};
 use crate::http::body::RequestBody;
 use crate::http::codec::{self, Http2Sender, Incoming, SendError, Switched};
 use crate::http::error::StreamError;
@@ -57,15 +57,17 @@ pub(crate) struct Lease {
     connection: Rc<Connection>,
     sender: Http2Sender,
     reused: bool,
+    rested: bool,
 }
 
 impl Lease {
-    fn new(connection: Rc<Connection>) -> Self {
+    fn new(connection: Rc<Connection>, pause: Duration) -> Self {
         let requests = connection.requests.get();
         connection.requests.set(requests + 1);
         connection.sender.wire().wake();
         connection.streams.set(connection.streams.get() + 1);
-        Self { sender: connection.sender.clone(), connection, reused: requests > 0 }
+        let (reused, rested) = (requests > 0, pause >= SHORT_PAUSE);
+        Self { sender: connection.sender.clone(), connection, reused, rested }
     }
 
     pub(super) fn connection(&self) -> &UpstreamConnection {
@@ -74,6 +76,10 @@ impl Lease {
 
     pub(super) fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    pub(super) fn has_rested(&self) -> bool {
+        self.rested
     }
 
     pub(super) async fn send(
@@ -104,10 +110,12 @@ impl Drop for Lease {
 
 impl Pool {
     /// The first connection that has room; finished ones are dropped.
-    fn with_room(&self, max_streams: u32, limit: &IdleLimit) -> Option<Rc<Connection>> {
-        let mut connections = self.connections.borrow_mut();
-        connections.retain(|c| !c.sender.is_closed());
+    fn with_room(&self, pool: &HostPool) -> Option<Rc<Connection>> {
         let now = Instant::now();
+        let mut connections = self.connections.borrow_mut();
+        // Streams that are under way keep one that retires.
+        connections.retain(|c| !c.sender.is_closed() && !c.about.retires(now, &pool.stats));
+        let (max_streams, limit) = (pool.settings.max_concurrent_streams, &pool.host.idle_limit);
         let has_room = |c: &Connection| {
             (c.streams.get() as usize) < c.sender.peer_max_streams().min(max_streams as usize)
                 && limit.allows(c.pause(now))
@@ -129,21 +137,21 @@ impl Pool {
     }
 
     /// Gives the number of connections that were idle for too long.
-    pub(super) fn sweep(&self, now: Instant, idle_timeout: Option<Duration>, limit: &IdleLimit) -> u64 {
+    pub(super) fn sweep(&self, now: Instant, pool: &HostPool) -> u64 {
         let mut timed_out = 0;
         let mut longest = Duration::ZERO;
         self.connections.borrow_mut().retain(|c| {
             // Streams that are under way keep one that has expired, but nobody gets another one of it.
-            if c.sender.is_closed() || c.about.has_expired(now) {
+            if c.sender.is_closed() || c.about.has_expired(now) || c.about.retires(now, &pool.stats) {
                 return false;
             }
             let pause = c.pause(now);
             longest = longest.max(pause);
-            let idle = c.streams.get() == 0 && idle_timeout.is_some_and(|t| pause >= t);
+            let idle = c.streams.get() == 0 && pool.settings.idle_timeout.is_some_and(|t| pause >= t);
             timed_out += u64::from(idle);
             !idle
         });
-        limit.outlived(longest);
+        pool.host.idle_limit.outlived(longest);
         timed_out
     }
 }
@@ -180,7 +188,7 @@ pub(super) async fn checkout(
             }
         }
         let none_open = pool.http2.connections.borrow().is_empty();
-        if !none_open && !cluster.circuit_breakers.connection_allowed(high_priority) {
+        if !none_open && !cluster.circuit_breakers.connection_allowed(high_priority, &pool.host) {
             if pool.http2.drop_idle() {
                 continue;
             }
@@ -202,13 +210,13 @@ pub(super) async fn checkout(
         if !pool.http2.closed.get() {
             pool.http2.connections.borrow_mut().push(connection.clone());
         }
-        return Ok(lend(pool, connection));
+        return Ok(lend(pool, connection, Duration::ZERO));
     }
 }
 
 /// A stream of the first connection that has room, looked at when it has been idle for a while.
 async fn take(pool: &HostPool) -> Option<Lease> {
-    let with_room = || pool.http2.with_room(pool.settings.max_concurrent_streams, &pool.host.idle_limit);
+    let with_room = || pool.http2.with_room(pool);
     let mut connection = with_room()?;
     let pause = connection.pause(Instant::now());
     if pause >= LOOKED_AT_AFTER {
@@ -217,13 +225,13 @@ async fn take(pool: &HostPool) -> Option<Lease> {
         connection = with_room()?;
         pool.host.idle_limit.outlived(connection.pause(Instant::now()));
     }
-    Some(lend(pool, connection))
+    Some(lend(pool, connection, pause))
 }
 
 /// Lends a stream. The request that reaches the connection's maximum is the last one: the connection leaves the pool, and goes when
 /// its streams have ended.
-fn lend(pool: &HostPool, connection: Rc<Connection>) -> Lease {
-    let lease = Lease::new(connection);
+fn lend(pool: &HostPool, connection: Rc<Connection>, pause: Duration) -> Lease {
+    let lease = Lease::new(connection, pause);
     let max = pool.settings.max_requests_per_connection;
     if max > 0 && lease.connection.requests.get() >= max {
         pool.stats.upstream_cx_max_requests.inc();
@@ -240,17 +248,12 @@ async fn connect(
 ) -> Result<Connection, StreamError> {
     let connected = cluster::connect(cluster, &pool.host, high_priority, beyond_limit).await?;
     cluster.stats.upstream_cx_http2_total.inc();
+    let about = UpstreamConnection::new(&connected, &pool.settings);
     let closes = connected.expiry.map(|expiry| expiry.closes);
     let sender = codec::connect_http2(cluster, &pool.host, connected.stream, closes, connected.guard).await?;
     Ok(Connection {
         sender,
-        about: UpstreamConnection {
-            id: connected.id,
-            times: connected.times,
-            local_address: connected.local_address,
-            tls: connected.tls,
-            expires: connected.expiry.map(|expiry| expiry.expires),
-        },
+        about,
         streams: Cell::new(0),
         requests: Cell::new(0),
         room: pool.http2.room.clone(),

@@ -30,7 +30,8 @@ use super::body::RequestBody;
 use super::codec::{Incoming, Interim, SendError, Switched, Version};
 use super::error::{Failure, StreamError};
 use crate::cluster::{
-    Cluster, ConnectError, ConnectTimes, ConnectionSettings, Host, Permit, Resource, UpstreamProtocol,
+    Cluster, ConnectError, ConnectTimes, Connected, ConnectionSettings, Host, Permit, Resource,
+    UpstreamProtocol,
 };
 use crate::stats::ClusterStats;
 use crate::transport_socket::TlsInfo;
@@ -74,9 +75,32 @@ pub(crate) struct UpstreamConnection {
     pub(crate) tls: Option<Arc<TlsInfo>>,
     /// When its peer's certificate expires, if it has to end then.
     expires: Option<Instant>,
+    /// When it is too old for another request.
+    retires: Option<Instant>,
 }
 
 impl UpstreamConnection {
+    fn new(connected: &Connected, settings: &ConnectionSettings) -> Self {
+        Self {
+            id: connected.id,
+            times: connected.times,
+            local_address: connected.local_address,
+            tls: connected.tls.clone(),
+            expires: connected.expiry.map(|expiry| expiry.expires),
+            // Later than any clock reaches is never.
+            retires: settings.max_connection_duration.and_then(|age| Instant::now().checked_add(age)),
+        }
+    }
+
+    /// Whether it is too old for another request, which is counted: ask once.
+    fn retires(&self, now: Instant, stats: &ClusterStats) -> bool {
+        let retires = self.retires.is_some_and(|at| now >= at);
+        if retires {
+            stats.upstream_cx_max_duration_reached.inc();
+        }
+        retires
+    }
+
     fn has_expired(&self, now: Instant) -> bool {
         self.expires.is_some_and(|at| now >= at)
     }
@@ -102,6 +126,14 @@ impl Lease {
         match self {
             Lease::Http1(lease) => lease.is_reused(),
             Lease::Http2(lease) => lease.is_reused(),
+        }
+    }
+
+    /// Whether it was idle for a while before.
+    pub(crate) fn has_rested(&self) -> bool {
+        match self {
+            Lease::Http1(lease) => lease.has_rested(),
+            Lease::Http2(lease) => lease.has_rested(),
         }
     }
 
@@ -192,8 +224,7 @@ impl Pools {
                 pool.close();
                 return false;
             }
-            let (timeout, limit) = (pool.settings.idle_timeout, &pool.host.idle_limit);
-            let timed_out = pool.http1.sweep(now, timeout, limit) + pool.http2.sweep(now, timeout, limit);
+            let timed_out = pool.http1.sweep(now, pool) + pool.http2.sweep(now, pool);
             pool.stats.upstream_cx_idle_timeout.inc_by(timed_out);
             true
         });

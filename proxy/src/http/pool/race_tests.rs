@@ -8,12 +8,12 @@ use std::sync::mpsc;
 use http::Method;
 
 use super::*;
-use crate::cluster::lb;
+use crate::cluster::{SHORT_PAUSE, lb};
 use crate::http::codec::Fate;
 use crate::http::exchange_tests::{manager, run};
 use crate::http::tests::read_head;
 use crate::stats::Stats;
-use crate::tcp::tests::{Running, Setup, cluster};
+use crate::tcp::tests::{Running, Setup, cluster, wait_until};
 use crate::transport_socket::UpstreamTransport;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -125,12 +125,20 @@ fn status(client: &mut TcpStream, request: &str) -> String {
     head.split(' ').nth(1).unwrap().to_owned()
 }
 
+/// The pause itself is what the proxy looks at.
+fn rest(pause: Duration) {
+    let begin = Instant::now();
+    wait_until("the pause", || begin.elapsed() > pause);
+}
+
 #[test]
 fn what_may_be_done_twice_is_sent_again_with_its_body() {
     let (address, requests) = host(1);
     let proxy = proxy_to(address);
     let mut client = proxy.client();
-    assert_eq!(status(&mut client, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"), "200");
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(status(&mut client, get), "200");
+    rest(SHORT_PAUSE);
     assert_eq!(status(&mut client, "PUT / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc"), "200");
     let stats = proxy.stats.cluster("upstream");
     assert_eq!((stats.upstream_rq_replayed.get(), stats.upstream_rq_total.get()), (1, 2));

@@ -203,3 +203,32 @@ fn a_connection_for_one_request_goes_with_its_response() {
     proxy.finish();
     assert_eq!((stats.upstream_cx_max_requests.get(), stats.upstream_cx_total.get()), (2, 2));
 }
+
+#[test]
+fn an_old_connection_carries_no_further_request() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let (behind, _requests) = upstream(EMPTY, false);
+        let (setup, between) = (Setup::new(), Setup::new());
+        let to_host = cluster(&setup.stats, &[behind], UpstreamTransport::Plaintext);
+        let last = manager(&setup, to_host, None);
+        let last = run(setup, last);
+        let mut aging = cluster(&between.stats, &[last.address], UpstreamTransport::Plaintext);
+        let settings = Arc::get_mut(&mut Arc::get_mut(&mut aging).unwrap().connection).unwrap();
+        settings.protocol = protocol;
+        settings.max_connection_duration = Some(Duration::from_millis(40));
+        let manager = manager(&between, aging, None);
+        let proxy = run(between, manager);
+        let stats = proxy.stats.cluster("upstream");
+        for number in 1..=3 {
+            expect_200(get(&proxy));
+            assert_eq!(stats.upstream_cx_total.get(), number, "{protocol:?}");
+            let begin = std::time::Instant::now();
+            wait_until("it is old", || begin.elapsed() > Duration::from_millis(40));
+        }
+        wait_until("the old ones are gone", || stats.upstream_cx_active.get() <= 1);
+        assert!(stats.upstream_cx_max_duration_reached.get() >= 2, "{protocol:?}");
+        assert_eq!(stats.upstream_rq_completed.get(), 3);
+        proxy.finish();
+        last.finish();
+    }
+}

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 
 use super::rewrite;
 use super::spare::{self, Spare};
-use crate::cluster::{Cluster, HealthFlag, Host, Resource, lb};
+use crate::cluster::{Cluster, HealthFlag, Host, lb};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::codec::{Incoming, Version};
@@ -54,11 +54,7 @@ pub(super) async fn send(
         return Err(Failure::NoHealthyHost.into());
     };
     stream.info.upstream_host = Some(host.clone());
-    let Some(permit) = cluster.circuit_breakers.acquire(Resource::Request, action.high_priority) else {
-        cluster.stats.upstream_rq_pending_overflow.inc();
-        return Err(Failure::Overflow.into());
-    };
-    stream.attempt(cluster, &host, permit);
+    stream.attempt(cluster, &host);
     let rewritten = match action.host_rewrite {
         Some(HostRewrite::Auto) => rewrite::to_upstream_host(stream, &mut request, action, &host),
         _ => None,
@@ -74,8 +70,13 @@ pub(super) async fn send(
             Ok(lease) => lease,
             Err(error) => return Err(failed(stream, cluster, error)),
         };
-        stream.note(&lease);
+        if !stream.note(&lease, action.high_priority) {
+            lease.finish();
+            cluster.stats.upstream_rq_pending_overflow.inc();
+            return Err(failed(stream, cluster, Failure::Overflow.into()));
+        }
         let mut outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
+        let rested = lease.has_rested();
         let may_move = lease.is_reused() && moves < MAX_MOVES;
         let mut spare = None;
         if may_move && stream.upgrade.is_none() {
@@ -112,7 +113,9 @@ pub(super) async fn send(
                 moves += 1;
                 if let (true, Some(unsent)) = (may_move, error.unsent.take()) {
                     request = unsent;
-                } else if let (None, Some(again)) = (failure, spare.and_then(|spare| spare.again(error))) {
+                } else if let (None, Some(again)) =
+                    (failure, spare.and_then(|spare| spare.again(error, rested)))
+                {
                     cluster.stats.upstream_rq_replayed.inc();
                     reuse = Reuse::None;
                     request = again;

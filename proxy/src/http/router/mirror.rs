@@ -139,11 +139,10 @@ async fn send(
         stats.upstream_rq_pending_overflow.inc();
         return;
     };
-    stats.upstream_rq_total.inc();
-    stats.upstream_rq_active.inc();
     let exchange = async {
         let mut lease =
             worker.pools.checkout(&cluster, &host, downstream, false, Reuse::Proven).await.ok()?;
+        let _sent = Sent::new(&cluster);
         let request = outgoing(request, lease.version(), &authority, scheme);
         let response = lease.send(request, None).await.ok()?;
         let status = response.status();
@@ -161,7 +160,23 @@ async fn send(
     if let Some(status) = status {
         stats.response(status.as_u16());
     }
-    stats.upstream_rq_active.dec();
+}
+
+/// A copy in flight.
+struct Sent<'c>(&'c Cluster);
+
+impl<'c> Sent<'c> {
+    fn new(cluster: &'c Cluster) -> Self {
+        cluster.stats.upstream_rq_total.inc();
+        cluster.stats.upstream_rq_active.inc();
+        Self(cluster)
+    }
+}
+
+impl Drop for Sent<'_> {
+    fn drop(&mut self) {
+        self.0.stats.upstream_rq_active.dec();
+    }
 }
 
 impl Copied {

@@ -1,7 +1,8 @@
 //! A request that is kept while it goes out on a connection that has carried others: its host may be closing that connection just now.
 //!
-//! It is sent again when the host has not seen it, or when the connection ended without a byte of an answer and the method says that
-//! doing it twice is doing it once (RFC 9110 section 9.2.2). This needs no retry policy, and a fresh connection never asks for it.
+//! It is sent again when the host has not seen it; or when the connection had rested and ended without a byte of an answer, and the
+//! method says that doing it twice is doing it once (RFC 9110 section 9.2.2). This needs no retry policy, and a fresh connection never
+//! asks for it.
 
 use http::Request;
 use http::request::Parts;
@@ -48,11 +49,12 @@ impl Spare {
     }
 
     /// The request again, if that is right after what became of it and nothing of it is lost.
-    pub(super) fn again(self, failed: SendError) -> Option<Request<RequestBody>> {
+    pub(super) fn again(self, failed: SendError, rested: bool) -> Option<Request<RequestBody>> {
         let head = *self.head.or(failed.head)?;
         let may = match failed.fate {
             Fate::Unseen => true,
-            Fate::Unanswered => head.method.is_idempotent(),
+            // Hosts close what has rested.
+            Fate::Unanswered => rested && head.method.is_idempotent(),
             Fate::Unknown => false,
         };
         let whole = self.body.as_ref().is_none_or(Replay::is_whole);

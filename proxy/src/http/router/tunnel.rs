@@ -1,7 +1,7 @@
 //! CONNECT that ends here (`connect_config`): a TCP connection to a host of the route's cluster. It is tried once.
 
 use super::attempt::{Avoid, failed, pick};
-use crate::cluster::{self, Resource};
+use crate::cluster;
 use crate::http::active_stream::ActiveStream;
 use crate::http::codec;
 use crate::http::error::{Failure, StreamError};
@@ -16,12 +16,12 @@ pub(crate) async fn open_tunnel(stream: &mut ActiveStream, action: &RouteAction)
     let Some(host) = pick(stream, &cluster, Avoid::default()) else {
         return Err(Failure::NoHealthyHost.into());
     };
-    let Some(permit) = cluster.circuit_breakers.acquire(Resource::Request, action.high_priority) else {
-        cluster.stats.upstream_rq_pending_overflow.inc();
-        return Err(Failure::Overflow.into());
-    };
-    stream.attempt(&cluster, &host, permit);
+    stream.attempt(&cluster, &host);
     match cluster::connect(&cluster, &host, action.high_priority, false).await {
+        Ok(_) if !stream.note_tunnel(action.high_priority) => {
+            cluster.stats.upstream_rq_pending_overflow.inc();
+            Err(failed(stream, &cluster, Failure::Overflow.into()))
+        }
         Ok(connected) => {
             stream.info.upstream_local_address = connected.local_address;
             stream.info.upstream_tls = connected.tls;

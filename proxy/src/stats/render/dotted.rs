@@ -85,7 +85,7 @@ impl Visitor for Readings<'_> {
     fn visit<S: Scope>(&mut self, scopes: &[&S], families: &'static [Family<S>]) {
         for scope in scopes {
             for family in families {
-                let metric = (family.get)(scope);
+                let Some(metric) = (family.get)(scope) else { continue };
                 let name = dotted_name(*scope, family.name);
                 if !self.selection.shows(metric.used(), || name.clone()) {
                     continue;

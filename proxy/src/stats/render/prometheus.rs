@@ -38,7 +38,7 @@ impl Visitor for Page<'_> {
     fn visit<S: Scope>(&mut self, scopes: &[&S], families: &'static [Family<S>]) {
         for family in families {
             let shown = scopes.iter().filter_map(|scope| {
-                let metric = (family.get)(scope);
+                let metric = (family.get)(scope)?;
                 let shows = self.selection.shows(metric.used(), || dotted_name(*scope, family.name));
                 shows.then_some((scope, metric))
             });
