@@ -41,6 +41,7 @@ struct ServiceSpec {
     selector: BTreeMap<String, String>,
     ports: Vec<ServicePortSpec>,
     traffic_distribution: Option<String>,
+    session_affinity: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -116,6 +117,7 @@ pub(super) fn service(object: &Object) -> Result<Option<Service>, Refusal> {
         external: None,
         selector,
         named,
+        session_affinity: spec.session_affinity.is_some_and(|affinity| affinity == "ClientIP"),
         traffic_distribution,
         origin: object.origin.clone(),
     }))

@@ -286,7 +286,7 @@ fn destination_rule_policy() {
     let Some(Decoded::DestinationPolicy(policy)) = decode_one(&text).unwrap() else { panic!() };
     assert_eq!(policy.service, ServiceRef::Name(Name::new("default", "reviews")));
     let policy = policy.settings.all;
-    assert_eq!(policy.load_balancing, LoadBalancing::RoundRobin);
+    assert_eq!(policy.load_balancing, Some(LoadBalancing::RoundRobin));
     let outlier = policy.outlier_detection.unwrap();
     assert_eq!(outlier.consecutive_5xx, 3);
     assert_eq!(outlier.interval, Duration::from_secs(1));
@@ -319,7 +319,11 @@ fn destination_rule_refusals() {
         &at("loadBalancer.simple"),
         "PASSTHROUGH",
     );
-    refused(&destination_rule("tls: {mode: SIMPLE}"), &at("tls.mode"), "supported: ISTIO_MUTUAL, DISABLE");
+    refused(
+        &destination_rule("tls: {mode: SIMPLE}"),
+        &at("tls.caCertificates"),
+        "must name a file of the sidecar",
+    );
     for (pool, reason) in [
         ("http: {maxRequestsPerConnection: 536870913}", "is not between 0 and 536870912"),
         ("http: {maxRetries: 0}", "0 is not between 1 and"),

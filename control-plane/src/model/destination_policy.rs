@@ -95,8 +95,8 @@ impl PortSettings {
 /// How endpoints are treated.
 #[derive(Debug, Clone, Default)]
 pub struct DestinationSettings {
-    /// How an endpoint is chosen.
-    pub load_balancing: LoadBalancing,
+    /// How an endpoint is chosen; none: see [`DestinationSettings::load_balancing`].
+    pub load_balancing: Option<LoadBalancing>,
     /// How the caller's place counts; none: see [`DestinationSettings::locality_balancing`].
     pub locality: Option<LocalityBalancing>,
     /// How an endpoint that is new gets its share.
@@ -110,6 +110,12 @@ pub struct DestinationSettings {
 }
 
 impl DestinationSettings {
+    /// How an endpoint of `service` is chosen: by the policy's word, else by the Service's own (`sessionAffinity: ClientIP`).
+    pub fn load_balancing(&self, service: &Service) -> &LoadBalancing {
+        let unsaid = if service.session_affinity { &BY_ADDRESS } else { &LoadBalancing::LeastRequest };
+        self.load_balancing.as_ref().unwrap_or(unsaid)
+    }
+
     /// How the place of a caller of `service` counts: by the policy's word, else by the Service's own, else by Istio's default, which
     /// wants endpoints to be ejected. `None`: it does not.
     pub fn locality_balancing<'a>(&'a self, service: &'a Service) -> Option<&'a LocalityBalancing> {
@@ -139,7 +145,7 @@ pub struct SlowStart {
 }
 
 /// TLS of clients (`tls.mode`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum ClientTls {
     /// Mutual TLS wherever the mesh can.
     #[default]
@@ -148,6 +154,21 @@ pub enum ClientTls {
     Mutual,
     /// Never TLS (`DISABLE`).
     Plaintext,
+    /// TLS with a server that is not the mesh's (`SIMPLE`, `MUTUAL`).
+    Origination(Arc<TlsOrigination>),
+}
+
+/// TLS with a server that is not the mesh's. Files are the sidecar's.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TlsOrigination {
+    /// Files with the certificate chain and the key by which the client proves itself.
+    pub certificate: Option<(String, String)>,
+    /// File with the roots; none: the server may be anybody.
+    pub roots: Option<String>,
+    /// Names of which the server's certificate must have one; none: the server name.
+    pub server_names: Vec<String>,
+    /// The server name that is asked for (SNI); none: that of the host.
+    pub sni: Option<String>,
 }
 
 /// All policies for a Service together: those of the one in force, and every part that any of its namespace names.
@@ -233,6 +254,10 @@ pub enum HashTable {
     Maglev(u32),
 }
 
+/// Kubernetes' `sessionAffinity: ClientIP`, with Istio's ring.
+static BY_ADDRESS: LoadBalancing =
+    LoadBalancing::ConsistentHash(ConsistentHash { of: HashOf::SourceIp, table: HashTable::Ring(1024) });
+
 impl LoadBalancing {
     /// What is hashed, if something is.
     pub fn hash_of(&self) -> Option<&HashOf> {
@@ -316,6 +341,8 @@ pub enum HttpUpgrade {
     Always,
     /// Nowhere.
     Never,
+    /// Where the client speaks it (`http.useClientProtocol`). Of HTTP/2 ports too.
+    AsClient,
 }
 
 /// `tcp.tcpKeepalive`; what is not set is the system's.

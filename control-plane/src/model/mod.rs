@@ -27,7 +27,7 @@ pub use audience::Audience;
 pub use destination_policy::{
     ClientTls, ConnectionPool, ConsistentHash, DestinationPolicies, DestinationPolicy, DestinationSettings,
     HashOf, HashTable, HttpUpgrade, LoadBalancing, OutlierDetection, PortSettings, SlowStart, Subset,
-    TcpKeepalive,
+    TcpKeepalive, TlsOrigination,
 };
 pub use finding::{Concern, Finding, Findings};
 pub use grant::{Grant, GrantFrom, GrantTo};

@@ -22,6 +22,8 @@ pub struct Service {
     pub external: Option<External>,
     /// Its endpoints, where proxies resolve their names.
     pub named: Option<NamedEndpoints>,
+    /// Whether a caller stays at its endpoint (`sessionAffinity: ClientIP`).
+    pub session_affinity: bool,
     /// How the place of its callers counts, where it says so (`trafficDistribution`).
     pub traffic_distribution: Option<LocalityBalancing>,
     /// Where it was written.
@@ -201,6 +203,7 @@ mod tests {
             cluster_ips: vec![],
             external: None,
             named: None,
+            session_affinity: false,
             traffic_distribution: None,
             origin,
         };

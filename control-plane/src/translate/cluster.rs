@@ -32,9 +32,9 @@ use outrigger_xds_api::wire::r#type::v3::Percent;
 use prost::Message;
 
 use crate::model::{
-    Audience, ConnectionPool, ConsistentHash, DestinationSettings, HashTable, HttpUpgrade, LoadBalancing,
-    LocalityBalancing, Name, OutlierDetection, Protocol, RetryBudget, Service, ServicePort, SlowStart,
-    Subset, TcpKeepalive,
+    Audience, ClientTls, ConnectionPool, ConsistentHash, DestinationSettings, HashTable, HttpUpgrade,
+    LoadBalancing, LocalityBalancing, Name, OutlierDetection, Protocol, RetryBudget, Service, ServicePort,
+    SlowStart, Subset, TcpKeepalive,
 };
 use crate::source::Origin;
 use crate::translate::http::http2_options;
@@ -101,25 +101,37 @@ fn clusters_of(
     let cluster_name = names::outbound_cluster(name, port.number, subset, domain);
     let (upstream, alpn): (_, &[&str]) = match port.protocol {
         // Between sidecars HTTP is HTTP/2.
+        // What a server of TLS should expect by its ALPN is known only by what the client speaks.
+        Protocol::Http | Protocol::Http2 if pool.upgrade == HttpUpgrade::AsClient => {
+            (Upstream::SameAsDownstream, &[])
+        }
         Protocol::Http => match (pool.upgrade, reach.mutual_tls.is_some()) {
             (HttpUpgrade::Default, true) | (HttpUpgrade::Always, _) => (Upstream::Http2, &["h2"]),
-            (HttpUpgrade::Default | HttpUpgrade::Never, _) => (Upstream::Http1, &["http/1.1"]),
+            (HttpUpgrade::Default | HttpUpgrade::Never | HttpUpgrade::AsClient, _) => {
+                (Upstream::Http1, &["http/1.1"])
+            }
         },
         Protocol::Http2 => (Upstream::Http2, &["h2"]),
         Protocol::Tcp => (Upstream::Http1, &[]),
         // What the application speaks is known only by what its client speaks.
+        Protocol::Detect if matches!(settings.tls, ClientTls::Origination(_)) => {
+            (Upstream::SameAsDownstream, &[])
+        }
         Protocol::Detect => (Upstream::SameAsDownstream, &[names::DETECTED_HTTP_ALPN]),
     };
     // Subsets too call the port by the Service's name: the callee's sidecar does not know them.
     let transport_socket = |alpn: &[&str]| {
+        if let ClientTls::Origination(origination) = &settings.tls {
+            return Some(tls::origination(origination, names::fqdn(name, domain), alpn));
+        }
         let sni = names::sni(name, port.number, domain);
         reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
     };
     let wire = Cluster {
         name: cluster_name.clone(),
         connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
-        lb_policy: lb_policy(&settings.load_balancing) as i32,
-        lb_config: lb_config(&settings.load_balancing, settings.slow_start),
+        lb_policy: lb_policy(settings.load_balancing(service)) as i32,
+        lb_config: lb_config(settings.load_balancing(service), settings.slow_start),
         circuit_breakers: Some(circuit_breakers(pool, budget)),
         outlier_detection: outlier.map(outlier_detection),
         common_lb_config: common_lb(outlier, settings.locality_balancing(service)),

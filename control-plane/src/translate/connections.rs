@@ -64,9 +64,10 @@ impl<'a> Rules<'a> {
         if chains.iter().all(|chain| chain.filter_chain_match != takes_all) {
             let cluster = names::outbound_tcp_cluster(service, port, None, &settings.cluster_domain);
             let stat_prefix = if stat_prefix.is_empty() { &cluster } else { stat_prefix }.to_owned();
-            let said = view.service(service).map(|service| view.destination_of(service)).unwrap_or_default();
+            let called = view.service(service);
+            let said = called.map(|service| view.destination_of(service)).unwrap_or_default();
             let said = said.settings.at(port.number);
-            let hash = said.load_balancing.hash_of().and_then(hash_policy);
+            let hash = called.and_then(|service| hash_policy(said.load_balancing(service).hash_of()?));
             let clusters = ClusterSpecifier::Cluster(cluster);
             let filter = http::tcp_proxy(settings, stat_prefix, clusters, hash, &said.connection_pool);
             chains.push(FilterChain { filters: vec![filter], ..FilterChain::default() });

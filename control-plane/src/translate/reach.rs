@@ -48,7 +48,7 @@ pub(super) fn reach(
     subset: Option<&Subset>,
     settings: &DestinationSettings,
 ) -> Reach {
-    let tls = settings.tls;
+    let tls = &settings.tls;
     let tells_unready = settings.tells_unready(service);
     let endpoints: Vec<(Endpoint, Taker)> = view
         .endpoints(service, port)
@@ -65,7 +65,7 @@ pub(super) fn reach(
     let may_be_in_mesh =
         service.named.is_none() && service.external.as_ref().is_none_or(|external| external.is_internal);
     let mutual_tls = match tls {
-        ClientTls::Plaintext => false,
+        ClientTls::Plaintext | ClientTls::Origination(_) => false,
         ClientTls::Mutual => true,
         ClientTls::Mesh => with_mutual_tls > 0 || (endpoints.is_empty() && may_be_in_mesh),
     };
@@ -95,11 +95,15 @@ pub(super) fn mixed(service: &Service, port: &ServicePort) -> Finding {
     Finding::at(&service.origin, "spec.selector", reason)
 }
 
-fn taker(view: &InputView<'_>, endpoint: &Endpoint, port: &ServicePort, tls: ClientTls) -> Taker {
+fn taker(view: &InputView<'_>, endpoint: &Endpoint, port: &ServicePort, tls: &ClientTls) -> Taker {
     let Some(workload) = endpoint.workload.as_ref().filter(|workload| workload.sidecar) else {
         return Taker::Application;
     };
-    let is_plaintext = tls == ClientTls::Plaintext
+    // TLS that is not the mesh's is the application's.
+    if matches!(tls, ClientTls::Origination(_)) {
+        return Taker::Application;
+    }
+    let is_plaintext = *tls == ClientTls::Plaintext
         || view.mutual_tls_mode(workload, endpoint.port) == MutualTlsMode::Disable;
     match is_plaintext {
         false => Taker::SidecarMutualTls,

@@ -30,7 +30,7 @@ impl<'a> Target<'a> {
 
     /// What is hashed to choose an endpoint, if something is.
     pub(super) fn hash_of(&self) -> Option<&HashOf> {
-        self.settings.load_balancing.hash_of()
+        self.settings.load_balancing(self.service).hash_of()
     }
 
     /// Limits of connections.

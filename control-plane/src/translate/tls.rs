@@ -1,11 +1,11 @@
-//! TLS contexts of the mesh: SPIFFE identities both ways, keys by SDS.
+//! TLS contexts of the mesh: SPIFFE identities both ways, keys by SDS; and of servers outside, by files of the sidecar.
 //!
 //! Secrets are named `default` (the workload's certificate and key) and `ROOTCA` (the trust bundle), on the cluster
 //! `sds-grpc`: the workload's own sidecar or SDS agent. A private key never comes near the control plane.
 
 use outrigger_xds_api::wire::core::v3::{
-    ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket, api_config_source,
-    config_source, grpc_service, transport_socket,
+    ApiConfigSource, ApiVersion, ConfigSource, DataSource, GrpcService, TransportSocket, api_config_source,
+    config_source, data_source, grpc_service, transport_socket,
 };
 use outrigger_xds_api::wire::protobuf::BoolValue;
 use outrigger_xds_api::wire::tls::v3::common_tls_context::{
@@ -15,10 +15,11 @@ use outrigger_xds_api::wire::tls::v3::subject_alt_name_matcher::SanType;
 use outrigger_xds_api::wire::tls::v3::tls_parameters::TlsProtocol;
 use outrigger_xds_api::wire::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
-    SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
+    SubjectAltNameMatcher, TlsCertificate, TlsParameters, UpstreamTlsContext,
 };
 use outrigger_xds_api::wire::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 
+use crate::model::TlsOrigination;
 use crate::translate::wire::any;
 
 /// Name of Envoy's TLS transport socket.
@@ -41,6 +42,41 @@ pub(super) fn downstream(trust_domain: &str, alpn: &[&str]) -> TransportSocket {
         ..Default::default()
     };
     socket(any(&context))
+}
+
+/// The client's side towards a server that is not the mesh's, at `host`.
+pub(super) fn origination(of: &TlsOrigination, host: String, alpn: &[&str]) -> TransportSocket {
+    let sni = of.sni.clone().unwrap_or(host);
+    let file = |path: &String| DataSource {
+        specifier: Some(data_source::Specifier::Filename(path.clone())),
+        ..Default::default()
+    };
+    let names = if of.server_names.is_empty() { std::slice::from_ref(&sni) } else { &of.server_names };
+    let validation = of.roots.as_ref().map(|roots| {
+        ValidationContextType::ValidationContext(CertificateValidationContext {
+            trusted_ca: Some(file(roots)),
+            match_typed_subject_alt_names: names.iter().map(|name| server_name(name)).collect(),
+            ..Default::default()
+        })
+    });
+    let certificate = of.certificate.as_ref().map(|(chain, key)| TlsCertificate {
+        certificate_chain: Some(file(chain)),
+        private_key: Some(file(key)),
+        ..Default::default()
+    });
+    let common = CommonTlsContext {
+        alpn_protocols: alpn.iter().map(|&protocol| protocol.to_owned()).collect(),
+        tls_certificates: certificate.into_iter().collect(),
+        validation_context_type: validation,
+        ..Default::default()
+    };
+    socket(any(&UpstreamTlsContext { sni, common_tls_context: Some(common), ..Default::default() }))
+}
+
+/// A name of a server: of a URI's form it is an identity, else a name in DNS.
+fn server_name(name: &str) -> SubjectAltNameMatcher {
+    let san_type = if name.contains("://") { SanType::Uri } else { SanType::Dns };
+    SubjectAltNameMatcher { san_type: san_type as i32, ..uri(MatchPattern::Exact(name.to_owned())) }
 }
 
 fn socket(context: outrigger_xds_api::wire::protobuf::Any) -> TransportSocket {

@@ -168,6 +168,7 @@ pub(in crate::api) fn service_entry(
             cluster_ips: addresses.clone(),
             external: Some(external),
             named,
+            session_affinity: false,
             traffic_distribution: None,
             origin: object.origin.clone(),
         }));

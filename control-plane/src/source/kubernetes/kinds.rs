@@ -53,6 +53,7 @@ pub(super) const BUILT_IN: &[Kind] = &[
             "spec.clusterIPs",
             "spec.selector",
             "spec.ports",
+            "spec.sessionAffinity",
             "spec.trafficDistribution",
             "metadata.annotations.networking.istio.io/traffic-distribution",
         ],

@@ -122,7 +122,7 @@ pub(super) fn of_service(
             let mut route = everything_to(cluster);
             let settings = view.destination_of(service).settings;
             if let (Some(of), Some(Action::Route(action))) =
-                (settings.at(port.number).load_balancing.hash_of(), &mut route.action)
+                (settings.at(port.number).load_balancing(service).hash_of(), &mut route.action)
             {
                 action.hash_policy.push(policies::hash_policy(of));
             }

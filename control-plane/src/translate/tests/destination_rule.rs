@@ -221,3 +221,141 @@ fn new_endpoints_warm_up() {
         );
     }
 }
+
+#[test]
+fn the_clients_protocol_goes_on() {
+    for policy in ["useClientProtocol: true", "useClientProtocol: true, h2UpgradePolicy: UPGRADE"] {
+        let snapshot = with(&format!("connectionPool: {{http: {{{policy}}}}}"));
+        assert_eq!(spoken(&snapshot, REVIEWS), ("same", vec![]), "{policy}");
+    }
+}
+
+fn filename(source: &Option<outrigger_xds_api::wire::core::v3::DataSource>) -> String {
+    use outrigger_xds_api::wire::core::v3::data_source::Specifier;
+    match source.as_ref().unwrap().specifier.as_ref().unwrap() {
+        Specifier::Filename(file) => file.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tls_with_servers_outside() {
+    let entry = "{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e}, spec: {hosts: [out.example], resolution: DNS, \
+                 ports: [{number: 443, name: http}, {number: 444, name: tcp}]}}";
+    // SNI, roots, names, certificate, ALPN.
+    let of = |tls: &str, port: u16| {
+        let rule = rule("out.example", &format!("tls: {tls}"));
+        let snapshot = snapshot_of(&[MESH, entry, &rule]);
+        assert_eq!(snapshot.rejections(), []);
+        assert_valid(&snapshot);
+        let cluster = cluster(&snapshot, &format!("outbound|{port}||out.example"));
+        let tls: UpstreamTlsContext = socket(&cluster.transport_socket);
+        let common = tls.common_tls_context.unwrap();
+        let validation = match common.validation_context_type {
+            Some(ValidationContextType::ValidationContext(context)) => {
+                let names = context
+                    .match_typed_subject_alt_names
+                    .into_iter()
+                    .map(|name| name.matcher.unwrap().match_pattern);
+                let names: Vec<_> = names
+                    .map(|name| match name {
+                        Some(MatchPattern::Exact(name)) => name,
+                        other => panic!("{other:?}"),
+                    })
+                    .collect();
+                format!("{} {}", filename(&context.trusted_ca), names.join(","))
+            }
+            None => "anybody".to_owned(),
+            other => panic!("{other:?}"),
+        };
+        let certificate = common.tls_certificates.first().map(|certificate| {
+            filename(&certificate.certificate_chain) + " " + &filename(&certificate.private_key)
+        });
+        (tls.sni, validation, certificate.unwrap_or_default(), common.alpn_protocols.join(","))
+    };
+    let texts = |sni: &str, validation: &str, certificate: &str, alpn: &str| {
+        (sni.to_owned(), validation.to_owned(), certificate.to_owned(), alpn.to_owned())
+    };
+    assert_eq!(
+        of("{mode: SIMPLE, caCertificates: /roots}", 443),
+        texts("out.example", "/roots out.example", "", "http/1.1")
+    );
+    assert_eq!(
+        of("{mode: SIMPLE, caCertificates: /roots}", 444),
+        texts("out.example", "/roots out.example", "", "")
+    );
+    assert_eq!(
+        of("{mode: SIMPLE, insecureSkipVerify: true, sni: a.example}", 443),
+        texts("a.example", "anybody", "", "http/1.1")
+    );
+    let mutual = "{mode: MUTUAL, caCertificates: /roots, clientCertificate: /cert, privateKey: /key, subjectAltNames: [b.example, 'spiffe://x/y']}";
+    assert_eq!(
+        of(mutual, 443),
+        texts("out.example", "/roots b.example,spiffe://x/y", "/cert /key", "http/1.1")
+    );
+    // The application takes it, not its sidecar.
+    let snapshot = with("tls: {mode: SIMPLE, caCertificates: /roots}");
+    assert_eq!(endpoints(&snapshot, REVIEWS), ["127.1.0.2:8080", "127.1.0.3:8080"]);
+}
+
+#[test]
+fn what_cannot_be_said_of_clients() {
+    for (policy, reason) in [
+        ("tls: {mode: SIMPLE}", "tls.caCertificates: must name a file of the sidecar"),
+        ("tls: {mode: SIMPLE, caCertificates: system}", "tls.caCertificates: must be the whole path"),
+        (
+            "tls: {mode: SIMPLE, credentialName: c}",
+            "tls.credentialName: is not supported: a sidecar has no Secrets",
+        ),
+        ("tls: {mode: SIMPLE, caCertificates: /a, caCrl: /b}", "tls.caCrl: is not supported"),
+        (
+            "tls: {mode: SIMPLE, caCertificates: /a, clientCertificate: /b}",
+            "tls.clientCertificate: is for mode MUTUAL only",
+        ),
+        (
+            "tls: {mode: MUTUAL, caCertificates: /a, clientCertificate: /b}",
+            "tls.privateKey: must name a file",
+        ),
+        (
+            "tls: {mode: SIMPLE, insecureSkipVerify: true, subjectAltNames: [a]}",
+            "tls.subjectAltNames: cannot be verified",
+        ),
+        ("tls: {mode: DISABLE, sni: a}", "tls.mode: is DISABLE or ISTIO_MUTUAL, which nothing else"),
+        ("tls: {mode: OTHER}", "tls.mode: \"OTHER\" is none of DISABLE, SIMPLE"),
+        ("tunnel: {targetHost: a, targetPort: 1}", "tunnel: is not supported"),
+        ("proxyProtocol: {version: V2}", "proxyProtocol: is not supported"),
+        ("loadBalancer: {simple: PASSTHROUGH}", "loadBalancer.simple: PASSTHROUGH is not supported"),
+    ] {
+        let snapshot = snapshot_of(&[&rule("reviews", policy)]);
+        let [refused] = snapshot.rejections() else { panic!("{policy}: {:?}", snapshot.rejections()) };
+        assert!(refused.to_string().contains(&format!("spec.trafficPolicy.{reason}")), "{refused}");
+    }
+}
+
+#[test]
+fn a_service_may_keep_callers_at_their_endpoint() {
+    let sticky = MESH.replace(
+        "spec: {selector: {app: reviews}, ports",
+        "spec: {sessionAffinity: ClientIP, selector: {app: reviews}, ports",
+    );
+    assert_ne!(sticky, MESH);
+    let of = |texts: &[&str]| {
+        let snapshot = snapshot_of(texts);
+        assert_valid(&snapshot);
+        let Some(Action::Route(action)) =
+            &routes(&snapshot, "reviews.default.svc.cluster.local:9080")[0].action
+        else {
+            panic!()
+        };
+        (cluster(&snapshot, REVIEWS).lb_policy(), action.hash_policy.len())
+    };
+    assert_eq!(of(&[&sticky]), (LbPolicy::RingHash, 1));
+    assert_eq!(
+        of(&[&sticky, &rule("reviews", "connectionPool: {http: {maxRetries: 1}}")]),
+        (LbPolicy::RingHash, 1)
+    );
+    assert_eq!(
+        of(&[&sticky, &rule("reviews", "loadBalancer: {simple: ROUND_ROBIN}")]),
+        (LbPolicy::RoundRobin, 0)
+    );
+}

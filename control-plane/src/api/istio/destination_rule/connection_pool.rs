@@ -47,6 +47,7 @@ struct HttpSpec {
     idle_timeout: Option<String>,
     h2_upgrade_policy: Option<String>,
     max_concurrent_streams: Option<i64>,
+    use_client_protocol: bool,
 }
 
 /// Reads it; `policy` is the path of the policy.
@@ -76,6 +77,9 @@ pub(super) fn connection_pool(spec: Spec, policy: &str) -> Result<ConnectionPool
         max_retries: limit(http.max_retries, 1, u32::MAX, "http.maxRetries")?,
         idle_timeout: go_duration(http.idle_timeout, at("http.idleTimeout"))?,
         upgrade: match http.h2_upgrade_policy.as_deref() {
+            None | Some("DEFAULT" | "UPGRADE" | "DO_NOT_UPGRADE") if http.use_client_protocol => {
+                HttpUpgrade::AsClient
+            }
             None | Some("DEFAULT") => HttpUpgrade::Default,
             Some("UPGRADE") => HttpUpgrade::Always,
             Some("DO_NOT_UPGRADE") => HttpUpgrade::Never,

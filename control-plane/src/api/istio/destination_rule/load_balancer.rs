@@ -13,7 +13,8 @@ const LEAST_PERCENT: f64 = 10.0;
 /// What is said of it.
 #[derive(Debug, Default, Clone)]
 pub(super) struct LoadBalancer {
-    pub(super) policy: LoadBalancing,
+    /// None: nothing is said, so a Service may say it.
+    pub(super) policy: Option<LoadBalancing>,
     pub(super) locality: Option<LocalityBalancing>,
     pub(super) slow_start: Option<SlowStart>,
 }
@@ -46,7 +47,7 @@ pub(super) fn load_balancer(spec: Spec, policy: &str) -> Result<LoadBalancer, Re
         }
         (None, Some(spec)) => {
             let hash = hash::consistent_hash(spec, &format!("{field}.consistentHash"))?;
-            LoadBalancing::ConsistentHash(hash)
+            Some(LoadBalancing::ConsistentHash(hash))
         }
         (simple, None) => simple_policy(simple, &field)?,
     };
@@ -64,7 +65,7 @@ pub(super) fn load_balancer(spec: Spec, policy: &str) -> Result<LoadBalancer, Re
         (None, None) => None,
     };
     if let Some((_, name)) = slow_start
-        && !matches!(policy, LoadBalancing::LeastRequest | LoadBalancing::RoundRobin)
+        && !matches!(policy, None | Some(LoadBalancing::LeastRequest | LoadBalancing::RoundRobin))
     {
         let reason = "is for LEAST_REQUEST and ROUND_ROBIN only: no other policy can give an endpoint a part of its share";
         return Err(Refusal::new(format!("{field}.{name}"), reason));
@@ -75,11 +76,17 @@ pub(super) fn load_balancer(spec: Spec, policy: &str) -> Result<LoadBalancer, Re
     Ok(LoadBalancer { policy, locality, slow_start: slow_start.map(|(slow_start, _)| slow_start) })
 }
 
-fn simple_policy(simple: Option<&str>, field: &str) -> Result<LoadBalancing, Refusal> {
+fn simple_policy(simple: Option<&str>, field: &str) -> Result<Option<LoadBalancing>, Refusal> {
     match simple {
-        None | Some("UNSPECIFIED" | "LEAST_REQUEST" | "LEAST_CONN") => Ok(LoadBalancing::LeastRequest),
-        Some("ROUND_ROBIN") => Ok(LoadBalancing::RoundRobin),
-        Some("RANDOM") => Ok(LoadBalancing::Random),
+        None | Some("UNSPECIFIED") => Ok(None),
+        Some("LEAST_REQUEST" | "LEAST_CONN") => Ok(Some(LoadBalancing::LeastRequest)),
+        Some("ROUND_ROBIN") => Ok(Some(LoadBalancing::RoundRobin)),
+        Some("RANDOM") => Ok(Some(LoadBalancing::Random)),
+        Some("PASSTHROUGH") => {
+            let reason = "PASSTHROUGH is not supported: only where connections are captured an address was dialled that they \
+                          could be passed on to, and all clients share the cluster";
+            Err(Refusal::new(format!("{field}.simple"), reason))
+        }
         Some(other) => {
             let reason = format!("{other:?} is not supported; supported: LEAST_REQUEST, ROUND_ROBIN, RANDOM");
             Err(Refusal::new(format!("{field}.simple"), reason))

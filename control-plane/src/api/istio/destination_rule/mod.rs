@@ -7,6 +7,7 @@ mod hash;
 mod load_balancer;
 mod locality;
 mod policy;
+mod tls;
 
 use std::collections::BTreeMap;
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::connection_pool;
 use super::load_balancer::{self, LoadBalancer};
+use super::tls;
 use crate::api::Refusal;
 use crate::api::values::{number, port, positive};
 use crate::model::{ClientTls, ConnectionPool, DestinationSettings, OutlierDetection, PortSettings};
@@ -16,8 +18,10 @@ pub(super) struct Spec {
     load_balancer: Option<load_balancer::Spec>,
     connection_pool: Option<connection_pool::Spec>,
     outlier_detection: Option<OutlierDetectionSpec>,
-    tls: Option<TlsSpec>,
+    tls: Option<tls::Spec>,
     port_level_settings: Vec<PortSpec>,
+    tunnel: Option<IgnoredAny>,
+    proxy_protocol: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -27,19 +31,13 @@ struct PortSpec {
     load_balancer: Option<load_balancer::Spec>,
     connection_pool: Option<connection_pool::Spec>,
     outlier_detection: Option<OutlierDetectionSpec>,
-    tls: Option<TlsSpec>,
+    tls: Option<tls::Spec>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PortSelector {
     number: i64,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct TlsSpec {
-    mode: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,7 +74,23 @@ struct Said {
 impl Policy {
     /// Reads a policy at the path `field`.
     pub(super) fn read(spec: Spec, field: &str) -> Result<Self, Refusal> {
-        let Spec { load_balancer, connection_pool, outlier_detection, tls, port_level_settings } = spec;
+        let Spec {
+            load_balancer,
+            connection_pool,
+            outlier_detection,
+            tls,
+            port_level_settings,
+            tunnel,
+            proxy_protocol,
+        } = spec;
+        if tunnel.is_some() {
+            let reason = "is not supported: a sidecar opens no tunnels through other proxies";
+            return Err(Refusal::new(format!("{field}.tunnel"), reason));
+        }
+        if proxy_protocol.is_some() {
+            let reason = "is not supported: a sidecar does not tell servers by the PROXY protocol who called";
+            return Err(Refusal::new(format!("{field}.proxyProtocol"), reason));
+        }
         let mut policy = Self {
             all: Said::read(load_balancer, connection_pool, outlier_detection, tls, field)?,
             ports: BTreeMap::new(),
@@ -121,7 +135,7 @@ impl Said {
         load_balancer: Option<load_balancer::Spec>,
         connection_pool: Option<connection_pool::Spec>,
         outlier_detection: Option<OutlierDetectionSpec>,
-        tls: Option<TlsSpec>,
+        tls: Option<tls::Spec>,
         field: &str,
     ) -> Result<Self, Refusal> {
         Ok(Self {
@@ -132,7 +146,7 @@ impl Said {
             connection_pool: connection_pool
                 .map(|spec| connection_pool::connection_pool(spec, field))
                 .transpose()?,
-            tls: tls.map(|spec| client_tls(&spec, field)).transpose()?,
+            tls: tls.map(|spec| tls::client_tls(spec, field)).transpose()?,
         })
     }
 
@@ -141,7 +155,7 @@ impl Said {
             load_balancer: self.load_balancer.or_else(|| other.load_balancer.clone()),
             outlier_detection: self.outlier_detection.or_else(|| other.outlier_detection.clone()),
             connection_pool: self.connection_pool.or_else(|| other.connection_pool.clone()),
-            tls: self.tls.or(other.tls),
+            tls: self.tls.or_else(|| other.tls.clone()),
         }
     }
 
@@ -154,20 +168,6 @@ impl Said {
             outlier_detection: self.outlier_detection,
             connection_pool: self.connection_pool.unwrap_or_default(),
             tls: self.tls.unwrap_or_default(),
-        }
-    }
-}
-
-/// Mutual TLS is what the mesh does wherever it can. Saying so forbids plaintext; `DISABLE` forbids TLS.
-fn client_tls(spec: &TlsSpec, field: &str) -> Result<ClientTls, Refusal> {
-    match spec.mode.as_str() {
-        "ISTIO_MUTUAL" => Ok(ClientTls::Mutual),
-        "DISABLE" => Ok(ClientTls::Plaintext),
-        other => {
-            let reason = format!(
-                "{other:?} is not supported: certificates that are not the mesh's; supported: ISTIO_MUTUAL, DISABLE"
-            );
-            Err(Refusal::new(format!("{field}.tls.mode"), reason))
         }
     }
 }
