@@ -330,7 +330,6 @@ fn destination_rule_refusals() {
         ("http: {idleTimeout: one}", "is not a duration"),
         ("http: {h2UpgradePolicy: MAYBE}", "is none of DEFAULT, DO_NOT_UPGRADE, UPGRADE"),
         ("http: {maxConcurrentStreams: 0}", "0 is not between 1 and 2147483647"),
-        ("http: {useClientProtocol: true}", "unknown or unsupported"),
         ("tcp: {maxConnectionDuration: 0s}", "is less than 1ms"),
         ("tcp: {tcpKeepalive: {time: 1500ms}}", "is no number of seconds, 1 or more"),
         ("tcp: {tcpKeepalive: {interval: 0s}}", "is no number of seconds, 1 or more"),

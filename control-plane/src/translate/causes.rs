@@ -21,7 +21,7 @@ use crate::source::ObjectKey;
 use crate::translate::{metadata, names, traffic_policy};
 
 /// Fields of a cluster that a traffic policy sets.
-const POLICY_FIELDS: [&str; 12] = [
+const POLICY_FIELDS: [&str; 11] = [
     "circuit_breakers",
     "common_lb_config",
     "connect_timeout",
@@ -31,7 +31,6 @@ const POLICY_FIELDS: [&str; 12] = [
     "outlier_detection",
     "ring_hash_lb_config",
     "round_robin_lb_config",
-    "transport_socket",
     "typed_extension_protocol_options",
     "upstream_connection_options",
 ];
