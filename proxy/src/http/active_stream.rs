@@ -102,7 +102,19 @@ struct Upstream {
     lease: Option<Lease>,
     /// Its response was read to the end.
     complete: bool,
+    /// Its outcome decides whether the host comes back.
+    probe: Option<Box<outlier::Probe>>,
     _permit: Permit,
+}
+
+impl Upstream {
+    /// What outlier detection is told of the attempt.
+    fn record(&mut self, outcome: Outcome) {
+        if let Some(probe) = self.probe.take() {
+            probe.ended(outcome);
+        }
+        outlier::record(&self.cluster, &self.host, outcome);
+    }
 }
 
 impl ActiveStream {
@@ -276,8 +288,16 @@ impl ActiveStream {
             host: host.clone(),
             lease: None,
             complete: false,
+            probe: None,
             _permit: permit,
         });
+    }
+
+    /// The attempt decides whether its host comes back.
+    pub(crate) fn is_probe(&mut self, probe: Box<outlier::Probe>) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.probe = Some(probe);
+        }
     }
 
     /// The request goes out on this connection.
@@ -306,11 +326,11 @@ impl ActiveStream {
 
     /// The attempt is given up for another one. Its outcome stands for this status.
     pub(crate) fn end_attempt(&mut self, status: u16, outcome: Outcome) {
-        let Some(upstream) = self.upstream.take() else { return };
+        let Some(mut upstream) = self.upstream.take() else { return };
         if status >= 500 {
             upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
         }
-        outlier::record(&upstream.cluster, &upstream.host, outcome);
+        upstream.record(outcome);
     }
 
     /// The upstream's redirect is followed: another stream goes on.
@@ -318,8 +338,8 @@ impl ActiveStream {
         self.info.response_code = status.as_u16();
         self.info.response_code_details = details::INTERNAL_REDIRECT;
         (self.complete, self.redirected) = (true, true);
-        if let Some(upstream) = self.upstream.take() {
-            outlier::record(&upstream.cluster, &upstream.host, Outcome::Answered(status.as_u16()));
+        if let Some(mut upstream) = self.upstream.take() {
+            upstream.record(Outcome::Answered(status.as_u16()));
         }
     }
 
@@ -339,14 +359,14 @@ impl ActiveStream {
 
     /// The upstream answered with this status, or failed in a way that stands for it.
     pub(crate) fn upstream_outcome(&mut self, status: u16, outcome: Outcome) {
-        let Some(upstream) = &self.upstream else { return };
+        let Some(upstream) = &mut self.upstream else { return };
         if !self.info.health_check {
             upstream.cluster.stats.response(status);
             if status >= 500 {
                 upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
             }
         }
-        outlier::record(&upstream.cluster, &upstream.host, outcome);
+        upstream.record(outcome);
     }
 
     /// The upstream's response was read to the end; the client may not have all of it yet.

@@ -19,10 +19,11 @@ use super::health_check::{OfCluster, compile_health_checks};
 use super::metadata::compile_metadata;
 use super::original_dst::{compile_original_dst_discovery, compile_original_dst_lb};
 use super::outlier::compile_outlier_detection;
+use super::own_metadata::compile_own_metadata;
 use super::source::compile_config_source;
 use super::values;
 use crate::cluster::lb::LbPolicy;
-use crate::cluster::outlier::OutlierDetection;
+use crate::cluster::outlier::{OutlierDetection, Readmission};
 use crate::cluster::{
     Balancing, CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds, UpstreamProtocol,
 };
@@ -173,14 +174,22 @@ pub fn compile_cluster(
     let panic_percent =
         cx.field("common_lb_config", |cx| compile_common_lb(cx, common_lb_config, has_hash_table));
     let thresholds = cx.field("circuit_breakers", |cx| compile_circuit_breakers(cx, circuit_breakers));
-    let connection = compile_connection(cx, value, previous.map(|p| &p.connection));
+    let own = compile_own_metadata(cx, metadata).unwrap_or_default();
+    if own.reporter.is_some() {
+        cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].reporter", "belongs to a listener");
+    }
+    if own.readmission != Readmission::Timed && outlier_detection.is_none() {
+        cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].readmission", "needs outlier_detection");
+    }
+    let connection =
+        compile_connection(cx, value, own.peer_certificate_grace, previous.map(|p| &p.connection));
     let (outlier, outlier_hash) = match &discovery {
         Ok(Discovery::OriginalDst { .. }) => {
             // There is no other host to go to.
             ignored!(cx; outlier_detection);
             (None, 0)
         }
-        _ => compile_outlier(cx, outlier_detection, previous)?,
+        _ => compile_outlier(cx, outlier_detection, own.readmission, previous)?,
     };
     let (thresholds, connection) = (thresholds?, connection?);
     let of_cluster = OfCluster {
@@ -366,13 +375,15 @@ fn compile_common_lb(
 fn compile_outlier(
     cx: &mut CompileCx<'_>,
     value: &Option<wire::OutlierDetection>,
+    readmission: Readmission,
     previous: Option<&CompiledCluster>,
 ) -> Compiled<(Option<Arc<OutlierDetection>>, u64)> {
     let Some(value) = value else { return Ok((None, 0)) };
-    let hash = values::content_hash(&[&value.encode_to_vec()]);
+    let hash = values::content_hash(&[&value.encode_to_vec(), &[readmission as u8]]);
     let old = previous.and_then(|p| p.cluster.outlier.clone().map(|outlier| (outlier, p.outlier_hash)));
     let state = old.as_ref().map(|(outlier, _)| outlier.state.clone()).unwrap_or_default();
-    let compiled = cx.field("outlier_detection", |cx| compile_outlier_detection(cx, value, state))?;
+    let compiled =
+        cx.field("outlier_detection", |cx| compile_outlier_detection(cx, value, readmission, state))?;
     let outlier = match old {
         Some((outlier, old_hash)) if old_hash == hash => outlier,
         _ => Arc::new(compiled),
