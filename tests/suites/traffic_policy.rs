@@ -260,3 +260,42 @@ fn an_envoy_counts_each_caller_by_itself() {
     let log = mesh.control_plane.log();
     assert!(!log.contains("NACK"), "{log}");
 }
+
+/// An endpoint that was taken out is asked once when its time has passed, and comes back when it answers well. Callers notice nothing
+/// of that: their requests are tried again.
+#[test]
+fn an_endpoint_comes_back_by_one_request() {
+    let pods = [("web-0", "web", "v1"), ("reviews-0", "reviews", "v1"), ("reviews-1", "reviews", "v1")];
+    let ejects = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: reviews, namespace: default}\n\
+                  spec:\n  host: reviews\n  trafficPolicy:\n    outlierDetection: {consecutive5xxErrors: 2, interval: 50ms, \
+                  baseEjectionTime: 100ms, maxEjectionPercent: 100}\n---\n";
+    let probe = policy(SERVICE, "readmission: {by: Probe}");
+    let mesh = Mesh::start(&pods, &format!("{}{ejects}{probe}", route()));
+    let (web, bad) = (mesh.workload("web-0"), &mesh.workload("reviews-1").upstream);
+    wait::until("an answer", || ask(web, "/").status == 200);
+    until_in_force(web.sidecar(), "readmission");
+    let counted = |name: &str| {
+        let cluster = format!("cluster.outbound|{APP_PORT}||reviews.default.svc.cluster.local");
+        web.sidecar().stat(&format!("{cluster}.outlier_detection.ejections_{name}")).unwrap_or(0)
+    };
+    bad.answer(Reply::status(503, ""));
+    wait::until("an ejection", || {
+        assert_eq!(ask(web, "/").status, 200, "it is tried again");
+        counted("active") == 1
+    });
+    bad.take_requests();
+    let before = counted("enforced_total");
+    wait::until("three probes that fail", || {
+        assert_eq!(ask(web, "/").status, 200);
+        counted("enforced_total") >= before + 3
+    });
+    let probes = counted("enforced_total") - before;
+    assert_eq!(u64::try_from(bad.take_requests().len()).unwrap(), probes, "no other request goes there");
+    assert_eq!(counted("active"), 1);
+    bad.answer(Reply::status(200, "well"));
+    wait::until("its return", || {
+        assert_eq!(ask(web, "/").status, 200);
+        counted("active") == 0
+    });
+    wait::until("its share", || ask(web, "/").text() == "well");
+}

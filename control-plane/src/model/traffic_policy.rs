@@ -1,5 +1,5 @@
-//! What neither API of routing rules can say: limits of requests, changes of queries, budgets of retries and when they come (a
-//! TrafficPolicy).
+//! What neither API of routing rules can say: limits of requests, changes of queries, budgets of retries and when they come, and
+//! how endpoints come back that were taken out (a TrafficPolicy).
 //!
 //! A policy is attached to Services or routes of its own namespace, as a whole or by a section: a port of the Service, a rule of
 //! the route. For one and the same target and section the oldest policy counts alone, then the first by name. What the policy
@@ -109,6 +109,15 @@ pub struct TrafficSettings {
     pub retry_budget: Option<RetryBudget>,
     /// That responses say when to try again.
     pub retry_after: Option<RetryAfter>,
+    /// How endpoints that were taken out come back.
+    pub readmission: Option<Readmission>,
+}
+
+/// What decides that an endpoint is back that was taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readmission {
+    /// A request that is let to it.
+    Probe,
 }
 
 /// A bucket of tokens, one for each request, that fills evenly.

@@ -33,8 +33,8 @@ use prost::Message;
 
 use crate::model::{
     Audience, ClientTls, ConnectionPool, ConsistentHash, DestinationSettings, HashTable, HttpUpgrade,
-    LoadBalancing, LocalityBalancing, Name, OutlierDetection, Protocol, RetryBudget, Service, ServicePort,
-    SlowStart, Subset, TcpKeepalive,
+    LoadBalancing, LocalityBalancing, Name, OutlierDetection, Protocol, Readmission, RetryBudget, Service,
+    ServicePort, SlowStart, Subset, TcpKeepalive,
 };
 use crate::source::Origin;
 use crate::translate::http::http2_options;
@@ -94,6 +94,8 @@ fn clusters_of(
     let (settings, made_by) = (part.settings, part.made_by);
     let (pool, outlier) = (&settings.connection_pool, settings.outlier_detection.as_ref());
     let budget = traffic_policy::retry_budget(view, service, port);
+    // Who is never taken out needs no way back.
+    let readmission = outlier.and_then(|_| traffic_policy::readmission(view, service, port));
     let reach = reach::reach(view, service, port, part.subset, settings);
     if reach.mixed && subset.is_none() {
         output.problems.push(reach::mixed(service, port));
@@ -140,7 +142,7 @@ fn clusters_of(
         transport_socket: transport_socket(alpn),
         ..discovery(service, port, part, audience, &cluster_name, &cluster_name)
     };
-    output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, domain));
+    output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, readmission, domain));
     if port.protocol == Protocol::Detect {
         let tcp_name = names::outbound_tcp_cluster(name, port, subset, domain);
         // The same endpoints.
@@ -153,7 +155,7 @@ fn clusters_of(
             transport_socket: transport_socket(&[]),
             ..wire
         };
-        output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, domain));
+        output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, readmission, domain));
     }
 }
 
@@ -269,16 +271,18 @@ pub(super) fn original_destination(name: &str, transport_socket: Option<Transpor
     }
 }
 
-/// Encodes a cluster with the metadata of the Services that it belongs to, and of the policy that shaped it.
+/// Encodes a cluster with the metadata of the Services that it belongs to, of the policy that shaped it, and of what is ours alone.
 pub(super) fn encode<'a>(
     wire: &Cluster,
     services: impl IntoIterator<Item = &'a Name>,
     policy: Option<&Origin>,
+    readmission: Option<Readmission>,
     domain: &str,
 ) -> Vec<u8> {
     let mut encoded = wire.encode_to_vec();
     let grace = wire.transport_socket.as_ref().map(|_| PEER_CERTIFICATE_GRACE);
-    let metadata = OrderedMetadata::services(services, domain).with_config(policy).with_own(None, grace);
+    let metadata =
+        OrderedMetadata::services(services, domain).with_config(policy).with_own(None, grace, readmission);
     metadata.append_to(CLUSTER_METADATA, &mut encoded);
     encoded
 }

@@ -152,6 +152,8 @@ pub(super) fn add_listener(output: &mut Output, wire: &Listener) {
     let (reporter, grace) =
         if inbound { ("destination", Some(PEER_CERTIFICATE_GRACE)) } else { ("source", None) };
     let mut encoded = wire.encode_to_vec();
-    OrderedMetadata::default().with_own(Some(reporter), grace).append_to(LISTENER_METADATA, &mut encoded);
+    OrderedMetadata::default()
+        .with_own(Some(reporter), grace, None)
+        .append_to(LISTENER_METADATA, &mut encoded);
     output.add(ResourceType::Listener, &wire.name, encoded);
 }

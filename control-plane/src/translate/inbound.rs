@@ -68,7 +68,7 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
         // Sorted by Service, and a Service may have two ports with one target.
         let mut services: Vec<&Name> = ports.iter().map(|port| &port.service.name).collect();
         services.dedup();
-        let encoded = cluster::encode(&wire, services, None, &view.settings().cluster_domain);
+        let encoded = cluster::encode(&wire, services, None, None, &view.settings().cluster_domain);
         output.add(ResourceType::Cluster, &cluster_name, encoded);
     }
     if workload.is_captured() {

@@ -11,7 +11,7 @@ use outrigger_xds_api::wire::core::v3 as core;
 use outrigger_xds_api::wire::protobuf;
 use prost::Message;
 
-use crate::model::Name;
+use crate::model::{Name, Readmission};
 use crate::source::{ObjectKey, Origin};
 use crate::translate::names;
 
@@ -89,12 +89,20 @@ impl OrderedMetadata {
         self
     }
 
-    /// Adds what our own proxy alone reads and an Envoy ignores: which side a listener reports its mesh metrics as, and that a
-    /// connection ends so long after the expiry of its peer's certificate.
-    pub(super) fn with_own(mut self, reporter: Option<&str>, grace: Option<Duration>) -> Self {
+    /// Adds what our own proxy alone reads and an Envoy ignores: which side a listener reports its mesh metrics as, that a
+    /// connection ends so long after the expiry of its peer's certificate, and how a host comes back that was ejected.
+    pub(super) fn with_own(
+        mut self,
+        reporter: Option<&str>,
+        grace: Option<Duration>,
+        readmission: Option<Readmission>,
+    ) -> Self {
         let reporter = reporter.map(|side| ("reporter", Kind::String(side.to_owned())));
         let grace = grace.map(|grace| ("peer_certificate_grace_seconds", Kind::Number(grace.as_secs_f64())));
-        let fields: BTreeMap<_, _> = [reporter, grace]
+        let readmission = readmission.map(|by| match by {
+            Readmission::Probe => ("readmission", Kind::String("probe".to_owned())),
+        });
+        let fields: BTreeMap<_, _> = [reporter, grace, readmission]
             .into_iter()
             .flatten()
             .map(|(key, kind)| (key.to_owned(), OrderedValue { kind: Some(kind) }))
@@ -248,10 +256,10 @@ mod tests {
     #[test]
     fn our_own_stands_beside_istios_only_when_there_is_some() {
         let services = OrderedMetadata::services([&Name::new("n", "s")], "cluster.local");
-        let plain = services.clone().with_own(None, None).encode_to_vec();
+        let plain = services.clone().with_own(None, None, None).encode_to_vec();
         let real = core::Metadata::decode(plain.as_slice()).unwrap();
         assert_eq!(real.filter_metadata.keys().collect::<Vec<_>>(), ["istio"]);
-        let own = services.with_own(Some("source"), Some(PEER_CERTIFICATE_GRACE)).encode_to_vec();
+        let own = services.with_own(Some("source"), Some(PEER_CERTIFICATE_GRACE), None).encode_to_vec();
         let real = core::Metadata::decode(own.as_slice()).unwrap();
         let fields = &real.filter_metadata[OWN].fields;
         let source = protobuf::value::Kind::StringValue("source".to_owned());

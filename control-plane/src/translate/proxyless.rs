@@ -92,7 +92,11 @@ pub(crate) fn proxyless_clusters(view: &InputView<'_>, name: &Name) -> Output {
             let mut wire = eds_cluster(names::outbound_cluster(name, port.number, subset, domain));
             let pool = &settings.at(port.number).connection_pool;
             wire.circuit_breakers = Some(cluster::circuit_breakers(pool, None));
-            output.add(ResourceType::Cluster, &wire.name, cluster::encode(&wire, [name], made_by, domain));
+            output.add(
+                ResourceType::Cluster,
+                &wire.name,
+                cluster::encode(&wire, [name], made_by, None, domain),
+            );
         }
     }
     output

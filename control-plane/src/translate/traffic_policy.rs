@@ -27,8 +27,8 @@ use outrigger_xds_api::wire::route::v3::{RateLimit as WireRateLimit, Route, Rout
 use outrigger_xds_api::wire::r#type::v3::{FractionalPercent, HttpStatus, Percent, TokenBucket};
 
 use crate::model::{
-    LimitPer, QueryParameters, RateLimit, RetryAfter, RetryBudget, Service, ServicePort, TargetKey,
-    TrafficPolicy, TrafficSettings,
+    LimitPer, QueryParameters, RateLimit, Readmission, RetryAfter, RetryBudget, Service, ServicePort,
+    TargetKey, TrafficPolicy, TrafficSettings,
 };
 use crate::source::Origin;
 use crate::translate::names::{HEADER_MUTATION_FILTER, LOCAL_RATE_LIMIT_FILTER};
@@ -97,6 +97,16 @@ pub(super) fn retry_budget<'a>(
 ) -> Option<&'a RetryBudget> {
     let service = TargetKey::service(&service.name);
     Some(said_of(view, &service, &port.name, |settings| settings.retry_budget.as_ref())?.0)
+}
+
+/// How endpoints of a Service's port come back that were taken out.
+pub(super) fn readmission(
+    view: &InputView<'_>,
+    service: &Service,
+    port: &ServicePort,
+) -> Option<Readmission> {
+    let service = TargetKey::service(&service.name);
+    Some(*said_of(view, &service, &port.name, |settings| settings.readmission.as_ref())?.0)
 }
 
 /// Lets retries of a route that has these `places` come when the response says, by the word for the route, else for the Service that is

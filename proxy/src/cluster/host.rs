@@ -13,7 +13,7 @@ use crate::metadata::Metadata;
 use crate::net::Address;
 
 /// `LbEndpoint.health_status`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Eq, Default)]
 #[repr(u8)]
 pub enum EdsHealth {
     /// `HEALTHY` or `UNKNOWN`.
@@ -30,6 +30,11 @@ pub enum EdsHealth {
 impl EdsHealth {
     /// By their numbers.
     const ALL: [Self; 4] = [Self::Healthy, Self::Degraded, Self::Unhealthy, Self::Draining];
+
+    /// Whether it may get requests.
+    pub fn takes_traffic(self) -> bool {
+        self <= Self::Degraded
+    }
 }
 
 /// What all that is known of a host's health comes to.
@@ -169,7 +174,7 @@ impl Host {
 
     /// Whether a request may go there: it is healthy or degraded.
     pub fn is_healthy(&self) -> bool {
-        self.eds_health.load(Ordering::Relaxed) <= EdsHealth::Degraded as u8
+        self.eds_health().takes_traffic()
             && !self.ejected.load(Ordering::Relaxed)
             && !self.has(HealthFlag::Failed)
     }

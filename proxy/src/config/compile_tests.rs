@@ -139,6 +139,14 @@ fn clusters() {
                 ],
             ),
             (
+                "{name: c, metadata: {filter_metadata: {outrigger.dev: {readmission: probe}}}}",
+                &["metadata.filter_metadata[\"outrigger.dev\"].readmission: needs outlier_detection"],
+            ),
+            (
+                "{name: c, outlier_detection: {}, metadata: {filter_metadata: {outrigger.dev: {readmission: soon}}}}",
+                &["metadata.filter_metadata[\"outrigger.dev\"].readmission: must be \"probe\""],
+            ),
+            (
                 "{name: 'a|b', health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, grpc_health_check: {}}]}",
                 &[
                     "health_checks[0].grpc_health_check: a|b cluster must support HTTP/2 for gRPC healthchecking",

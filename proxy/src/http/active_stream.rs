@@ -104,6 +104,8 @@ struct Upstream {
     lease: Option<Lease>,
     /// Its response was read to the end.
     complete: bool,
+    /// Its outcome decides whether the host comes back.
+    probe: Option<Box<outlier::Probe>>,
     /// It has a connection, and is in flight.
     permit: Option<Permit>,
 }
@@ -118,6 +120,14 @@ impl Upstream {
         self.cluster.stats.upstream_rq_active.inc();
         self.host.active_requests.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// What outlier detection is told of the attempt.
+    fn record(&mut self, outcome: Outcome) {
+        if let Some(probe) = self.probe.take() {
+            probe.ended(outcome);
+        }
+        outlier::record(&self.cluster, &self.host, outcome);
     }
 }
 
@@ -291,8 +301,16 @@ impl ActiveStream {
             host: host.clone(),
             lease: None,
             complete: false,
+            probe: None,
             permit: None,
         });
+    }
+
+    /// The attempt decides whether its host comes back.
+    pub(crate) fn is_probe(&mut self, probe: Box<outlier::Probe>) {
+        if let Some(upstream) = &mut self.upstream {
+            upstream.probe = Some(probe);
+        }
     }
 
     /// The request goes out on this connection. False when the circuit breaker has no place for it.
@@ -330,11 +348,11 @@ impl ActiveStream {
 
     /// The attempt is given up for another one. Its outcome stands for this status.
     pub(crate) fn end_attempt(&mut self, status: u16, outcome: Outcome) {
-        let Some(upstream) = self.upstream.take() else { return };
+        let Some(mut upstream) = self.upstream.take() else { return };
         if status >= 500 {
             upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
         }
-        outlier::record(&upstream.cluster, &upstream.host, outcome);
+        upstream.record(outcome);
     }
 
     /// The upstream's redirect is followed: another stream goes on.
@@ -342,8 +360,8 @@ impl ActiveStream {
         self.info.response_code = status.as_u16();
         self.info.response_code_details = details::INTERNAL_REDIRECT;
         (self.complete, self.redirected) = (true, true);
-        if let Some(upstream) = self.upstream.take() {
-            outlier::record(&upstream.cluster, &upstream.host, Outcome::Answered(status.as_u16()));
+        if let Some(mut upstream) = self.upstream.take() {
+            upstream.record(Outcome::Answered(status.as_u16()));
         }
     }
 
@@ -363,14 +381,14 @@ impl ActiveStream {
 
     /// The upstream answered with this status, or failed in a way that stands for it.
     pub(crate) fn upstream_outcome(&mut self, status: u16, outcome: Outcome) {
-        let Some(upstream) = &self.upstream else { return };
+        let Some(upstream) = &mut self.upstream else { return };
         if !self.info.health_check {
             upstream.cluster.stats.response(status);
             if status >= 500 {
                 upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
             }
         }
-        outlier::record(&upstream.cluster, &upstream.host, outcome);
+        upstream.record(outcome);
     }
 
     /// The upstream's response was read to the end; the client may not have all of it yet.

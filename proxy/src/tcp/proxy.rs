@@ -111,7 +111,12 @@ impl<'a> Session<'a> {
         let attempts = self.proxy.max_connect_attempts.max(1);
         let context = self.context(&cluster);
         for attempt in 1..=attempts {
-            let Some(host) = lb::pick(&cluster, context) else {
+            let probe = if attempt == 1 { outlier::probe(&cluster) } else { None };
+            let picked = match &probe {
+                Some(probe) => Some(probe.host().clone()),
+                None => lb::pick(&cluster, context),
+            };
+            let Some(host) = picked else {
                 self.info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
                 return None;
             };
@@ -137,6 +142,9 @@ impl<'a> Session<'a> {
                         details.connections_attempted.push(connected.id);
                         details.pool_ready = Some(asked.elapsed());
                     }
+                    if let Some(probe) = probe {
+                        probe.ended(Outcome::Answered(200));
+                    }
                     outlier::connected_for_good(&cluster, &host);
                     return Some(connected);
                 }
@@ -148,6 +156,9 @@ impl<'a> Session<'a> {
                 }
                 Err(error) => {
                     // A host that cannot be connected to counts like one that answers 503.
+                    if let Some(probe) = probe {
+                        probe.ended(Outcome::Failed(503));
+                    }
                     outlier::record(&cluster, &host, Outcome::Failed(503));
                     self.info.flags.insert(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
                     self.info.upstream_transport_failure = Some(match error {

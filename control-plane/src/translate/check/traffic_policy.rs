@@ -84,10 +84,30 @@ fn without_effect(view: &InputView<'_>, target: &PolicyTarget, said: &TrafficSet
             "has no effect on port {number}: it is TCP by its name and appProtocol, so there are no requests"
         ));
     }
+    if said.readmission.is_some() {
+        let is_meant =
+            |port: &ServicePort| target.section.as_ref().is_none_or(|section| *section == port.name);
+        let ports = service.ports.iter().filter(|port| is_meant(port));
+        reasons.extend(ports.filter_map(|port| without_ejections(view, service, port)));
+    }
     for port in http.into_iter().filter(|_| said.rate_limit.is_some()) {
         reasons.extend(without_sidecars(view, service, port));
     }
     reasons
+}
+
+/// Who is never taken out does not come back.
+fn without_ejections(view: &InputView<'_>, service: &Service, port: &ServicePort) -> Option<String> {
+    let policies = view.destination_of(service);
+    let subsets = policies.subsets.iter().map(|(subset, _)| &subset.settings);
+    let mut settings = std::iter::once(&policies.settings).chain(subsets);
+    let ejects = settings.any(|settings| settings.at(port.number).outlier_detection.is_some());
+    (!ejects).then(|| {
+        format!(
+            "readmission has no effect on port {}: no DestinationRule has outlierDetection for it",
+            port.number
+        )
+    })
 }
 
 /// A limit is kept where the calls arrive.

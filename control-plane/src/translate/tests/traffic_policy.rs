@@ -326,3 +326,31 @@ fn what_has_no_effect_is_told() {
     let reasons: Vec<_> = snapshot.problems().iter().map(|found| found.reason.as_str()).collect();
     assert_eq!(reasons, ["rateLimit has no effect at 2 of the endpoints of port 9080: they have no sidecar"]);
 }
+
+#[test]
+fn what_was_taken_out_comes_back_by_a_probe() {
+    let ejects = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: d}, spec: {host: reviews, trafficPolicy: \
+                  {outlierDetection: {consecutive5xxErrors: 2}}, subsets: [{name: v1, labels: {version: v1}}]}}";
+    let probe = policy("p", SERVICE, "readmission: {by: Probe}");
+    let snapshot = snapshot_of(&[MESH, ejects, &probe]);
+    assert_valid(&snapshot);
+    assert_eq!(snapshot.problems(), []);
+    let readmission = |snapshot: &Snapshot, name: &str| {
+        let metadata = super::cluster(snapshot, name).metadata.unwrap();
+        metadata
+            .filter_metadata
+            .get("outrigger.dev")
+            .and_then(|own| own.fields.get("readmission")?.kind.clone())
+    };
+    let by_probe = Some(Kind::StringValue("probe".to_owned()));
+    assert_eq!(readmission(&snapshot, REVIEWS), by_probe);
+    assert_eq!(readmission(&snapshot, "outbound|9080|v1|reviews.default.svc.cluster.local"), by_probe);
+    assert_eq!(readmission(&snapshot, "outbound|9080||reviews-v1.default.svc.cluster.local"), None);
+    // Without ejections there is no way back, and that is told.
+    let without = snapshot_of(&[MESH, &probe]);
+    assert_eq!(readmission(&without, REVIEWS), None);
+    let told = "spec.targetRefs[0]: readmission has no effect on port 9080: no DestinationRule has outlierDetection for it";
+    assert_eq!(problems(&[MESH, &probe]), [told]);
+    let refused = snapshot_of(&[MESH, &policy("p", SERVICE, "readmission: {by: Hope}")]);
+    assert_eq!(refused.rejections().len(), 1);
+}

@@ -1,7 +1,7 @@
 //! Outlier detection: a host that fails too often is taken out for a while.
 //!
 //! `settings`: what a cluster asks for. `monitor`: what a host has done. `statistics`: who is an outlier among its peers; pure.
-//! `eject`: who goes out, and why. `watch`: what happens on main: events, intervals, who comes back. `event_log`: the file of events.
+//! `eject`: who goes out, and why. `readmission`: our own way back, by a request that succeeds. `watch`: what happens on main: events, intervals, who comes back. `event_log`: the file of events.
 //!
 //! Workers count in the host's atomics and take a host out themselves when it has failed often enough in a row, so that no further
 //! request goes there (docs/adr/0003); main looks at the rates at each interval's end, rebuilds the tables, tells the log and lets
@@ -10,6 +10,7 @@
 mod eject;
 mod event_log;
 mod monitor;
+mod readmission;
 mod settings;
 mod statistics;
 mod watch;
@@ -20,6 +21,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub use self::eject::{Detector, Why};
 pub use self::event_log::EventLog;
 pub use self::monitor::{Average, Ejection, HostMonitor, Rate};
+pub use self::readmission::Readmission;
+pub(crate) use self::readmission::{Probe, probe};
 pub use self::settings::{Detection, FailurePercentage, InARow, OutlierDetection, SuccessRate};
 pub use self::watch::{Ejections, Event, channel, monitor};
 

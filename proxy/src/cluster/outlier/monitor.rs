@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::eject::Why;
+use super::readmission::ProbeState;
 use super::settings::Detection;
 use crate::stats::ClusterStats;
 
@@ -23,6 +24,8 @@ pub struct HostMonitor {
     pub(super) external: Samples,
     /// Its connections in this interval.
     pub(super) local_origin: Samples,
+    /// Whether a request may be let to it while it is out.
+    pub(super) probe: ProbeState,
     /// Never locked by a worker.
     history: Mutex<History>,
 }
@@ -98,6 +101,7 @@ impl HostMonitor {
     /// The host is no longer in its cluster: its place among those that may be out is free.
     pub(in crate::cluster) fn leave(&self) {
         if let Some(ejection) = self.history().ejection.take() {
+            self.probe.end(&ejection.state);
             ejection.release();
         }
     }

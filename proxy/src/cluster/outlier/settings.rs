@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::monitor::Average;
+use super::readmission::Readmission;
 use super::watch::Ejections;
 
 /// When hosts of a cluster are taken out, and for how long.
@@ -39,6 +40,8 @@ pub struct OutlierDetection {
     pub always_eject_one_host: bool,
     /// `successful_active_health_check_uneject_host`, default true: a host whose active health check passes comes back at once.
     pub passed_checks_return: bool,
+    /// `readmission` of our metadata, default as in Envoy: what it takes to come back.
+    pub readmission: Readmission,
     /// Shared by successive versions of the cluster.
     pub state: Arc<Detection>,
     /// Where events go.
@@ -104,6 +107,8 @@ pub struct Detection {
     pub ejected: AtomicU32,
     /// The `id` of the settings that main watches the cluster by; 0 while nothing happens.
     pub(super) watched_by: AtomicU64,
+    /// Hosts that a request may be let to, to see whether they come back.
+    pub(super) probes_due: AtomicU32,
     /// Of the last interval, for `/clusters`: answers, and connections.
     pub external: Average,
     /// The same of connections.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::*;
+use crate::cluster::EdsHealth;
 use crate::stats::Stats;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -47,6 +48,7 @@ fn settings(events: Ejections) -> OutlierDetection {
         max_ejection_percent: 100,
         always_eject_one_host: false,
         passed_checks_return: true,
+        readmission: Readmission::Timed,
         state: Arc::default(),
         events,
     }
@@ -294,4 +296,84 @@ async fn a_request_from_before_an_update_does_not_bring_old_settings_back() {
         subject.hear(0, answers(200, 1));
         assert_eq!(settings.state.watched_by.load(Ordering::Relaxed), id);
     }
+}
+
+/// Two hosts, the first of them out, and a request decides whether it comes back.
+async fn probed() -> Subject {
+    let subject = Subject::start(2, |settings| {
+        settings.server_errors = InARow { threshold: 2, enforcing_percent: 100 };
+        settings.readmission = Readmission::Probe;
+    });
+    subject.hear(0, answers(500, 2));
+    assert_eq!(subject.out(), [0]);
+    subject
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_decides_whether_a_host_comes_back() {
+    let subject = probed().await;
+    sleep(9 * SECOND).await;
+    assert!(probe(&subject.cluster).is_none(), "its time has not passed");
+    sleep(20 * SECOND).await;
+    assert_eq!(subject.out(), [0], "time alone is not enough");
+    let asked = probe(&subject.cluster).unwrap();
+    assert!(Arc::ptr_eq(asked.host(), &subject.hosts[0]));
+    assert!(probe(&subject.cluster).is_none(), "one at a time");
+    sleep(5 * SECOND).await;
+    assert!(probe(&subject.cluster).is_none(), "however long it takes");
+    // Requests from before say nothing.
+    subject.hear(0, answers(200, 1));
+    sleep(SECOND).await;
+    assert_eq!(subject.out(), [0]);
+    asked.ended(Outcome::Answered(404));
+    sleep(SECOND / 100).await;
+    assert!(subject.out().is_empty());
+    assert_eq!(subject.cluster.stats.outlier_detection.ejections_active.get(), 0);
+    assert!(probe(&subject.cluster).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fails_is_out_for_longer() {
+    let subject = probed().await;
+    for (seconds, outcome) in
+        [(10, Outcome::Answered(503)), (20, Outcome::Failed(504)), (25, Outcome::Answered(200))]
+    {
+        sleep((seconds - 1) * SECOND).await;
+        assert!(probe(&subject.cluster).is_none(), "{seconds}");
+        sleep(2 * SECOND).await;
+        probe(&subject.cluster).unwrap().ended(outcome);
+        sleep(SECOND / 100).await;
+    }
+    assert!(subject.out().is_empty());
+    let stats = &subject.cluster.stats.outlier_detection;
+    assert_eq!((stats.ejections_enforced_total.get(), stats.ejections_active.get()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_tells_nothing_is_due_again() {
+    let subject = probed().await;
+    sleep(11 * SECOND).await;
+    drop(probe(&subject.cluster).unwrap());
+    let again = probe(&subject.cluster).unwrap();
+    // One that is not well by its checks, or by what discovery says, is not asked.
+    drop(again);
+    subject.hosts[0].set_eds_health(EdsHealth::Unhealthy);
+    assert!(probe(&subject.cluster).is_none());
+    subject.hosts[0].set_eds_health(EdsHealth::Healthy);
+    // One that leaves is asked no more, and its request says nothing.
+    let last = probe(&subject.cluster).unwrap();
+    subject.hosts[0].remove();
+    drop(last);
+    assert!(probe(&subject.cluster).is_none());
+    let state = &subject.cluster.outlier.as_ref().unwrap().state;
+    assert_eq!(state.probes_due.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_passes_needs_no_probe() {
+    let subject = probed().await;
+    sleep(11 * SECOND).await;
+    passed_check(&subject.cluster, &subject.hosts[0]);
+    sleep(SECOND / 100).await;
+    assert!(subject.out().is_empty() && probe(&subject.cluster).is_none());
 }

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until};
 use super::eject::{Why, eject};
 use super::event_log::EventLog;
 use super::monitor::{Average, Counted, Ejection, Samples};
+use super::readmission::Readmission;
 use super::settings::OutlierDetection;
 use super::statistics::judge;
 use crate::cluster::{Cluster, EndpointSet, Host};
@@ -39,6 +40,8 @@ pub enum Event {
     Watch(Subject),
     /// A host was found to be an outlier.
     Ejected(Ejected),
+    /// A request was let to a host that is out, and succeeded, or did not.
+    Probed(Subject, Arc<Host>, bool),
     /// An active health check of a host that is out has passed.
     PassedCheck(Subject, Arc<Host>),
 }
@@ -127,7 +130,8 @@ impl Watches {
                         changed.insert(ejected.subject.cluster.clone(), ejected.subject);
                     }
                 }
-                Event::PassedCheck(subject, host) => {
+                Event::Probed(subject, host, false) => self.stays_out(&subject, &host, Instant::now()),
+                Event::PassedCheck(subject, host) | Event::Probed(subject, host, true) => {
                     if self.returns(&subject, &host, Instant::now(), |_, _| true) {
                         changed.insert(subject.cluster.clone(), subject);
                     }
@@ -208,8 +212,16 @@ impl Watches {
     fn end_interval(&self, subject: &Subject, now: Instant) -> bool {
         let Some(set) = subject.endpoints.get() else { return false };
         let hosts: Vec<&Arc<Host>> = set.hosts().collect();
-        let has_passed = |ejection: &Ejection, at| now.saturating_duration_since(at) >= ejection.time;
-        let returned = hosts.iter().filter(|host| self.returns(subject, host, now, has_passed)).count();
+        let is_over = |ejection: &Ejection, at| now.saturating_duration_since(at) >= ejection.time;
+        let returned = match subject.detection.readmission {
+            Readmission::Timed => {
+                hosts.iter().filter(|host| self.returns(subject, host, now, is_over)).count()
+            }
+            Readmission::Probe => {
+                hosts.iter().for_each(|host| offer_probe(host, is_over));
+                0
+            }
+        };
         let external = end_samples(&hosts, |host| &host.outlier().external);
         let local_origin = end_samples(&hosts, |host| &host.outlier().local_origin);
         eject_outliers(subject, &hosts, &external, false);
@@ -238,6 +250,7 @@ impl Watches {
         if !may(ejection, at) {
             return false;
         }
+        host.outlier().probe.end(&ejection.state);
         ejection.release();
         tracing::info!(
             target: "outlier",
@@ -254,6 +267,43 @@ impl Watches {
             log.returned(&subject.cluster, host, &history);
         }
         true
+    }
+}
+
+impl Watches {
+    /// The request that was let to the host has failed: it is out anew, for longer.
+    fn stays_out(&self, subject: &Subject, host: &Host, now: Instant) {
+        let detection = &subject.detection;
+        let mut history = host.outlier().history();
+        let Some(mut ejection) = history.ejection.clone() else { return };
+        history.ejections += 1;
+        if detection.grows_beyond(history.recent) {
+            history.recent += 1;
+        }
+        history.last_ejection = Some(now);
+        ejection.time = detection.ejection_time(history.recent) + jitter(detection.max_ejection_time_jitter);
+        ejection.at = SystemTime::now();
+        host.outlier().probe.end(&ejection.state);
+        tracing::warn!(
+            target: "outlier",
+            "cluster {}: host {} stays out for {:?}: the request that was let to it has failed",
+            subject.cluster, host.address, ejection.time,
+        );
+        subject.stats.outlier_detection.counted().ejections_enforced_total.inc();
+        if let Some(log) = &self.log {
+            log.ejected(&subject.cluster, host, &ejection.why, true, &history);
+        }
+        history.ejection = Some(ejection);
+    }
+}
+
+/// A request may be let to the host when the time of its ejection is over.
+fn offer_probe(host: &Host, is_over: impl Fn(&Ejection, Instant) -> bool) {
+    let history = host.outlier().history();
+    if let (Some(ejection), Some(at)) = (&history.ejection, history.last_ejection)
+        && is_over(ejection, at)
+    {
+        host.outlier().probe.offer(&ejection.state);
     }
 }
 

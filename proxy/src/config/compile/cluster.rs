@@ -19,9 +19,10 @@ use super::load_balancing::{LoadBalancing, compile_load_balancing};
 use super::metadata::compile_metadata;
 use super::original_dst::compile_original_dst_discovery;
 use super::outlier::compile_outlier_detection;
+use super::own_metadata::compile_own_metadata;
 use super::source::compile_config_source;
 use super::values;
-use crate::cluster::outlier::OutlierDetection;
+use crate::cluster::outlier::{OutlierDetection, Readmission};
 use crate::cluster::{
     Balancing, CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds, UpstreamProtocol,
 };
@@ -158,14 +159,22 @@ pub fn compile_cluster(
     };
     let balancing = compile_load_balancing(cx, value, destinations, &stats);
     let thresholds = cx.field("circuit_breakers", |cx| compile_circuit_breakers(cx, circuit_breakers));
-    let connection = compile_connection(cx, value, previous.map(|p| &p.connection));
+    let own = compile_own_metadata(cx, metadata).unwrap_or_default();
+    if own.reporter.is_some() {
+        cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].reporter", "belongs to a listener");
+    }
+    if own.readmission != Readmission::Timed && outlier_detection.is_none() {
+        cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].readmission", "needs outlier_detection");
+    }
+    let connection =
+        compile_connection(cx, value, own.peer_certificate_grace, previous.map(|p| &p.connection));
     let (outlier, outlier_hash) = match &discovery {
         Ok(Discovery::OriginalDst { .. }) => {
             // There is no other host to go to.
             ignored!(cx; outlier_detection);
             (None, 0)
         }
-        _ => compile_outlier(cx, outlier_detection, previous)?,
+        _ => compile_outlier(cx, outlier_detection, own.readmission, previous)?,
     };
     let (thresholds, connection) = (thresholds?, connection?);
     let LoadBalancing { policy, balancing } = balancing?;
@@ -280,13 +289,15 @@ fn compile_discovery(
 fn compile_outlier(
     cx: &mut CompileCx<'_>,
     value: &Option<wire::OutlierDetection>,
+    readmission: Readmission,
     previous: Option<&CompiledCluster>,
 ) -> Compiled<(Option<Arc<OutlierDetection>>, u64)> {
     let Some(value) = value else { return Ok((None, 0)) };
-    let hash = values::content_hash(&[&value.encode_to_vec()]);
+    let hash = values::content_hash(&[&value.encode_to_vec(), &[readmission as u8]]);
     let old = previous.and_then(|p| p.cluster.outlier.clone().map(|outlier| (outlier, p.outlier_hash)));
     let state = old.as_ref().map(|(outlier, _)| outlier.state.clone()).unwrap_or_default();
-    let compiled = cx.field("outlier_detection", |cx| compile_outlier_detection(cx, value, state))?;
+    let compiled =
+        cx.field("outlier_detection", |cx| compile_outlier_detection(cx, value, readmission, state))?;
     let outlier = match old {
         Some((outlier, old_hash)) if old_hash == hash => outlier,
         _ => Arc::new(compiled),

@@ -11,7 +11,6 @@ use prost::Message;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::http_options::{CommonHttpOptions, Side, compile_common, compile_http1, compile_http2};
-use super::own_metadata::{OwnMetadata, compile_own_metadata};
 use super::tls::compile_upstream_transport;
 use super::values;
 use crate::cluster::{ConnectionSettings, UpstreamProtocol};
@@ -35,12 +34,9 @@ pub struct Connection {
 pub(crate) fn compile_connection(
     cx: &mut CompileCx<'_>,
     value: &cluster::Cluster,
+    peer_certificate_grace: Option<Duration>,
     previous: Option<&Connection>,
 ) -> Compiled<Connection> {
-    let OwnMetadata { reporter, peer_certificate_grace } = compile_own_metadata(cx, &value.metadata)?;
-    if reporter.is_some() {
-        cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].reporter", "belongs to a listener");
-    }
     let hash = connection_hash(cx, value, peer_certificate_grace);
     let connect_timeout =
         values::duration(cx, "connect_timeout", &value.connect_timeout).unwrap_or(CONNECT_TIMEOUT);

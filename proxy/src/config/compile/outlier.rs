@@ -7,12 +7,15 @@ use outrigger_xds_api::wire::cluster::v3 as wire;
 
 use super::cx::{CompileCx, Compiled, unsupported};
 use super::values::{boolean, duration, uint32, unsupported_if_true};
-use crate::cluster::outlier::{Detection, FailurePercentage, InARow, OutlierDetection, SuccessRate};
+use crate::cluster::outlier::{
+    Detection, FailurePercentage, InARow, OutlierDetection, Readmission, SuccessRate,
+};
 
 /// Compiles outlier detection; `state` is kept across versions of the cluster.
 pub(crate) fn compile_outlier_detection(
     cx: &mut CompileCx<'_>,
     value: &wire::OutlierDetection,
+    readmission: Readmission,
     state: Arc<Detection>,
 ) -> Compiled<OutlierDetection> {
     let wire::OutlierDetection {
@@ -90,6 +93,7 @@ pub(crate) fn compile_outlier_detection(
         max_ejection_percent: uint32(max_ejection_percent, 10),
         always_eject_one_host: boolean(always_eject_one_host, false),
         passed_checks_return: boolean(successful_active_health_check_uneject_host, true),
+        readmission,
         state,
         events: cx.inputs.ejections.clone(),
     })

@@ -6,6 +6,7 @@ use outrigger_xds_api::wire::core::v3::Metadata;
 use outrigger_xds_api::wire::protobuf::value::Kind;
 
 use super::cx::{CompileCx, Compiled};
+use crate::cluster::outlier::Readmission;
 use crate::stats::Reporter;
 
 const KEY: &str = "outrigger.dev";
@@ -17,6 +18,8 @@ pub(crate) struct OwnMetadata {
     pub(crate) reporter: Option<Reporter>,
     /// `peer_certificate_grace_seconds`: a connection ends so long after its peer's certificate has expired, at the latest.
     pub(crate) peer_certificate_grace: Option<Duration>,
+    /// `readmission`, `probe`: a host that was ejected comes back when one request to it has succeeded.
+    pub(crate) readmission: Readmission,
 }
 
 /// Compiles what the field `metadata` says to us.
@@ -45,6 +48,10 @@ pub(crate) fn compile_own_metadata(
                     compiled.peer_certificate_grace = Some(grace);
                 }
                 ("peer_certificate_grace_seconds", _) => return Err(cx.refuse(key, "must be a number")),
+                ("readmission", Some(Kind::StringValue(by))) if by == "probe" => {
+                    compiled.readmission = Readmission::Probe;
+                }
+                ("readmission", _) => return Err(cx.refuse(key, "must be \"probe\"")),
                 (other, _) => return Err(cx.refuse(other, "not supported")),
             }
         }

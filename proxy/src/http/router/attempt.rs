@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 
 use super::rewrite;
 use super::spare::{self, Spare};
-use crate::cluster::{Cluster, HealthFlag, Host, lb};
+use crate::cluster::{Cluster, HealthFlag, Host, lb, outlier};
 use crate::http::active_stream::ActiveStream;
 use crate::http::body::RequestBody;
 use crate::http::codec::{Incoming, Version};
@@ -50,11 +50,20 @@ pub(super) async fn send(
     authority: &Authority,
     avoid: Avoid<'_>,
 ) -> Result<Response<Incoming>, StreamError> {
-    let Some(host) = pick(stream, cluster, avoid) else {
+    // A retry had better succeed.
+    let probe = if stream.info.attempt_count == 0 { outlier::probe(cluster) } else { None };
+    let picked = match &probe {
+        Some(probe) => Some(probe.host().clone()),
+        None => pick(stream, cluster, avoid),
+    };
+    let Some(host) = picked else {
         return Err(Failure::NoHealthyHost.into());
     };
     stream.info.upstream_host = Some(host.clone());
     stream.attempt(cluster, &host);
+    if let Some(probe) = probe {
+        stream.is_probe(probe);
+    }
     let rewritten = match action.host_rewrite {
         Some(HostRewrite::Auto) => rewrite::to_upstream_host(stream, &mut request, action, &host),
         _ => None,

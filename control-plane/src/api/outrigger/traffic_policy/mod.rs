@@ -6,6 +6,7 @@
 mod interval;
 mod query_parameters;
 mod rate_limit;
+mod readmission;
 mod retry_after;
 mod retry_budget;
 mod status;
@@ -24,12 +25,16 @@ pub(super) use status::status_schema;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "has(self.rateLimit) || has(self.queryParameters) || has(self.retryBudget) || has(self.retryAfter)",
-        "message": "must say rateLimit, queryParameters, retryBudget or retryAfter",
+        "rule": "has(self.rateLimit) || has(self.queryParameters) || has(self.retryBudget) || has(self.retryAfter) || has(self.readmission)",
+        "message": "must say rateLimit, queryParameters, retryBudget, retryAfter or readmission",
     },
     {
         "rule": "!has(self.retryBudget) || self.targetRefs.all(target, target.kind == 'Service')",
         "message": "retryBudget is for Services only",
+    },
+    {
+        "rule": "!has(self.readmission) || self.targetRefs.all(target, target.kind == 'Service')",
+        "message": "readmission is for Services only",
     },
 ]))]
 pub(super) struct Spec {
@@ -40,6 +45,7 @@ pub(super) struct Spec {
     query_parameters: Option<query_parameters::Spec>,
     retry_budget: Option<retry_budget::Spec>,
     retry_after: Option<retry_after::Spec>,
+    readmission: Option<readmission::Spec>,
 }
 
 /// Decodes a TrafficPolicy.
@@ -52,14 +58,20 @@ pub(in crate::api) fn traffic_policy(object: &Object) -> Result<TrafficPolicy, R
         query_parameters: spec.query_parameters.map(query_parameters::read).transpose()?,
         retry_budget: spec.retry_budget.map(retry_budget::read).transpose()?,
         retry_after: spec.retry_after.as_ref().map(retry_after::read).transpose()?,
+        readmission: spec.readmission.as_ref().map(readmission::read),
     };
     if settings == TrafficSettings::default() {
-        return Err(Refusal::new("spec", "must say rateLimit, queryParameters, retryBudget or retryAfter"));
+        let reason = "must say rateLimit, queryParameters, retryBudget, retryAfter or readmission";
+        return Err(Refusal::new("spec", reason));
     }
     let route = targets.iter().find(|target| target.object.kind != TargetKind::Service);
-    if let (Some(_), Some(route)) = (settings.retry_budget, route) {
-        let reason = format!("is for Services only, and {} is {}", route.field, route.object);
-        return Err(Refusal::new("spec.retryBudget", reason));
+    let of_services =
+        [(settings.retry_budget.is_some(), "retryBudget"), (settings.readmission.is_some(), "readmission")];
+    for (_, field) in of_services.into_iter().filter(|(is_said, _)| *is_said) {
+        if let Some(route) = route {
+            let reason = format!("is for Services only, and {} is {}", route.field, route.object);
+            return Err(Refusal::new(format!("spec.{field}"), reason));
+        }
     }
     let created = metadata.creation_timestamp.unwrap_or_default();
     Ok(TrafficPolicy { name, targets, settings, created, origin: object.origin.clone() })

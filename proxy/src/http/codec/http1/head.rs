@@ -3,10 +3,11 @@
 //! What peers could read in two ways is how requests are smuggled (RFC 9112 section 11.2): two lengths, or a length beside a coding, are
 //! never taken.
 
+use std::mem::MaybeUninit;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use smallvec::SmallVec;
 
 use super::case::NameCase;
 use super::decode::Decoder;
@@ -181,9 +182,9 @@ pub(super) fn request(
     };
     let head = finder.take(input, limits.bytes).map_err(|TooLarge| too_large(details::HEADERS_TOO_LARGE))?;
     let Some(head) = head else { return Ok(None) };
-    let mut room = room(limits.fields);
+    let (mut few, mut many) = ([const { MaybeUninit::uninit() }; FIELDS], Vec::new());
     let mut parsed = httparse::Request::new(&mut []);
-    let length = match parsed.parse_with_uninit_headers(&head, &mut room) {
+    let length = match parsed.parse_with_uninit_headers(&head, room(limits.fields, &mut few, &mut many)) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Err(unreadable(&head)),
         Err(httparse::Error::TooManyHeaders) => return Err(too_large(details::TOO_MANY_HEADERS)),
@@ -225,8 +226,17 @@ pub(super) fn request(
     }))
 }
 
-fn room<'b>(fields: usize) -> SmallVec<[std::mem::MaybeUninit<httparse::Header<'b>>; FIELDS]> {
-    smallvec::smallvec![std::mem::MaybeUninit::uninit(); fields]
+/// Room for so many fields: on the stack, when they are few.
+fn room<'r, 'b>(
+    fields: usize,
+    few: &'r mut [MaybeUninit<httparse::Header<'b>>; FIELDS],
+    many: &'r mut Vec<MaybeUninit<httparse::Header<'b>>>,
+) -> &'r mut [MaybeUninit<httparse::Header<'b>>] {
+    if let Some(few) = few.get_mut(..fields) {
+        return few;
+    }
+    many.resize(fields, MaybeUninit::uninit());
+    many
 }
 
 /// What is wrong with a head that the parser does not take.
@@ -291,10 +301,11 @@ pub(super) fn response(
 ) -> Result<Option<ResponseHead>, BadResponse> {
     let head = finder.take(input, limits.bytes).map_err(|TooLarge| BadResponse)?;
     let Some(head) = head else { return Ok(None) };
-    let mut room = room(limits.fields);
+    let (mut few, mut many) = ([const { MaybeUninit::uninit() }; FIELDS], Vec::new());
     let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    let parse = config.parse_response_with_uninit_headers(&mut parsed, &head, &mut room);
+    let room = room(limits.fields, &mut few, &mut many);
+    let parse =
+        httparse::ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, &head, room);
     if !matches!(parse, Ok(httparse::Status::Complete(length)) if length == head.len()) {
         return Err(BadResponse);
     }
