@@ -2,7 +2,7 @@
 //! pauses of just that length. Clients see nothing of it, no retry policy is needed, and no POST is done twice.
 //!
 //! `KEEP_ALIVE_REQUESTS` is how many requests are sent (10,000). The figures of a real Envoy are printed beside.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -104,6 +104,9 @@ impl Checks {
                     health(&proxy, addrs[0]) == *flags
                 });
                 until("the other host", || health(&proxy, addrs[1]) == WELL);
+                // What comes of a check in this state is logged too.
+                let attempts = stat(&proxy, "health_check.attempt");
+                until("more checks", || stat(&proxy, "health_check.attempt") > attempts + 4);
                 view.add(format!("step {index}: healthy"), stat(&proxy, "health_check.healthy").to_string());
                 // What is made of a degraded host is another matter.
                 if !flags.contains("degraded") {
@@ -240,7 +243,9 @@ fn served(addr: SocketAddr, hosts: &[SocketAddr; 2]) -> BTreeSet<String> {
 /// What a log says of the host, without times; fields in the order of their names.
 fn events(log: &Path, host: SocketAddr) -> Vec<String> {
     let text = fs::read_to_string(log).unwrap_or_default();
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    // The last line may be on its way.
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let lines = whole.map(|line| serde_json::from_str::<Value>(line).unwrap());
     let of_host = lines.filter(|event| event["host"]["socket_address"]["address"] == host.ip().to_string());
     let masked = of_host.map(|mut event| {
         let time = event["timestamp"].take();

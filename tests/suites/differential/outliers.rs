@@ -226,7 +226,7 @@ fn local_origin_apart() {
         split(json!({"failure_percentage_threshold": 50, "failure_percentage_request_volume": 4,
             "enforcing_failure_percentage_local_origin": 100}))
     };
-    let route = json!({"timeout": "0.02s"});
+    let route = json!({"timeout": "0.1s"});
     Detection { route, except, ..Detection::of(Reply::Stall, half()) }.compare();
 }
 

@@ -43,7 +43,7 @@ fn whose_rule_a_client_follows() {
     let producer = rule("shop", "p", 1, "");
     let root = rule("istio-system", "r", 2, "");
     let consumer = rule("web", "c", 3, "");
-    assert_eq!(allowed(&[root.clone()]), [2, 2, 2]);
+    assert_eq!(allowed(std::slice::from_ref(&root)), [2, 2, 2]);
     assert_eq!(
         allowed(&[root.clone(), producer.clone()]),
         [1, 1, 1],

@@ -82,7 +82,8 @@ pub(super) async fn send(
         if !stream.note(&lease, action.high_priority) {
             lease.finish();
             cluster.stats.upstream_rq_pending_overflow.inc();
-            return Err(failed(stream, cluster, Failure::Overflow.into()));
+            // Logs name the host, as Envoy's do: there was a connection for it.
+            return Err(Failure::Overflow.into());
         }
         let mut outgoing = outgoing(request, lease.version(), authority, stream.connection.scheme);
         let rested = lease.has_rested();
