@@ -124,7 +124,7 @@ pub fn compile_cluster(
         close_connections_on_host_health_failure,
         ignore_health_on_host_removal,
         filters,
-        load_balancing_policy,
+        load_balancing_policy: _,
         lrs_server,
         lrs_report_endpoint_metrics,
         track_timeout_budgets,
@@ -137,7 +137,7 @@ pub fn compile_cluster(
         lb_config: _,
     } = value;
     unsupported!(cx; transport_socket_matches, transport_socket_matcher, lb_subset_config,
-        close_connections_on_host_health_failure, filters, load_balancing_policy, upstream_config,
+        close_connections_on_host_health_failure, filters, upstream_config,
         connection_pool_per_downstream_connection, queuing_policies);
     // Reports, extra statistics and preconnecting.
     ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, lrs_server, lrs_report_endpoint_metrics, track_timeout_budgets,

@@ -21,23 +21,25 @@ pub(super) fn compile_ring_hash(
     value: &wire::RingHashLbConfig,
     cluster: &Cluster,
 ) -> Compiled<LbPolicy> {
+    let table = cx.field("ring_hash_lb_config", |cx| ring_table(cx, value));
+    compile_common(cx, table, cluster)
+}
+
+/// Compiles the ring itself.
+pub(super) fn ring_table(cx: &mut CompileCx<'_>, value: &wire::RingHashLbConfig) -> Compiled<HashTableKind> {
     use wire::ring_hash_lb_config::HashFunction as Wire;
     let wire::RingHashLbConfig { minimum_ring_size, maximum_ring_size, hash_function } = value;
-    let table = cx.field("ring_hash_lb_config", |cx| {
-        let min_size = size(minimum_ring_size, MIN_RING_SIZE);
-        let max_size = size(maximum_ring_size, MAX_RING_SIZE);
-        let function = match values::enumeration(cx, "hash_function", *hash_function)? {
-            Wire::XxHash => HashFunction::XxHash,
-            Wire::MurmurHash2 => HashFunction::Murmur2,
-        };
-        if min_size > max_size {
-            let reason =
-                format!("ring hash: minimum_ring_size ({min_size}) > maximum_ring_size ({max_size})");
-            return Err(cx.refuse("minimum_ring_size", reason));
-        }
-        Ok(HashTableKind::Ring { min_size, max_size, function })
-    });
-    compile_common(cx, table, cluster)
+    let min_size = size(minimum_ring_size, MIN_RING_SIZE);
+    let max_size = size(maximum_ring_size, MAX_RING_SIZE);
+    let function = match values::enumeration(cx, "hash_function", *hash_function)? {
+        Wire::XxHash => HashFunction::XxHash,
+        Wire::MurmurHash2 => HashFunction::Murmur2,
+    };
+    if min_size > max_size {
+        let reason = format!("ring hash: minimum_ring_size ({min_size}) > maximum_ring_size ({max_size})");
+        return Err(cx.refuse("minimum_ring_size", reason));
+    }
+    Ok(HashTableKind::Ring { min_size, max_size, function })
 }
 
 /// Compiles `MAGLEV` with its `maglev_lb_config`.
@@ -46,15 +48,18 @@ pub(super) fn compile_maglev(
     value: &wire::MaglevLbConfig,
     cluster: &Cluster,
 ) -> Compiled<LbPolicy> {
-    let wire::MaglevLbConfig { table_size } = value;
-    let table = cx.field("maglev_lb_config", |cx| {
-        let size = size(table_size, TABLE_SIZE);
-        if !is_prime(size) {
-            return Err(cx.refuse("table_size", "The table size of maglev must be prime number"));
-        }
-        Ok(HashTableKind::Maglev { size })
-    });
+    let table = cx.field("maglev_lb_config", |cx| maglev_table(cx, value));
     compile_common(cx, table, cluster)
+}
+
+/// Compiles the table itself.
+pub(super) fn maglev_table(cx: &mut CompileCx<'_>, value: &wire::MaglevLbConfig) -> Compiled<HashTableKind> {
+    let wire::MaglevLbConfig { table_size } = value;
+    let size = size(table_size, TABLE_SIZE);
+    if !is_prime(size) {
+        return Err(cx.refuse("table_size", "The table size of maglev must be prime number"));
+    }
+    Ok(HashTableKind::Maglev { size })
 }
 
 /// Adds `common_lb_config.consistent_hashing_lb_config`.

@@ -1,12 +1,16 @@
-//! How a cluster's hosts are picked: `lb_policy` with its settings, and `common_lb_config`.
+//! How a cluster's hosts are picked: `lb_policy` with its settings, and `common_lb_config`. Policies as extensions are in
+//! `load_balancing_policy`.
 
 use std::sync::Arc;
 
 use outrigger_xds_api::wire::cluster::v3 as wire;
 use outrigger_xds_api::wire::core::v3::RuntimeDouble;
+use outrigger_xds_api::wire::protobuf::{UInt32Value, UInt64Value};
+use outrigger_xds_api::wire::r#type::v3::Percent;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::hashing::{compile_maglev, compile_ring_hash};
+use super::load_balancing_policy::compile_policies;
 use super::original_dst::compile_original_dst_lb;
 use super::values;
 use crate::cluster::lb::{LbPolicy, SlowStart, ZoneAware};
@@ -35,18 +39,26 @@ pub(super) fn compile_load_balancing(
     destinations: Option<&Arc<OriginalDestinations>>,
     stats: &Arc<ClusterStats>,
 ) -> Compiled<LoadBalancing> {
-    let mut balancing = Balancing::default();
-    let policy = match destinations {
-        Some(destinations) => compile_original_dst_lb(cx, cluster, destinations),
-        None => compile_policy(cx, cluster, &mut balancing),
+    let mut balancing =
+        Balancing { zone_aware: zone_aware(cx, &cluster.name, stats), ..Balancing::default() };
+    let policy = match (&cluster.load_balancing_policy, destinations) {
+        (Some(policies), _) => cx.field("load_balancing_policy", |cx| {
+            compile_policies(cx, policies, destinations, &mut balancing)
+        }),
+        (None, Some(destinations)) => compile_original_dst_lb(cx, cluster, destinations),
+        (None, None) => compile_policy(cx, cluster, &mut balancing),
     };
     if let Ok(policy) = &policy {
         balancing.hashing = policy.hashing();
-        balancing.zone_aware = zone_aware(cx, policy, &cluster.name, stats);
+        // Tables of hashes are the same in all zones.
+        if matches!(policy, LbPolicy::Hash(_) | LbPolicy::OriginalDst { .. }) {
+            balancing.zone_aware = None;
+        }
     }
     balancing.local_cluster = cx.inputs.local_cluster.clone().filter(|local| *local.name == *cluster.name);
     if let Some(config) = &cluster.common_lb_config {
-        cx.field("common_lb_config", |cx| compile_common(cx, config, &mut balancing))?;
+        let is_whole = cluster.load_balancing_policy.is_none();
+        cx.field("common_lb_config", |cx| compile_common(cx, config, is_whole, &mut balancing))?;
     }
     Ok(LoadBalancing { policy: policy?, balancing })
 }
@@ -77,10 +89,7 @@ fn compile_policy(
                     slow_start_config,
                 } = config;
                 balancing.slow_start = compile_slow_start(cx, slow_start_config)?;
-                let choices = values::uint32(choice_count, CHOICE_COUNT);
-                if choices < 2 {
-                    return Err(cx.refuse("choice_count", "value must be greater than or equal to 2"));
-                }
+                let choices = compile_choices(cx, choice_count)?;
                 let bias = compile_bias(cx, active_request_bias)?;
                 Ok(LbPolicy::LeastRequest { choices, bias })
             })
@@ -101,8 +110,16 @@ fn compile_policy(
     }
 }
 
+/// `choice_count`: at least two hosts are compared.
+pub(super) fn compile_choices(cx: &mut CompileCx<'_>, value: &Option<UInt32Value>) -> Compiled<u32> {
+    match values::uint32(value, CHOICE_COUNT) {
+        0 | 1 => Err(cx.refuse("choice_count", "value must be greater than or equal to 2")),
+        choices => Ok(choices),
+    }
+}
+
 /// `active_request_bias`: a number from 0 on.
-fn compile_bias(cx: &mut CompileCx<'_>, value: &Option<RuntimeDouble>) -> Compiled<f64> {
+pub(super) fn compile_bias(cx: &mut CompileCx<'_>, value: &Option<RuntimeDouble>) -> Compiled<f64> {
     let Some(RuntimeDouble { default_value, runtime_key }) = value else { return Ok(ACTIVE_REQUEST_BIAS) };
     cx.field("active_request_bias", |cx| {
         ignored!(cx; runtime_key);
@@ -114,7 +131,7 @@ fn compile_bias(cx: &mut CompileCx<'_>, value: &Option<RuntimeDouble>) -> Compil
 }
 
 /// Without a window there is no slow start.
-fn compile_slow_start(
+pub(super) fn compile_slow_start(
     cx: &mut CompileCx<'_>,
     value: &Option<wire::cluster::SlowStartConfig>,
 ) -> Compiled<Option<SlowStart>> {
@@ -143,31 +160,27 @@ fn compile_slow_start(
 }
 
 /// As in Envoy, whoever has a local cluster routes by zone, also when the cluster says nothing of it.
-fn zone_aware(
-    cx: &CompileCx<'_>,
-    policy: &LbPolicy,
-    cluster: &str,
-    stats: &Arc<ClusterStats>,
-) -> Option<ZoneAware> {
+fn zone_aware(cx: &CompileCx<'_>, cluster: &str, stats: &Arc<ClusterStats>) -> Option<ZoneAware> {
     let local = cx.inputs.local_cluster.clone().filter(|local| *local.name != *cluster)?;
-    match policy {
-        LbPolicy::RoundRobin | LbPolicy::LeastRequest { .. } | LbPolicy::Random => Some(ZoneAware {
-            enabled_percent: 100,
-            min_cluster_size: MIN_CLUSTER_SIZE,
-            force_min_size: None,
-            local,
-            stats: stats.clone(),
-        }),
-        LbPolicy::Hash(_) | LbPolicy::OriginalDst { .. } => None,
-    }
+    Some(ZoneAware {
+        enabled_percent: 100,
+        min_cluster_size: MIN_CLUSTER_SIZE,
+        force_min_size: None,
+        local,
+        stats: stats.clone(),
+    })
 }
 
+/// The whole of `common_lb_config`, or what it may say beside a `load_balancing_policy`.
 fn compile_common(
     cx: &mut CompileCx<'_>,
     value: &wire::cluster::CommonLbConfig,
+    is_whole: bool,
     balancing: &mut Balancing,
 ) -> Compiled<()> {
-    use wire::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
+    use wire::cluster::common_lb_config::{
+        LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
+    };
     let wire::cluster::CommonLbConfig {
         healthy_panic_threshold,
         update_merge_window,
@@ -182,6 +195,13 @@ fn compile_common(
     ignored!(cx; update_merge_window, override_host_status);
     // Compiled with the health checks.
     informational!(ignore_new_hosts_until_first_hc);
+    if !is_whole && (consistent_hashing_lb_config.is_some() || locality_config_specifier.is_some()) {
+        return Err(cx.refuse(
+            "",
+            "load_balancing_policy cannot be combined with zone_aware_lb_config, locality_weighted_lb_config or \
+             consistent_hashing_lb_config",
+        ));
+    }
     // Compiled with the hash table.
     if balancing.hashing.is_none() {
         ignored!(cx; consistent_hashing_lb_config);
@@ -196,7 +216,14 @@ fn compile_common(
             cx.ignored("zone_aware_lb_config");
         }
         Some(LocalityConfigSpecifier::ZoneAwareLbConfig(config)) => {
-            cx.field("zone_aware_lb_config", |cx| compile_zone_aware(cx, config, balancing))?;
+            let ZoneAwareLbConfig { routing_enabled, min_cluster_size, fail_traffic_on_panic } = config;
+            let zones = Zones {
+                routing_enabled: routing_enabled.as_ref(),
+                min_cluster_size: min_cluster_size.as_ref(),
+                fails_on_panic: *fail_traffic_on_panic,
+                force_min_size: None,
+            };
+            cx.field("zone_aware_lb_config", |cx| compile_zone_aware(cx, zones, balancing))?;
         }
     }
     if let Some(percent) = healthy_panic_threshold {
@@ -205,18 +232,22 @@ fn compile_common(
     Ok(())
 }
 
+/// `ZoneAwareLbConfig` in any of its forms.
+pub(super) struct Zones<'a> {
+    pub(super) routing_enabled: Option<&'a Percent>,
+    pub(super) min_cluster_size: Option<&'a UInt64Value>,
+    pub(super) fails_on_panic: bool,
+    pub(super) force_min_size: Option<u32>,
+}
+
 /// Without a local cluster only `fail_traffic_on_panic` has an effect.
-fn compile_zone_aware(
+pub(super) fn compile_zone_aware(
     cx: &mut CompileCx<'_>,
-    value: &wire::cluster::common_lb_config::ZoneAwareLbConfig,
+    value: Zones<'_>,
     balancing: &mut Balancing,
 ) -> Compiled<()> {
-    let wire::cluster::common_lb_config::ZoneAwareLbConfig {
-        routing_enabled,
-        min_cluster_size,
-        fail_traffic_on_panic,
-    } = value;
-    balancing.fails_on_panic = *fail_traffic_on_panic;
+    let Zones { routing_enabled, min_cluster_size, fails_on_panic, force_min_size } = value;
+    balancing.fails_on_panic = fails_on_panic;
     let enabled_percent = match routing_enabled {
         None => 100,
         Some(percent) => values::percent(cx, "routing_enabled", percent.value)?,
@@ -224,8 +255,8 @@ fn compile_zone_aware(
     match &mut balancing.zone_aware {
         Some(zone_aware) => {
             zone_aware.enabled_percent = enabled_percent;
-            zone_aware.min_cluster_size =
-                min_cluster_size.as_ref().map_or(MIN_CLUSTER_SIZE, |size| size.value);
+            zone_aware.min_cluster_size = min_cluster_size.map_or(MIN_CLUSTER_SIZE, |size| size.value);
+            zone_aware.force_min_size = force_min_size;
         }
         None => {
             ignored!(cx; routing_enabled, min_cluster_size);

@@ -37,6 +37,7 @@ mod internal_redirect;
 mod listener;
 mod listener_filter;
 mod load_balancing;
+mod load_balancing_policy;
 mod local_reply;
 mod metadata;
 mod original_dst;

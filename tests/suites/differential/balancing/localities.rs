@@ -31,6 +31,39 @@ fn weights_not_numbers() {
     );
 }
 
+/// The same as `load_balancing_policy`, where the first policy that is known counts.
+#[test]
+fn policies_as_extensions() {
+    let typed = |name: &str, mut config: Value| {
+        config["@type"] =
+            format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{name}").into();
+        json!({"typed_extension_config": {"name": name, "typed_config": config}})
+    };
+    let by_weight = || json!({"locality_lb_config": {"locality_weighted_lb_config": {}}});
+    let of = |name, policies: Value| {
+        Balance::of(name, five_and_one(), &[(1..=5, 25), (11..=11, 75)])
+            .with(json!({"load_balancing_policy": {"policies": policies}}))
+    };
+    let not_known = json!({"typed_extension_config": {"name": "not known", "typed_config": {
+        "@type": "type.googleapis.com/xds.type.v3.TypedStruct", "type_url": "example.com/not.known"}}});
+    compare_balance(
+        &[
+            of("ext-round-robin", json!([typed("round_robin.v3.RoundRobin", by_weight())])),
+            of("ext-least-request", json!([not_known, typed("least_request.v3.LeastRequest", by_weight())])),
+            of("ext-random", json!([typed("random.v3.Random", by_weight())])),
+            of("ext-ring", json!([typed("ring_hash.v3.RingHash", by_weight_of_hash())])),
+            Balance::of("ext-plain", five_and_one(), &[(1..=5, 83), (11..=11, 17)]).with(
+                json!({"load_balancing_policy": {"policies": [typed("round_robin.v3.RoundRobin", json!({}))]}}),
+            ),
+        ],
+        json!({}),
+    );
+}
+
+fn by_weight_of_hash() -> Value {
+    json!({"locality_weighted_lb_config": {}})
+}
+
 #[test]
 fn hosts_that_are_ill() {
     let good = |from: u8, to: u8| (from..=to).map(|number| (number, "HEALTHY"));
