@@ -230,6 +230,7 @@ fn sources(folder: &str) -> Vec<Source> {
     files
         .into_iter()
         .filter(|file| !file.file_stem().unwrap().to_string_lossy().ends_with("tests"))
+        .filter(|file| !file.parent().unwrap().ends_with("tests"))
         .map(|file| {
             let code = code_of(&fs::read_to_string(&file).unwrap());
             Source { file: file.strip_prefix(&root).unwrap().to_owned(), code }

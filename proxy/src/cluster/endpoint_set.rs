@@ -54,7 +54,7 @@ impl HostSpec {
             workload: None,
             metadata: None,
             priority: 0,
-            locality: Arc::default(),
+            locality: Locality::none(),
             locality_weight: 0,
             check: None,
         }
@@ -86,9 +86,9 @@ pub struct Balancing {
     /// `zone_aware_lb_config.fail_traffic_on_panic`: a priority that panics takes no traffic at all.
     pub fails_on_panic: bool,
     /// `slow_start_config` of the policy.
-    pub slow_start: Option<SlowStart>,
+    pub slow_start: Option<Arc<SlowStart>>,
     /// Requests stay in the zone.
-    pub zone_aware: Option<ZoneAware>,
+    pub zone_aware: Option<Box<ZoneAware>>,
     /// The cluster is that of the proxies themselves: other sets depend on it.
     pub local_cluster: Option<Arc<LocalCluster>>,
 }

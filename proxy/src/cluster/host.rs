@@ -116,7 +116,7 @@ impl Host {
             priority: AtomicU32::new(0),
             workload,
             metadata: ArcSwapOption::empty(),
-            locality: ArcSwap::default(),
+            locality: ArcSwap::new(Locality::none()),
             eds_health: AtomicU8::new(if healthy { EdsHealth::Healthy } else { EdsHealth::Unhealthy } as u8),
             check: ArcSwapOption::empty(),
             active_health: OnceLock::new(),

@@ -1,6 +1,7 @@
 //! Where hosts stand.
 
 use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 /// `envoy.config.core.v3.Locality`; each part may be empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,6 +12,14 @@ pub struct Locality {
     pub zone: Box<str>,
     /// `sub_zone`.
     pub sub_zone: Box<str>,
+}
+
+impl Locality {
+    /// That of all who say nothing of where they stand: one for all, for memory is by the host.
+    pub fn none() -> Arc<Self> {
+        static NONE: LazyLock<Arc<Locality>> = LazyLock::new(Arc::default);
+        NONE.clone()
+    }
 }
 
 impl fmt::Display for Locality {

@@ -53,3 +53,5 @@ mod extension_tests;
 mod filter_tests;
 #[cfg(test)]
 mod health_check_tests;
+#[cfg(test)]
+mod policy_tests;

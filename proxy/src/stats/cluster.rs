@@ -87,6 +87,25 @@ pub struct HealthCheckStats {
     pub degraded: Gauge,
 }
 
+/// What routing by zone did.
+#[derive(Debug, Default)]
+pub struct ZoneStats {
+    /// Times that it was worked out how much stays in the zone.
+    pub lb_recalculate_zone_structures: Counter,
+    /// Times that the local cluster said too little for routing by zone.
+    pub lb_local_cluster_not_ok: Counter,
+    /// Times that there were too few hosts for routing by zone.
+    pub lb_zone_cluster_too_small: Counter,
+    /// Picks in the zone, where everything stays.
+    pub lb_zone_routing_all_directly: Counter,
+    /// Picks in the zone, where a part stays.
+    pub lb_zone_routing_sampled: Counter,
+    /// Picks in other zones.
+    pub lb_zone_routing_cross_zone: Counter,
+    /// Picks in any zone, because rounding left none with room.
+    pub lb_zone_no_capacity_left: Counter,
+}
+
 /// Statistics that are made when something is counted in them: most clusters never have any, and memory is by the cluster.
 #[derive(Debug)]
 pub struct Lazy<T>(OnceLock<Box<T>>);
@@ -113,6 +132,13 @@ pub trait Zeros: 'static {
 impl Zeros for OutlierStats {
     fn zeros() -> &'static Self {
         static ZEROS: LazyLock<OutlierStats> = LazyLock::new(OutlierStats::default);
+        &ZEROS
+    }
+}
+
+impl Zeros for ZoneStats {
+    fn zeros() -> &'static Self {
+        static ZEROS: LazyLock<ZoneStats> = LazyLock::new(ZoneStats::default);
         &ZEROS
     }
 }
@@ -185,13 +211,6 @@ scope! {
         Gauge membership_degraded "Hosts that get the requests that healthy ones cannot take.";
         Counter membership_change "Times that the set of hosts changed.";
         Counter lb_healthy_panic "Picks made in panic mode, when too few hosts are healthy.";
-        Counter lb_recalculate_zone_structures "Times that it was worked out how much stays in the zone.";
-        Counter lb_local_cluster_not_ok "Times that the local cluster said too little for routing by zone.";
-        Counter lb_zone_cluster_too_small "Times that there were too few hosts for routing by zone.";
-        Counter lb_zone_routing_all_directly "Picks in the zone, where everything stays.";
-        Counter lb_zone_routing_sampled "Picks in the zone, where a part stays.";
-        Counter lb_zone_routing_cross_zone "Picks in other zones.";
-        Counter lb_zone_no_capacity_left "Picks in any zone, because rounding left none with room.";
         Counter update_attempt "Endpoint updates that came.";
         Counter update_success "Endpoint updates applied.";
         Counter update_failure "Endpoint updates that failed on their way.";
@@ -206,6 +225,8 @@ scope! {
         outlier_detection: Lazy<OutlierStats>,
         /// Active health checks.
         health_check: Lazy<HealthCheckStats>,
+        /// Routing by zone.
+        zones: Lazy<ZoneStats>,
         /// Default and high priority, in this order.
         circuit_breakers: [BreakerGauges; 2],
         /// `upstream_rq_Nxx`.
@@ -257,6 +278,13 @@ scope! {
             "Ejections due for too many failed connections, done or not.";
         outlier_detection.ejections_enforced_local_origin_failure_percentage as "outlier_detection.ejections_enforced_local_origin_failure_percentage"
             "Ejections done for too many failed connections.";
+        zones.lb_recalculate_zone_structures as "lb_recalculate_zone_structures" "Times that it was worked out how much stays in the zone.";
+        zones.lb_local_cluster_not_ok as "lb_local_cluster_not_ok" "Times that the local cluster said too little for routing by zone.";
+        zones.lb_zone_cluster_too_small as "lb_zone_cluster_too_small" "Times that there were too few hosts for routing by zone.";
+        zones.lb_zone_routing_all_directly as "lb_zone_routing_all_directly" "Picks in the zone, where everything stays.";
+        zones.lb_zone_routing_sampled as "lb_zone_routing_sampled" "Picks in the zone, where a part stays.";
+        zones.lb_zone_routing_cross_zone as "lb_zone_routing_cross_zone" "Picks in other zones.";
+        zones.lb_zone_no_capacity_left as "lb_zone_no_capacity_left" "Picks in any zone, because rounding left none with room.";
         health_check.attempt as "health_check.attempt" "Health checks begun.";
         health_check.success as "health_check.success" "Health checks that passed.";
         health_check.failure as "health_check.failure" "Health checks that failed, and hosts that failed by themselves.";

@@ -46,9 +46,9 @@ pub(super) enum Spread {
     /// Over all of them.
     All(Table),
     /// Over localities by weight, then over the hosts of the locality.
-    Weighted(Weighted),
+    Weighted(Box<Weighted>),
     /// Over zones, this proxy's own first, then over the hosts of the zone.
-    Zones(Zones),
+    Zones(Box<Zones>),
 }
 
 /// Hosts to pick from.
@@ -155,8 +155,8 @@ impl Builder<'_> {
             })
             .filter(|_| !panic);
         let spread = match (weighted, zones) {
-            (Some(weighted), _) => Spread::Weighted(weighted),
-            (None, Some(zones)) => Spread::Zones(zones),
+            (Some(weighted), _) => Spread::Weighted(Box::new(weighted)),
+            (None, Some(zones)) => Spread::Zones(Box::new(zones)),
             (None, None) => {
                 Spread::All(self.table(priority.hosts.iter().filter(|host| takes(host)).cloned().collect()))
             }

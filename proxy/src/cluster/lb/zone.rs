@@ -123,7 +123,7 @@ impl Zones {
         table: impl Fn(Vec<Arc<Host>>) -> Table,
     ) -> Option<Self> {
         let stats = &zone_aware.stats;
-        stats.lb_recalculate_zone_structures.inc();
+        stats.zones.counted().lb_recalculate_zone_structures.inc();
         let proxies = zone_aware.local.endpoints.get();
         let first = proxies.as_ref().and_then(|set| set.priorities.first());
         let proxies: &[LocalityHosts] = first.map_or(&[], |first| &first.localities);
@@ -133,15 +133,15 @@ impl Zones {
             return None;
         }
         if !first.is_some_and(|first| first.hosts.iter().any(is_here)) {
-            stats.lb_local_cluster_not_ok.inc();
+            stats.zones.counted().lb_local_cluster_not_ok.inc();
             return None;
         }
         if priority.localities.iter().map(healthy).sum::<u64>() < zone_aware.min_cluster_size {
-            stats.lb_zone_cluster_too_small.inc();
+            stats.zones.counted().lb_zone_cluster_too_small.inc();
             return None;
         }
         if panics(proxies, panic_percent) {
-            stats.lb_local_cluster_not_ok.inc();
+            stats.zones.counted().lb_local_cluster_not_ok.inc();
             return None;
         }
         let mut zones: Vec<&LocalityHosts> = priority.localities.iter().collect();
@@ -176,14 +176,14 @@ impl Zones {
             return &self.all;
         }
         let Split::Residual { local, room } = &self.split else {
-            self.stats.lb_zone_routing_all_directly.inc();
+            self.stats.zones.counted().lb_zone_routing_all_directly.inc();
             return &self.zones[0];
         };
         if fastrand::u64(..WHOLE) < *local {
-            self.stats.lb_zone_routing_sampled.inc();
+            self.stats.zones.counted().lb_zone_routing_sampled.inc();
             return &self.zones[0];
         }
-        self.stats.lb_zone_routing_cross_zone.inc();
+        self.stats.zones.counted().lb_zone_routing_cross_zone.inc();
         match room.last() {
             Some(&total) if total > 0 => {
                 let at = fastrand::u64(..total);
@@ -191,7 +191,7 @@ impl Zones {
             }
             // What rounding does.
             _ => {
-                self.stats.lb_zone_no_capacity_left.inc();
+                self.stats.zones.counted().lb_zone_no_capacity_left.inc();
                 &self.all
             }
         }

@@ -130,7 +130,7 @@ fn compile_locality<T>(
 
 /// Compiles a `Locality`; one that is not set has no names.
 pub(crate) fn compile_locality_name(value: &Option<core::Locality>) -> Arc<Locality> {
-    let Some(core::Locality { region, zone, sub_zone }) = value else { return Arc::default() };
+    let Some(core::Locality { region, zone, sub_zone }) = value else { return Locality::none() };
     Arc::new(Locality {
         region: region.as_str().into(),
         zone: zone.as_str().into(),

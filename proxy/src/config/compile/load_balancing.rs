@@ -134,7 +134,7 @@ pub(super) fn compile_bias(cx: &mut CompileCx<'_>, value: &Option<RuntimeDouble>
 pub(super) fn compile_slow_start(
     cx: &mut CompileCx<'_>,
     value: &Option<wire::cluster::SlowStartConfig>,
-) -> Compiled<Option<SlowStart>> {
+) -> Compiled<Option<Arc<SlowStart>>> {
     let Some(value) = value else { return Ok(None) };
     let wire::cluster::SlowStartConfig { slow_start_window, aggression, min_weight_percent } = value;
     cx.field("slow_start_config", |cx| {
@@ -155,20 +155,20 @@ pub(super) fn compile_slow_start(
         }
         let warm_ups = cx.inputs.warm_ups.clone();
         let slow_start = SlowStart { window, aggression, min_weight: percent / 100.0, warm_ups };
-        Ok((!window.is_zero()).then_some(slow_start))
+        Ok((!window.is_zero()).then(|| Arc::new(slow_start)))
     })
 }
 
 /// As in Envoy, whoever has a local cluster routes by zone, also when the cluster says nothing of it.
-fn zone_aware(cx: &CompileCx<'_>, cluster: &str, stats: &Arc<ClusterStats>) -> Option<ZoneAware> {
+fn zone_aware(cx: &CompileCx<'_>, cluster: &str, stats: &Arc<ClusterStats>) -> Option<Box<ZoneAware>> {
     let local = cx.inputs.local_cluster.clone().filter(|local| *local.name != *cluster)?;
-    Some(ZoneAware {
+    Some(Box::new(ZoneAware {
         enabled_percent: 100,
         min_cluster_size: MIN_CLUSTER_SIZE,
         force_min_size: None,
         local,
         stats: stats.clone(),
-    })
+    }))
 }
 
 /// The whole of `common_lb_config`, or what it may say beside a `load_balancing_policy`.

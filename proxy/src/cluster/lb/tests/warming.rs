@@ -12,7 +12,7 @@ const WINDOW: Duration = Duration::from_secs(60);
 fn balancing(warm_ups: &WarmUps) -> Balancing {
     let slow_start =
         SlowStart { window: WINDOW, aggression: 1.0, min_weight: 0.1, warm_ups: warm_ups.clone() };
-    Balancing { slow_start: Some(slow_start), ..Balancing::default() }
+    Balancing { slow_start: Some(Arc::new(slow_start)), ..Balancing::default() }
 }
 
 /// Two hosts are there for long, a third one comes.

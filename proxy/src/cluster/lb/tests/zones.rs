@@ -22,7 +22,7 @@ fn zoned(
         stats: stats.clone(),
     };
     of(&mut zone_aware);
-    let balancing = Balancing { zone_aware: Some(zone_aware), ..Balancing::default() };
+    let balancing = Balancing { zone_aware: Some(Box::new(zone_aware)), ..Balancing::default() };
     let mut cluster = cluster(LbPolicy::RoundRobin, by_zone(hosts), balancing);
     Arc::get_mut(&mut cluster).unwrap().stats = stats;
     (cluster, local)
@@ -74,7 +74,7 @@ fn settings() {
     assert!(near(in_zones(&cluster), [750, 250, 0]));
     let (cluster, _) = zoned(proxies, hosts, |zone_aware| zone_aware.min_cluster_size = 5);
     assert!(near(in_zones(&cluster), [500, 500, 0]));
-    assert_eq!(cluster.stats.lb_zone_cluster_too_small.get(), 1);
+    assert_eq!(cluster.stats.zones.lb_zone_cluster_too_small.get(), 1);
     for (min, expected) in [(1, [1_000, 0, 0]), (2, [500, 500, 0])] {
         let few: &[&[EdsHealth]] = &[&[GOOD; 1], &[GOOD; 3]];
         let (cluster, _) =
@@ -88,14 +88,17 @@ fn it_is_counted() {
     let (cluster, _) = zoned(&[&[GOOD], &[GOOD]], &[&[GOOD; 1], &[GOOD; 3]], |_| {});
     in_zones(&cluster);
     let stats = &cluster.stats;
-    assert_eq!(stats.lb_recalculate_zone_structures.get(), 1);
-    assert!(stats.lb_zone_routing_sampled.get().abs_diff(10_000) < 400);
-    assert_eq!(stats.lb_zone_routing_sampled.get() + stats.lb_zone_routing_cross_zone.get(), 20_000);
+    assert_eq!(stats.zones.lb_recalculate_zone_structures.get(), 1);
+    assert!(stats.zones.lb_zone_routing_sampled.get().abs_diff(10_000) < 400);
+    assert_eq!(
+        stats.zones.lb_zone_routing_sampled.get() + stats.zones.lb_zone_routing_cross_zone.get(),
+        20_000
+    );
     let (cluster, _) = zoned(&[&[GOOD], &[GOOD]], &[&[GOOD], &[GOOD]], |_| {});
     in_zones(&cluster);
-    assert_eq!(cluster.stats.lb_zone_routing_all_directly.get(), 20_000);
+    assert_eq!(cluster.stats.zones.lb_zone_routing_all_directly.get(), 20_000);
     let (cluster, _) = zoned(&[&[], &[GOOD], &[GOOD]], &[&[GOOD], &[GOOD]], |_| {});
-    assert_eq!(cluster.stats.lb_local_cluster_not_ok.get(), 1);
+    assert_eq!(cluster.stats.zones.lb_local_cluster_not_ok.get(), 1);
 }
 
 #[test]
@@ -120,5 +123,5 @@ fn panic_and_other_priorities_know_no_zones() {
     assert!(near(in_zones(&cluster), [500, 500, 0]));
     let (cluster, _) = zoned(&[&[BAD], &[BAD], &[GOOD]], &[&[GOOD], &[GOOD; 3]], |_| {});
     assert!(near(in_zones(&cluster), [250, 750, 0]), "most proxies are ill");
-    assert_eq!(cluster.stats.lb_local_cluster_not_ok.get(), 1);
+    assert_eq!(cluster.stats.zones.lb_local_cluster_not_ok.get(), 1);
 }
