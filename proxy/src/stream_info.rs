@@ -402,7 +402,11 @@ pub struct StreamInfo {
 impl ConnectionInfo {
     /// Of a request of our own: nobody's connection stands for it but one on the loopback interface, as in Envoy.
     pub fn of_own_request() -> Self {
-        let address = Address::Ip((std::net::Ipv4Addr::LOCALHOST, 0).into());
+        Self::on_loopback(0, 0)
+    }
+
+    fn on_loopback(port: u16, connection_id: u64) -> Self {
+        let address = Address::Ip((std::net::Ipv4Addr::LOCALHOST, port).into());
         Self {
             local_address: address.clone(),
             direct_local_address: address.clone(),
@@ -410,7 +414,7 @@ impl ConnectionInfo {
             peer_address: address,
             requested_server_name: None,
             tls: None,
-            connection_id: 0,
+            connection_id,
             filter_chain: "".into(),
             opened: Instant::now(),
         }
@@ -421,19 +425,7 @@ impl ConnectionInfo {
 impl StreamInfo {
     /// Of a connection on the loopback interface.
     pub(crate) fn of_test() -> Self {
-        let address = Address::Ip(([127, 0, 0, 1], 80).into());
-        let connection = ConnectionInfo {
-            local_address: address.clone(),
-            direct_local_address: address.clone(),
-            original_destination: None,
-            peer_address: address,
-            requested_server_name: None,
-            tls: None,
-            connection_id: 7,
-            filter_chain: "".into(),
-            opened: Instant::now(),
-        };
-        Self::new(Arc::new(connection), Some(Version::HTTP_11))
+        Self::new(Arc::new(ConnectionInfo::on_loopback(80, 7)), Some(Version::HTTP_11))
     }
 }
 

@@ -1,4 +1,4 @@
-//! How much the engine holds of what one side sends faster than the other side takes it: `per_connection_buffer_limit_bytes`.
+//! How much the codecs hold of what one side sends faster than the other side takes it: `per_connection_buffer_limit_bytes`.
 //!
 //! The limit of the listener bounds what is held for clients, the one of the cluster what is held for upstreams; each way of an exchange
 //! counts by itself. With HTTP/1 that is the connection, with HTTP/2 each stream. What is read last may go beyond it.
@@ -6,7 +6,7 @@
 //! Envoy grants a whole window and stops granting more when it holds too much; so it may hold a window above its limit. Here the
 //! window of a stream is no larger than the limit.
 
-/// The engine's own sizes, which no limit makes larger: an HTTP/1 connection's buffers, and what waits to be sent on an HTTP/2 stream.
+/// Sizes which no limit makes larger: what waits to be written on an HTTP/1 connection, and what waits to be sent on an HTTP/2 stream.
 const HTTP1_BUFFER: usize = 408 << 10;
 const HTTP2_SEND_BUFFER: usize = 400 << 10;
 

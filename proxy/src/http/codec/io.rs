@@ -69,23 +69,17 @@ pub(crate) struct Io {
     put_back: Bytes,
     stream: Stream,
     side: Side,
-    is_ending: bool,
 }
 
 impl Io {
     pub(crate) fn new(stream: Stream, read_ahead: Bytes, side: Side) -> Self {
-        Self { read_ahead, put_back: Bytes::new(), stream, side, is_ending: false }
+        Self { read_ahead, put_back: Bytes::new(), stream, side }
     }
 
     /// Bytes that were read from here and not used.
     pub(crate) fn put_back(&mut self, bytes: Bytes) {
         // Even an empty piece holds the whole buffer that it was cut from.
         self.put_back = if bytes.is_empty() { Bytes::new() } else { bytes };
-    }
-
-    /// Whether this side is being ended: nothing more is served.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.is_ending
     }
 
     fn follow_sent<'a>(
@@ -203,7 +197,6 @@ impl AsyncWrite for Io {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.is_ending = true;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,6 +1,4 @@
 //! Heads that have begun and do not end: for how long they are waited for, and how a client of HTTP/1 is told.
-//!
-//! The engine's own timer would also end connections that are idle, and its graceful shutdown waits for a head however long it takes.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -44,7 +42,7 @@ struct Watched {
 }
 
 impl HeadWatch {
-    /// To be called when the engine has done what it could, with the number of the head that has begun. Ready when that is late.
+    /// To be called when all that is here was read, with the number of the head that has begun. Ready when that is late.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,

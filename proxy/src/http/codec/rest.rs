@@ -1,4 +1,4 @@
-//! A connection at rest: idle for a while, without an engine and its buffers, until its client says something.
+//! A connection at rest: idle for a while, without its buffers, until its client says something.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,10 +9,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::io::Io;
 use crate::worker::ConnectionHandle;
 
-/// The first bytes that wake a connection; what there is beyond waits in the socket for the engine.
+/// The first bytes that wake a connection; what there is beyond waits in the socket.
 const FIRST_READ: usize = 512;
 
-/// Waits for the client's next bytes, which the engine will find again. `None`: the connection has ended, or `handle` ends it.
+/// Waits for the client's next bytes, which are found again. `None`: the connection has ended, or `handle` ends it.
 pub(super) async fn rest(mut io: Io, handle: &ConnectionHandle) -> Option<Io> {
     let mut is_flushed = false;
     let woken = std::future::poll_fn(|cx| {
@@ -30,7 +30,7 @@ fn poll_first_bytes(cx: &mut Context<'_>, io: &mut Io, handle: &ConnectionHandle
     if handle.is_killed() {
         return Poll::Ready(None);
     }
-    if !handle.is_closing() && !io.is_ending() {
+    if !handle.is_closing() {
         // On the stack: at rest a connection holds no buffer.
         let mut first = [0; FIRST_READ];
         let mut first = ReadBuf::new(&mut first);
@@ -108,13 +108,5 @@ mod tests {
         let (rested, ()) = tokio::join!(rest(io, &handle), drained);
         assert!(rested.is_none() && !handle.is_client_ended());
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "it is told");
-    }
-
-    #[tokio::test]
-    async fn what_is_being_ended_is_not_served_again() {
-        let Idle { handle, mut client, mut io, .. } = idle();
-        io.shutdown().await.unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-        assert!(rest(io, &handle).await.is_none());
     }
 }

@@ -21,7 +21,7 @@ use crate::net::Stream;
 pub(crate) enum Switched {
     /// A whole HTTP/1 connection, or one that never was HTTP.
     Http1 {
-        /// What the engine had read beyond the head.
+        /// What was read beyond the head.
         read: Bytes,
         /// The connection.
         io: Io,

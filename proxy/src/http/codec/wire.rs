@@ -1,4 +1,4 @@
-//! What has gone over one upstream connection, seen from below the engine: after how long a pause its host ended it, and what became
+//! What has gone over one upstream connection, seen from below the codecs: after how long a pause its host ended it, and what became
 //! of a request that it took when it ended.
 //!
 //! A host that closes a connection may do so at the very moment at which a request is sent. What the host's system acknowledged

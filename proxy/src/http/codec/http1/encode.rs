@@ -13,6 +13,7 @@ use http_body::{Body, Frame};
 use super::case::{NameCase, Names};
 use super::channel::Channel;
 use super::date;
+use super::head::length_of;
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +63,7 @@ pub(super) fn response(
     let length = field_length(&parts.headers).filter(|_| !has_no_length);
     let has_no_body = has_no_length || status == StatusCode::NOT_MODIFIED || asked.method == Method::HEAD;
     fields(out, &parts.headers, names, |name| {
-        *name != TRANSFER_ENCODING && (*name != CONTENT_LENGTH || !has_no_length)
+        *name != TRANSFER_ENCODING && (*name != CONTENT_LENGTH || length.is_some())
     });
     let encoder = match (length, exact) {
         _ if has_no_body => Encoder::None,
@@ -121,8 +122,11 @@ pub(super) fn request(
         _ => _ = write!(out.writer(), "{}", parts.uri),
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    fields(out, &parts.headers, names, |name| *name != TRANSFER_ENCODING);
-    let encoder = match (field_length(&parts.headers), exact) {
+    let length = field_length(&parts.headers);
+    fields(out, &parts.headers, names, |name| {
+        *name != TRANSFER_ENCODING && (*name != CONTENT_LENGTH || length.is_some())
+    });
+    let encoder = match (length, exact) {
         _ if is_empty => Encoder::None,
         (Some(length), _) => Encoder::Length(length),
         (None, Some(length)) => {
@@ -186,7 +190,7 @@ fn chunked_field(out: &mut BytesMut, names: Names<'_>) {
 }
 
 fn field_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    length_of(headers.get(CONTENT_LENGTH)?)
 }
 
 /// A body on its way out.
@@ -301,5 +305,34 @@ impl<B: Body<Data = Bytes> + Unpin> BodyWriter<B> {
             out.extend_from_slice(b"\r\n");
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use http::{Request, Response};
+
+    use super::*;
+
+    /// A length that is none would stand beside the coding that is written for it (RFC 9112 section 6.1).
+    #[test]
+    fn a_body_is_framed_once() {
+        for (length, expected) in
+            [("3", Encoder::Length(3)), ("+3", Encoder::Chunked), ("", Encoder::Chunked)]
+        {
+            let mut out = BytesMut::new();
+            let request = Request::post("/").header(CONTENT_LENGTH, length).body(()).unwrap();
+            let encoder = super::request(&mut out, &request.into_parts().0, false, false, None);
+            assert_eq!(encoder, expected, "{length:?}");
+            let response = Response::builder().header(CONTENT_LENGTH, length).body(()).unwrap();
+            let asked = Asked { method: Method::GET, version: Version::HTTP_11, keeps_alive: true };
+            let written = super::response(&mut out, &response.into_parts().0, &asked, false, None);
+            assert_eq!(written.encoder, expected, "{length:?}");
+            let text = String::from_utf8_lossy(&out).into_owned();
+            let framed = |name: &str| text.matches(name).count();
+            let both = (framed("content-length"), framed("transfer-encoding"));
+            assert_eq!(both, if length == "3" { (2, 0) } else { (0, 2) }, "{text}");
+        }
     }
 }

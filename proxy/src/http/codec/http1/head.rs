@@ -161,7 +161,7 @@ impl Framing {
 }
 
 /// Digits only (RFC 9110 section 8.6).
-fn length_of(value: &HeaderValue) -> Option<u64> {
+pub(super) fn length_of(value: &HeaderValue) -> Option<u64> {
     let digits = value.as_bytes();
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
