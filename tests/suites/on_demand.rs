@@ -218,7 +218,9 @@ fn clusters(engine: Engine) {
     assert_eq!(world.to("missing").0, 503);
     let before = Instant::now();
     assert_eq!(world.get("own", "/short", "x-cluster: silent\r\n").0, 503);
-    assert!(before.elapsed() >= SHORT, "it gave up early: {:?}", before.elapsed());
+    // An Envoy counts from the time that its loop woke, a little before it read the request.
+    let waited = before.elapsed();
+    assert!(waited + Duration::from_millis(20) >= SHORT, "it gave up early: {waited:?}");
     assert_eq!(world.get("own", "/", "").0, 503);
     assert_eq!(world.get("own", "/never", "x-cluster: b\r\n").0, 503);
     assert_eq!(world.logged(4), vec!["503 NC cluster_not_found"; 4]);
