@@ -4,7 +4,6 @@
 mod connections;
 mod timers;
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -238,19 +237,6 @@ impl Listening {
         for address in self.addresses {
             worker.listeners.remove(address, name);
         }
-    }
-}
-
-/// Runs the HTTP engine's tasks on the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future<Output: 'static> + 'static,
-{
-    fn execute(&self, future: F) {
-        spawn_local(future);
     }
 }
 

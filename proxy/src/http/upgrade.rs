@@ -89,7 +89,7 @@ impl Upgrade {
                     let connection = HeaderValue::from_static("upgrade");
                     Self::new(AsksFor::Protocol { protocol, connection }, Some(downstream))
                 }
-                None => Self::new(AsksFor::Tunnel, Some(codec::connect_stream(request))),
+                None => Self::new(AsksFor::Tunnel, codec::connect_stream(request)),
             },
         };
         Some(Box::new(upgrade))

@@ -12,7 +12,7 @@ pub(crate) enum ReadError {
     Malformed,
     /// Its connection has ended before.
     Ended,
-    Http2(hyper::Error),
+    Http2(h2::Error),
 }
 
 impl fmt::Display for ReadError {
@@ -28,7 +28,7 @@ impl fmt::Display for ReadError {
 impl Error for ReadError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Http2(error) => error.source(),
+            Self::Http2(error) => Some(error),
             Self::Malformed | Self::Ended => None,
         }
     }
@@ -62,27 +62,26 @@ pub(crate) fn failure(error: &ReadError) -> Failure {
 }
 
 /// What an error of an HTTP/2 connection to an upstream means.
-pub(super) fn http2_failure(error: &hyper::Error) -> Failure {
-    if error.is_user() {
-        return request_failure(error);
+pub(super) fn http2_failure(error: &h2::Error) -> Failure {
+    match error.reason() {
+        _ if error.is_io() => Failure::ConnectionTermination,
+        Some(h2::Reason::REFUSED_STREAM) if error.is_remote() => Failure::RemoteRefused,
+        // The connection ends before this stream.
+        Some(_) if error.is_remote() && error.is_go_away() => Failure::RemoteRefused,
+        Some(_) if error.is_remote() => Failure::RemoteReset,
+        Some(_) => Failure::Protocol,
+        None => Failure::ConnectionTermination,
     }
-    if error.is_parse() {
-        return Failure::Protocol;
-    }
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            return match h2.reason() {
-                _ if h2.is_io() => Failure::ConnectionTermination,
-                Some(h2::Reason::REFUSED_STREAM) if h2.is_remote() => Failure::RemoteRefused,
-                // The connection ends before this stream.
-                Some(_) if h2.is_remote() && h2.is_go_away() => Failure::RemoteRefused,
-                Some(_) if h2.is_remote() => Failure::RemoteReset,
-                Some(_) => Failure::Protocol,
-                None => Failure::ConnectionTermination,
-            };
+}
+
+/// Why a peer has reset its HTTP/2 stream, where that is what an error comes from.
+pub(super) fn http2_reason(error: &(dyn Error + 'static)) -> Option<h2::Reason> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(h2) = error.downcast_ref::<h2::Error>() {
+            return h2.reason();
         }
-        source = cause.source();
+        cause = error.source();
     }
-    Failure::ConnectionTermination
+    None
 }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::frame_watch::FrameWatch;
+use super::http2::FrameWatch;
 use super::wire::Wire;
 use crate::net::Stream;
 use crate::stats::{ClusterStats, Counter, HttpStats};

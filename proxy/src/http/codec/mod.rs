@@ -1,4 +1,4 @@
-//! The HTTP codecs: HTTP/1 of our own, HTTP/2 by hyper, and nothing outside this folder knows. Servers and clients over a
+//! The HTTP codecs: HTTP/1 of our own, HTTP/2 on the crate `h2`, and nothing outside this folder knows. Servers and clients over a
 //! [`crate::net::Stream`], bodies in and out, and what an error of a codec means for a stream.
 
 use std::pin::Pin;
@@ -8,10 +8,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 mod client;
+mod date;
 mod error;
 mod flow;
-mod frame_watch;
 mod http1;
+mod http2;
+mod interim;
 mod io;
 mod late_head;
 mod rest;
@@ -19,31 +21,37 @@ mod server;
 mod switched;
 mod wire;
 
-pub(crate) use client::{Http2Sender, SendError, connect_http2};
+pub(crate) use client::SendError;
 pub(crate) use error::{ReadError, failure, request_failure};
 #[cfg(feature = "fuzzing")]
-pub(crate) use frame_watch::FrameWatch;
-#[cfg(feature = "fuzzing")]
 pub(crate) use http1::fuzzing;
-pub(crate) use http1::{Http1Sender, Interim, Refusal, connect_http1, serve_http1};
-pub(crate) use server::{ServeError, Served, Version, detect, serve_http2};
-pub(crate) use switched::{Switched, Switching, connect_stream, extended_connect, plain, set_protocol};
+pub(crate) use http1::{Http1Sender, Refusal, connect_http1, serve_http1};
+#[cfg(feature = "fuzzing")]
+pub(crate) use http2::FrameWatch;
+pub(crate) use http2::{
+    Http2Sender, Switching, connect_http2, connect_stream, extended_connect, serve_http2, set_protocol,
+};
+pub(crate) use interim::Interim;
+pub(crate) use server::{ServeError, Served, Version, detect};
+pub(crate) use switched::{Switched, plain};
 pub(crate) use wire::Fate;
 
 /// A body that arrives from a peer.
 #[derive(Debug)]
 pub(crate) enum Incoming {
+    /// There is none: its stream leaves HTTP.
+    None,
     Http1(http1::Http1Body),
-    Http2(hyper::body::Incoming),
+    Http2(http2::Http2Body),
 }
 
 impl Incoming {
-    /// The upstream says itself whether the client is to send this body, and what else comes before its answer: the way to tell it. HTTP/2
-    /// has none here.
+    /// The upstream says itself whether the client is to send this body, and what else comes before its answer: the way to tell it.
     pub(crate) fn leave_to_upstream(&mut self) -> Option<Interim> {
         match self {
             Self::Http1(body) => Some(body.leave_to_upstream()),
-            Self::Http2(_) => None,
+            Self::Http2(body) => body.leave_to_upstream(),
+            Self::None => None,
         }
     }
 }
@@ -58,9 +66,8 @@ impl Body for Incoming {
     ) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx),
-            Self::Http2(body) => {
-                Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(ReadError::Http2)))
-            }
+            Self::Http2(body) => Pin::new(body).poll_frame(cx),
+            Self::None => Poll::Ready(None),
         }
     }
 
@@ -68,6 +75,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.is_end_stream(),
             Self::Http2(body) => body.is_end_stream(),
+            Self::None => true,
         }
     }
 
@@ -75,6 +83,7 @@ impl Body for Incoming {
         match self {
             Self::Http1(body) => body.size_hint(),
             Self::Http2(body) => body.size_hint(),
+            Self::None => SizeHint::default(),
         }
     }
 }

@@ -6,12 +6,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Request};
-use hyper::ext::Protocol;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::http2::Tunnel;
 use super::io::{Io, Side};
 use crate::cluster::Cluster;
 use crate::net::Stream;
@@ -29,48 +26,13 @@ pub(crate) enum Switched {
         _guard: Option<Box<dyn Any>>,
     },
     /// One stream of an HTTP/2 connection.
-    Http2(TokioIo<Upgraded>),
-}
-
-/// An HTTP/2 stream that leaves HTTP when its answer has been written or read.
-#[derive(Debug)]
-pub(crate) struct Switching(OnUpgrade);
-
-impl Switching {
-    /// The stream of this message.
-    pub(super) fn of<B>(message: &mut http::Response<B>) -> Self {
-        Self(hyper::upgrade::on(message))
-    }
-
-    /// Waits for it; `None`: the stream has ended before.
-    pub(crate) async fn done(self) -> Option<Switched> {
-        self.0.await.ok().map(|upgraded| Switched::Http2(TokioIo::new(upgraded)))
-    }
-}
-
-/// The protocol that an HTTP/2 request asks for by `:protocol` (RFC 8441 section 4), and its stream.
-pub(crate) fn extended_connect<B>(request: &mut Request<B>) -> Option<(HeaderValue, Switching)> {
-    let protocol = request.extensions_mut().remove::<Protocol>()?;
-    let protocol = HeaderValue::from_str(protocol.as_str()).ok()?;
-    Some((protocol, Switching(hyper::upgrade::on(request))))
-}
-
-/// The stream of a CONNECT over HTTP/2 that asks for no protocol.
-pub(crate) fn connect_stream<B>(request: &mut Request<B>) -> Switching {
-    Switching(hyper::upgrade::on(request))
+    Http2(Tunnel),
 }
 
 /// A connection that never was HTTP, to the end of a tunnel.
 pub(crate) fn plain(cluster: &Cluster, stream: Stream, guard: impl Sized + 'static) -> Switched {
     let io = Io::new(stream, Bytes::new(), Side::Upstream(cluster.stats.clone(), None));
     Switched::Http1 { read: Bytes::new(), io, _guard: Some(Box::new(guard)) }
-}
-
-/// Makes it a request for that protocol over HTTP/2.
-pub(crate) fn set_protocol<B>(request: &mut Request<B>, protocol: &HeaderValue) {
-    // It was an `upgrade` header or a `:protocol` before: visible ASCII.
-    let protocol = protocol.to_str().unwrap_or_default();
-    request.extensions_mut().insert(Protocol::from(protocol));
 }
 
 impl AsyncRead for Switched {

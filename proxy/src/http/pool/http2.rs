@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use super::{HostPool, LOOKED_AT_AFTER, UpstreamConnection, look};
 use crate::cluster::{self, Cluster, SHORT_PAUSE};
 use crate::http::body::RequestBody;
-use crate::http::codec::{self, Http2Sender, Incoming, SendError, Switched};
+use crate::http::codec::{self, Http2Sender, Incoming, Interim, SendError, Switched};
 use crate::http::error::StreamError;
 
 #[derive(Debug, Default)]
@@ -85,8 +85,9 @@ impl Lease {
     pub(super) async fn send(
         &mut self,
         request: Request<RequestBody>,
+        interim: Option<&Interim>,
     ) -> Result<Response<Incoming>, SendError> {
-        self.sender.send(request).await
+        self.sender.send(request, interim).await
     }
 
     pub(super) async fn send_upgrade(

@@ -144,7 +144,7 @@ impl Lease {
         }
     }
 
-    /// Sends a request; what the upstream says before it answers goes to `interim`, with HTTP/1.
+    /// Sends a request; what the upstream says before it answers goes to `interim`.
     pub(crate) async fn send(
         &mut self,
         request: Request<RequestBody>,
@@ -152,7 +152,7 @@ impl Lease {
     ) -> Result<Response<Incoming>, SendError> {
         match self {
             Lease::Http1(lease) => lease.send(request, interim).await,
-            Lease::Http2(lease) => lease.send(request).await,
+            Lease::Http2(lease) => lease.send(request, interim).await,
         }
     }
 

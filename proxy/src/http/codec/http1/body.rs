@@ -9,8 +9,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::channel::Channel;
-use super::interim::Interim;
+use super::unanswered::Unanswered;
 use crate::http::codec::ReadError;
+use crate::http::codec::interim::Interim;
 
 /// Reads from its connection when it is asked for more. It holds nothing of its own.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ impl Http1Body {
     /// The upstream asks for the body, not we.
     pub(crate) fn leave_to_upstream(&mut self) -> Interim {
         self.is_awaited = false;
-        Interim::new(&self.channel, self.message)
+        Interim::http1(Unanswered::new(&self.channel, self.message))
     }
 }
 

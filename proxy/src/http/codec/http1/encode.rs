@@ -12,8 +12,8 @@ use http_body::{Body, Frame};
 
 use super::case::{NameCase, Names};
 use super::channel::Channel;
-use super::date;
 use super::head::length_of;
+use crate::http::codec::date;
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ pub(super) fn response(
     if !parts.headers.contains_key(DATE) {
         names.write(out, &DATE, 0);
         out.extend_from_slice(b": ");
-        date::write(out);
+        out.extend_from_slice(date::now().as_bytes());
         out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");

@@ -7,18 +7,17 @@ mod body;
 mod case;
 mod channel;
 mod client;
-mod date;
 mod decode;
 mod encode;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod head;
-mod interim;
 mod server;
+mod unanswered;
 
 pub(crate) use body::Http1Body;
 pub(crate) use client::{Http1Sender, connect_http1};
 pub(crate) use head::Refusal;
-pub(crate) use interim::Interim;
 pub(super) use server::answer_last;
 pub(crate) use server::{BadHead, serve_http1};
+pub(super) use unanswered::Unanswered;

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::BytesMut;
+use http::HeaderValue;
 use time::OffsetDateTime;
 use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
@@ -14,24 +14,25 @@ const DATE: &[BorrowedFormatItem<'_>] =
 
 thread_local! {
     /// The second, since the Unix epoch, and how it is written.
-    static WRITTEN: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    static WRITTEN: RefCell<(u64, HeaderValue)> = const { RefCell::new((u64::MAX, HeaderValue::from_static(""))) };
 }
 
-/// Writes what time it is.
-pub(super) fn write(out: &mut BytesMut) {
+/// What time it is.
+pub(super) fn now() -> HeaderValue {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     WRITTEN.with_borrow_mut(|(second, written)| {
         if *second != seconds {
             *second = seconds;
             *written = format(seconds);
         }
-        out.extend_from_slice(written.as_bytes());
-    });
+        written.clone()
+    })
 }
 
-fn format(seconds: u64) -> String {
+fn format(seconds: u64) -> HeaderValue {
     let time = i64::try_from(seconds).ok().and_then(|at| OffsetDateTime::from_unix_timestamp(at).ok());
-    time.and_then(|time| time.format(DATE).ok()).unwrap_or_default()
+    let written = time.and_then(|time| time.format(DATE).ok());
+    written.and_then(|written| HeaderValue::try_from(written).ok()).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]
