@@ -209,6 +209,79 @@ fn informational_responses_that_go_on() {
     ]);
 }
 
+/// When a client of HTTP/2 sends its body.
+#[derive(Clone, Copy, PartialEq)]
+enum Body {
+    None,
+    AtOnce,
+    /// When it is asked to.
+    Asked,
+}
+
+/// What comes for a request of HTTP/2 until its stream ends: types of frames, and whether they end it.
+fn frames_for(target: &Target<'_>, fields: &[(&str, &str)], body: Body) -> String {
+    let mut client = FrameClient::connect(target.addr);
+    let mut all = vec![(":method", "PUT"), (":scheme", "http"), (":path", "/ok"), (":authority", "h")];
+    all.extend(fields);
+    let ends = if body == Body::None { flag::END_STREAM } else { 0 };
+    client.send(&Frame::new(kind::HEADERS, flag::END_HEADERS | ends, 1, block(&all)));
+    let hi = Frame::new(kind::DATA, flag::END_STREAM, 1, *b"hi");
+    if body == Body::AtOnce {
+        client.send(&hi);
+    }
+    let mut seen = String::new();
+    while let Some(frame) = client.frame() {
+        if frame.stream != 1 || frame.kind == kind::WINDOW_UPDATE {
+            continue;
+        }
+        let ends = frame.kind == kind::RESET || frame.flags & flag::END_STREAM != 0;
+        // In how many pieces a body comes is nobody's business.
+        if ends || frame.kind != kind::DATA {
+            seen += &format!("  {} ends: {ends}\n", frame.kind);
+        }
+        if ends {
+            break;
+        }
+        if body == Body::Asked && frame.kind == kind::HEADERS {
+            client.send(&hi);
+        }
+    }
+    seen
+}
+
+/// A client of HTTP/2 that waits to be asked for its body, and one that is told of hints.
+#[test]
+fn informational_responses_over_http2() {
+    fn waits(target: &Target<'_>, view: &mut View, body: Body) {
+        target.world.up.answer_with(|_| {
+            Reply::Raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".into())
+        });
+        let fields = [("expect", "100-continue"), ("content-length", "2")];
+        view.add("frames", frames_for(target, &fields, body));
+        view.add_requests("upstream", &target.world.take_requests());
+    }
+    let hinted = |target: &Target<'_>, view: &mut View| {
+        for status in [102, 103, 199] {
+            let head = format!("HTTP/1.1 {status} Something\r\nlink: a\r\nconnection: x-own\r\n\r\n");
+            let whole = format!("{head}{head}HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            target.world.up.answer_with(move |_| Reply::Raw(whole.clone().into()));
+            view.add(format!("{status}"), frames_for(target, &[], Body::None));
+        }
+        target.world.take_requests();
+    };
+    let on = || json!({"codec_type": "HTTP2", "proxy_100_continue": true});
+    compare_cases(&[
+        Case::plain("asked by us")
+            .hcm(json!({"codec_type": "HTTP2"}))
+            .drive(|target, view| waits(target, view, Body::Asked)),
+        Case::plain("asked by the upstream")
+            .hcm(on())
+            .drive(|target, view| waits(target, view, Body::AtOnce)),
+        Case::plain("hints stay here").hcm(json!({"codec_type": "HTTP2"})).drive(hinted),
+        Case::plain("hints go on").hcm(on()).drive(hinted),
+    ]);
+}
+
 fn informational_and_final(target: &Target<'_>, view: &mut View) {
     for status in [100, 101, 102, 103, 199] {
         let head = format!("HTTP/1.1 {status} Something\r\nlink: a\r\nconnection: x-own\r\n\r\n");

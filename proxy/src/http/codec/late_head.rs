@@ -1,4 +1,4 @@
-//! Heads that have begun and do not end: for how long they are waited for, and how a client of HTTP/1 is told.
+//! Heads that have begun and do not end: for how long they are waited for, and how their clients are told.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -9,6 +9,7 @@ use http::Response;
 use tokio::time::{Sleep, sleep};
 
 use super::http1::answer_last;
+use super::http2::LateStream;
 use super::io::Io;
 use crate::http::LiveConnectionManager;
 use crate::http::downstream::DownstreamConnection;
@@ -77,15 +78,23 @@ impl HeadWatch {
 pub(crate) struct LateHead {
     /// What it means.
     pub(crate) failure: Failure,
-    /// Where to say so, if the client can hear it.
-    pub(super) io: Option<Io>,
+    /// Whom to tell; `None`: it can't be told.
+    pub(super) client: Option<LateClient>,
+}
+
+#[derive(Debug)]
+pub(super) enum LateClient {
+    Http1(Io),
+    Http2(Box<LateStream>),
 }
 
 impl LateHead {
     /// Says so, and that nothing more will be said.
     pub(crate) async fn answer(self, response: Response<Bytes>, handle: &ConnectionHandle) {
-        if let Some(io) = self.io {
-            answer_last(io, response, handle).await;
+        match self.client {
+            Some(LateClient::Http1(io)) => answer_last(io, response, handle).await,
+            Some(LateClient::Http2(stream)) => stream.answer(response, handle).await,
+            None => {}
         }
     }
 }

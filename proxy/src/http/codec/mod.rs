@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 
 mod client;
 mod date;
+mod ending;
 mod error;
 mod flow;
 mod http1;

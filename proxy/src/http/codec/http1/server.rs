@@ -5,21 +5,19 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
 
 use super::body::Http1Body;
 use super::channel::Channel;
 use super::encode::{self, Asked, BodyWriter};
 use super::head::{self, Finder, Limits, Refusal, RequestHead};
 use crate::http::body::{Aborted, ResponseBody};
+use crate::http::codec::ending::{end, write_last};
 use crate::http::codec::io::{Follow, Io, Side};
-use crate::http::codec::late_head::{HeadWatch, LateHead};
+use crate::http::codec::late_head::{HeadWatch, LateClient, LateHead};
 use crate::http::codec::rest::rest;
 use crate::http::codec::switched::Switched;
 use crate::http::codec::{Incoming, ServeError, Served, flow};
@@ -27,10 +25,6 @@ use crate::http::downstream::DownstreamConnection;
 use crate::http::error::Failure;
 use crate::net::Stream;
 use crate::worker::ConnectionHandle;
-
-/// How long a client whose request was not read to its end may take to read the answer: until then its connection is not closed, for that
-/// would take the answer away from it. Envoy's default of `delayed_close_timeout`.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// After so many requests that came at once, the worker's other connections have their turn.
 const FAIR_REQUESTS: u32 = 16;
@@ -148,7 +142,9 @@ impl Connection<'_> {
             Next::Request(head) => head,
             Next::Bad(refusal) => return Ok(self.give_back(|io| Served::Bad(BadHead { refusal, io }))),
             Next::Late(failure) => {
-                return Ok(self.give_back(|io| Served::Late(LateHead { failure, io: Some(io) })));
+                return Ok(self.give_back(|io| {
+                    Served::Late(LateHead { failure, client: Some(LateClient::Http1(io)) })
+                }));
             }
             Next::Idle => {
                 let taken = self.channel.borrow_mut().take();
@@ -288,21 +284,6 @@ impl Connection<'_> {
     }
 }
 
-/// Tells the client that nothing more comes; what it still sends is read for a while and forgotten.
-async fn end(mut io: Io, lingers: bool, handle: &ConnectionHandle) {
-    let ended = async {
-        let is_told = io.shutdown().await.is_ok();
-        let mut forgotten = [0; 1024];
-        if lingers && is_told {
-            while matches!(io.read(&mut forgotten).await, Ok(1..)) {}
-        }
-    };
-    tokio::select! {
-        _ = timeout(LINGER, ended) => {}
-        () = handle.killed() => {}
-    }
-}
-
 /// A head that nothing can be done with but to say so.
 #[derive(Debug)]
 pub(crate) struct BadHead {
@@ -320,7 +301,7 @@ impl BadHead {
 
 /// Writes the last answer of a connection whose client may still be sending.
 pub(in crate::http::codec) async fn answer_last(
-    mut io: Io,
+    io: Io,
     response: Response<Bytes>,
     handle: &ConnectionHandle,
 ) {
@@ -329,8 +310,5 @@ pub(in crate::http::codec) async fn answer_last(
     let mut bytes = bytes::BytesMut::new();
     encode::response(&mut bytes, &parts, &asked, false, Some(body.len() as u64));
     bytes.extend_from_slice(&body);
-    // A client that has gone need not be told.
-    if io.write_all(&bytes).await.is_ok() {
-        end(io, true, handle).await;
-    }
+    write_last(io, &bytes, handle).await;
 }

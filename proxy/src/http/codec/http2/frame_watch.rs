@@ -41,7 +41,7 @@ pub(crate) struct FrameWatch {
     highest_stream: u32,
     /// The header block that is on its way opens a stream; and whether its last frame has begun.
     opens: Option<Block>,
-    head_in_progress: Rc<Cell<Option<u64>>>,
+    head_in_progress: Rc<Cell<Option<u32>>>,
     opened: u64,
     data_sent: u64,
     priorities: u64,
@@ -87,8 +87,8 @@ impl FrameWatch {
         }
     }
 
-    /// The number of the stream whose head has begun and not ended.
-    pub(crate) fn head_in_progress(&self) -> Rc<Cell<Option<u64>>> {
+    /// The stream whose head has begun and not ended.
+    pub(crate) fn head_in_progress(&self) -> Rc<Cell<Option<u32>>> {
         self.head_in_progress.clone()
     }
 
@@ -106,7 +106,7 @@ impl FrameWatch {
         if self.opens == Some(Block::Last) && self.received.skip == 0 {
             self.opens = None;
         }
-        self.head_in_progress.set(self.opens.map(|_| self.opened));
+        self.head_in_progress.set(self.opens.map(|_| self.highest_stream));
         Ok(())
     }
 

@@ -18,6 +18,7 @@ impl Responder {
     }
 
     /// Says this before the answer. `false`: that has been sent, or nobody listens any more.
+    /// Says this before the answer. `false`: that has been sent, or nobody listens any more.
     pub(in crate::http::codec) fn tell(&self, status: StatusCode, headers: HeaderMap) -> bool {
         let mut response = Response::new(());
         *response.status_mut() = status;

@@ -18,15 +18,18 @@ use tokio::task::spawn_local;
 use super::body::Http2Body;
 use super::body_sender::{BodySendError, BodySender};
 use super::frame_watch::FrameWatch;
-use super::head;
 use super::responder::Responder;
+use super::shared_io::SharedIo;
 use super::tunnel::{Switching, Tunnel};
+use super::{head, last_answer};
 use crate::http::body::{Aborted, ResponseBody};
+use crate::http::codec::ending::write_last;
 use crate::http::codec::io::{Follow, Io, Side};
-use crate::http::codec::late_head::{HeadWatch, LateHead};
+use crate::http::codec::late_head::{HeadWatch, LateClient, LateHead};
 use crate::http::codec::{Incoming, ServeError, Served, date, flow};
 use crate::http::downstream::DownstreamConnection;
 use crate::net::Stream;
+use crate::worker::ConnectionHandle;
 
 /// How often a connection with a late head is looked at while streams keep it.
 const LATE_AGAIN: Duration = Duration::from_millis(500);
@@ -50,7 +53,8 @@ where
     let frames = FrameWatch::new(limits, downstream.worker.shared.stats.clone());
     let head_in_progress = frames.head_in_progress();
     let side = Side::Downstream(stats.clone(), handle.clone(), Follow::Http2(Box::new(frames)));
-    let mut handshake = pin!(builder(downstream).handshake(Io::new(stream, read_ahead, side)));
+    let io = SharedIo::new(Io::new(stream, read_ahead, side));
+    let mut handshake = pin!(builder(downstream).handshake(io.clone()));
     let begun = poll_fn(|cx| {
         handle.watch(cx);
         if handle.is_killed() || handle.is_closing() {
@@ -65,25 +69,26 @@ where
     };
     let mut head = HeadWatch::default();
     let mut is_draining = false;
-    poll_fn(|cx| {
+    let late = poll_fn(|cx| {
         handle.watch(cx);
         if (handle.is_draining() || handle.is_closing()) && !is_draining {
             is_draining = true;
             connection.graceful_shutdown();
         }
         if handle.is_killed() {
-            return Poll::Ready(Ok(Served::Closed));
+            return Poll::Ready(Ok(None));
         }
         while let Poll::Ready(accepted) = connection.poll_accept(cx) {
             match accepted {
                 Some(Ok((request, response))) => begin(&service, request, response),
                 Some(Err(_)) => return Poll::Ready(Err(ServeError::Io)),
-                None => return Poll::Ready(Ok(Served::Closed)),
+                None => return Poll::Ready(Ok(None)),
             }
         }
-        match head.poll(cx, head_in_progress.get(), downstream) {
+        let head_begun = head_in_progress.get();
+        match head.poll(cx, head_begun.map(u64::from), downstream) {
             Poll::Ready(failure) if handle.streams() == 0 && !handle.is_stalled() => {
-                Poll::Ready(Ok(Served::Late(LateHead { failure, io: None })))
+                Poll::Ready(Ok(head_begun.map(|stream| (failure, stream))))
             }
             Poll::Ready(_) => {
                 head.again_in(cx, LATE_AGAIN);
@@ -91,8 +96,27 @@ where
             }
             Poll::Pending => Poll::Pending,
         }
-    })
-    .await
+    });
+    let Some((failure, stream)) = late.await? else { return Ok(Served::Closed) };
+    // What it has to say is written, for nothing is in flight.
+    drop(connection);
+    let io = io.into_inner();
+    let client = io.map(|io| LateClient::Http2(Box::new(LateStream { io, stream })));
+    Ok(Served::Late(LateHead { failure, client }))
+}
+
+/// The stream of a head that does not end.
+#[derive(Debug)]
+pub(in crate::http::codec) struct LateStream {
+    io: Io,
+    stream: u32,
+}
+
+impl LateStream {
+    /// Answers on it, and ends the connection.
+    pub(in crate::http::codec) async fn answer(self, response: Response<Bytes>, handle: &ConnectionHandle) {
+        write_last(self.io, &last_answer::frames(self.stream, response), handle).await;
+    }
 }
 
 fn builder(downstream: &DownstreamConnection) -> Builder {
