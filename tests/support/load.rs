@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use crate::client::RawClient;
+use crate::client::{Http2Client, RawClient};
 use crate::wait;
 
 /// Keep-alive clients that send one request after the other until they are stopped.
@@ -23,22 +24,33 @@ impl Load {
     /// Starts clients that ask `addr` for `host`. Each goes on by the same connection; whatever is no 200, and whatever ends the
     /// connection, ends the client.
     pub fn start(addr: SocketAddr, host: &str, clients: usize) -> Self {
+        Self::of(clients, Duration::ZERO, &|| http1(addr, host.to_owned()))
+    }
+
+    /// The same, of clients that pause between their requests, as long as the pause is not over.
+    pub fn paced(addr: SocketAddr, host: &str, clients: u32, pause: Duration) -> Self {
+        Self::of(clients as usize, pause, &|| http1(addr, host.to_owned()))
+    }
+
+    /// The same over HTTP/2.
+    pub fn paced_http2(addr: SocketAddr, host: &str, clients: u32, pause: Duration) -> Self {
+        Self::of(clients as usize, pause, &|| http2(addr, host.to_owned()))
+    }
+
+    fn of(clients: usize, pause: Duration, exchange: &dyn Fn() -> Exchange) -> Self {
         let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let bodies = Arc::<Mutex<BTreeMap<String, usize>>>::default();
         let clients = (0..clients).map(|_| {
-            let (stop, answered, host) = (stop.clone(), answered.clone(), host.to_owned());
-            let bodies = bodies.clone();
+            let (stop, answered, bodies) = (stop.clone(), answered.clone(), bodies.clone());
+            let mut exchange = exchange();
             thread::spawn(move || {
-                let mut client = RawClient::connect(addr).map_err(|error| format!("connect: {error}"))?;
+                let mut next = Instant::now();
                 while !stop.load(Ordering::Acquire) {
                     let number = answered.fetch_add(1, Ordering::AcqRel);
-                    let response = client
-                        .get(&host, "/")
-                        .map_err(|error| format!("request {number}, connection: {error}"))?;
-                    if response.status != 200 || response.headers.lists("connection", "close") {
-                        return Err(format!("request {number}: {response:?}, {}", response.text()));
-                    }
-                    *bodies.lock().unwrap().entry(response.text()).or_default() += 1;
+                    let body = exchange().map_err(|error| format!("request {number}: {error}"))?;
+                    *bodies.lock().unwrap().entry(body).or_default() += 1;
+                    next += pause;
+                    thread::sleep(next.saturating_duration_since(Instant::now()));
                 }
                 Ok(())
             })
@@ -71,4 +83,37 @@ impl Load {
         assert!(failures.is_empty(), "{failures:#?}");
         self.answered.load(Ordering::Acquire)
     }
+}
+
+/// One request and its answer's body, on a connection that is opened first.
+type Exchange = Box<dyn FnMut() -> Result<String, String> + Send>;
+
+fn http1(addr: SocketAddr, host: String) -> Exchange {
+    let mut connected = None;
+    Box::new(move || {
+        if connected.is_none() {
+            connected = Some(RawClient::connect(addr).map_err(|error| format!("connect: {error}"))?);
+        }
+        let client = connected.as_mut().expect("it was connected");
+        let response = client.get(&host, "/").map_err(|error| format!("connection: {error}"))?;
+        match response.status == 200 && !response.headers.lists("connection", "close") {
+            true => Ok(response.text()),
+            false => Err(format!("{response:?}, {}", response.text())),
+        }
+    })
+}
+
+fn http2(addr: SocketAddr, host: String) -> Exchange {
+    let mut connected = None;
+    Box::new(move || {
+        if connected.is_none() {
+            connected = Some(Http2Client::connect(addr).map_err(|error| format!("connect: {error}"))?);
+        }
+        let client = connected.as_ref().expect("it was connected");
+        let response = client.get(&host, "/").map_err(|error| format!("connection: {error:#}"))?;
+        match response.status == 200 {
+            true => Ok(response.text()),
+            false => Err(format!("{response:?}, {}", response.text())),
+        }
+    })
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use outrigger_xds_api::resource::pack;
+use outrigger_xds_api::resource::{pack, unpack};
 use outrigger_xds_api::wire::cluster::v3::Cluster;
 use outrigger_xds_api::wire::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
 use outrigger_xds_api::wire::core::v3::config_source::ConfigSourceSpecifier;
@@ -21,6 +21,11 @@ use outrigger_xds_api::wire::endpoint::v3::{
 use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use outrigger_xds_api::wire::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
+};
+use outrigger_xds_api::wire::http_protocol_options::v3::HttpProtocolOptions;
+use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
+    ExplicitHttpConfig, UpstreamProtocolOptions,
 };
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, Listener, filter};
 use outrigger_xds_api::wire::protobuf::{Any, Duration, UInt32Value};
@@ -76,6 +81,21 @@ pub fn eds_cluster(name: &str) -> Any {
         eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(from_ads()), ..Default::default() }),
         ..Default::default()
     })
+}
+
+/// An EDS cluster of hosts that speak HTTP/2.
+pub fn http2_cluster(name: &str) -> Any {
+    let mut cluster: Cluster = unpack(&eds_cluster(name)).expect("it was packed here");
+    let explicit = ExplicitHttpConfig {
+        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(Default::default())),
+    };
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)),
+        ..Default::default()
+    };
+    let name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    cluster.typed_extension_protocol_options.insert(name.into(), pack(&options));
+    pack(&cluster)
 }
 
 /// A cluster that no proxy can take: its connect timeout is negative.
