@@ -2,6 +2,7 @@
 //! a probe. Figures: `cargo test -p outrigger-tests --test bad_hosts -- --nocapture`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -95,7 +96,7 @@ fn no_worse(bad: Bad) {
     let at_once = ways.map(|(engine, more)| thread::spawn(move || seen(engine, bad, more)));
     let [envoy, ours, probed] = at_once.map(|one| one.join().unwrap());
     let (Some(ours), Some(probed)) = (ours, probed) else { panic!("our own program") };
-    println!("{bad:?}: Envoy {envoy:?}, ours {ours:?}, ours with a probe {probed:?}");
+    let _ = writeln!(io::stdout(), "{bad:?}: Envoy {envoy:?}, ours {ours:?}, ours with a probe {probed:?}");
     // One more ejection, for when it came back a moment earlier; and what is on its way when it goes.
     let more = 5 + CLIENTS;
     if let Some(envoy) = envoy {
