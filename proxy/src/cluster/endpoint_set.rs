@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::lb::{Hashing, LocalCluster, SlowStart, Tables, ZoneAware};
+use super::lb::{Hashing, LocalCluster, SlowStart, SubsetIndex, Subsets, Tables, ZoneAware};
 use super::{CheckTarget, EdsHealth, Health, Host, Locality};
 use crate::metadata::Metadata;
 use crate::net::Address;
@@ -87,6 +87,8 @@ pub struct Balancing {
     pub fails_on_panic: bool,
     /// `slow_start_config` of the policy.
     pub slow_start: Option<Arc<SlowStart>>,
+    /// `lb_subset_config`: routes may ask for some of the hosts.
+    pub subsets: Option<Arc<Subsets>>,
     /// Requests stay in the zone.
     pub zone_aware: Option<Box<ZoneAware>>,
     /// The cluster is that of the proxies themselves: other sets depend on it.
@@ -101,6 +103,7 @@ impl Default for Balancing {
             by_locality_weight: false,
             fails_on_panic: false,
             slow_start: None,
+            subsets: None,
             zone_aware: None,
             local_cluster: None,
         }
@@ -181,6 +184,8 @@ impl EndpointSet {
             me: me.clone(),
         });
         set.rebuild(balancing);
+        let before = previous.map(|previous| previous.tables.load_full());
+        count_subsets(before.as_deref(), &set.tables());
         set
     }
 
@@ -209,14 +214,11 @@ impl EndpointSet {
 
     /// Takes over other rules (the cluster was updated). Main only.
     pub fn set_balancing(&self, balancing: Balancing) {
-        if self.tables().balancing != balancing {
+        let before = self.tables.load_full();
+        if before.balancing != balancing {
             self.rebuild(balancing);
+            count_subsets(Some(&before), &self.tables());
         }
-    }
-
-    /// Whether hosts take traffic even when none is healthy.
-    pub(super) fn panics_in_the_end(&self) -> bool {
-        self.tables().balancing.panic_percent > 0
     }
 
     /// Rebuilds the tables from the hosts' present health. Main only.
@@ -235,8 +237,13 @@ impl EndpointSet {
         }
         let local_cluster = balancing.local_cluster.clone();
         let previous = self.tables();
-        let tables =
-            Tables::build(&self.priorities, self.overprovisioning_percent, balancing, Some(&previous), now);
+        // Which host is in which subset does not change with their health.
+        let index = balancing.subsets.as_ref().map(|subsets| match &previous.subsets {
+            Some(same) if previous.balancing.subsets.as_ref() == Some(subsets) => same.index.clone(),
+            _ => Arc::new(SubsetIndex::build(&self.priorities, subsets)),
+        });
+        let overprovisioning = self.overprovisioning_percent;
+        let tables = Tables::build(&self.priorities, overprovisioning, balancing, index, &previous, now);
         self.tables.store(Arc::new(tables));
         let followed = self.warms.swap(warms, Ordering::Relaxed);
         if let Some(slow_start) = slow_start
@@ -260,6 +267,12 @@ impl EndpointSet {
     pub(super) fn tables(&self) -> arc_swap::Guard<Arc<Tables>> {
         self.tables.load()
     }
+}
+
+/// Counts which subsets have come and gone.
+fn count_subsets(old: Option<&Tables>, new: &Tables) {
+    let index = |tables: &Tables| tables.subsets.as_ref().map(|subsets| subsets.index.clone());
+    SubsetIndex::count(old.and_then(index).as_deref(), index(new).as_deref());
 }
 
 /// For each locality its weight and its hosts.

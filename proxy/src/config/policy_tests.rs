@@ -1,4 +1,4 @@
-//! `load_balancing_policy`: which policies are taken, and what is said of the others.
+//! `load_balancing_policy` and `lb_subset_config`: what is taken, and what is said of the rest.
 
 use outrigger_xds_api::ResourceType::Cluster;
 
@@ -46,6 +46,66 @@ fn policies_as_extensions() {
                 &policies("cluster_provided.v3.ClusterProvided", unknown),
                 &[
                     "load_balancing_policy.policies[0].typed_extension_config.typed_config: a cluster of this type provides no policy",
+                ],
+            ),
+        ],
+    );
+}
+
+#[test]
+fn subsets() {
+    let with = |config: &str| format!("{{name: c, lb_subset_config: {{{config}}}}}");
+    let selector = |more: &str| with(&format!("subset_selectors: [{{keys: [a, b], {more}}}]"));
+    let inner = "policies: [{typed_extension_config: {name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}}]";
+    let policy = |policies: &str| {
+        format!(
+            "load_balancing_policy: {{policies: [{{typed_extension_config: {{name: p, typed_config: {{'@type': type.googleapis.com/envoy.extensions.load_balancing_policies.subset.v3.Subset, subset_selectors: [{{keys: [a]}}], allow_redundant_keys: true, subset_lb_policy: {{{policies}}}}}}}}}]}}"
+        )
+    };
+    accepts(
+        Cluster,
+        &[
+            &with(
+                "subset_selectors: [{keys: [a]}, {keys: [a]}], fallback_policy: DEFAULT_SUBSET, default_subset: {x: [1, true]}, locality_weight_aware: true, scale_locality_weight: true, panic_mode_any: true, list_as_any: true, metadata_fallback_policy: FALLBACK_LIST",
+            ),
+            &selector(
+                "fallback_policy: KEYS_SUBSET, fallback_keys_subset: [b], single_host_per_subset: true",
+            ),
+            &format!("{{name: c, {}}}", policy(inner)),
+        ],
+    );
+    let keys = "lb_subset_config.subset_selectors[0].fallback_keys_subset: fallback_keys_subset";
+    refuses(
+        Cluster,
+        &[
+            (
+                &selector("fallback_keys_subset: [a]"),
+                &[&format!("{keys} can be set only for KEYS_SUBSET fallback_policy")],
+            ),
+            (&selector("fallback_policy: KEYS_SUBSET"), &[&format!("{keys} cannot be empty")]),
+            (
+                &selector("fallback_policy: KEYS_SUBSET, fallback_keys_subset: [c]"),
+                &[&format!("{keys} must be a subset of selector keys")],
+            ),
+            (
+                &selector("fallback_policy: KEYS_SUBSET, fallback_keys_subset: [b, a]"),
+                &[&format!("{keys} cannot be equal to keys")],
+            ),
+            (
+                &format!(
+                    "{{name: c, lb_subset_config: {{subset_selectors: [{{keys: [a]}}]}}, {}}}",
+                    policy(inner)
+                ),
+                &["lb_subset_config: load_balancing_policy cannot be combined with lb_subset_config"],
+            ),
+            (
+                "{name: c, type: ORIGINAL_DST, lb_policy: CLUSTER_PROVIDED, lb_subset_config: {subset_selectors: [{keys: [a]}]}}",
+                &["lb_subset_config: LB policy CLUSTER_PROVIDED cannot be combined with lb_subset_config"],
+            ),
+            (
+                &format!("{{name: c, {}}}", policy("")),
+                &[
+                    "load_balancing_policy.policies[0].typed_extension_config.typed_config.subset_lb_policy.policies: none of these policies is supported: ",
                 ],
             ),
         ],

@@ -10,6 +10,7 @@ use super::{
     HashPolicy, HeaderMutations, HeaderText, HostRewrite, InternalRedirectPolicy, MatchedHeader, PathRewrite,
     RateLimits, RegexSubstitution, RequestView, RetryPolicy, Upgrades,
 };
+use crate::cluster::lb::Criteria;
 use crate::cluster::{Cluster, ClusterNames};
 use crate::config::live::Live;
 use crate::http::filters::Overrides;
@@ -33,6 +34,8 @@ pub enum Action {
 pub struct RouteAction {
     /// `cluster_specifier`.
     pub clusters: Clusters,
+    /// `metadata_match`: what is asked of the hosts.
+    pub criteria: Option<Arc<Criteria>>,
     /// `timeout`: default 15 s; 0 on the wire means `None`.
     pub timeout: Option<Duration>,
     /// The timeout as `x-envoy-expected-rq-timeout-ms`: see [`RouteAction::expected_timeout`].
@@ -103,6 +106,7 @@ impl RouteAction {
     pub fn to(clusters: Clusters) -> Self {
         Self {
             clusters,
+            criteria: None,
             timeout: None,
             expected_timeout: None,
             idle_timeout: None,
@@ -124,6 +128,12 @@ impl RouteAction {
             hash_policies: Box::default(),
             rate_limits: None,
         }
+    }
+
+    /// What is asked of the hosts when this cluster was drawn.
+    pub fn criteria(&self, drawn: Drawn) -> Option<&Criteria> {
+        let own = self.clusters.weighted(drawn).and_then(|weighted| weighted.criteria.as_deref());
+        own.or(self.criteria.as_deref())
     }
 
     /// A timeout as the header that tells the upstream how long we wait, in milliseconds.
@@ -204,6 +214,8 @@ pub struct WeightedCluster {
     pub cluster: ClusterSource,
     /// `weight`, at least 1.
     pub weight: u32,
+    /// `metadata_match`, on top of that of the route; `None`: that of the route.
+    pub criteria: Option<Arc<Criteria>>,
     /// `request_headers_to_*`, before those of the route.
     pub request_headers: HeaderMutations,
     /// `response_headers_to_*`, before those of the route.
@@ -220,6 +232,7 @@ impl WeightedCluster {
         Self {
             cluster: ClusterSource::Named(cluster),
             weight,
+            criteria: None,
             request_headers: HeaderMutations::default(),
             response_headers: HeaderMutations::default(),
             host_rewrite: None,
@@ -273,11 +286,6 @@ impl Clusters {
             (Clusters::Header(header), _) | (_, Some(ClusterSource::Header(header))) => Some(header),
             _ => None,
         }
-    }
-
-    /// Draws and gives the cluster; `None`: the request names it.
-    pub fn pick(&self, random: u64) -> Option<&ClusterRef> {
-        self.cluster(self.draw(random))
     }
 }
 

@@ -106,6 +106,25 @@ pub struct ZoneStats {
     pub lb_zone_no_capacity_left: Counter,
 }
 
+/// Subsets of the hosts, and what picks found there.
+#[derive(Debug, Default)]
+pub struct SubsetStats {
+    /// Subsets that there are.
+    pub lb_subsets_active: Gauge,
+    /// Subsets made.
+    pub lb_subsets_created: Counter,
+    /// Subsets that have no host any more.
+    pub lb_subsets_removed: Counter,
+    /// Picks in the subset that was asked for.
+    pub lb_subsets_selected: Counter,
+    /// Picks by the cluster's `fallback_policy`.
+    pub lb_subsets_fallback: Counter,
+    /// Picks of any host, because the fallback had none.
+    pub lb_subsets_fallback_panic: Counter,
+    /// Hosts that are not used, because their subset has another one and is to have a single one.
+    pub lb_subsets_single_host_per_subset_duplicate: Gauge,
+}
+
 /// Statistics that are made when something is counted in them: most clusters never have any, and memory is by the cluster.
 #[derive(Debug)]
 pub struct Lazy<T>(OnceLock<Box<T>>);
@@ -139,6 +158,13 @@ impl Zeros for OutlierStats {
 impl Zeros for ZoneStats {
     fn zeros() -> &'static Self {
         static ZEROS: LazyLock<ZoneStats> = LazyLock::new(ZoneStats::default);
+        &ZEROS
+    }
+}
+
+impl Zeros for SubsetStats {
+    fn zeros() -> &'static Self {
+        static ZEROS: LazyLock<SubsetStats> = LazyLock::new(SubsetStats::default);
         &ZEROS
     }
 }
@@ -227,6 +253,8 @@ scope! {
         health_check: Lazy<HealthCheckStats>,
         /// Routing by zone.
         zones: Lazy<ZoneStats>,
+        /// Subsets.
+        subsets: Lazy<SubsetStats>,
         /// Default and high priority, in this order.
         circuit_breakers: [BreakerGauges; 2],
         /// `upstream_rq_Nxx`.
@@ -285,6 +313,14 @@ scope! {
         zones.lb_zone_routing_sampled as "lb_zone_routing_sampled" "Picks in the zone, where a part stays.";
         zones.lb_zone_routing_cross_zone as "lb_zone_routing_cross_zone" "Picks in other zones.";
         zones.lb_zone_no_capacity_left as "lb_zone_no_capacity_left" "Picks in any zone, because rounding left none with room.";
+        subsets.lb_subsets_active as "lb_subsets_active" "Subsets of the hosts that there are.";
+        subsets.lb_subsets_created as "lb_subsets_created" "Subsets made.";
+        subsets.lb_subsets_removed as "lb_subsets_removed" "Subsets that have no host any more.";
+        subsets.lb_subsets_selected as "lb_subsets_selected" "Picks in the subset that was asked for.";
+        subsets.lb_subsets_fallback as "lb_subsets_fallback" "Picks by the cluster's fallback policy for subsets.";
+        subsets.lb_subsets_fallback_panic as "lb_subsets_fallback_panic" "Picks of any host, because the fallback for subsets had none.";
+        subsets.lb_subsets_single_host_per_subset_duplicate as "lb_subsets_single_host_per_subset_duplicate"
+            "Hosts that are not used, because their subset has another one and is to have a single one.";
         health_check.attempt as "health_check.attempt" "Health checks begun.";
         health_check.success as "health_check.success" "Health checks that passed.";
         health_check.failure as "health_check.failure" "Health checks that failed, and hosts that failed by themselves.";

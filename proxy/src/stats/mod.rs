@@ -18,7 +18,7 @@ mod tcp;
 
 use std::sync::Arc;
 
-pub use cluster::{BreakerGauges, ClusterStats, HealthCheckStats, OutlierStats};
+pub use cluster::{BreakerGauges, ClusterStats, HealthCheckStats, OutlierStats, SubsetStats};
 pub use codes::{ResponseClasses, ResponseCodes};
 pub use grpc::{GrpcMethod, GrpcSeries, GrpcStats};
 pub use http::{HttpStats, LocalRateLimitStats, RdsStats};

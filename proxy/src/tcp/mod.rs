@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLogs;
+use crate::cluster::lb::Criteria;
 use crate::route::Clusters;
 use crate::stats::{Reporter, TcpStats};
 
@@ -23,6 +24,8 @@ pub struct TcpProxy {
     pub stat_prefix: Arc<str>,
     /// `cluster` or `weighted_clusters`.
     pub clusters: Clusters,
+    /// `metadata_match`: what is asked of the hosts.
+    pub criteria: Option<Arc<Criteria>>,
     /// `idle_timeout`, default 1 h; `None` = off.
     pub idle_timeout: Option<Duration>,
     /// `max_downstream_connection_duration`.

@@ -101,17 +101,20 @@ impl<'a> Session<'a> {
 
     /// Picks a cluster and connects to a host of it, at most `max_connect_attempts` times. `None`: the reason is recorded.
     async fn connect(&mut self, deadline: Option<Instant>) -> Option<Connected> {
-        let Some(cluster) = self.proxy.clusters.pick(fastrand::u64(..)).and_then(|cluster| cluster.get())
-        else {
+        let proxy = self.proxy.clone();
+        let drawn = proxy.clusters.draw(fastrand::u64(..));
+        let Some(cluster) = proxy.clusters.cluster(drawn).and_then(|cluster| cluster.get()) else {
             self.proxy.stats.downstream_cx_no_route.inc();
             self.info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
             return None;
         };
         self.info.upstream_cluster = Some(cluster.clone());
         let attempts = self.proxy.max_connect_attempts.max(1);
-        let context = self.context(&cluster);
+        let own = proxy.clusters.weighted(drawn).and_then(|weighted| weighted.criteria.as_deref());
+        let criteria = own.or(proxy.criteria.as_deref());
+        let context = lb::Context { criteria, ..self.context(&cluster) };
         for attempt in 1..=attempts {
-            let probe = if attempt == 1 { outlier::probe(&cluster) } else { None };
+            let probe = if attempt == 1 { outlier::probe(&cluster, criteria) } else { None };
             let picked = match &probe {
                 Some(probe) => Some(probe.host().clone()),
                 None => lb::pick(&cluster, context),
@@ -181,6 +184,7 @@ impl<'a> Session<'a> {
             hash: connection.peer_address.ip().filter(|_| hashed).map(hash_address),
             redraw: 0,
             excluded_priorities: &[],
+            criteria: None,
         }
     }
 

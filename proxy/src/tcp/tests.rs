@@ -29,6 +29,7 @@ pub(crate) fn proxy_to(stats: &Stats, cluster: ClusterRef) -> TcpProxy {
     TcpProxy {
         stat_prefix: "test".into(),
         clusters: Clusters::Single(cluster),
+        criteria: None,
         idle_timeout: Some(Duration::from_secs(3600)),
         max_connection_duration: None,
         max_connect_attempts: 1,

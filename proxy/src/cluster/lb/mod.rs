@@ -7,6 +7,7 @@ mod locality;
 mod priority_load;
 mod schedule;
 pub mod slow_start;
+mod subsets;
 mod tables;
 mod turns;
 mod zone;
@@ -15,10 +16,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Cluster, Host, OriginalDestinations};
+use super::endpoint_set::Priority;
+use super::{Balancing, Cluster, EndpointSet, Host, OriginalDestinations};
 
 pub use hashing::{HashFunction, HashTableKind, Hashing};
 pub use slow_start::SlowStart;
+pub(super) use subsets::SubsetIndex;
+pub use subsets::{Criteria, Fallback, Selector, SelectorFallback, Subsets, Values};
 pub(super) use tables::Tables;
 use tables::{Spread, Table, Tier};
 pub use zone::{LocalCluster, ZoneAware};
@@ -62,6 +66,8 @@ pub struct Context<'a> {
     pub redraw: u32,
     /// Priorities to leave out, as long as there are others.
     pub excluded_priorities: &'a [u32],
+    /// What the route asks of the hosts, of a cluster with subsets.
+    pub criteria: Option<&'a Criteria>,
 }
 
 impl LbPolicy {
@@ -76,8 +82,6 @@ impl LbPolicy {
 
 /// Picks a host for one attempt; `None` when there is none that may take it.
 pub fn pick(cluster: &Cluster, context: Context<'_>) -> Option<Arc<Host>> {
-    let random = || fastrand::u32(..100);
-    let excluded = context.excluded_priorities;
     let picked = match &cluster.lb {
         LbPolicy::OriginalDst { destinations, port } => {
             context.original_destination.map(|mut destination| {
@@ -85,20 +89,7 @@ pub fn pick(cluster: &Cluster, context: Context<'_>) -> Option<Arc<Host>> {
                 destinations.host(destination)
             })
         }
-        LbPolicy::RoundRobin => pick_by(cluster, excluded, random, |table, _| Some(table.turns.next())),
-        LbPolicy::LeastRequest { choices, bias } => {
-            pick_by(cluster, excluded, random, |table, _| Some(least_request::pick(table, *choices, *bias)))
-        }
-        LbPolicy::Random => pick_by(cluster, excluded, random, |table, _| Some(table.turns.random())),
-        LbPolicy::Hash(_) => {
-            let hash = context.hash.unwrap_or_else(|| fastrand::u64(..));
-            pick_by(
-                cluster,
-                excluded,
-                || (hash % 100) as u32,
-                |table, panic| pick_by_hash(cluster, table, panic, hash, context.redraw),
-            )
-        }
+        _ => pick_in_set(cluster, context),
     };
     if picked.is_none() {
         cluster.stats.upstream_cx_none_healthy.inc();
@@ -106,18 +97,69 @@ pub fn pick(cluster: &Cluster, context: Context<'_>) -> Option<Arc<Host>> {
     picked
 }
 
-/// The host of the table of one tier, both of the cluster's present set: the tier by `percentile` (0 to 99), the host at the index that
-/// the policy says of the table and of whether the tier panics.
+/// A host of the cluster's present set.
+fn pick_in_set(cluster: &Cluster, context: Context<'_>) -> Option<Arc<Host>> {
+    let set = cluster.endpoints.peek();
+    let set = set.as_ref()?;
+    let tables = set.tables();
+    match &tables.subsets {
+        None => pick_in(cluster, &Pool::all(set, &tables), context),
+        Some(subsets) => subsets::pick(cluster, set, &tables, subsets, context),
+    }
+}
+
+/// Hosts to pick from: those of a cluster, or of one of its subsets.
+struct Pool<'a> {
+    tiers: &'a [Tier],
+    priorities: &'a [Priority],
+    balancing: &'a Balancing,
+}
+
+impl<'a> Pool<'a> {
+    fn all(set: &'a EndpointSet, tables: &'a Tables) -> Self {
+        Self { tiers: &tables.tiers, priorities: &set.priorities, balancing: &tables.balancing }
+    }
+
+    fn hosts(&self) -> impl Iterator<Item = &'a Arc<Host>> {
+        self.priorities.iter().flat_map(|priority| &priority.hosts)
+    }
+}
+
+/// One of these hosts, by the cluster's policy.
+fn pick_in(cluster: &Cluster, pool: &Pool<'_>, context: Context<'_>) -> Option<Arc<Host>> {
+    let random = || fastrand::u32(..100);
+    let excluded = context.excluded_priorities;
+    match &cluster.lb {
+        // Its hosts are asked for.
+        LbPolicy::OriginalDst { .. } => None,
+        LbPolicy::RoundRobin => pick_by(cluster, pool, excluded, random, |table, _| Some(table.turns.next())),
+        LbPolicy::LeastRequest { choices, bias } => pick_by(cluster, pool, excluded, random, |table, _| {
+            Some(least_request::pick(table, *choices, *bias))
+        }),
+        LbPolicy::Random => pick_by(cluster, pool, excluded, random, |table, _| Some(table.turns.random())),
+        LbPolicy::Hash(_) => {
+            let hash = context.hash.unwrap_or_else(|| fastrand::u64(..));
+            pick_by(
+                cluster,
+                pool,
+                excluded,
+                || (hash % 100) as u32,
+                |table, panic| pick_by_hash(cluster, table, panic, hash, context.redraw),
+            )
+        }
+    }
+}
+
+/// The host of the table of one tier of the pool: the tier by `percentile` (0 to 99), the host at the index that the policy says of the
+/// table and of whether the tier panics.
 fn pick_by(
     cluster: &Cluster,
+    pool: &Pool<'_>,
     excluded: &[u32],
     percentile: impl FnOnce() -> u32,
     policy: impl FnOnce(&Table, bool) -> Option<usize>,
 ) -> Option<Arc<Host>> {
-    let set = cluster.endpoints.peek();
-    let set = set.as_ref()?;
-    let tables = set.tables();
-    let tier = match tables.tiers.as_slice() {
+    let tier = match pool.tiers {
         [only] => only,
         several => {
             let at = percentile();
@@ -132,14 +174,14 @@ fn pick_by(
         Spread::Weighted(localities) => localities.next(),
         Spread::Zones(zones) => zones.choose(),
     };
-    if table.hosts.is_empty() {
-        return None;
-    }
     if tier.panic {
         cluster.stats.lb_healthy_panic.inc();
-        if tables.balancing.fails_on_panic {
+        if pool.balancing.fails_on_panic {
             return None;
         }
+    }
+    if table.hosts.is_empty() {
+        return None;
     }
     let index = policy(table, tier.panic)?;
     let host = &table.hosts[index];
@@ -150,14 +192,38 @@ fn pick_by(
     let (before, after) = table.hosts.split_at(index);
     let near = after.iter().chain(before).find(|h| h.is_healthy());
     // All of them: what main will find is panic, unless that is switched off.
-    let healthy = near.or_else(|| set.hosts().find(|h| h.is_healthy()));
-    healthy.or_else(|| set.panics_in_the_end().then_some(host)).cloned()
+    let healthy = near.or_else(|| pool.hosts().find(|h| h.is_healthy()));
+    healthy.or_else(|| (pool.balancing.panic_percent > 0).then_some(host)).cloned()
 }
 
-/// Whether hosts of other priorities than these may take traffic.
-pub fn has_other_priority(cluster: &Cluster, excluded: &[u32]) -> bool {
+/// Whether hosts of other priorities than these may take traffic that asks for `criteria`.
+pub fn has_other_priority(cluster: &Cluster, criteria: Option<&Criteria>, excluded: &[u32]) -> bool {
     let set = cluster.endpoints.peek();
-    set.as_ref().is_some_and(|set| availability_without(&set.tables().tiers, excluded) > 0)
+    set.as_ref().is_some_and(|set| {
+        let tables = set.tables();
+        let pool = first_pool(set, &tables, criteria);
+        pool.is_some_and(|pool| availability_without(pool.tiers, excluded) > 0)
+    })
+}
+
+/// The first host of the cluster's set that traffic which asks for `criteria` may go to, and `may` says so of, however it is.
+pub(super) fn find(
+    cluster: &Cluster,
+    criteria: Option<&Criteria>,
+    may: impl Fn(&Arc<Host>) -> bool,
+) -> Option<Arc<Host>> {
+    let set = cluster.endpoints.peek();
+    let set = set.as_ref()?;
+    let tables = set.tables();
+    first_pool(set, &tables, criteria)?.hosts().find(|host| may(host)).cloned()
+}
+
+/// The hosts that are tried first.
+fn first_pool<'a>(set: &'a EndpointSet, tables: &'a Tables, criteria: Option<&Criteria>) -> Option<Pool<'a>> {
+    match &tables.subsets {
+        None => Some(Pool::all(set, tables)),
+        Some(subsets) => subsets::first_pool(set, tables, subsets, criteria),
+    }
 }
 
 /// In percent, at most 100.

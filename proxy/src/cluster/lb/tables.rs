@@ -1,7 +1,8 @@
 //! What a pick reads. Built on main when a host comes, goes or changes health; workers only read.
 //!
 //! The hosts that may take traffic stand in tiers: the healthy ones of each priority, then the degraded ones of each. A tier has its
-//! load (`priority_load`) and the tables of its hosts. Most clusters have one tier with one table.
+//! load (`priority_load`) and the tables of its hosts. Most clusters have one tier with one table. A cluster with subsets has all this
+//! for each of them too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::hashing::{HashTable, Hashing};
 use super::locality::{self, Weighted};
 use super::priority_load::{Availability, Counted, Load, availability, split};
+use super::subsets::{SubsetIndex, SubsetTables};
 use super::turns::Turns;
 use super::zone::Zones;
 use crate::cluster::endpoint_set::Priority;
@@ -23,6 +25,8 @@ const PARTS: f64 = 1_000.0;
 #[derive(Debug, Default)]
 pub(in crate::cluster) struct Tables {
     pub(super) tiers: Vec<Tier>,
+    /// On the heap, for most clusters have none.
+    pub(in crate::cluster) subsets: Option<Box<SubsetTables>>,
     /// What they were built by.
     pub(in crate::cluster) balancing: Balancing,
 }
@@ -61,38 +65,61 @@ pub(super) struct Table {
 }
 
 impl Tables {
-    /// Builds the tables of these hosts by `balancing`. Round robin goes on where the tables of `previous` are.
+    /// Builds the tables of these hosts, and of each subset of `index`, by `balancing`. Round robin goes on where the tables of
+    /// `previous` are.
     pub(in crate::cluster) fn build(
         priorities: &[Priority],
         overprovisioning_percent: u32,
         balancing: Balancing,
-        previous: Option<&Self>,
+        index: Option<Arc<SubsetIndex>>,
+        previous: &Self,
         now: Instant,
     ) -> Self {
+        let builder = Builder {
+            balancing: &balancing,
+            by_locality_weight: balancing.by_locality_weight
+                && balancing.subsets.as_ref().is_none_or(|subsets| subsets.locality_weight_aware),
+            overprovisioning_percent,
+            now,
+        };
+        let tiers = builder.tiers(priorities, &previous.tiers);
+        let subsets = index.map(|index| {
+            let same = previous.subsets.as_ref().filter(|old| Arc::ptr_eq(&old.index, &index));
+            let before = |number: usize| same.map_or(&[][..], |old| &old.tiers[number]);
+            let groups = index.groups.iter().enumerate();
+            let tiers = groups.map(|(number, group)| match group.is_single {
+                true => Vec::new(),
+                false => builder.tiers(&group.priorities, before(number)),
+            });
+            Box::new(SubsetTables { tiers: tiers.collect(), index: index.clone() })
+        });
+        Tables { tiers, subsets, balancing }
+    }
+}
+
+impl Builder<'_> {
+    /// The tiers of these hosts. Round robin goes on where `previous` is.
+    fn tiers(&self, priorities: &[Priority], previous: &[Tier]) -> Vec<Tier> {
+        let balancing = self.balancing;
         let counted: Vec<Counted> = priorities.iter().map(count).collect();
         let available: Vec<Availability> =
-            counted.iter().map(|counted| availability(*counted, overprovisioning_percent)).collect();
+            counted.iter().map(|counted| availability(*counted, self.overprovisioning_percent)).collect();
         let loads = split(&counted, &available, balancing.panic_percent);
-        let builder = Builder { balancing: &balancing, overprovisioning_percent, now };
         let all = || (0..).zip(priorities).zip(counted.iter().zip(available.iter().zip(&loads)));
         let mut tiers = Vec::with_capacity(priorities.len());
         for ((number, priority), (counted, (available, load))) in all() {
             tiers.push(match balancing.hashing {
-                Some(hashing) => builder.hashed(number, priority, *counted, *available, *load, hashing),
-                None => builder.tier(
-                    number,
-                    priority,
-                    Health::Healthy,
-                    available.healthy,
-                    load.healthy,
-                    load.panic,
-                ),
+                Some(hashing) => self.hashed(number, priority, *counted, *available, *load, hashing),
+                None => {
+                    let (available, healthy) = (available.healthy, load.healthy);
+                    self.tier(number, priority, Health::Healthy, available, healthy, load.panic)
+                }
             });
         }
         for ((number, priority), (counted, (available, load))) in all() {
             if counted.degraded > 0 && balancing.hashing.is_none() {
                 let (available, load, panic) = (available.degraded, load.degraded, load.panic);
-                tiers.push(builder.tier(number, priority, Health::Degraded, available, load, panic));
+                tiers.push(self.tier(number, priority, Health::Degraded, available, load, panic));
             }
         }
         let mut cumulative = 0;
@@ -100,10 +127,8 @@ impl Tables {
             cumulative += tier.cumulative;
             tier.cumulative = cumulative;
         }
-        if let Some(previous) = previous {
-            tiers.iter().zip(&previous.tiers).for_each(|(new, old)| new.spread.go_on(&old.spread));
-        }
-        Tables { tiers, balancing }
+        tiers.iter().zip(previous).for_each(|(new, old)| new.spread.go_on(&old.spread));
+        tiers
     }
 }
 
@@ -123,6 +148,8 @@ fn count(priority: &Priority) -> Counted {
 /// What all tiers are built by.
 struct Builder<'a> {
     balancing: &'a Balancing,
+    /// Localities have weights, also in subsets.
+    by_locality_weight: bool,
     overprovisioning_percent: u32,
     now: Instant,
 }
@@ -139,7 +166,7 @@ impl Builder<'_> {
         panic: bool,
     ) -> Tier {
         let takes = |host: &Arc<Host>| panic || host.health() == health;
-        let weighted = if self.balancing.by_locality_weight && !panic {
+        let weighted = if self.by_locality_weight && !panic {
             Weighted::build(&priority.localities, self.overprovisioning_percent, takes, |hosts| {
                 self.table(hosts)
             })
@@ -190,11 +217,8 @@ impl Builder<'_> {
     ) -> Tier {
         let health = if counted.healthy > 0 { Health::Healthy } else { Health::Degraded };
         let takes = |host: &Arc<Host>| load.panic || host.health() == health;
-        let by_locality = if self.balancing.by_locality_weight {
-            locality::shares(&priority.localities, takes)
-        } else {
-            None
-        };
+        let by_locality =
+            if self.by_locality_weight { locality::shares(&priority.localities, takes) } else { None };
         let shares = by_locality.unwrap_or_else(|| {
             let hosts: Vec<Arc<Host>> = priority.hosts.iter().filter(|host| takes(host)).cloned().collect();
             locality::shares_of_hosts(&hosts, 1.0)

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use super::settings::Detection;
 use super::watch::{Event, Subject};
 use super::{Outcome, OutlierDetection};
+use crate::cluster::lb::{self, Criteria};
 use crate::cluster::{Cluster, HealthFlag, Host};
 
 /// How a host comes back when the time of its ejection has passed.
@@ -72,18 +73,18 @@ pub(crate) struct Probe {
     has_ended: bool,
 }
 
-/// The probe that is due, if there is one. To be asked for a first attempt only: a retry is to succeed.
-pub(crate) fn probe(cluster: &Cluster) -> Option<Box<Probe>> {
+/// The probe that is due, if there is one among the hosts that a request which asks for `criteria` may go to. To be asked for a first
+/// attempt only: a retry is to succeed.
+pub(crate) fn probe(cluster: &Cluster, criteria: Option<&Criteria>) -> Option<Box<Probe>> {
     let detection: &Arc<OutlierDetection> = cluster.outlier.as_ref()?;
     if detection.state.probes_due.load(Ordering::Relaxed) == 0 {
         return None;
     }
-    let set = cluster.endpoints.peek();
-    let is_due = |host: &&Arc<Host>| {
+    let is_due = |host: &Arc<Host>| {
         let is_well = host.eds_health().takes_traffic() && !host.has(HealthFlag::Failed);
         is_well && host.seen_outlier().is_some_and(|monitor| monitor.probe.take(&detection.state))
     };
-    let host = set.as_ref()?.hosts().find(is_due)?.clone();
+    let host = lb::find(cluster, criteria, is_due)?;
     Some(Box::new(Probe { subject: Subject::new(cluster, detection), host, has_ended: false }))
 }
 

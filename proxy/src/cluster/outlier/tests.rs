@@ -313,14 +313,14 @@ async fn probed() -> Subject {
 async fn one_request_decides_whether_a_host_comes_back() {
     let subject = probed().await;
     sleep(9 * SECOND).await;
-    assert!(probe(&subject.cluster).is_none(), "its time has not passed");
+    assert!(probe(&subject.cluster, None).is_none(), "its time has not passed");
     sleep(20 * SECOND).await;
     assert_eq!(subject.out(), [0], "time alone is not enough");
-    let asked = probe(&subject.cluster).unwrap();
+    let asked = probe(&subject.cluster, None).unwrap();
     assert!(Arc::ptr_eq(asked.host(), &subject.hosts[0]));
-    assert!(probe(&subject.cluster).is_none(), "one at a time");
+    assert!(probe(&subject.cluster, None).is_none(), "one at a time");
     sleep(5 * SECOND).await;
-    assert!(probe(&subject.cluster).is_none(), "however long it takes");
+    assert!(probe(&subject.cluster, None).is_none(), "however long it takes");
     // Requests from before say nothing.
     subject.hear(0, answers(200, 1));
     sleep(SECOND).await;
@@ -329,7 +329,7 @@ async fn one_request_decides_whether_a_host_comes_back() {
     sleep(SECOND / 100).await;
     assert!(subject.out().is_empty());
     assert_eq!(subject.cluster.stats.outlier_detection.ejections_active.get(), 0);
-    assert!(probe(&subject.cluster).is_none());
+    assert!(probe(&subject.cluster, None).is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -339,9 +339,9 @@ async fn one_that_fails_is_out_for_longer() {
         [(10, Outcome::Answered(503)), (20, Outcome::Failed(504)), (25, Outcome::Answered(200))]
     {
         sleep((seconds - 1) * SECOND).await;
-        assert!(probe(&subject.cluster).is_none(), "{seconds}");
+        assert!(probe(&subject.cluster, None).is_none(), "{seconds}");
         sleep(2 * SECOND).await;
-        probe(&subject.cluster).unwrap().ended(outcome);
+        probe(&subject.cluster, None).unwrap().ended(outcome);
         sleep(SECOND / 100).await;
     }
     assert!(subject.out().is_empty());
@@ -353,18 +353,18 @@ async fn one_that_fails_is_out_for_longer() {
 async fn a_probe_that_tells_nothing_is_due_again() {
     let subject = probed().await;
     sleep(11 * SECOND).await;
-    drop(probe(&subject.cluster).unwrap());
-    let again = probe(&subject.cluster).unwrap();
+    drop(probe(&subject.cluster, None).unwrap());
+    let again = probe(&subject.cluster, None).unwrap();
     // One that is not well by its checks, or by what discovery says, is not asked.
     drop(again);
     subject.hosts[0].set_eds_health(EdsHealth::Unhealthy);
-    assert!(probe(&subject.cluster).is_none());
+    assert!(probe(&subject.cluster, None).is_none());
     subject.hosts[0].set_eds_health(EdsHealth::Healthy);
     // One that leaves is asked no more, and its request says nothing.
-    let last = probe(&subject.cluster).unwrap();
+    let last = probe(&subject.cluster, None).unwrap();
     subject.hosts[0].remove();
     drop(last);
-    assert!(probe(&subject.cluster).is_none());
+    assert!(probe(&subject.cluster, None).is_none());
     let state = &subject.cluster.outlier.as_ref().unwrap().state;
     assert_eq!(state.probes_due.load(Ordering::Relaxed), 0);
 }
@@ -375,5 +375,5 @@ async fn a_check_that_passes_needs_no_probe() {
     sleep(11 * SECOND).await;
     passed_check(&subject.cluster, &subject.hosts[0]);
     sleep(SECOND / 100).await;
-    assert!(subject.out().is_empty() && probe(&subject.cluster).is_none());
+    assert!(subject.out().is_empty() && probe(&subject.cluster, None).is_none());
 }

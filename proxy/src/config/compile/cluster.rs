@@ -115,7 +115,7 @@ pub fn compile_cluster(
         outlier_detection,
         cleanup_interval: _,
         upstream_bind_config: _,
-        lb_subset_config,
+        lb_subset_config: _,
         common_lb_config: _,
         transport_socket: _,
         metadata,
@@ -136,7 +136,7 @@ pub fn compile_cluster(
         cluster_discovery_type,
         lb_config: _,
     } = value;
-    unsupported!(cx; transport_socket_matches, transport_socket_matcher, lb_subset_config,
+    unsupported!(cx; transport_socket_matches, transport_socket_matcher,
         close_connections_on_host_health_failure, filters, upstream_config,
         connection_pool_per_downstream_connection, queuing_policies);
     // Reports, extra statistics and preconnecting.

@@ -12,6 +12,7 @@ use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::hashing::{compile_maglev, compile_ring_hash};
 use super::load_balancing_policy::compile_policies;
 use super::original_dst::compile_original_dst_lb;
+use super::subsets::compile_subsets;
 use super::values;
 use crate::cluster::lb::{LbPolicy, SlowStart, ZoneAware};
 use crate::cluster::{Balancing, OriginalDestinations};
@@ -43,7 +44,7 @@ pub(super) fn compile_load_balancing(
         Balancing { zone_aware: zone_aware(cx, &cluster.name, stats), ..Balancing::default() };
     let policy = match (&cluster.load_balancing_policy, destinations) {
         (Some(policies), _) => cx.field("load_balancing_policy", |cx| {
-            compile_policies(cx, policies, destinations, &mut balancing)
+            compile_policies(cx, policies, (destinations, stats), &mut balancing)
         }),
         (None, Some(destinations)) => compile_original_dst_lb(cx, cluster, destinations),
         (None, None) => compile_policy(cx, cluster, &mut balancing),
@@ -54,6 +55,16 @@ pub(super) fn compile_load_balancing(
         if matches!(policy, LbPolicy::Hash(_) | LbPolicy::OriginalDst { .. }) {
             balancing.zone_aware = None;
         }
+    }
+    if let Some(config) = &cluster.lb_subset_config {
+        if cluster.load_balancing_policy.is_some() || destinations.is_some() {
+            let other =
+                if destinations.is_some() { "LB policy CLUSTER_PROVIDED" } else { "load_balancing_policy" };
+            return Err(
+                cx.refuse("lb_subset_config", format!("{other} cannot be combined with lb_subset_config"))
+            );
+        }
+        balancing.subsets = cx.field("lb_subset_config", |cx| compile_subsets(cx, config, stats))?;
     }
     balancing.local_cluster = cx.inputs.local_cluster.clone().filter(|local| *local.name == *cluster.name);
     if let Some(config) = &cluster.common_lb_config {

@@ -10,22 +10,27 @@ use policies::common::v3 as common;
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::hashing::{maglev_table, ring_table};
 use super::load_balancing::{Zones, compile_bias, compile_choices, compile_slow_start, compile_zone_aware};
+use super::subsets::compile_subset_policy;
 use super::values;
 use crate::cluster::lb::{HashTableKind, Hashing, LbPolicy};
 use crate::cluster::{Balancing, OriginalDestinations};
+use crate::stats::ClusterStats;
 
 /// How deep policies may stand in each other.
 const MAX_DEPTH: u32 = 4;
 
-/// The first policy of the list that is known here, as in Envoy. `destinations` are those of an `ORIGINAL_DST` cluster.
+/// The destinations of an `ORIGINAL_DST` cluster, and the cluster's statistics.
+type OfCluster<'a> = (Option<&'a Arc<OriginalDestinations>>, &'a Arc<ClusterStats>);
+
+/// The first policy of the list that is known here, as in Envoy.
 pub(super) fn compile_policies(
     cx: &mut CompileCx<'_>,
     value: &wire::LoadBalancingPolicy,
-    destinations: Option<&Arc<OriginalDestinations>>,
+    cluster: OfCluster<'_>,
     balancing: &mut Balancing,
 ) -> Compiled<LbPolicy> {
-    let policy = compile_list(cx, value, destinations, balancing, MAX_DEPTH)?;
-    if destinations.is_some() && !matches!(policy, LbPolicy::OriginalDst { .. }) {
+    let policy = compile_list(cx, value, cluster, balancing, MAX_DEPTH)?;
+    if cluster.0.is_some() && !matches!(policy, LbPolicy::OriginalDst { .. }) {
         return Err(cx.refuse("", "a cluster of type ORIGINAL_DST wants the policy ClusterProvided"));
     }
     Ok(policy)
@@ -34,7 +39,7 @@ pub(super) fn compile_policies(
 fn compile_list(
     cx: &mut CompileCx<'_>,
     value: &wire::LoadBalancingPolicy,
-    destinations: Option<&Arc<OriginalDestinations>>,
+    cluster: OfCluster<'_>,
     balancing: &mut Balancing,
     depth: u32,
 ) -> Compiled<LbPolicy> {
@@ -45,7 +50,7 @@ fn compile_list(
         let Some(config) = config else { continue };
         let compiled = cx.item("policies", index, |cx| {
             cx.field("typed_extension_config.typed_config", |cx| {
-                compile_one(cx, config, destinations, balancing, depth)
+                compile_one(cx, config, cluster, balancing, depth)
             })
         });
         match compiled {
@@ -60,7 +65,7 @@ fn compile_list(
 fn compile_one(
     cx: &mut CompileCx<'_>,
     config: &Any,
-    destinations: Option<&Arc<OriginalDestinations>>,
+    cluster: OfCluster<'_>,
     balancing: &mut Balancing,
     depth: u32,
 ) -> Option<Compiled<LbPolicy>> {
@@ -75,7 +80,7 @@ fn compile_one(
         }),
         "ring_hash.v3.RingHash" => compile_ring_hash(cx, config, balancing),
         "maglev.v3.Maglev" => compile_maglev(cx, config, balancing),
-        "cluster_provided.v3.ClusterProvided" => match destinations {
+        "cluster_provided.v3.ClusterProvided" => match cluster.0 {
             Some(destinations) => {
                 Ok(LbPolicy::OriginalDst { destinations: destinations.clone(), port: None })
             }
@@ -87,10 +92,16 @@ fn compile_one(
                 let policies::wrr_locality::v3::WrrLocality { endpoint_picking_policy } = wrr;
                 let inner = endpoint_picking_policy.unwrap_or_default();
                 cx.field("endpoint_picking_policy", |cx| {
-                    compile_list(cx, &inner, destinations, balancing, depth - 1)
+                    compile_list(cx, &inner, cluster, balancing, depth - 1)
                 })
             })
         }
+        "subset.v3.Subset" if depth > 0 && balancing.subsets.is_none() => values::unpack(cx, config)
+            .and_then(|subset: policies::subset::v3::Subset| {
+                let inner = subset.subset_lb_policy.clone().unwrap_or_default();
+                balancing.subsets = compile_subset_policy(cx, subset, cluster.1)?;
+                cx.field("subset_lb_policy", |cx| compile_list(cx, &inner, cluster, balancing, depth - 1))
+            }),
         _ => return None,
     })
 }

@@ -52,6 +52,7 @@ mod route_action;
 mod route_match;
 mod secret;
 pub(crate) mod source;
+mod subsets;
 mod tcp_proxy;
 mod tls;
 mod upgrades;

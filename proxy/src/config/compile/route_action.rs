@@ -19,8 +19,10 @@ use super::retry::compile_retry_policy;
 use super::rewrite::{compile_host_rewrite, compile_path_rewrite};
 use super::route::RouteCx;
 use super::route_match::compile_fraction;
+use super::subsets::compile_metadata_match;
 use super::upgrades::{compile_upgrade, compile_upgrades};
 use super::values;
+use crate::cluster::lb::Criteria;
 use crate::formatter::CapturePlan;
 use crate::route::{
     Action, ClusterHeader, ClusterSource, Clusters, DirectResponse, GrpcTimeout, MatchedHeader, Mirror,
@@ -91,7 +93,7 @@ fn compile_route_action(
         cluster_specifier,
         host_rewrite_specifier,
     } = action;
-    unsupported!(cx; metadata_match, path_rewrite_policy, retry_policy_typed_config, cors,
+    unsupported!(cx; path_rewrite_policy, retry_policy_typed_config, cors,
         internal_redirect_action, hedge_policy);
     // TLS early data is not accepted, so there is none to have a policy for. Sockets are flushed by the idle timeout.
     ignored!(cx; early_data_policy, flush_timeout);
@@ -141,14 +143,15 @@ fn compile_route_action(
         compile_upgrade(cx, upgrade_type, values::boolean(enabled, true), connect_config)
     });
     let upgrades = upgrades.and_then(|types| compile_upgrades(cx, types));
+    let criteria = compile_metadata_match(cx, metadata_match, None);
     let mut plan = CapturePlan::live();
     let clusters = match cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => {
             compile_cluster_name(cx, "cluster", name, route_cx.validate_clusters).map(Clusters::Single)
         }
-        Some(ClusterSpecifier::WeightedClusters(weighted)) => {
-            cx.field("weighted_clusters", |cx| compile_weighted(cx, weighted, route_cx, &mut plan))
-        }
+        Some(ClusterSpecifier::WeightedClusters(weighted)) => cx.field("weighted_clusters", |cx| {
+            compile_weighted(cx, weighted, route_cx, criteria.as_ref(), &mut plan)
+        }),
         Some(ClusterSpecifier::ClusterHeader(name)) => compile_cluster_header(cx, name).map(Clusters::Header),
         Some(ClusterSpecifier::ClusterSpecifierPlugin(_)) => {
             Err(cx.refuse("cluster_specifier_plugin", "not supported"))
@@ -162,6 +165,7 @@ fn compile_route_action(
     let per_try_timeout = retry.as_ref().and_then(|policy| policy.per_try_timeout);
     Ok(RouteAction {
         clusters: clusters?,
+        criteria,
         timeout,
         expected_timeout: RouteAction::expected_timeout(match (per_try_timeout, timeout) {
             (Some(one), Some(all)) => Some(one.min(all)),
@@ -301,6 +305,7 @@ fn compile_weighted(
     cx: &mut CompileCx<'_>,
     value: &wire::WeightedCluster,
     route_cx: &RouteCx,
+    criteria: Option<&Arc<Criteria>>,
     plan: &mut CapturePlan,
 ) -> Compiled<Clusters> {
     use wire::weighted_cluster::cluster_weight::HostRewriteSpecifier;
@@ -320,7 +325,7 @@ fn compile_weighted(
             typed_per_filter_config,
             host_rewrite_specifier,
         } = cluster;
-        unsupported!(cx; metadata_match);
+        let criteria = compile_metadata_match(cx, metadata_match, criteria);
         let cluster = compile_cluster_source(cx, ("name", name), cluster_header, route_cx.validate_clusters);
         let Some(weight) = weight else {
             return Err(cx.refuse("weight", "a weight is required"));
@@ -338,6 +343,7 @@ fn compile_weighted(
         Ok(WeightedCluster {
             cluster: cluster?,
             weight: weight.value,
+            criteria,
             request_headers: request?,
             response_headers: response?,
             host_rewrite: host_rewrite?,

@@ -1,5 +1,6 @@
 //! `TcpProxy`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger_xds_api::wire::protobuf;
@@ -10,7 +11,9 @@ use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::hash_policy::compile_tcp_hash_policy;
 use super::listener::ListenerCx;
 use super::route_action::{check_weights, compile_cluster_name, without_zero_weights};
+use super::subsets::compile_metadata_match;
 use super::values;
+use crate::cluster::lb::Criteria;
 use crate::formatter::CapturePlan;
 use crate::route::{Clusters, WeightedCluster};
 use crate::tcp::TcpProxy;
@@ -48,7 +51,7 @@ pub(crate) fn compile_tcp_proxy(
         check_drain_close,
         cluster_specifier,
     } = value;
-    unsupported!(cx; on_demand, metadata_match, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
+    unsupported!(cx; on_demand, downstream_idle_timeout, upstream_idle_timeout, backoff_options,
         tunneling_config, proxy_protocol_tlvs, upstream_connect_mode);
     // Jitter; early data only exists in other connect modes; a drain waits for the connection.
     ignored!(cx; max_downstream_connection_duration_jitter_percentage, max_early_data_bytes, check_drain_close);
@@ -63,13 +66,14 @@ pub(crate) fn compile_tcp_proxy(
     if max_connect_attempts == 0 {
         cx.refuse("max_connect_attempts", "value must be greater than or equal to 1");
     }
+    let criteria = compile_metadata_match(cx, metadata_match, None);
     let clusters = match cluster_specifier {
         // Envoy does not ask whether the cluster exists: a connection that finds none is closed.
         Some(wire::tcp_proxy::ClusterSpecifier::Cluster(name)) => {
             compile_cluster_name(cx, "cluster", name, false).map(Clusters::Single)
         }
         Some(wire::tcp_proxy::ClusterSpecifier::WeightedClusters(weighted)) => {
-            cx.field("weighted_clusters", |cx| compile_weighted(cx, weighted))
+            cx.field("weighted_clusters", |cx| compile_weighted(cx, weighted, criteria.as_ref()))
         }
         None => Err(cx.refuse("", "one of cluster or weighted_clusters is required")),
     };
@@ -84,6 +88,7 @@ pub(crate) fn compile_tcp_proxy(
     Ok(TcpProxy {
         stat_prefix: stat_prefix.as_str().into(),
         clusters: clusters?,
+        criteria,
         idle_timeout,
         max_connection_duration,
         max_connect_attempts,
@@ -119,15 +124,20 @@ fn compile_log_options(
     *options
 }
 
-fn compile_weighted(cx: &mut CompileCx<'_>, value: &wire::tcp_proxy::WeightedCluster) -> Compiled<Clusters> {
+fn compile_weighted(
+    cx: &mut CompileCx<'_>,
+    value: &wire::tcp_proxy::WeightedCluster,
+    criteria: Option<&Arc<Criteria>>,
+) -> Compiled<Clusters> {
     let wire::tcp_proxy::WeightedCluster { clusters } = value;
     let clusters = cx.each("clusters", clusters, |cluster, cx| {
         let wire::tcp_proxy::weighted_cluster::ClusterWeight { name, weight, metadata_match } = cluster;
-        unsupported!(cx; metadata_match);
+        let criteria = compile_metadata_match(cx, metadata_match, criteria);
         if *weight == 0 {
             cx.refuse("weight", "value must be greater than or equal to 1");
         }
-        Ok(WeightedCluster::new(compile_cluster_name(cx, "name", name, false)?, *weight))
+        let cluster = compile_cluster_name(cx, "name", name, false)?;
+        Ok(WeightedCluster { criteria, ..WeightedCluster::new(cluster, *weight) })
     })?;
     let total = check_weights(cx, &clusters)?;
     Ok(Clusters::Weighted { clusters: without_zero_weights(clusters), total })

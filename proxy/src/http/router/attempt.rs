@@ -51,10 +51,11 @@ pub(super) async fn send(
     avoid: Avoid<'_>,
 ) -> Result<Response<Incoming>, StreamError> {
     // A retry had better succeed.
-    let probe = if stream.info.attempt_count == 0 { outlier::probe(cluster) } else { None };
+    let criteria = action.criteria(stream.drawn);
+    let probe = if stream.info.attempt_count == 0 { outlier::probe(cluster, criteria) } else { None };
     let picked = match &probe {
         Some(probe) => Some(probe.host().clone()),
-        None => pick(stream, cluster, avoid),
+        None => pick(stream, cluster, criteria, avoid),
     };
     let Some(host) = picked else {
         return Err(Failure::NoHealthyHost.into());
@@ -139,10 +140,16 @@ pub(super) async fn send(
 }
 
 /// A host; another one than those to avoid, if a few draws find one.
-pub(super) fn pick(stream: &ActiveStream, cluster: &Cluster, avoid: Avoid<'_>) -> Option<Arc<Host>> {
+pub(super) fn pick(
+    stream: &ActiveStream,
+    cluster: &Cluster,
+    criteria: Option<&lb::Criteria>,
+    avoid: Avoid<'_>,
+) -> Option<Arc<Host>> {
     let original_destination = stream.info.connection.original_destination;
     let excluded_priorities = avoid.priorities;
-    let context = lb::Context { original_destination, hash: stream.hash, redraw: 0, excluded_priorities };
+    let hash = stream.hash;
+    let context = lb::Context { original_destination, hash, redraw: 0, excluded_priorities, criteria };
     let draw = |redraw| lb::pick(cluster, lb::Context { redraw, ..context });
     let mut host = draw(0)?;
     for redraw in 1..=avoid.redraws {

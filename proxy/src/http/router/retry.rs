@@ -76,8 +76,9 @@ pub(super) async fn forward(
         if retries.made > 0 {
             renew_head(stream, route, action, retries.made, &mut request);
         }
-        let excluded = priorities.as_mut();
-        let excluded = excluded.map(|p| p.next(|excluded| lb::has_other_priority(cluster, excluded)));
+        let criteria = action.criteria(stream.drawn);
+        let others = |excluded: &[u32]| lb::has_other_priority(cluster, criteria, excluded);
+        let excluded = priorities.as_mut().map(|priorities| priorities.next(others));
         let avoid = Avoid {
             predicates: &policy.host_predicates,
             tried: &tried,

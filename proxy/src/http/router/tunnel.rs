@@ -13,7 +13,7 @@ pub(crate) async fn open_tunnel(stream: &mut ActiveStream, action: &RouteAction)
         return Err(Failure::NoCluster(action.cluster_not_found).into());
     };
     stream.info.upstream_cluster = Some(cluster.clone());
-    let Some(host) = pick(stream, &cluster, Avoid::default()) else {
+    let Some(host) = pick(stream, &cluster, action.criteria(stream.drawn), Avoid::default()) else {
         return Err(Failure::NoHealthyHost.into());
     };
     stream.attempt(&cluster, &host);

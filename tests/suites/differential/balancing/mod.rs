@@ -6,6 +6,7 @@ mod degraded;
 mod localities;
 mod priorities;
 mod slow_start;
+mod subsets;
 mod zones;
 
 use std::collections::BTreeMap;
