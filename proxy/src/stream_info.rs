@@ -18,7 +18,7 @@ use crate::cluster::{Cluster, Host};
 use crate::net::Address;
 use crate::transport_socket::TlsInfo;
 
-pub use log_details::{AccessLogType, LogDetails};
+pub use log_details::{AccessLogType, LogDetails, WireBytes};
 pub(crate) use uuid::new_uuid;
 
 /// Why a stream did not end well: a set of Envoy's response flags, which remembers the order in which they came.

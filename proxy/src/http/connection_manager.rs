@@ -115,6 +115,7 @@ async fn serve_request(
     let mut stream = ActiveStream::begin(&connection, hcm.clone(), &request);
     let hcm = &*hcm;
     connection.count_request(hcm);
+    stream.begin_wire(&request);
 
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &mut stream);

@@ -25,7 +25,7 @@ pub(crate) use error::{ReadError, failure, request_failure};
 pub(crate) use frame_watch::FrameWatch;
 #[cfg(feature = "fuzzing")]
 pub(crate) use http1::fuzzing;
-pub(crate) use http1::{Http1Sender, Interim, Refusal, connect_http1, serve_http1};
+pub(crate) use http1::{Http1Sender, Interim, Meter, Refusal, connect_http1, serve_http1};
 pub(crate) use server::{ServeError, Served, Version, detect, serve_http2};
 pub(crate) use switched::{Switched, Switching, connect_stream, extended_connect, plain, set_protocol};
 pub(crate) use wire::Fate;
@@ -38,6 +38,14 @@ pub(crate) enum Incoming {
 }
 
 impl Incoming {
+    /// Counts the bytes of the exchange that the body belongs to, with HTTP/1.
+    pub(crate) fn meter(&self) -> Option<Meter> {
+        match self {
+            Self::Http1(body) => Some(body.meter()),
+            Self::Http2(_) => None,
+        }
+    }
+
     /// The upstream says itself whether the client is to send this body, and what else comes before its answer: the way to tell it. HTTP/2
     /// has none here.
     pub(crate) fn leave_to_upstream(&mut self) -> Option<Interim> {

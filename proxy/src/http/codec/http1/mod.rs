@@ -17,6 +17,7 @@ mod interim;
 mod server;
 
 pub(crate) use body::Http1Body;
+pub(crate) use channel::Meter;
 pub(crate) use client::{Http1Sender, connect_http1};
 pub(crate) use head::Refusal;
 pub(crate) use interim::Interim;

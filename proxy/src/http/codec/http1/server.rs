@@ -144,6 +144,7 @@ impl Connection<'_> {
     where
         F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
     {
+        self.channel.borrow_mut().begin_exchange();
         let head = match poll_fn(|cx| self.poll_next(cx)).await {
             Next::Request(head) => head,
             Next::Bad(refusal) => return Ok(self.give_back(|io| Served::Bad(BadHead { refusal, io }))),
@@ -240,7 +241,9 @@ impl Connection<'_> {
             let mut channel = self.channel.borrow_mut();
             channel.answered = channel.message;
             let proper_case = options.header_case.proper;
-            channel.put_head(|out| encode::response(out, &parts, &asked, proper_case, exact))
+            let written = channel.put_head(|out| encode::response(out, &parts, &asked, proper_case, exact));
+            channel.fields_given = written.fields;
+            written
         };
         let with_trailers = asked.version == Version::HTTP_11;
         let mut writer = BodyWriter::new(body, written.encoder, with_trailers);
