@@ -4,6 +4,7 @@
 //! Compiled on main, with the configuration; appending is done on the workers and looks nothing up by name of a command.
 
 mod append;
+mod closing;
 mod coalesce;
 mod duration;
 mod format;

@@ -5,6 +5,7 @@ use http::Version;
 use super::append::{
     AddressPart, Appended, address, joined, milliseconds, number, socket_address, text, underscored,
 };
+use super::closing::Closing;
 use super::coalesce::Coalesce;
 use super::duration::{CommonDuration, upstream_request_end};
 use super::grpc_status::GrpcStatus;
@@ -72,6 +73,7 @@ pub(super) enum Operator {
     FilterChainName,
     Tls(Tls),
     Wire(Wire),
+    Closing(Closing),
     ConnectionId,
     /// The request's id, else one of the connection.
     StreamId(Header),
@@ -265,6 +267,9 @@ impl Operator {
                 if let Some(wire) = Wire::compile(name, plan) {
                     return wire.map(Operator::Wire);
                 }
+                if let Some(closing) = Closing::compile(name, plan) {
+                    return closing.map(Operator::Closing);
+                }
                 return match Tls::compile(name, "") {
                     Some(tls) => tls.map(Operator::Tls),
                     None => Err(format!("Not supported field in StreamInfo: {name}")),
@@ -380,6 +385,7 @@ impl Operator {
             Operator::FilterChainName => text(Some(&connection.filter_chain), out),
             Operator::Tls(tls) => tls.append(values, clock, out),
             Operator::Wire(wire) => wire.append(values, out),
+            Operator::Closing(closing) => closing.append(values, out),
             Operator::ConnectionId => number(connection.connection_id, out),
             Operator::StreamId(header) => {
                 let own = || Some(details?.stream_id.as_ref()?.as_bytes());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ::http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::ConnectionEnds;
 use crate::cluster::{ConnectTimes, Host};
 use crate::metadata::Metadata;
 
@@ -80,6 +81,8 @@ pub struct LogDetails {
     pub downstream_wire: WireBytes,
     /// Its bytes between here and the upstream, of all attempts.
     pub upstream_wire: WireBytes,
+    /// How its connections ended.
+    pub ends: ConnectionEnds,
     /// The hosts of all attempts.
     pub hosts_attempted: SmallVec<[Arc<Host>; 1]>,
     /// The upstream connections of all attempts.

@@ -13,7 +13,6 @@ use super::io::Io;
 use crate::http::LiveConnectionManager;
 use crate::http::downstream::DownstreamConnection;
 use crate::http::error::Failure;
-use crate::worker::ConnectionHandle;
 
 /// How long a head may take from its first byte, and what it means when it does not come: the first of `request_headers_timeout`,
 /// `stream_idle_timeout`, `request_timeout` and `max_stream_duration`, as in Envoy.
@@ -83,9 +82,9 @@ pub(crate) struct LateHead {
 
 impl LateHead {
     /// Says so, and that nothing more will be said.
-    pub(crate) async fn answer(self, response: Response<Bytes>, handle: &ConnectionHandle) {
+    pub(crate) async fn answer(self, response: Response<Bytes>, downstream: &DownstreamConnection) {
         if let Some(io) = self.io {
-            answer_last(io, response, handle).await;
+            answer_last(io, response, downstream).await;
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Access logs in formats of their own: a line says the same in both proxies.
 
+mod closing;
 mod filters;
 mod moments;
 mod operators;

@@ -5,7 +5,6 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Version};
@@ -15,7 +14,7 @@ use tokio::time::timeout;
 
 use super::body::Http1Body;
 use super::channel::Channel;
-use super::encode::{self, Asked, BodyWriter};
+use super::encode::{self, Asked, BodyWriter, WriteError};
 use super::head::{self, Finder, Limits, Refusal, RequestHead};
 use crate::http::body::{Aborted, ResponseBody};
 use crate::http::codec::io::{Follow, Io, Side};
@@ -26,11 +25,7 @@ use crate::http::codec::{Incoming, ServeError, Served, flow};
 use crate::http::downstream::DownstreamConnection;
 use crate::http::error::Failure;
 use crate::net::Stream;
-use crate::worker::ConnectionHandle;
-
-/// How long a client whose request was not read to its end may take to read the answer: until then its connection is not closed, for that
-/// would take the answer away from it. Envoy's default of `delayed_close_timeout`.
-const LINGER: Duration = Duration::from_secs(1);
+use crate::stream_info::close_reasons;
 
 /// After so many requests that came at once, the worker's other connections have their turn.
 const FAIR_REQUESTS: u32 = 16;
@@ -253,6 +248,9 @@ impl Connection<'_> {
                 return Poll::Ready(false);
             }
             if let Poll::Ready(written) = writer.poll(cx, &self.channel) {
+                if let Err(WriteError::Body(_) | WriteError::Short) = &written {
+                    handle.record.closes(close_reasons::LAST_RESPONSE);
+                }
                 return Poll::Ready(written.is_ok());
             }
             self.channel.borrow_mut().poll_peer_end(cx).map(|()| false)
@@ -269,17 +267,18 @@ impl Connection<'_> {
             return Ok(Exchanged::Ends(taken.map_or(End::CLOSED, |taken| End::Served(switched(taken)))));
         }
         let has_read_all = self.channel.borrow_mut().has_ended();
-        match written.is_last || !has_read_all {
-            true => self.close(!has_read_all).await,
-            false => Ok(Exchanged::GoesOn),
+        if has_read_all && !written.is_last {
+            return Ok(Exchanged::GoesOn);
         }
+        handle.record.closes(close_reasons::LAST_RESPONSE);
+        self.close(!has_read_all).await
     }
 
     /// Ends the connection. With `lingers` the client may still be sending.
     async fn close(&self, lingers: bool) -> Result<Exchanged, ServeError> {
         let taken = self.channel.borrow_mut().take();
         if let Some((io, _)) = taken {
-            end(io, lingers, &self.downstream.handle).await;
+            end(io, lingers, self.downstream).await;
         }
         Ok(Exchanged::Ends(End::CLOSED))
     }
@@ -291,8 +290,12 @@ impl Connection<'_> {
     }
 }
 
-/// Tells the client that nothing more comes; what it still sends is read for a while and forgotten.
-async fn end(mut io: Io, lingers: bool, handle: &ConnectionHandle) {
+/// Tells the client that nothing more comes. With `lingers` its request was not read to its end, and to close the connection now would
+/// take the answer away from it: what it still sends is read for a while (`delayed_close_timeout`) and forgotten.
+async fn end(mut io: Io, lingers: bool, downstream: &DownstreamConnection) {
+    let handle = &downstream.handle;
+    let limit = downstream.live.connection.delayed_close;
+    let lingers = lingers && limit.is_some();
     let ended = async {
         let is_told = io.shutdown().await.is_ok();
         let mut forgotten = [0; 1024];
@@ -300,8 +303,22 @@ async fn end(mut io: Io, lingers: bool, handle: &ConnectionHandle) {
             while matches!(io.read(&mut forgotten).await, Ok(1..)) {}
         }
     };
+    let ended_in_time = async {
+        match limit {
+            Some(limit) => timeout(limit, ended).await.is_ok(),
+            None => {
+                ended.await;
+                true
+            }
+        }
+    };
     tokio::select! {
-        _ = timeout(LINGER, ended) => {}
+        in_time = ended_in_time => {
+            if !in_time {
+                downstream.stats.downstream_cx_delayed_close_timeout.inc();
+                handle.record.closes_late();
+            }
+        }
         () = handle.killed() => {}
     }
 }
@@ -316,8 +333,8 @@ pub(crate) struct BadHead {
 
 impl BadHead {
     /// Says so, and that nothing more will be said.
-    pub(crate) async fn answer(self, response: Response<Bytes>, handle: &ConnectionHandle) {
-        answer_last(self.io, response, handle).await;
+    pub(crate) async fn answer(self, response: Response<Bytes>, downstream: &DownstreamConnection) {
+        answer_last(self.io, response, downstream).await;
     }
 }
 
@@ -325,7 +342,7 @@ impl BadHead {
 pub(in crate::http::codec) async fn answer_last(
     mut io: Io,
     response: Response<Bytes>,
-    handle: &ConnectionHandle,
+    downstream: &DownstreamConnection,
 ) {
     let (parts, body) = response.into_parts();
     let asked = Asked { method: http::Method::GET, version: Version::HTTP_11, keeps_alive: false };
@@ -334,6 +351,6 @@ pub(in crate::http::codec) async fn answer_last(
     bytes.extend_from_slice(&body);
     // A client that has gone need not be told.
     if io.write_all(&bytes).await.is_ok() {
-        end(io, true, handle).await;
+        end(io, true, downstream).await;
     }
 }
