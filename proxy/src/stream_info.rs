@@ -2,6 +2,7 @@
 //!
 //! Owned by the worker that serves the stream; filled as the stream goes on and read once, at its end.
 
+mod connection_ends;
 mod log_details;
 mod uuid;
 
@@ -18,7 +19,8 @@ use crate::cluster::{Cluster, Host};
 use crate::net::Address;
 use crate::transport_socket::TlsInfo;
 
-pub use log_details::{AccessLogType, LogDetails};
+pub use connection_ends::{CloseType, ConnectionEnds, close_reasons};
+pub use log_details::{AccessLogType, LogDetails, WireBytes};
 pub(crate) use uuid::new_uuid;
 
 /// Why a stream did not end well: a set of Envoy's response flags, which remembers the order in which they came.

@@ -1,6 +1,7 @@
 //! One worker: a thread with its own local runtime, listening sockets, connection pools, timers and log buffers. A request stays
 //! on the worker that accepted it; nothing here is shared with another worker but what sits behind an `Arc`.
 
+mod connection_record;
 mod connections;
 mod timers;
 
@@ -16,6 +17,7 @@ use rustc_hash::FxHashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{JoinHandle, spawn_local};
 
+pub use self::connection_record::ConnectionRecord;
 pub use self::connections::{ConnectionHandle, ConnectionLimits, Connections, PeerExpiry};
 pub use self::timers::{Timer, Timers};
 use crate::access_log::LogBuffers;

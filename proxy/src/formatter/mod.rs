@@ -4,6 +4,7 @@
 //! Compiled on main, with the configuration; appending is done on the workers and looks nothing up by name of a command.
 
 mod append;
+mod closing;
 mod coalesce;
 mod duration;
 mod format;
@@ -15,6 +16,7 @@ mod operator;
 mod target;
 mod time;
 mod tls;
+mod wire;
 
 use http::{HeaderMap, HeaderName};
 
@@ -43,6 +45,8 @@ pub struct CapturePlan {
     pub trailers: Vec<HeaderName>,
     /// Streams keep [`LogDetails`](crate::stream_info::LogDetails).
     pub details: bool,
+    /// The bytes of streams on the wire are counted.
+    pub wire: bool,
     scope: Scope,
     /// A format prints something of the request's head.
     names_request: bool,
@@ -95,8 +99,15 @@ impl CapturePlan {
         self.names_request || self.details
     }
 
-    /// Whether the bytes on the wire are known.
-    fn counts_wire(&self) -> bool {
+    /// The bytes of streams on the wire have to be counted.
+    fn want_wire(&mut self, operator: &str) -> Result<(), String> {
+        self.want_details(operator)?;
+        self.wire = true;
+        Ok(())
+    }
+
+    /// Whether the logs are below HTTP.
+    fn is_tcp(&self) -> bool {
         self.scope == Scope::Tcp
     }
 

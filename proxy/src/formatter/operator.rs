@@ -5,6 +5,7 @@ use http::Version;
 use super::append::{
     AddressPart, Appended, address, joined, milliseconds, number, socket_address, text, underscored,
 };
+use super::closing::Closing;
 use super::coalesce::Coalesce;
 use super::duration::{CommonDuration, upstream_request_end};
 use super::grpc_status::GrpcStatus;
@@ -13,6 +14,7 @@ use super::metadata::{MetadataValue, Owner};
 use super::target::{Path, Query, QueryParameter, ServerName};
 use super::time::{Clock, TimeFormat};
 use super::tls::Tls;
+use super::wire::Wire;
 use super::{CapturePlan, Values};
 use crate::net::Address;
 use crate::stream_info::{StreamInfo, new_uuid};
@@ -70,6 +72,8 @@ pub(super) enum Operator {
     RouteName,
     FilterChainName,
     Tls(Tls),
+    Wire(Wire),
+    Closing(Closing),
     ConnectionId,
     /// The request's id, else one of the connection.
     StreamId(Header),
@@ -259,22 +263,18 @@ impl Operator {
             "UPSTREAM_CONNECTION_ID" => Operator::UpstreamConnectionId,
             "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => Operator::ConnectionsAttempted,
             "STREAM_ID" => Operator::StreamId(Header::of_request("x-request-id", plan)?),
-            "DOWNSTREAM_WIRE_BYTES_RECEIVED" | "UPSTREAM_WIRE_BYTES_SENT" if plan.counts_wire() => {
-                Operator::BytesReceived
+            _ => {
+                if let Some(wire) = Wire::compile(name, plan) {
+                    return wire.map(Operator::Wire);
+                }
+                if let Some(closing) = Closing::compile(name, plan) {
+                    return closing.map(Operator::Closing);
+                }
+                return match Tls::compile(name, "") {
+                    Some(tls) => tls.map(Operator::Tls),
+                    None => Err(format!("Not supported field in StreamInfo: {name}")),
+                };
             }
-            "DOWNSTREAM_WIRE_BYTES_SENT" | "UPSTREAM_WIRE_BYTES_RECEIVED" if plan.counts_wire() => {
-                Operator::BytesSent
-            }
-            "DOWNSTREAM_WIRE_BYTES_RECEIVED"
-            | "DOWNSTREAM_WIRE_BYTES_SENT"
-            | "UPSTREAM_WIRE_BYTES_RECEIVED"
-            | "UPSTREAM_WIRE_BYTES_SENT" => {
-                return Err(format!("{name} is supported in logs of tcp_proxy only"));
-            }
-            _ => match Tls::compile(name, "") {
-                Some(tls) => return tls.map(Operator::Tls),
-                None => return Err(format!("Not supported field in StreamInfo: {name}")),
-            },
         };
         plan.want_details(name)?;
         Ok(operator)
@@ -384,6 +384,8 @@ impl Operator {
             Operator::RouteName => text(info.route_name.as_deref(), out),
             Operator::FilterChainName => text(Some(&connection.filter_chain), out),
             Operator::Tls(tls) => tls.append(values, clock, out),
+            Operator::Wire(wire) => wire.append(values, out),
+            Operator::Closing(closing) => closing.append(values, out),
             Operator::ConnectionId => number(connection.connection_id, out),
             Operator::StreamId(header) => {
                 let own = || Some(details?.stream_id.as_ref()?.as_bytes());

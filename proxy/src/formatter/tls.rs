@@ -15,6 +15,14 @@ pub(super) enum Side {
     Upstream,
 }
 
+impl Side {
+    /// The side that an operator names, and the rest of its name.
+    pub(super) fn of(name: &str) -> Option<(Self, &str)> {
+        let downstream = name.strip_prefix("DOWNSTREAM_").map(|rest| (Side::Downstream, rest));
+        downstream.or_else(|| name.strip_prefix("UPSTREAM_").map(|rest| (Side::Upstream, rest)))
+    }
+}
+
 /// One operator behind `DOWNSTREAM_` or `UPSTREAM_`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tls {
@@ -58,11 +66,7 @@ impl Tls {
     /// # Errors
     /// The time format is not known.
     pub(super) fn compile(name: &str, parameters: &str) -> Option<Result<Self, String>> {
-        let (side, rest) = match (name.strip_prefix("DOWNSTREAM_"), name.strip_prefix("UPSTREAM_")) {
-            (Some(rest), _) => (Side::Downstream, rest),
-            (_, Some(rest)) => (Side::Upstream, rest),
-            _ => return None,
-        };
+        let (side, rest) = Side::of(name)?;
         let field = match rest {
             "PEER_CERT_V_START" => TimeFormat::compile_or_default(parameters).map(Field::PeerNotBefore),
             "PEER_CERT_V_END" => TimeFormat::compile_or_default(parameters).map(Field::PeerNotAfter),

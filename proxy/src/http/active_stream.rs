@@ -21,6 +21,7 @@ use super::internal_redirect::Redirects;
 use super::pool::Lease;
 use super::router::{SentRequest, Timeouts};
 use super::upgrade::Upgrade;
+use super::wire_bytes::Meters;
 use crate::cluster::outlier::{self, Outcome};
 use crate::cluster::{Cluster, Host, Permit, Resource};
 use crate::formatter::{RequestLine, Values};
@@ -84,6 +85,7 @@ pub(crate) struct ActiveStream {
     /// Taken out while the router holds the stream.
     pub(crate) watch: Option<DeadlineWatch>,
     upstream: Option<Upstream>,
+    pub(super) meters: Meters,
 }
 
 /// Whether a stream found no virtual host.
@@ -179,6 +181,7 @@ impl ActiveStream {
             kept_head: None,
             watch: None,
             upstream: None,
+            meters: Meters::default(),
         })
     }
 
@@ -324,6 +327,7 @@ impl ActiveStream {
             upstream.cluster.stats.upstream_rq_total.inc();
             upstream.host.requests_total.fetch_add(1, Ordering::Relaxed);
         }
+        self.begin_upstream_wire(lease);
         self.info.upstream_local_address = about.local_address;
         self.info.upstream_protocol = Some(lease.version().into());
         self.info.upstream_tls.clone_from(&about.tls);
@@ -396,6 +400,7 @@ impl ActiveStream {
         if let Some(details) = &mut self.info.log_details {
             details.upstream_rx_end.get_or_insert_with(Instant::now);
         }
+        self.settle_upstream_wire();
         if let Some(upstream) = &mut self.upstream {
             upstream.complete = true;
             if let Some(lease) = upstream.lease.take() {
@@ -564,6 +569,7 @@ impl ActiveStream {
             connection.mesh.record(reporter, connection, &self.info, self.grpc);
         }
         if !hcm.access_logs.logs.is_empty() {
+            self.settle_wire();
             self.log(AccessLogType::DownstreamEnd);
         }
         let connection = &self.connection;

@@ -80,11 +80,11 @@ pub async fn serve(
         Ok(Served::Closed) => {}
         Ok(Served::Late(late)) => {
             let answer = respond::late_head(&connection, late.failure);
-            late.answer(answer, &handle).await;
+            late.answer(answer, &connection).await;
         }
         Ok(Served::Bad(head)) => {
             let answer = respond::bad_head(&connection, head.refusal);
-            head.answer(answer, &handle).await;
+            head.answer(answer, &connection).await;
         }
         Ok(Served::Switched(downstream)) => {
             let exchange = connection.exchange.take();
@@ -114,7 +114,8 @@ async fn serve_request(
     let hcm = connection.live.get();
     let mut stream = ActiveStream::begin(&connection, hcm.clone(), &request);
     let hcm = &*hcm;
-    connection.count_request(hcm);
+    connection.count_request(hcm, request.version());
+    stream.begin_wire(&request);
 
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &mut stream);

@@ -243,7 +243,8 @@ impl DownstreamConnection {
     }
 
     /// The request that reaches the connection's maximum is the last one.
-    pub(super) fn count_request(&self, hcm: &HttpConnectionManager) {
+    pub(super) fn count_request(&self, hcm: &HttpConnectionManager, version: http::Version) {
+        self.handle.record.version.set(Some(version));
         let requests = self.requests.get().saturating_add(1);
         self.requests.set(requests);
         if requests == self.live.connection.max_requests {

@@ -94,6 +94,7 @@ fn connection(manager: &HttpConnectionManager) -> ConnectionOptions {
         idle_timeout: None,
         max_duration: None,
         drain_timeout: Duration::from_secs(5),
+        delayed_close: Some(Duration::from_secs(1)),
         stall_timeout: manager.limits.stream_idle_timeout,
         max_requests: 0,
         request_headers_timeout: None,

@@ -20,7 +20,9 @@ use super::router::UpstreamBody;
 use super::{HttpConnectionManager, ServerHeader, local_reply, origin, repeated, upgrade};
 use crate::cluster::outlier::Outcome;
 use crate::route::DirectResponse;
-use crate::stream_info::{AccessLogType, ResponseFlags, StreamInfo, details, http_status_of_grpc};
+use crate::stream_info::{
+    AccessLogType, ResponseFlags, StreamInfo, close_reasons, details, http_status_of_grpc,
+};
 
 /// The upstream's response goes downstream.
 pub(super) fn respond(
@@ -153,6 +155,7 @@ pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Respon
         stream.info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
         if stream.connection.version == Version::Http1 {
             stream.hcm.stats.downstream_rq_rx_reset.inc();
+            stream.connection.handle.record.has_protocol_error.set(true);
             // To the log it never was a request.
             stream.info.request = None;
             stream.info.protocol = Some(http::Version::HTTP_11);
@@ -307,6 +310,7 @@ fn send_downstream(
 /// The head of a request did not come in time: what the client is told, if it can be. Counted and logged like the answer to a request.
 pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure) -> Response<Bytes> {
     failure.count_late(&connection.live.get().stats);
+    connection.handle.record.version.set(Some(connection.version.into()));
     let status = StatusCode::REQUEST_TIMEOUT;
     let reply = local_reply::for_error(&failure.into(), status);
     without_request(connection, status, failure.flag(), failure.details(), reply)
@@ -315,6 +319,8 @@ pub(super) fn late_head(connection: &Rc<DownstreamConnection>, failure: Failure)
 /// The head of an HTTP/1 request cannot be read: what the client is told. Counted and logged like the answer to a request.
 pub(super) fn bad_head(connection: &Rc<DownstreamConnection>, refusal: Refusal) -> Response<Bytes> {
     connection.stats.downstream_cx_protocol_error.inc();
+    connection.handle.record.has_protocol_error.set(true);
+    connection.handle.record.closes(close_reasons::CODEC_ERROR);
     let words = refusal.status.canonical_reason().unwrap_or_default();
     let reply = local_reply::reply(refusal.status, Bytes::from_static(words.as_bytes()));
     let flag = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;

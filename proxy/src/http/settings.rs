@@ -124,6 +124,9 @@ pub struct ConnectionOptions {
     pub max_duration: Option<Duration>,
     /// `drain_timeout`, default 5 s: so long a connection that is to end because of the two above still takes requests.
     pub drain_timeout: Duration,
+    /// `delayed_close_timeout`, default 1 s: so long a client whose request was not read to its end may take to read the answer, and to end
+    /// the connection. `None`: no time at all.
+    pub delayed_close: Option<Duration>,
     /// How long the client may take nothing of what is ready for it: `stream_idle_timeout`, default 5 min.
     pub stall_timeout: Option<Duration>,
     /// `common_http_protocol_options.max_requests_per_connection`, 0 = no limit.

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -13,9 +13,12 @@ use super::{FilterChain, InspectError, Listener, NetworkFilter};
 use crate::config::live::Live;
 use crate::net::{Address, RawStream, Stream};
 use crate::stats::ListenerStats;
-use crate::stream_info::{AccessLogType, ConnectionInfo, ResponseFlags, StreamInfo, details};
+use crate::stream_info::{
+    AccessLogType, CloseType, ConnectionEnds, ConnectionInfo, LogDetails, ResponseFlags, StreamInfo,
+    close_reasons, details,
+};
 use crate::transport_socket::{DownstreamTransport, TlsInfo};
-use crate::worker::{ConnectionHandle, PeerExpiry, Worker};
+use crate::worker::{ConnectionHandle, ConnectionRecord, PeerExpiry, Worker};
 use crate::{http, tcp};
 
 /// A connection from accept until its end; dropped, it counts as destroyed, and as a fault of ours when a panic ended it.
@@ -46,6 +49,14 @@ impl Drop for Connection {
 /// Why a connection is closed before its network filter sees it. The reason is counted already.
 struct Refused;
 
+/// Why there is no transport. It is counted already.
+enum FailedHandshake {
+    Failed(Arc<str>),
+    TooLong,
+    /// The connection was drained meanwhile.
+    Closing,
+}
+
 impl Connection {
     pub(super) fn new(
         worker: Rc<Worker>,
@@ -75,7 +86,13 @@ impl Connection {
         self.open();
         // No pause since the chain was found: a chain that goes from now on finds this connection registered and drains it.
         let handle = self.worker.connections.register(chain.id);
-        let Ok((stream, tls)) = self.transport(&chain, raw, &handle).await else { return };
+        let (stream, tls) = match self.transport(&chain, raw, &handle).await {
+            Ok(established) => established,
+            Err(failed) => {
+                self.log_failed_handshake(self.info(inspected, peer, None, chain.name.clone()), failed);
+                return;
+            }
+        };
         if let (Some(grace), Some(tls)) = (chain.peer_certificate_grace, &tls) {
             self.expire_with_peer(&handle, tls, grace);
         }
@@ -83,10 +100,9 @@ impl Connection {
         let worker = self.worker.clone();
         match &chain.filter {
             NetworkFilter::Http(live) => {
+                let record = handle.clone();
                 http::connection_manager::serve(worker, live.clone(), stream, info.clone(), handle).await;
-                if !self.listener.access_logs.logs.is_empty() {
-                    self.log(StreamInfo::new(info, None));
-                }
+                self.log_http(info, &record.record);
             }
             NetworkFilter::Tcp(proxy) => {
                 let logs = &self.listener.access_logs;
@@ -145,9 +161,42 @@ impl Connection {
         }
     }
 
+    /// The listener's line of a connection that was HTTP.
+    fn log_http(&self, info: Arc<ConnectionInfo>, record: &ConnectionRecord) {
+        if self.listener.access_logs.logs.is_empty() {
+            return;
+        }
+        let mut info = StreamInfo::new(info, record.version.get());
+        info.bytes_received = record.received.get();
+        info.bytes_sent = record.sent.get();
+        if record.has_protocol_error.get() {
+            info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        }
+        let downstream = if record.was_reset.get() { CloseType::RemoteReset } else { CloseType::Normal };
+        self.log(
+            info,
+            ConnectionEnds { downstream, local_reason: record.close_reason(), ..ConnectionEnds::default() },
+        );
+    }
+
+    fn log_failed_handshake(&self, info: ConnectionInfo, failed: FailedHandshake) {
+        let mut ends = ConnectionEnds::default();
+        match failed {
+            FailedHandshake::Failed(reason) => ends.transport_failure = Some(reason),
+            FailedHandshake::TooLong => ends.local_reason = Some(close_reasons::HANDSHAKE_TIMEOUT),
+            FailedHandshake::Closing => {}
+        }
+        self.log(StreamInfo::new(Arc::new(info), None), ends);
+    }
+
     /// The listener's own access log: one line for each connection, at its end.
-    fn log(&self, mut info: StreamInfo) {
+    fn log(&self, mut info: StreamInfo, ends: ConnectionEnds) {
         info.duration = self.accepted_at.elapsed();
+        info.start = self.accepted_at.into_std();
+        info.start_time = SystemTime::now() - info.duration;
+        if self.listener.access_logs.captures.details {
+            info.log_details = Some(Box::new(LogDetails { ends, ..LogDetails::default() }));
+        }
         self.listener.access_logs.log(&info, AccessLogType::NotSet, &self.worker.logs);
     }
 
@@ -197,7 +246,7 @@ impl Connection {
         let mut info = StreamInfo::new(Arc::new(self.info(inspected, peer, None, "".into())), None);
         info.flags.insert(ResponseFlags::NO_ROUTE_FOUND);
         info.response_code_details = details::FILTER_CHAIN_NOT_FOUND;
-        self.log(info);
+        self.log(info, ConnectionEnds::default());
     }
 
     /// Runs the transport socket's handshake within the chain's deadline.
@@ -206,7 +255,7 @@ impl Connection {
         chain: &FilterChain,
         raw: RawStream,
         handle: &ConnectionHandle,
-    ) -> Result<(Stream, Option<TlsInfo>), Refused> {
+    ) -> Result<(Stream, Option<TlsInfo>), FailedHandshake> {
         let tls = match &chain.transport {
             DownstreamTransport::Plaintext => return Ok((raw.into(), None)),
             DownstreamTransport::Tls(tls) => tls,
@@ -217,7 +266,7 @@ impl Connection {
             match chain.handshake_timeout {
                 Some(limit) => timeout(limit, handshake).await.map_err(|_| {
                     stats.downstream_cx_transport_socket_connect_timeout.inc();
-                    Refused
+                    FailedHandshake::TooLong
                 }),
                 None => Ok(handshake.await),
             }
@@ -225,13 +274,13 @@ impl Connection {
         let outcome = tokio::select! {
             outcome = in_time => outcome?,
             // A client that never finishes its handshake must not hold up the end of a drain.
-            () = handle.closing() => return Err(Refused),
+            () = handle.closing() => return Err(FailedHandshake::Closing),
         };
         match outcome {
             Ok((stream, info)) => Ok((stream, Some(info))),
             Err(error) => {
                 tracing::debug!(target: "connection", "{}: handshake failed: {error}", self.listener.name);
-                Err(Refused)
+                Err(FailedHandshake::Failed(error.reason))
             }
         }
     }

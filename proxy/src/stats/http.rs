@@ -23,6 +23,7 @@ scope! {
         Counter downstream_cx_max_requests_reached "Connections closed because they had carried their maximum of requests.";
         Counter downstream_cx_protocol_error "Connections on which the client broke the protocol.";
         Counter downstream_cx_drain_close "Connections closed by draining.";
+        Counter downstream_cx_delayed_close_timeout "Connections whose client did not end them after their last answer, within delayed_close_timeout.";
         Counter downstream_cx_upgrades_total "Requests for another protocol that were allowed.";
         Gauge downstream_cx_upgrades_active "Streams now that asked for another protocol and were allowed.";
         Histogram downstream_cx_length_ms "How long connections lived, milliseconds.";

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ::http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::ConnectionEnds;
 use crate::cluster::{ConnectTimes, Host};
 use crate::metadata::Metadata;
 
@@ -52,6 +53,19 @@ impl AccessLogType {
     }
 }
 
+/// Bytes of one stream on one side of the proxy, framing included. HTTP/2 has none here: its streams share a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WireBytes {
+    /// Of its whole messages, read.
+    pub received: u64,
+    /// The same, written.
+    pub sent: u64,
+    /// Of their header fields, as Envoy counts them: name, value, colon and the end of the line.
+    pub fields_received: u64,
+    /// The same, written.
+    pub fields_sent: u64,
+}
+
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub struct LogDetails {
@@ -63,6 +77,12 @@ pub struct LogDetails {
     pub response_header_bytes: u64,
     /// The same of the response's trailers.
     pub trailer_bytes: u64,
+    /// Its bytes between the client and here.
+    pub downstream_wire: WireBytes,
+    /// Its bytes between here and the upstream, of all attempts.
+    pub upstream_wire: WireBytes,
+    /// How its connections ended.
+    pub ends: ConnectionEnds,
     /// The hosts of all attempts.
     pub hosts_attempted: SmallVec<[Arc<Host>; 1]>,
     /// The upstream connections of all attempts.

@@ -16,11 +16,12 @@ use crate::cluster::outlier::{self, Outcome};
 use crate::cluster::{self, Cluster, ConnectError, Connected, lb};
 use crate::net::Stream;
 use crate::route::hash_address;
-use crate::stream_info::{AccessLogType, ConnectionInfo, LogDetails, ResponseFlags, StreamInfo, new_uuid};
+use crate::stream_info::{
+    AccessLogType, CloseType, ConnectionEnds, ConnectionInfo, LogDetails, ResponseFlags, StreamInfo,
+    close_reasons, new_uuid,
+};
 use crate::transport_socket::failure_reason;
 use crate::worker::{ConnectionHandle, Worker};
-
-const MAX_DURATION: &str = "max_downstream_connection_duration";
 
 /// Serves one connection until both sides have ended, or an error, a timeout or the end of the worker. `listener_logs` get the same
 /// line as the proxy's own: below HTTP a connection is the one stream on it.
@@ -86,7 +87,8 @@ impl<'a> Session<'a> {
         let mut info = StreamInfo::new(info, None);
         if proxy.access_logs.captures.details || listener_logs.captures.details {
             let stream_id = HeaderValue::from_bytes(&new_uuid()).ok();
-            info.log_details = Some(Box::new(LogDetails { stream_id, ..LogDetails::default() }));
+            let ends = ConnectionEnds { upstream: Some(CloseType::Normal), ..ConnectionEnds::default() };
+            info.log_details = Some(Box::new(LogDetails { stream_id, ends, ..LogDetails::default() }));
         }
         Self {
             worker,
@@ -105,7 +107,7 @@ impl<'a> Session<'a> {
         let drawn = proxy.clusters.draw(fastrand::u64(..));
         let Some(cluster) = proxy.clusters.cluster(drawn).and_then(|cluster| cluster.get()) else {
             self.proxy.stats.downstream_cx_no_route.inc();
-            self.info.flags.insert(ResponseFlags::NO_CLUSTER_FOUND);
+            self.refuse(ResponseFlags::NO_CLUSTER_FOUND, close_reasons::TCP_NO_CLUSTER);
             return None;
         };
         self.info.upstream_cluster = Some(cluster.clone());
@@ -120,7 +122,7 @@ impl<'a> Session<'a> {
                 None => lb::pick(&cluster, context),
             };
             let Some(host) = picked else {
-                self.info.flags.insert(ResponseFlags::NO_HEALTHY_UPSTREAM);
+                self.refuse(ResponseFlags::NO_HEALTHY_UPSTREAM, close_reasons::TCP_NO_HOST);
                 return None;
             };
             self.info.attempt_count = attempt;
@@ -154,7 +156,7 @@ impl<'a> Session<'a> {
                 Err(ConnectError::Overflow) => {
                     // The connection went to no host.
                     self.info.upstream_host = None;
-                    self.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
+                    self.refuse(ResponseFlags::UPSTREAM_OVERFLOW, close_reasons::TCP_OVERFLOW);
                     return None;
                 }
                 Err(error) => {
@@ -171,7 +173,7 @@ impl<'a> Session<'a> {
                 }
             }
         }
-        self.info.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        self.refuse(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED, close_reasons::TCP_NOT_CONNECTED);
         None
     }
 
@@ -256,16 +258,46 @@ impl<'a> Session<'a> {
     fn too_long(&mut self) {
         self.proxy.stats.max_downstream_connection_duration.inc();
         self.info.flags.insert(ResponseFlags::DURATION_TIMEOUT);
-        self.info.connection_termination_details = Some(MAX_DURATION);
+        let is_connected = self.info.upstream_local_address.is_some();
+        self.note_ends(|ends| {
+            ends.local_reason = Some(close_reasons::TCP_MAX_DURATION);
+            ends.upstream_local_reason = ends.local_reason.filter(|_| is_connected);
+        });
+    }
+
+    /// Keeps how the connections end, where a log prints it.
+    fn note_ends(&mut self, note: impl FnOnce(&mut ConnectionEnds)) {
+        if let Some(details) = &mut self.info.log_details {
+            note(&mut details.ends);
+        }
+    }
+
+    /// The client's connection is closed without one to an upstream.
+    fn refuse(&mut self, flag: ResponseFlags, why: &'static str) {
+        self.info.flags.insert(flag);
+        self.note_ends(|ends| ends.local_reason = Some(why));
     }
 
     fn ended(&mut self, end: CopyEnd, downstream: &Stream, upstream: &Stream) {
         match end {
             CopyEnd::Finished => {}
-            CopyEnd::Idle => self.proxy.stats.idle_timeout.inc(),
+            CopyEnd::Idle => {
+                self.proxy.stats.idle_timeout.inc();
+                self.note_ends(|ends| {
+                    ends.local_reason = Some(close_reasons::TCP_IDLE);
+                    ends.upstream_local_reason = ends.local_reason;
+                });
+            }
             CopyEnd::TooLong => self.too_long(),
-            CopyEnd::Downstream(_) => upstream.reset_on_close(),
+            CopyEnd::Downstream(error) => {
+                self.note_ends(|ends| ends.downstream = CloseType::of(&error));
+                upstream.reset_on_close();
+            }
             CopyEnd::Upstream(error) => {
+                self.note_ends(|ends| {
+                    ends.downstream = CloseType::LocalReset;
+                    ends.upstream = Some(CloseType::of(&error));
+                });
                 self.info.flags.insert(ResponseFlags::UPSTREAM_REMOTE_RESET);
                 self.info.upstream_transport_failure = failure_reason(&error);
                 downstream.reset_on_close();

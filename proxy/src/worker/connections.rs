@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::ConnectionRecord;
 use crate::stats::{HttpStats, Stats};
+use crate::stream_info::close_reasons;
 
 /// The downstream connections of a worker.
 #[derive(Debug, Default)]
@@ -51,6 +53,7 @@ impl Connections {
             client_ended: Cell::new(false),
             stalled_since: Cell::new(None),
             peer_expiry: OnceCell::new(),
+            record: ConnectionRecord::default(),
             waker: RefCell::new(None),
             active: self.active.clone(),
         });
@@ -112,11 +115,13 @@ impl Connections {
                 }
             }
             let timed_out = limits.idle_timeout.zip(idle).is_some_and(|(limit, t)| t >= limit);
-            if timed_out && c.expire_at(now, limits) {
+            if timed_out && c.expire_at(now, limits, close_reasons::IDLE) {
                 limits.stats.downstream_cx_idle_timeout.inc();
             }
             let open_for = now.saturating_duration_since(c.opened);
-            if limits.max_duration.is_some_and(|limit| open_for >= limit) && c.expire_at(now, limits) {
+            if limits.max_duration.is_some_and(|limit| open_for >= limit)
+                && c.expire_at(now, limits, close_reasons::MAX_DURATION)
+            {
                 limits.stats.downstream_cx_max_duration_reached.inc();
             }
             let stalled = c.stalled_since.get().map(|since| now.saturating_duration_since(since));
@@ -175,6 +180,8 @@ pub struct ConnectionHandle {
     /// Since when the client takes nothing of what is ready for it.
     stalled_since: Cell<Option<Instant>>,
     peer_expiry: OnceCell<PeerExpiry>,
+    /// For the listener's own log.
+    pub record: ConnectionRecord,
     waker: RefCell<Option<Waker>>,
     active: Arc<AtomicUsize>,
 }
@@ -229,9 +236,13 @@ impl ConnectionHandle {
     }
 
     /// Its time is over: it drains, or ends at once where nothing ever came. Whether that is a change.
-    fn expire_at(&self, now: Instant, limits: &ConnectionLimits) -> bool {
+    fn expire_at(&self, now: Instant, limits: &ConnectionLimits, why: &'static str) -> bool {
         if !self.used.get() {
-            return self.advance(State::Closing);
+            let closes = self.advance(State::Closing);
+            if closes {
+                self.record.closes(why);
+            }
+            return closes;
         }
         let drains = self.advance(State::Draining);
         if drains {

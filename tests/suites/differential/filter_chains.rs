@@ -130,9 +130,8 @@ fn chains() {
         proxy.stop();
         let mut lines: Vec<String> =
             bootstrap.take_log("log").iter().map(|line| mask_log_line(line) + "\n").collect();
-        // A deviation: the client breaks this handshake off (the certificate is another name's). Envoy logs such connections
-        // too, ours only counts them (`connection_error`).
-        lines.retain(|line| !line.contains("x.example.com TLSv1.3"));
+        // A deviation: the client breaks this handshake off (the certificate is another name's), and Envoy has a version by then.
+        lines.iter_mut().for_each(|line| *line = line.replace("x.example.com TLSv1.3", "x.example.com -"));
         // The listener's lines come at the end of a connection, the manager's at the end of a request.
         lines.sort();
         view.add("log", lines.concat());

@@ -6,6 +6,7 @@ mod access_log;
 mod actions;
 mod balancing;
 mod bench_shapes;
+mod between_versions;
 mod broken_http1;
 mod broken_http2;
 mod cancellations;

@@ -11,6 +11,11 @@ use outrigger_tests::upstream::{TcpBehaviour, TcpUpstream};
 use outrigger_tests::{Bootstrap, RawClient};
 use serde_json::{Value, json};
 
+/// How both connections ended.
+const ENDS: &str = "%DOWNSTREAM_DETECTED_CLOSE_TYPE% %DOWNSTREAM_LOCAL_CLOSE_REASON% %UPSTREAM_DETECTED_CLOSE_TYPE% \
+                    %UPSTREAM_LOCAL_CLOSE_REASON% %DOWNSTREAM_TRANSPORT_FAILURE_REASON% %DOWNSTREAM_HEADER_BYTES_SENT% \
+                    %UPSTREAM_WIRE_BYTES_RECEIVED%";
+
 /// What a client does with its connection; it writes what it saw.
 type Client = fn(RawClient, &mut View);
 
@@ -62,7 +67,7 @@ fn connections() {
             json!({"circuit_breakers": {"thresholds": [{"max_connections": 0}]}}),
         ),
     ];
-    let rows: [(&str, Value, Client); 9] = [
+    let rows: [(&str, Value, Client); 10] = [
         ("echo", json!({"cluster": "echo"}), echo),
         ("server first", json!({"cluster": "greet"}), listen),
         ("client resets", json!({"cluster": "echo"}), leave),
@@ -71,6 +76,13 @@ fn connections() {
         ("no endpoint", json!({"cluster": "empty"}), expect_end),
         ("missing cluster", json!({"cluster": "missing"}), expect_end),
         ("circuit breaker", json!({"cluster": "full"}), expect_end),
+        (
+            "too long",
+            json!({"cluster": "echo", "max_downstream_connection_duration": "0.1s"}),
+            |mut client, view| {
+                view.add("closed", format!("{}\n", client.closes_within(Duration::from_secs(5))));
+            },
+        ),
         ("idle", json!({"cluster": "echo", "idle_timeout": "0.1s"}), |mut client, view| {
             view.add("closed", format!("{}\n", client.closes_within(Duration::from_secs(5))));
         }),
@@ -78,11 +90,11 @@ fn connections() {
     let bootstrap = Bootstrap::new();
     let addrs: Vec<SocketAddr> = rows.iter().map(|_| free_addr()).collect();
     let log = |number: usize| format!("{number}.log");
+    let format = format!("{} {ENDS}\n", ISTIO_FORMAT.trim_end());
     let listeners: Vec<Value> = (rows.iter().zip(&addrs).enumerate())
         .map(|(number, ((name, config, _), addr))| {
             let mut config = config.clone();
-            config["access_log"] =
-                json!([file_access_log(&bootstrap.path(&log(number)), Some(ISTIO_FORMAT))]);
+            config["access_log"] = json!([file_access_log(&bootstrap.path(&log(number)), Some(&format))]);
             listener(name, *addr, tcp_proxy("echo", config))
         })
         .collect();

@@ -12,6 +12,7 @@ mod hashing;
 mod places;
 mod references;
 mod samples;
+mod subsets;
 mod virtual_service;
 mod world;
 

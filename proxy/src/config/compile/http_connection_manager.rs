@@ -29,6 +29,8 @@ use crate::http::{
 /// Envoy's defaults.
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Envoy's default of `delayed_close_timeout`.
+const DELAYED_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_REQUEST_HEADERS_KB: u32 = 60;
 
 /// Compiles the connection manager of one filter chain, at the context's present path, and what it opens connections with.
@@ -104,7 +106,7 @@ pub(crate) fn compile_http_connection_manager(
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
     // its connection; a last flush is bounded by the drain.
-    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout_jitter, delayed_close_timeout, access_log_flush_interval, stream_error_on_invalid_http_message, append_local_overload,
+    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, stream_error_on_invalid_http_message, append_local_overload,
         add_proxy_protocol_connection_state);
     if stat_prefix.is_empty() {
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
@@ -189,6 +191,12 @@ pub(crate) fn compile_http_connection_manager(
         idle_timeout: common.idle_timeout,
         max_duration: common.max_connection_duration,
         drain_timeout: values::duration(cx, "drain_timeout", drain_timeout).unwrap_or(DRAIN_TIMEOUT),
+        delayed_close: timeout(
+            cx,
+            "delayed_close_timeout",
+            delayed_close_timeout,
+            Some(DELAYED_CLOSE_TIMEOUT),
+        ),
         stall_timeout: stream_idle_timeout,
         max_requests: common.max_requests_per_connection,
         request_headers_timeout,

@@ -53,6 +53,13 @@ impl Side {
         }
     }
 
+    fn peer_has_broken(&self, error: &io::Error) {
+        self.peer_has_ended();
+        if let (Side::Downstream(_, handle, _), io::ErrorKind::ConnectionReset) = (self, error.kind()) {
+            handle.record.was_reset.set(true);
+        }
+    }
+
     fn wire(&self) -> Option<&Wire> {
         match self {
             Side::Upstream(_, wire) => wire.as_deref(),
@@ -102,10 +109,13 @@ impl Io {
         match &written {
             Poll::Ready(Ok(n)) => {
                 self.side.sent().inc_by(*n as u64);
+                if let Side::Downstream(_, handle, _) = &self.side {
+                    handle.record.has_sent(*n);
+                }
                 wire.inspect(|wire| wire.wrote(&self.stream, *n));
             }
             Poll::Ready(Err(error)) => {
-                self.side.peer_has_ended();
+                self.side.peer_has_broken(error);
                 wire.inspect(|wire| wire.broke(&self.stream, error));
             }
             Poll::Pending => {}
@@ -138,7 +148,7 @@ impl AsyncRead for Io {
         if self.read_ahead.is_empty() {
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
             if let Err(error) = &read {
-                self.side.peer_has_ended();
+                self.side.peer_has_broken(error);
                 self.side.wire().inspect(|wire| wire.broke(&self.stream, error));
             } else if buf.filled().len() == before && buf.remaining() > 0 {
                 self.side.peer_has_ended();
@@ -154,15 +164,15 @@ impl AsyncRead for Io {
             Side::Upstream(_, wire) => {
                 wire.as_ref().inspect(|wire| wire.read(read.len()));
             }
-            Side::Downstream(stats, _, follow) => match follow {
-                Follow::Nothing => {}
-                Follow::Http2(frames) => {
-                    if let Err(error) = frames.received(read) {
-                        stats.downstream_cx_protocol_error.inc();
-                        return Poll::Ready(Err(error));
-                    }
+            Side::Downstream(stats, handle, follow) => {
+                handle.record.has_received(read.len());
+                if let Follow::Http2(frames) = follow
+                    && let Err(error) = frames.received(read)
+                {
+                    stats.downstream_cx_protocol_error.inc();
+                    return Poll::Ready(Err(error));
                 }
-            },
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -14,7 +14,6 @@ use super::io::Io;
 use crate::http::LiveConnectionManager;
 use crate::http::downstream::DownstreamConnection;
 use crate::http::error::Failure;
-use crate::worker::ConnectionHandle;
 
 /// How long a head may take from its first byte, and what it means when it does not come: the first of `request_headers_timeout`,
 /// `stream_idle_timeout`, `request_timeout` and `max_stream_duration`, as in Envoy.
@@ -90,10 +89,10 @@ pub(super) enum LateClient {
 
 impl LateHead {
     /// Says so, and that nothing more will be said.
-    pub(crate) async fn answer(self, response: Response<Bytes>, handle: &ConnectionHandle) {
+    pub(crate) async fn answer(self, response: Response<Bytes>, downstream: &DownstreamConnection) {
         match self.client {
-            Some(LateClient::Http1(io)) => answer_last(io, response, handle).await,
-            Some(LateClient::Http2(stream)) => stream.answer(response, handle).await,
+            Some(LateClient::Http1(io)) => answer_last(io, response, downstream).await,
+            Some(LateClient::Http2(stream)) => stream.answer(response, downstream).await,
             None => {}
         }
     }

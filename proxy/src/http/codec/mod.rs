@@ -26,7 +26,7 @@ pub(crate) use client::SendError;
 pub(crate) use error::{ReadError, failure, request_failure};
 #[cfg(feature = "fuzzing")]
 pub(crate) use http1::fuzzing;
-pub(crate) use http1::{Http1Sender, Refusal, connect_http1, serve_http1};
+pub(crate) use http1::{Http1Sender, Meter, Refusal, connect_http1, serve_http1};
 #[cfg(feature = "fuzzing")]
 pub(crate) use http2::FrameWatch;
 pub(crate) use http2::{
@@ -47,6 +47,14 @@ pub(crate) enum Incoming {
 }
 
 impl Incoming {
+    /// Counts the bytes of the exchange that the body belongs to, with HTTP/1.
+    pub(crate) fn meter(&self) -> Option<Meter> {
+        match self {
+            Self::Http1(body) => Some(body.meter()),
+            Self::Http2(_) | Self::None => None,
+        }
+    }
+
     /// The upstream says itself whether the client is to send this body, and what else comes before its answer: the way to tell it.
     pub(crate) fn leave_to_upstream(&mut self) -> Option<Interim> {
         match self {

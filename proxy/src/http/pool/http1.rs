@@ -109,6 +109,10 @@ impl Lease {
         self.connection.sender.send_upgrade(request).await
     }
 
+    pub(super) fn meter(&self) -> codec::Meter {
+        self.connection.sender.meter()
+    }
+
     pub(super) fn finish(self) {
         let Lease { pool, mut connection } = self;
         let max = pool.settings.max_requests_per_connection;

@@ -27,7 +27,7 @@ use http::{Request, Response};
 use rustc_hash::FxHashMap;
 
 use super::body::RequestBody;
-use super::codec::{Incoming, Interim, SendError, Switched, Version};
+use super::codec::{Incoming, Interim, Meter, SendError, Switched, Version};
 use super::error::{Failure, StreamError};
 use crate::cluster::{
     Cluster, ConnectError, ConnectTimes, Connected, ConnectionSettings, Host, Permit, Resource,
@@ -164,6 +164,14 @@ impl Lease {
         match self {
             Lease::Http1(lease) => lease.send_upgrade(request).await,
             Lease::Http2(lease) => lease.send_upgrade(request).await,
+        }
+    }
+
+    /// Counts the bytes of the exchange that begins now, with HTTP/1.
+    pub(crate) fn meter(&self) -> Option<Meter> {
+        match self {
+            Lease::Http1(lease) => Some(lease.meter()),
+            Lease::Http2(_) => None,
         }
     }
 

@@ -114,6 +114,7 @@ pub(super) async fn send(
                     host.active_health().fail_at_once();
                 }
                 stream.lend(lease);
+                stream.count_response_fields(response.headers());
                 stream.info.first_upstream_byte = Some(Instant::now() - stream.info.start);
                 spare.inspect(|spare| spare.forget());
                 return Ok(response);

@@ -1,9 +1,11 @@
 //! Access logs in formats of their own: a line says the same in both proxies.
 
+mod closing;
 mod filters;
 mod moments;
 mod operators;
 mod tls;
+mod wire;
 
 use std::net::SocketAddr;
 
@@ -27,8 +29,8 @@ struct Row {
     filter: Value,
     routes: Value,
     hcm: Value,
-    /// Requests, each on a connection of its own.
-    requests: Vec<String>,
+    /// Requests, each on a connection of its own, or in turns on one.
+    requests: Vec<Vec<String>>,
 }
 
 impl Row {
@@ -51,7 +53,7 @@ impl Row {
                 {"match": {"prefix": "/"}, "route": {"cluster": "up"}, "name": "rest", "metadata": metadata()},
             ]),
             hcm: json!({}),
-            requests: paths.iter().map(|path| get(path, "")).collect(),
+            requests: paths.iter().map(|path| vec![get(path, "")]).collect(),
         }
     }
 
@@ -66,7 +68,13 @@ impl Row {
     }
 
     fn send(mut self, request: String) -> Self {
-        self.requests.push(request);
+        self.requests.push(vec![request]);
+        self
+    }
+
+    /// Several requests on one connection.
+    fn send_in_turns(mut self, requests: &[&str]) -> Self {
+        self.requests.push(requests.iter().map(|request| (*request).to_owned()).collect());
         self
     }
 
@@ -139,12 +147,17 @@ fn compare_logs(rows: &[Row]) {
         let proxy = Launch::new(engine).arg("-l").arg("error").start(&bootstrap)?;
         let mut view = View::default();
         for (row, addr) in rows.iter().zip(&addrs) {
-            for request in &row.requests {
+            for requests in &row.requests {
                 let mut client = RawClient::connect(*addr).unwrap();
-                client.send(request.as_bytes());
-                let method = request.split(' ').next().unwrap_or_default();
-                let status = client.response_to(method).map(|response| response.status);
-                view.add(format!("{}: status", row.name), format!("{:?}\n", status.map_err(|e| e.kind())));
+                for request in requests {
+                    client.send(request.as_bytes());
+                    let method = request.split(' ').next().unwrap_or_default();
+                    let status = client.response_to(method).map(|response| response.status);
+                    view.add(
+                        format!("{}: status", row.name),
+                        format!("{:?}\n", status.map_err(|e| e.kind())),
+                    );
+                }
             }
         }
         proxy.stop();

@@ -1,9 +1,10 @@
 //! Which gRPC statuses are tried again, in the head and in trailers.
 
 use outrigger_tests::Http2Client;
+use outrigger_tests::bootstrap::{cluster, http2_upstream};
 use outrigger_tests::client::frames::{Frame, FrameClient, block, flag, kind};
-use outrigger_tests::differential::{Target, View, compare_cases};
-use serde_json::json;
+use outrigger_tests::differential::{Target, View, World, compare_cases};
+use serde_json::{Value, json};
 
 use super::{on, quick, retrying};
 
@@ -86,6 +87,55 @@ fn grpc_in_trailers() {
             });
         }),
     ]);
+}
+
+fn status(stream: u32, code: &str) -> Vec<Frame> {
+    vec![Frame::head(stream, None, &[("grpc-status", code)], true)]
+}
+
+/// Each word of gRPC stands for its own status, as in a head; and what limits other retries limits these.
+#[test]
+fn grpc_words_in_trailers() {
+    let case = |name: &'static str, words: &str| {
+        retrying(name, "frames", quick(json!({"retry_on": words, "num_retries": 2})))
+            .deviates("client", TRAILERS_ARE_READ)
+            .deviates("attempts", TRAILERS_ARE_READ)
+    };
+    let limited = |name: &'static str, cluster: &'static str, clusters: fn(&World) -> Vec<Value>| {
+        retrying(name, cluster, quick(json!({"retry_on": "unavailable", "num_retries": 2})))
+            .clusters(clusters)
+            .drive(|target, view| ask_for_grpc(target, view, true, |stream| status(stream, "14")))
+            .statistics("cluster.[a-z]+.upstream_rq_retry")
+    };
+    compare_cases(&[
+        case("cancelled", "cancelled")
+            .drive(|target, view| ask_for_grpc(target, view, true, |stream| status(stream, "1"))),
+        case("deadline exceeded", "deadline-exceeded")
+            .drive(|target, view| ask_for_grpc(target, view, true, |stream| status(stream, "4"))),
+        case("resource exhausted", "resource-exhausted")
+            .drive(|target, view| ask_for_grpc(target, view, true, |stream| status(stream, "8"))),
+        case("internal", "internal")
+            .drive(|target, view| ask_for_grpc(target, view, true, |stream| status(stream, "13"))),
+        limited("no place for a retry", "full", |world| {
+            frames_with(world, "full", json!({"max_retries": 0}))
+        })
+        .deviates("statistics", TRAILERS_ARE_READ)
+        .deviates("default log 1", TRAILERS_ARE_READ)
+        .deviates("istio log 1", TRAILERS_ARE_READ),
+        limited("a budget", "budget", |world| {
+            frames_with(world, "budget", json!({"retry_budget": {"min_retry_concurrency": 1}}))
+        })
+        .deviates("client", TRAILERS_ARE_READ)
+        .deviates("attempts", TRAILERS_ARE_READ)
+        .deviates("statistics", TRAILERS_ARE_READ),
+    ]);
+}
+
+/// The frame by frame upstream with these thresholds.
+fn frames_with(world: &World, name: &str, thresholds: Value) -> Vec<Value> {
+    let mut more = http2_upstream();
+    more["circuit_breakers"] = json!({"thresholds": [thresholds]});
+    vec![cluster(name, &[world.frames.addr()], more)]
 }
 
 /// A server that sends its metadata first and then waits for its client is not held back for long.

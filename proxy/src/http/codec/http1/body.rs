@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::channel::Channel;
+use super::channel::{Channel, Meter};
 use super::unanswered::Unanswered;
 use crate::http::codec::ReadError;
 use crate::http::codec::interim::Interim;
@@ -36,6 +36,11 @@ impl Http1Body {
 }
 
 impl Http1Body {
+    /// Counts the bytes of the exchange that it belongs to.
+    pub(crate) fn meter(&self) -> Meter {
+        Meter::new(&self.channel)
+    }
+
     /// The upstream asks for the body, not we.
     pub(crate) fn leave_to_upstream(&mut self) -> Interim {
         self.is_awaited = false;

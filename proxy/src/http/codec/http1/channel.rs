@@ -3,10 +3,12 @@
 //! Shared by the task that serves the connection and by the body of the message that is being read, which may be polled elsewhere. Each
 //! direction has one reader or writer at a time.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -16,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use super::decode::{Decoder, Step};
 use crate::http::codec::ReadError;
 use crate::http::codec::io::Io;
+use crate::stream_info::WireBytes;
 
 /// What the first read of a message asks for; bodies that fill it are read in larger pieces.
 const READ: usize = 8 << 10;
@@ -40,6 +43,13 @@ pub(super) struct Channel {
     /// The number of that message on its connection, from 1.
     pub(super) message: u64,
     output: Output,
+    /// Bytes that came, and bytes that were given to be written, since the connection had its buffers.
+    came: u64,
+    given: u64,
+    /// Where the present exchange began.
+    begun: Position,
+    /// Bytes of the header fields of the message that is being written.
+    pub(super) fields_given: usize,
     /// How much may wait to be written before more is asked for; and no read is larger.
     limit: usize,
     /// A response is waited for, and its head is not here yet.
@@ -53,6 +63,13 @@ pub(super) struct Channel {
     /// Who waits for bytes, and who waits to write some: told when the connection is given up meanwhile.
     reader: Option<Waker>,
     writer: Option<Waker>,
+}
+
+/// How far a connection has come, each way: what was read and used, and what was given to be written.
+#[derive(Debug, Clone, Copy, Default)]
+struct Position {
+    used: u64,
+    given: u64,
 }
 
 /// What waits to be written, in order: `pieces`, then `tail`.
@@ -72,6 +89,10 @@ impl Channel {
             decoder: Decoder::None,
             message: 0,
             output: Output::default(),
+            came: 0,
+            given: 0,
+            begun: Position::default(),
+            fields_given: 0,
             limit,
             awaits_head: false,
             answered: 0,
@@ -125,6 +146,7 @@ impl Channel {
             return Poll::Pending;
         };
         let read = read?;
+        self.came += read as u64;
         if read == room {
             self.read_size = (2 * self.read_size).min(MAX_READ).min(self.limit);
         }
@@ -181,13 +203,13 @@ impl Channel {
     pub(super) fn put_head<T>(&mut self, write: impl FnOnce(&mut BytesMut) -> T) -> T {
         let before = self.output.tail.len();
         let written = write(&mut self.output.tail);
-        self.output.bytes += self.output.tail.len() - before;
+        self.will_write(self.output.tail.len() - before);
         written
     }
 
     /// To be written behind all else.
     pub(super) fn put(&mut self, bytes: Bytes) {
-        self.output.bytes += bytes.len();
+        self.will_write(bytes.len());
         if bytes.len() <= COPIED {
             self.output.tail.extend_from_slice(&bytes);
             return;
@@ -200,8 +222,34 @@ impl Channel {
     }
 
     pub(super) fn put_slice(&mut self, bytes: &[u8]) {
-        self.output.bytes += bytes.len();
+        self.will_write(bytes.len());
         self.output.tail.extend_from_slice(bytes);
+    }
+
+    fn will_write(&mut self, bytes: usize) {
+        self.output.bytes += bytes;
+        self.given += bytes as u64;
+    }
+
+    fn position(&self) -> Position {
+        Position { used: self.came - self.input.len() as u64, given: self.given }
+    }
+
+    /// An exchange begins: its bytes are counted from here.
+    pub(super) fn begin_exchange(&mut self) {
+        self.begun = self.position();
+        self.fields_given = 0;
+    }
+
+    /// The bytes of the present exchange, without the fields of what was read.
+    fn exchanged(&self) -> WireBytes {
+        let now = self.position();
+        WireBytes {
+            received: now.used - self.begun.used,
+            sent: now.given - self.begun.given,
+            fields_received: 0,
+            fields_sent: self.fields_given as u64,
+        }
     }
 
     /// Whether so much waits that no more should come.
@@ -258,6 +306,21 @@ impl Output {
             self.pieces.pop_front();
         }
         self.tail.advance(written);
+    }
+}
+
+/// Counts the bytes of the present exchange of a connection.
+#[derive(Debug)]
+pub(crate) struct Meter(Rc<RefCell<Channel>>);
+
+impl Meter {
+    pub(super) fn new(channel: &Rc<RefCell<Channel>>) -> Self {
+        Self(channel.clone())
+    }
+
+    /// What there was so far, without the fields of what was read.
+    pub(crate) fn read(&self) -> WireBytes {
+        self.0.borrow().exchanged()
     }
 }
 

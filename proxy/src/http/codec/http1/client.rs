@@ -16,7 +16,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::body::Http1Body;
-use super::channel::Channel;
+use super::channel::{Channel, Meter};
 use super::encode::{self, BodyWriter, WriteError};
 use super::head::{self, Finder, Limits, ResponseHead};
 use crate::cluster::{Cluster, Host};
@@ -195,6 +195,12 @@ impl Http1Sender {
         &self.0.wire
     }
 
+    /// Counts the bytes of the exchange that begins now.
+    pub(crate) fn meter(&self) -> Meter {
+        self.0.channel.borrow_mut().begin_exchange();
+        Meter::new(&self.0.channel)
+    }
+
     /// Whether it can take a request.
     pub(crate) fn is_ready(&self) -> bool {
         !self.is_closed() && self.0.is_idle()
@@ -241,7 +247,10 @@ impl Http1Sender {
         let encoder = {
             let mut channel = connection.channel.borrow_mut();
             channel.awaits_head = true;
-            channel.put_head(|out| encode::request(out, &parts, connection.proper_case, is_empty, exact))
+            let (encoder, fields) =
+                channel.put_head(|out| encode::request(out, &parts, connection.proper_case, is_empty, exact));
+            channel.fields_given = fields;
+            encoder
         };
         connection.is_sending.set(true);
         let mut writer = BodyWriter::new(body, encoder, connection.with_trailers);

@@ -43,6 +43,8 @@ pub(super) struct Written {
     pub(super) encoder: Encoder,
     /// It is the last one of its connection.
     pub(super) is_last: bool,
+    /// Bytes of its header fields.
+    pub(super) fields: usize,
 }
 
 /// Writes the head of a response with a body of this length, if that is known.
@@ -57,6 +59,7 @@ pub(super) fn response(
     let names = Names { kept: parts.extensions.get::<NameCase>(), proper: proper_case };
     out.reserve(64 + 48 * parts.headers.len());
     status_line(out, status);
+    let start = out.len();
     let switches =
         status == StatusCode::SWITCHING_PROTOCOLS || (asked.method == Method::CONNECT && status.is_success());
     let has_no_length = switches || status.is_informational() || status == StatusCode::NO_CONTENT;
@@ -93,8 +96,9 @@ pub(super) fn response(
         out.extend_from_slice(date::now().as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+    let fields = out.len() - start;
     out.extend_from_slice(b"\r\n");
-    Written { encoder, is_last: is_last && !switches }
+    Written { encoder, is_last: is_last && !switches, fields }
 }
 
 /// Writes the head of an informational response (RFC 9110 section 15.2).
@@ -104,14 +108,15 @@ pub(super) fn informational(out: &mut BytesMut, status: StatusCode, headers: &He
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes the head of a request with a body of this length, if that is known; `is_empty`: there is no body.
+/// Writes the head of a request with a body of this length, if that is known; `is_empty`: there is no body. Gives the bytes of its header
+/// fields too.
 pub(super) fn request(
     out: &mut BytesMut,
     parts: &request::Parts,
     proper_case: bool,
     is_empty: bool,
     exact: Option<u64>,
-) -> Encoder {
+) -> (Encoder, usize) {
     let names = Names { kept: parts.extensions.get::<NameCase>(), proper: proper_case };
     out.reserve(64 + parts.uri.path().len() + 48 * parts.headers.len());
     out.extend_from_slice(parts.method.as_str().as_bytes());
@@ -122,6 +127,7 @@ pub(super) fn request(
         _ => _ = write!(out.writer(), "{}", parts.uri),
     }
     out.extend_from_slice(b" HTTP/1.1\r\n");
+    let start = out.len();
     let length = field_length(&parts.headers);
     fields(out, &parts.headers, names, |name| {
         *name != TRANSFER_ENCODING && (*name != CONTENT_LENGTH || length.is_some())
@@ -138,8 +144,9 @@ pub(super) fn request(
             Encoder::Chunked
         }
     };
+    let fields = out.len() - start;
     out.extend_from_slice(b"\r\n");
-    encoder
+    (encoder, fields)
 }
 
 fn status_line(out: &mut BytesMut, status: StatusCode) {
@@ -323,7 +330,7 @@ mod tests {
         {
             let mut out = BytesMut::new();
             let request = Request::post("/").header(CONTENT_LENGTH, length).body(()).unwrap();
-            let encoder = super::request(&mut out, &request.into_parts().0, false, false, None);
+            let (encoder, _) = super::request(&mut out, &request.into_parts().0, false, false, None);
             assert_eq!(encoder, expected, "{length:?}");
             let response = Response::builder().header(CONTENT_LENGTH, length).body(()).unwrap();
             let asked = Asked { method: Method::GET, version: Version::HTTP_11, keeps_alive: true };

@@ -16,6 +16,7 @@ mod server;
 mod unanswered;
 
 pub(crate) use body::Http1Body;
+pub(crate) use channel::Meter;
 pub(crate) use client::{Http1Sender, connect_http1};
 pub(crate) use head::Refusal;
 pub(super) use server::answer_last;

@@ -12,7 +12,7 @@ use http_body::Body as _;
 
 use super::body::Http1Body;
 use super::channel::Channel;
-use super::encode::{self, Asked, BodyWriter};
+use super::encode::{self, Asked, BodyWriter, WriteError};
 use super::head::{self, Finder, Limits, Refusal, RequestHead};
 use crate::http::body::{Aborted, ResponseBody};
 use crate::http::codec::ending::{end, write_last};
@@ -24,7 +24,7 @@ use crate::http::codec::{Incoming, ServeError, Served, flow};
 use crate::http::downstream::DownstreamConnection;
 use crate::http::error::Failure;
 use crate::net::Stream;
-use crate::worker::ConnectionHandle;
+use crate::stream_info::close_reasons;
 
 /// After so many requests that came at once, the worker's other connections have their turn.
 const FAIR_REQUESTS: u32 = 16;
@@ -138,6 +138,7 @@ impl Connection<'_> {
     where
         F: Future<Output = Result<Response<ResponseBody>, Aborted>>,
     {
+        self.channel.borrow_mut().begin_exchange();
         let head = match poll_fn(|cx| self.poll_next(cx)).await {
             Next::Request(head) => head,
             Next::Bad(refusal) => return Ok(self.give_back(|io| Served::Bad(BadHead { refusal, io }))),
@@ -236,7 +237,9 @@ impl Connection<'_> {
             let mut channel = self.channel.borrow_mut();
             channel.answered = channel.message;
             let proper_case = options.header_case.proper;
-            channel.put_head(|out| encode::response(out, &parts, &asked, proper_case, exact))
+            let written = channel.put_head(|out| encode::response(out, &parts, &asked, proper_case, exact));
+            channel.fields_given = written.fields;
+            written
         };
         let with_trailers = asked.version == Version::HTTP_11;
         let mut writer = BodyWriter::new(body, written.encoder, with_trailers);
@@ -246,6 +249,9 @@ impl Connection<'_> {
                 return Poll::Ready(false);
             }
             if let Poll::Ready(written) = writer.poll(cx, &self.channel) {
+                if let Err(WriteError::Body(_) | WriteError::Short) = &written {
+                    handle.record.closes(close_reasons::LAST_RESPONSE);
+                }
                 return Poll::Ready(written.is_ok());
             }
             self.channel.borrow_mut().poll_peer_end(cx).map(|()| false)
@@ -262,17 +268,18 @@ impl Connection<'_> {
             return Ok(Exchanged::Ends(taken.map_or(End::CLOSED, |taken| End::Served(switched(taken)))));
         }
         let has_read_all = self.channel.borrow_mut().has_ended();
-        match written.is_last || !has_read_all {
-            true => self.close(!has_read_all).await,
-            false => Ok(Exchanged::GoesOn),
+        if has_read_all && !written.is_last {
+            return Ok(Exchanged::GoesOn);
         }
+        handle.record.closes(close_reasons::LAST_RESPONSE);
+        self.close(!has_read_all).await
     }
 
     /// Ends the connection. With `lingers` the client may still be sending.
     async fn close(&self, lingers: bool) -> Result<Exchanged, ServeError> {
         let taken = self.channel.borrow_mut().take();
         if let Some((io, _)) = taken {
-            end(io, lingers, &self.downstream.handle).await;
+            end(io, lingers, self.downstream).await;
         }
         Ok(Exchanged::Ends(End::CLOSED))
     }
@@ -294,8 +301,8 @@ pub(crate) struct BadHead {
 
 impl BadHead {
     /// Says so, and that nothing more will be said.
-    pub(crate) async fn answer(self, response: Response<Bytes>, handle: &ConnectionHandle) {
-        answer_last(self.io, response, handle).await;
+    pub(crate) async fn answer(self, response: Response<Bytes>, downstream: &DownstreamConnection) {
+        answer_last(self.io, response, downstream).await;
     }
 }
 
@@ -303,12 +310,12 @@ impl BadHead {
 pub(in crate::http::codec) async fn answer_last(
     io: Io,
     response: Response<Bytes>,
-    handle: &ConnectionHandle,
+    downstream: &DownstreamConnection,
 ) {
     let (parts, body) = response.into_parts();
     let asked = Asked { method: http::Method::GET, version: Version::HTTP_11, keeps_alive: false };
     let mut bytes = bytes::BytesMut::new();
     encode::response(&mut bytes, &parts, &asked, false, Some(body.len() as u64));
     bytes.extend_from_slice(&body);
-    write_last(io, &bytes, handle).await;
+    write_last(io, &bytes, downstream).await;
 }

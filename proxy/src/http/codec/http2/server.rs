@@ -29,7 +29,6 @@ use crate::http::codec::late_head::{HeadWatch, LateClient, LateHead};
 use crate::http::codec::{Incoming, ServeError, Served, date, flow};
 use crate::http::downstream::DownstreamConnection;
 use crate::net::Stream;
-use crate::worker::ConnectionHandle;
 
 /// How often a connection with a late head is looked at while streams keep it.
 const LATE_AGAIN: Duration = Duration::from_millis(500);
@@ -114,8 +113,12 @@ pub(in crate::http::codec) struct LateStream {
 
 impl LateStream {
     /// Answers on it, and ends the connection.
-    pub(in crate::http::codec) async fn answer(self, response: Response<Bytes>, handle: &ConnectionHandle) {
-        write_last(self.io, &last_answer::frames(self.stream, response), handle).await;
+    pub(in crate::http::codec) async fn answer(
+        self,
+        response: Response<Bytes>,
+        downstream: &DownstreamConnection,
+    ) {
+        write_last(self.io, &last_answer::frames(self.stream, response), downstream).await;
     }
 }
 
