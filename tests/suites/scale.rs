@@ -2,14 +2,12 @@
 //! cluster with its endpoint and its route.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::cell::Cell;
-use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use outrigger_tests::ads::FakeAds;
+use outrigger_tests::callgrind::Counted;
 use outrigger_tests::proxy::{Launch, release_binary};
 use outrigger_tests::resources::{
     CLUSTER, ENDPOINT, LISTENER, ROUTE, ads_bootstrap, eds_cluster, endpoints, listener, weighted_routes,
@@ -21,7 +19,6 @@ use outrigger_xds_api::wire::cluster::v3::Cluster;
 use outrigger_xds_api::wire::listener::v3::{FilterChainMatch, Listener};
 use outrigger_xds_api::wire::protobuf::{Any, BoolValue, UInt32Value};
 use outrigger_xds_api::wire::route::v3::{RouteConfiguration, VirtualHost};
-use tempfile::TempDir;
 
 const TOTALS: [usize; 2] = [500, 5_000];
 /// Each listener has so many filter chains, each with a route configuration of its own.
@@ -155,57 +152,10 @@ fn launch() -> Launch {
     Launch::new(Engine::Outrigger).program(release_binary("outrigger-proxy").unwrap())
 }
 
-/// A proxy under callgrind, which counts each thread by itself.
-struct Counted {
-    valgrind: PathBuf,
-    folder: TempDir,
-    parts: Cell<usize>,
-}
-
-/// What the threads did since the last time, in instructions.
-struct Count {
-    main: f64,
-    others: f64,
-}
-
-impl Counted {
-    fn new(valgrind: PathBuf) -> Self {
-        Self { valgrind, folder: tempfile::tempdir().unwrap(), parts: Cell::new(0) }
-    }
-
-    fn launch(&self) -> Launch {
-        let output = format!("--callgrind-out-file={}", self.folder.path().join("counts").display());
-        let words = [
-            self.valgrind.as_os_str(),
-            "--tool=callgrind".as_ref(),
-            "--separate-threads=yes".as_ref(),
-            output.as_ref(),
-        ];
-        launch().under(&words)
-    }
-
-    fn take(&self, proxy: &Proxy) -> Count {
-        let part = self.parts.get() + 1;
-        self.parts.set(part);
-        let vgdb = self.valgrind.with_file_name("vgdb");
-        let told = Command::new(vgdb).arg(format!("--pid={}", proxy.pid())).arg("dump").output().unwrap();
-        assert!(told.status.success(), "{told:?}");
-        let of = |thread: usize| {
-            let text =
-                fs::read_to_string(self.folder.path().join(format!("counts.{part}-{thread:02}"))).ok()?;
-            let total =
-                text.lines().find_map(|line| line.strip_prefix("totals:").or(line.strip_prefix("summary:")));
-            total?.trim().parse::<f64>().ok()
-        };
-        let main = wait::eventually("a report", || of(1));
-        Count { main, others: (2..100).filter_map(of).sum() }
-    }
-}
-
 /// Instructions of main for one change of each kind.
 fn instructions(valgrind: &Path, total: usize) -> [f64; 4] {
-    let counted = Counted::new(valgrind.to_owned());
-    let world = World::start(total, counted.launch());
+    let counted = Counted::new(valgrind.to_owned(), &[]);
+    let world = World::start(total, counted.launch(launch()));
     counted.take(&world.proxy);
     let kinds =
         [World::change_endpoints, World::change_routes, World::change_clusters, World::change_listeners];
@@ -250,8 +200,8 @@ fn workers_are_not_disturbed() {
     ads.set("listener", listener("listener", at, "routes"));
     let bootstrap = Bootstrap::new();
     bootstrap.write_value(&ads_bootstrap(ads.addr()));
-    let counted = Counted::new(valgrind);
-    let proxy = counted.launch().start(&bootstrap).unwrap();
+    let counted = Counted::new(valgrind, &[]);
+    let proxy = counted.launch(launch()).start(&bootstrap).unwrap();
     wait::until("a listener", || {
         RawClient::connect(at).and_then(|mut c| c.get("h", "/")).is_ok_and(|a| a.status == 200)
     });

@@ -11,6 +11,7 @@
 pub mod addr;
 pub mod ads;
 pub mod bootstrap;
+pub mod callgrind;
 pub mod certs;
 pub mod cli;
 pub mod client;

@@ -81,6 +81,8 @@ impl LbPolicy {
 }
 
 /// Picks a host for one attempt; `None` when there is none that may take it.
+// A function of its own, for its instructions are counted (`tests/suites/picks.rs`).
+#[inline(never)]
 pub fn pick(cluster: &Cluster, context: Context<'_>) -> Option<Arc<Host>> {
     let picked = match &cluster.lb {
         LbPolicy::OriginalDst { destinations, port } => {
