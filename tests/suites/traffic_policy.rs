@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use outrigger_tests::certs::spiffe;
+use outrigger_tests::cli::outrigger;
 use outrigger_tests::envoy_sidecar::{EnvoySidecar, Variant};
 use outrigger_tests::load::Load;
 use outrigger_tests::mesh::{APP_PORT, Mesh, Workload};
@@ -282,6 +283,16 @@ fn an_endpoint_comes_back_by_one_request() {
     wait::until("an ejection", || {
         assert_eq!(ask(web, "/").status, 200, "it is tried again");
         counted("active") == 1
+    });
+    // Who asks is told what is out, and why; unless its probe is just on its way.
+    let [control_plane, admin] =
+        [mesh.control_plane.admin(), web.sidecar().admin_addr()].map(|addr| addr.to_string());
+    wait::until("its reason", || {
+        let told =
+            outrigger(&["status", "--control-plane", &control_plane, "--ejections", "--proxy-admin", &admin]);
+        assert_eq!(told.code, Some(0), "{told:?}");
+        told.stdout.contains("Ejected:\n  web-0.default ")
+            && told.stdout.contains(": 2 consecutive 5xx, until ")
     });
     bad.take_requests();
     let before = counted("enforced_total");

@@ -79,7 +79,8 @@ impl std::fmt::Debug for Way {
 }
 
 impl Target {
-    fn at(url: &Uri) -> Self {
+    /// At this address.
+    pub(crate) fn at(url: &Uri) -> Self {
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         Self { name: url.to_string(), way: Way::Address { host, port: url.port_u16().unwrap_or(80) } }
     }
@@ -87,6 +88,20 @@ impl Target {
     fn pod(client: Client, namespace: &str, pod: &str, port: u16) -> Self {
         let name = format!("{pod}.{namespace}");
         Self { name, way: Way::Pod { client, namespace: namespace.to_owned(), pod: pod.to_owned(), port } }
+    }
+
+    /// The admin interfaces of these proxies, each `POD.NAMESPACE`, through the cluster.
+    ///
+    /// # Errors
+    /// The cluster cannot be asked.
+    pub(crate) async fn proxies(names: &[&str], cluster: &ClusterOptions) -> anyhow::Result<Vec<Self>> {
+        let client = cluster.client().await.context("no --proxy-admin was given")?;
+        let default = client.default_namespace().to_owned();
+        let of = |name: &&str| {
+            let (pod, namespace) = pod(name, None, &default);
+            Self::pod(client.clone(), namespace, pod, PROXY_ADMIN_PORT)
+        };
+        Ok(names.iter().map(of).collect())
     }
 
     /// The body of a page.
@@ -181,7 +196,7 @@ fn pod<'a>(proxy: &'a str, namespace: Option<&'a str>, default: &'a str) -> (&'a
 }
 
 /// `http://HOST:PORT`, or without the scheme.
-fn url(text: &str) -> Result<Uri, String> {
+pub(crate) fn url(text: &str) -> Result<Uri, String> {
     let wrong = || format!("`{text}` is no address; write http://HOST:PORT");
     let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
     let uri: Uri = whole.parse().map_err(|_| wrong())?;

@@ -2,13 +2,16 @@
 //!
 //! A proxy that is gone is not shown, as with istioctl: the control plane forgets it with its stream.
 
+mod ejections;
 pub(crate) mod table;
 
 use clap::Args;
+use hyper::Uri;
 use serde_json::{Value, json};
 
 use crate::output::{Format, Output, list, put, text, value_text};
-use crate::reach::{ClusterOptions, ControlPlaneOptions};
+use crate::reach::{ClusterOptions, ControlPlaneOptions, Target, url};
+use ejections::Ejections;
 
 /// Flags of `outrigger status`.
 #[derive(Debug, Args)]
@@ -28,6 +31,13 @@ pub(crate) struct Options {
     /// A proxy that has not answered for so long is not well
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     stale_after: u64,
+    /// Ask each proxy which endpoints it has taken out, and why
+    #[arg(long)]
+    ejections: bool,
+    /// Address of a proxy's admin interface to ask, as http://127.0.0.1:15000, may be repeated; without it Pods are reached through the
+    /// cluster
+    #[arg(long, value_name = "URL", value_parser = url, requires = "ejections")]
+    proxy_admin: Vec<Uri>,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -89,11 +99,37 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<bool> {
     proxies.sort_by(|a, b| text(a, "/name").cmp(text(b, "/name")));
     let proxies = joined(proxies);
     let is_well = proxies.iter().all(|proxy| is_well(proxy, options.stale_after * 1000));
+    let ejections = match options.ejections {
+        true => Some(Ejections::ask(&options.proxies(&proxies).await?).await),
+        false => None,
+    };
     put(&match options.output.format {
-        Format::Table => table::text_of(&proxies, targets.len() > 1),
-        format => value_text(&json!({ "well": is_well, "proxies": proxies }), format),
+        Format::Table => {
+            let ejections = ejections.map(|ejections| ejections.text()).unwrap_or_default();
+            table::text_of(&proxies, targets.len() > 1) + &ejections
+        }
+        format => {
+            let mut all = json!({ "well": is_well, "proxies": proxies });
+            if let Some(ejections) = ejections {
+                all["ejections"] = ejections.found.into();
+                all["not_asked"] = ejections.silent.into();
+            }
+            value_text(&all, format)
+        }
     })?;
     Ok(is_well)
+}
+
+impl Options {
+    /// The admin interfaces of the proxies.
+    async fn proxies(&self, proxies: &[Value]) -> anyhow::Result<Vec<Target>> {
+        if !self.proxy_admin.is_empty() {
+            return Ok(self.proxy_admin.iter().map(Target::at).collect());
+        }
+        let mut names: Vec<&str> = proxies.iter().map(|proxy| text(proxy, "/name")).collect();
+        names.dedup();
+        Target::proxies(&names, &self.cluster).await
+    }
 }
 
 /// A proxy that has a stream for each type is one proxy.

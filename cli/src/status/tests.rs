@@ -77,3 +77,21 @@ fn streams_of_single_types_are_one_proxy() {
     let states: Vec<State> = types(&proxies[0]).map(|(_, status)| State::of(status)).collect();
     assert_eq!(states, [State::Synced, State::Stale]);
 }
+
+#[test]
+fn what_proxies_have_taken_out() {
+    let address = |ip: &str| json!({"socket_address": {"address": ip, "port_value": 8080}});
+    let page = json!({"cluster_statuses": [{"name": "c", "host_statuses": [
+        {"address": address("10.0.0.1"), "health_status": {"eds_health_status": "HEALTHY"}},
+        {"address": address("10.0.0.2"), "health_status": {"failed_outlier_check": true},
+         "ejection": {"type": "CONSECUTIVE_5XX", "reason": "5 errors\nin a row", "at": "t0", "until": "t1"}},
+        {"address": address("fd00::2"), "health_status": {"failed_outlier_check": true}},
+    ]}]});
+    let found = ejections::of_page("web-0.default", &page);
+    assert_eq!(found[0]["type"], "CONSECUTIVE_5XX");
+    let all = Ejections { found, silent: vec!["web-1.default: refused".into()] };
+    let expected = "\nEjected:\n  web-0.default 10.0.0.2:8080 c: 5 errors in a row, until t1\n  \
+                    web-0.default [fd00::2]:8080 c: it does not say why\n  not asked: web-1.default: refused\n";
+    assert_eq!(all.text(), expected);
+    assert_eq!(Ejections::default().text(), "\nEjected: none\n");
+}
