@@ -155,6 +155,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
             buffer_limit_bytes: 1 << 20,
             initial_stream_window_bytes: 1 << 16,
             initial_connection_window_bytes: 1 << 16,
+            http2_keep_alive: None,
             http1_trailers: false,
             header_case: Default::default(),
             source_address: None,

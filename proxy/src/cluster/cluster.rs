@@ -78,6 +78,8 @@ pub struct ConnectionSettings {
     pub initial_stream_window_bytes: u32,
     /// `http2_protocol_options.initial_connection_window_size`, bytes.
     pub initial_connection_window_bytes: u32,
+    /// `http2_protocol_options.connection_keepalive`, default off.
+    pub http2_keep_alive: Option<Http2KeepAlive>,
     /// `http_protocol_options.enable_trailers`: trailers go on to HTTP/1 hosts and from them.
     pub http1_trailers: bool,
     /// `http_protocol_options.header_key_format`: how names of requests are written to HTTP/1 hosts.
@@ -98,6 +100,17 @@ pub struct HeaderCase {
     /// `proper_case_words`, or `formatter_type_on_envoy_headers: PROPER_CASE` for names that have no case to keep: a capital letter at
     /// the beginning and after each hyphen.
     pub proper: bool,
+}
+
+/// `connection_keepalive` of `http2_protocol_options`: PINGs, and for how long the peer may say nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2KeepAlive {
+    /// `interval`: from the last answer to the next PING.
+    pub interval: Duration,
+    /// `timeout`: after a PING something must be heard of the peer within.
+    pub timeout: Duration,
+    /// `interval_jitter`, of the interval, which it makes longer; default 15.
+    pub jitter_percent: u32,
 }
 
 /// Which HTTP version goes upstream.

@@ -19,7 +19,9 @@ pub mod outlier;
 pub use active_health::{ActiveHealth, CheckTarget, HealthFlag};
 pub(crate) use circuit_breaker::Resource;
 pub use circuit_breaker::{CircuitBreakers, Permit, RetryBudget, Thresholds};
-pub use cluster::{Cluster, ConnectionSettings, HeaderCase, MeshDestination, UpstreamProtocol};
+pub use cluster::{
+    Cluster, ConnectionSettings, HeaderCase, Http2KeepAlive, MeshDestination, UpstreamProtocol,
+};
 pub use connect::{ConnectError, ConnectTimes, Connected, ConnectionGuard, connect};
 pub use endpoint_set::{Balancing, EndpointSet, HostSpec, Priority};
 pub use host::{EdsHealth, Health, Host};

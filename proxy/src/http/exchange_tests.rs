@@ -102,6 +102,7 @@ fn connection(manager: &HttpConnectionManager) -> ConnectionOptions {
         max_headers_count: 100,
         buffer_limit_bytes: 1 << 20,
         http2: HttpOptions2 {
+            keep_alive: None,
             max_concurrent_streams: 100,
             initial_stream_window_bytes: 1 << 20,
             initial_connection_window_bytes: 1 << 20,

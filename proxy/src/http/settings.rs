@@ -13,7 +13,7 @@ use super::local_reply::LocalReplies;
 use super::origin::InternalAddresses;
 use super::proxy_status::ProxyStatus;
 use crate::access_log::AccessLogs;
-use crate::cluster::HeaderCase;
+use crate::cluster::{HeaderCase, Http2KeepAlive};
 use crate::config::live::Live;
 use crate::route::{RouteConfiguration, Upgrades};
 use crate::stats::{HttpStats, Reporter};
@@ -230,6 +230,8 @@ pub struct HttpOptions2 {
     pub allow_connect: bool,
     /// What clients may send that brings nothing.
     pub frames: FrameLimits,
+    /// `connection_keepalive`, default off.
+    pub keep_alive: Option<Http2KeepAlive>,
 }
 
 /// Limits of `http2_protocol_options` for frames of a client that cost work and bring nothing; more ends the connection.

@@ -125,6 +125,13 @@ pub struct SubsetStats {
     pub lb_subsets_single_host_per_subset_duplicate: Gauge,
 }
 
+/// HTTP/2 towards the hosts.
+#[derive(Debug, Default)]
+pub struct Http2Stats {
+    /// Connections closed because their host said nothing for too long after a PING.
+    pub keepalive_timeout: Counter,
+}
+
 /// Statistics that are made when something is counted in them: most clusters never have any, and memory is by the cluster.
 #[derive(Debug)]
 pub struct Lazy<T>(OnceLock<Box<T>>);
@@ -158,6 +165,13 @@ impl Zeros for OutlierStats {
 impl Zeros for ZoneStats {
     fn zeros() -> &'static Self {
         static ZEROS: LazyLock<ZoneStats> = LazyLock::new(ZoneStats::default);
+        &ZEROS
+    }
+}
+
+impl Zeros for Http2Stats {
+    fn zeros() -> &'static Self {
+        static ZEROS: LazyLock<Http2Stats> = LazyLock::new(Http2Stats::default);
         &ZEROS
     }
 }
@@ -253,6 +267,8 @@ scope! {
         health_check: Lazy<HealthCheckStats>,
         /// Routing by zone.
         zones: Lazy<ZoneStats>,
+        /// HTTP/2 towards the hosts.
+        http2: Lazy<Http2Stats>,
         /// Subsets.
         subsets: Lazy<SubsetStats>,
         /// Default and high priority, in this order.
@@ -313,6 +329,8 @@ scope! {
         zones.lb_zone_routing_sampled as "lb_zone_routing_sampled" "Picks in the zone, where a part stays.";
         zones.lb_zone_routing_cross_zone as "lb_zone_routing_cross_zone" "Picks in other zones.";
         zones.lb_zone_no_capacity_left as "lb_zone_no_capacity_left" "Picks in any zone, because rounding left none with room.";
+        http2.keepalive_timeout as "http2.keepalive_timeout"
+            "Connections closed because their host said nothing for too long after a PING.";
         subsets.lb_subsets_active as "lb_subsets_active" "Subsets of the hosts that there are.";
         subsets.lb_subsets_created as "lb_subsets_created" "Subsets made.";
         subsets.lb_subsets_removed as "lb_subsets_removed" "Subsets that have no host any more.";

@@ -64,6 +64,8 @@ scope! {
             "Connections closed for too many PRIORITY frames.";
         Counter http2_inbound_window_update_frames_flood as "http2.inbound_window_update_frames_flood"
             "Connections closed for too many WINDOW_UPDATE frames.";
+        Counter http2_keepalive_timeout as "http2.keepalive_timeout"
+            "Connections closed because their client said nothing for too long after a PING.";
         Counter http2_settings_missing as "outrigger.http2_settings_missing_total" "Connections closed because they did not begin with SETTINGS.";
         Counter tls_inspector_tls_found as "tls_inspector.tls_found" "Connections that began with a ClientHello.";
         Counter tls_inspector_tls_not_found as "tls_inspector.tls_not_found" "Connections that began with something else than TLS.";

@@ -71,6 +71,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             buffer_limit_bytes: 1 << 20,
             initial_stream_window_bytes: 1 << 24,
             initial_connection_window_bytes: 1 << 24,
+            http2_keep_alive: None,
             http1_trailers: true,
             header_case: Default::default(),
             source_address: None,

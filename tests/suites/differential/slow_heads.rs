@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outrigger_tests::client::frames::{Frame, FrameClient, PREFACE, block, kind};
+use outrigger_tests::client::frames::{Frame, FrameClient, PREFACE, block, flag, kind};
 use outrigger_tests::differential::{Case, Target, View, compare_cases};
 use serde_json::json;
 
@@ -77,6 +77,34 @@ fn http2() {
         of("whole request", json!({"request_timeout": "0.3s"})).drive(unfinished).deviates("a head", LAST),
         of("idle connection", json!({"common_http_protocol_options": {"idle_timeout": "1s"}})).drive(silent),
     ]);
+}
+
+/// `connection_keepalive`: a client that answers PINGs stays, one that does not goes.
+#[test]
+fn pings() {
+    let keeps = json!({
+        "codec_type": "HTTP2",
+        "http2_protocol_options": {"connection_keepalive": {"interval": "0.2s", "timeout": "0.4s"}},
+    });
+    compare_cases(&[Case::plain("pings")
+        .hcm(keeps)
+        .drive(answers_pings)
+        .statistics("^http2.keepalive_timeout")]);
+}
+
+/// Answers two PINGs and no more.
+fn answers_pings(target: &Target<'_>, view: &mut View) {
+    let mut client = FrameClient::connect(target.addr);
+    let mut pings = 0;
+    while let Ok(Some(frame)) = client.next_within(Duration::from_secs(5)) {
+        if frame.kind == kind::PING && frame.flags & flag::ACK == 0 {
+            pings += 1;
+            if pings <= 2 {
+                client.send(&Frame::new(kind::PING, flag::ACK, 0, frame.payload));
+            }
+        }
+    }
+    view.add("until it is closed", format!("  {pings} PINGs\n"));
 }
 
 /// What comes for a head without its end: frames and whether the connection ends.

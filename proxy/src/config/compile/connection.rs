@@ -67,6 +67,7 @@ pub(crate) fn compile_connection(
         buffer_limit_bytes: values::buffer_limit(&value.per_connection_buffer_limit_bytes),
         initial_stream_window_bytes: options.http2.initial_stream_window_bytes,
         initial_connection_window_bytes: options.http2.initial_connection_window_bytes,
+        http2_keep_alive: options.http2.keep_alive,
         http1_trailers: options.http1.enable_trailers,
         header_case: options.http1.header_case,
         source_address,

@@ -7,6 +7,7 @@ use outrigger_xds_api::wire::core::v3 as wire;
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::header_case::compile_header_case;
 use super::values;
+use crate::cluster::Http2KeepAlive;
 use crate::http::{FrameLimits, HttpOptions1, HttpOptions2, Underscores};
 
 /// Envoy's default idle timeout of a connection, both sides.
@@ -15,6 +16,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 const MAX_HEADERS_COUNT: u32 = 100;
 /// Envoy's defaults for HTTP/2: streams, bytes a stream, bytes a connection.
 pub(crate) const MAX_CONCURRENT_STREAMS: u32 = 1024;
+/// Envoy's default of `interval_jitter`.
+const KEEP_ALIVE_JITTER_PERCENT: f64 = 15.0;
 const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 24 * 1024 * 1024;
 
@@ -163,7 +166,7 @@ pub(crate) fn compile_http2(
     unsupported!(cx; allow_metadata, custom_settings_parameters);
     // The engine holds back no more than one answer of each kind, and has its own limit for resets; the rest tunes Envoy's codec.
     ignored!(cx; hpack_table_size, max_outbound_frames, max_outbound_control_frames, stream_error_on_invalid_http_messaging,
-        override_stream_error_on_invalid_http_message, connection_keepalive, enable_huffman_encoding,
+        override_stream_error_on_invalid_http_message, enable_huffman_encoding,
         max_header_field_size_kb, disallow_obs_text, stream_reset_burst, stream_reset_rate);
     informational!(use_oghttp2_codec, max_metadata_size);
     if side == Side::Upstream {
@@ -186,7 +189,10 @@ pub(crate) fn compile_http2(
             default.window_updates_per_data_frame,
         ),
     };
+    let keep_alive =
+        cx.field("connection_keepalive", |cx| compile_keep_alive(cx, connection_keepalive, side));
     Ok(HttpOptions2 {
+        keep_alive: keep_alive?,
         frames,
         // Clusters need none: a client may ask, and the upstream says whether it agrees.
         allow_connect: *allow_connect,
@@ -209,6 +215,30 @@ pub(crate) fn compile_http2(
             65_535,
         ),
     })
+}
+
+fn compile_keep_alive(
+    cx: &mut CompileCx<'_>,
+    value: &Option<wire::KeepaliveSettings>,
+    side: Side,
+) -> Compiled<Option<Http2KeepAlive>> {
+    let Some(value) = value else { return Ok(None) };
+    let wire::KeepaliveSettings { interval, timeout, interval_jitter, connection_idle_interval } = value;
+    // Idle connections are looked at before they are used, but no PING goes before a request. Envoy has it for clients only.
+    if side == Side::Upstream {
+        ignored!(cx; connection_idle_interval);
+    }
+    let jitter = interval_jitter.as_ref().map_or(KEEP_ALIVE_JITTER_PERCENT, |percent| percent.value);
+    let jitter_percent = cx.field("interval_jitter", |cx| values::percent(cx, "value", jitter))?;
+    let timeout = values::duration(cx, "timeout", timeout).unwrap_or_default();
+    if timeout < Duration::from_millis(1) {
+        cx.refuse("timeout", "value must be greater than or equal to 1ms");
+    }
+    let interval = values::timeout(cx, "interval", interval, None);
+    if interval.is_some_and(|interval| interval < Duration::from_millis(1)) {
+        cx.refuse("interval", "value must be greater than or equal to 1ms");
+    }
+    Ok(interval.map(|interval| Http2KeepAlive { interval, timeout, jitter_percent }))
 }
 
 /// HTTP/2 settings end at 2^31 - 1; Envoy wants windows of at least the protocol's own default.

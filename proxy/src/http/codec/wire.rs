@@ -96,6 +96,11 @@ impl Wire {
         self.received.set(self.received.get() + bytes as u64);
     }
 
+    /// Bytes that came, without TLS.
+    pub(super) fn received(&self) -> u64 {
+        self.received.get()
+    }
+
     /// There is nothing more to be read.
     pub(super) fn read_end(&self, stream: &Stream) {
         self.note(|| End::Orderly(stream.acknowledged()));

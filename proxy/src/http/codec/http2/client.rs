@@ -20,6 +20,7 @@ use tokio::task::spawn_local;
 use super::body::Http2Body;
 use super::body_sender::{BodySendError, BodySender};
 use super::head;
+use super::keep_alive::KeepAlive;
 use super::tunnel::Tunnel;
 use crate::cluster::{Cluster, ConnectionGuard, Host};
 use crate::http::body::{BodyError, RequestBody};
@@ -87,7 +88,7 @@ pub(crate) async fn connect_http2(
         fields: settings.max_response_headers_count as usize,
     };
     let window = flow::http2_stream_window(settings.buffer_limit_bytes, settings.initial_stream_window_bytes);
-    let (requests, connection) = Builder::new()
+    let (requests, mut connection) = Builder::new()
         .enable_push(false)
         .max_header_list_size(limits.of_engine())
         .initial_window_size(window)
@@ -98,10 +99,16 @@ pub(crate) async fn connect_http2(
         .map_err(|error| http2_failure(&error))?;
     let peer_max_streams = Rc::new(Cell::new(connection.max_concurrent_send_streams()));
     let (seen, ending) = (peer_max_streams.clone(), wire.clone());
+    let mut keep_alive = KeepAlive::new(settings.http2_keep_alive, connection.ping_pong());
+    let stats = cluster.stats.clone();
     spawn_local(async move {
         let mut connection = pin!(connection);
         let ended = poll_fn(|cx| {
-            let ended = connection.as_mut().poll(cx);
+            if keep_alive.as_mut().is_some_and(|kept| kept.poll(cx, ending.received()).is_ready()) {
+                stats.http2.counted().keepalive_timeout.inc();
+                return Poll::Ready(());
+            }
+            let ended = connection.as_mut().poll(cx).map(|_| ());
             seen.set(connection.max_concurrent_send_streams());
             ended
         });

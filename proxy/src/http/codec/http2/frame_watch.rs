@@ -41,13 +41,22 @@ pub(crate) struct FrameWatch {
     highest_stream: u32,
     /// The header block that is on its way opens a stream; and whether its last frame has begun.
     opens: Option<Block>,
-    head_in_progress: Rc<Cell<Option<u32>>>,
+    seen: Rc<Seen>,
     opened: u64,
     data_sent: u64,
     priorities: u64,
     window_updates: u64,
     /// Frames in a row that carry nothing.
     empty: u32,
+}
+
+/// What is seen of the frames while they come.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// The stream whose head has begun and not ended.
+    pub(super) head_in_progress: Cell<Option<u32>>,
+    /// Frames received.
+    pub(super) frames: Cell<u64>,
 }
 
 /// How far a header block has come.
@@ -78,7 +87,7 @@ impl FrameWatch {
             has_begun: false,
             highest_stream: 0,
             opens: None,
-            head_in_progress: Rc::default(),
+            seen: Rc::default(),
             opened: 0,
             data_sent: 0,
             priorities: 0,
@@ -87,9 +96,9 @@ impl FrameWatch {
         }
     }
 
-    /// The stream whose head has begun and not ended.
-    pub(crate) fn head_in_progress(&self) -> Rc<Cell<Option<u32>>> {
-        self.head_in_progress.clone()
+    /// What others see of the frames.
+    pub(super) fn seen(&self) -> Rc<Seen> {
+        self.seen.clone()
     }
 
     /// The client has sent these bytes.
@@ -98,6 +107,7 @@ impl FrameWatch {
     /// It goes too far: the connection is to be closed.
     pub(crate) fn received(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while let Some(frame) = self.received.next(&mut bytes, true) {
+            self.seen.frames.set(self.seen.frames.get() + 1);
             if let Err(abuse) = self.judge(frame) {
                 self.counter(abuse).inc();
                 return Err(io::Error::new(io::ErrorKind::InvalidData, abuse.what()));
@@ -106,7 +116,7 @@ impl FrameWatch {
         if self.opens == Some(Block::Last) && self.received.skip == 0 {
             self.opens = None;
         }
-        self.head_in_progress.set(self.opens.map(|_| self.highest_stream));
+        self.seen.head_in_progress.set(self.opens.map(|_| self.highest_stream));
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod body_sender;
 mod client;
 mod frame_watch;
 mod head;
+mod keep_alive;
 mod last_answer;
 mod responder;
 mod server;

@@ -18,6 +18,7 @@ use tokio::task::spawn_local;
 use super::body::Http2Body;
 use super::body_sender::{BodySendError, BodySender};
 use super::frame_watch::FrameWatch;
+use super::keep_alive::KeepAlive;
 use super::responder::Responder;
 use super::shared_io::SharedIo;
 use super::tunnel::{Switching, Tunnel};
@@ -50,7 +51,7 @@ where
     let DownstreamConnection { stats, handle, .. } = downstream;
     let limits = downstream.live.connection.http2.frames;
     let frames = FrameWatch::new(limits, downstream.worker.shared.stats.clone());
-    let head_in_progress = frames.head_in_progress();
+    let seen = frames.seen();
     let side = Side::Downstream(stats.clone(), handle.clone(), Follow::Http2(Box::new(frames)));
     let io = SharedIo::new(Io::new(stream, read_ahead, side));
     let mut handshake = pin!(builder(downstream).handshake(io.clone()));
@@ -66,6 +67,7 @@ where
         Some(Err(_)) => return Err(ServeError::Io),
         None => return Ok(Served::Closed),
     };
+    let mut keep_alive = KeepAlive::new(downstream.live.connection.http2.keep_alive, connection.ping_pong());
     let mut head = HeadWatch::default();
     let mut is_draining = false;
     let late = poll_fn(|cx| {
@@ -77,6 +79,10 @@ where
         if handle.is_killed() {
             return Poll::Ready(Ok(None));
         }
+        if keep_alive.as_mut().is_some_and(|kept| kept.poll(cx, seen.frames.get()).is_ready()) {
+            downstream.worker.shared.stats.server().http2_keepalive_timeout.inc();
+            return Poll::Ready(Ok(None));
+        }
         while let Poll::Ready(accepted) = connection.poll_accept(cx) {
             match accepted {
                 Some(Ok((request, response))) => begin(&service, request, response),
@@ -84,7 +90,7 @@ where
                 None => return Poll::Ready(Ok(None)),
             }
         }
-        let head_begun = head_in_progress.get();
+        let head_begun = seen.head_in_progress.get();
         match head.poll(cx, head_begun.map(u64::from), downstream) {
             Poll::Ready(failure) if handle.streams() == 0 && !handle.is_stalled() => {
                 Poll::Ready(Ok(head_begun.map(|stream| (failure, stream))))
