@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
 
 use super::active_health::{ActiveHealth, CheckTarget, HealthFlag};
+use super::lb::AnswerTime;
 use super::outlier::HostMonitor;
 use super::{IdleLimit, Locality};
 use crate::metadata::Metadata;
@@ -81,6 +82,8 @@ pub struct Host {
     pub removed: AtomicBool,
     /// Requests in flight, over all workers.
     pub active_requests: AtomicU32,
+    /// How long its answers take; one word, empty unless a policy goes by it.
+    pub(super) answer_time: AnswerTime,
     /// After which pause it closes a connection.
     pub idle_limit: IdleLimit,
     /// What outlier detection has seen of it; made when it looks.
@@ -124,6 +127,7 @@ impl Host {
             warms_since: Mutex::default(),
             removed: AtomicBool::new(false),
             active_requests: AtomicU32::new(0),
+            answer_time: AnswerTime::default(),
             idle_limit: IdleLimit::default(),
             outlier: OnceLock::new(),
             requests_total: AtomicU64::new(0),

@@ -24,6 +24,7 @@ mod respond;
 pub(crate) mod router;
 mod settings;
 mod upgrade;
+mod upstream;
 
 pub use client_certificate::{ClientCertDetails, ForwardClientCert};
 pub use local_reply::{BodyFormat, LocalReplies, ReplyMapper};

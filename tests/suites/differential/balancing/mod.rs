@@ -4,6 +4,7 @@
 
 mod degraded;
 mod localities;
+mod peak_ewma;
 mod priorities;
 mod slow_start;
 mod subsets;
