@@ -80,6 +80,8 @@ pub struct Host {
     warms_since: Mutex<Option<Instant>>,
     /// No longer in the cluster: its idle connections go, its requests finish.
     pub removed: AtomicBool,
+    /// How often its connections were to be given up: a pool that has seen fewer gives up those that it has.
+    drains: AtomicU32,
     /// Requests in flight, over all workers.
     pub active_requests: AtomicU32,
     /// How long its answers take; one word, empty unless a policy goes by it.
@@ -126,6 +128,7 @@ impl Host {
             ejected: AtomicBool::new(false),
             warms_since: Mutex::default(),
             removed: AtomicBool::new(false),
+            drains: AtomicU32::new(0),
             active_requests: AtomicU32::new(0),
             answer_time: AnswerTime::default(),
             idle_limit: IdleLimit::default(),
@@ -144,6 +147,16 @@ impl Host {
         if let Some(monitor) = self.outlier.get() {
             monitor.leave();
         }
+    }
+
+    /// Its connections take no further request: idle ones go, the others when their requests have ended. Main only.
+    pub(super) fn drain(&self) {
+        self.drains.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub fn drains(&self) -> u32 {
+        self.drains.load(Ordering::Relaxed)
     }
 
     /// What outlier detection has seen of it.
