@@ -6,7 +6,35 @@ use prost_reflect::prost_types::{DescriptorProto, FieldDescriptorProto, FileDesc
 /// One file a package; none has validation rules.
 pub(crate) fn files() -> Vec<FileDescriptorProto> {
     // A configuration by name of its type instead of by its own message (cncf/xds `xds/type/v3/typed_struct.proto`).
-    ["xds.type.v3", "udpa.type.v1"].into_iter().map(typed_struct).collect()
+    let typed_structs = ["xds.type.v3", "udpa.type.v1"].into_iter().map(typed_struct);
+    typed_structs.chain([peak_ewma()]).collect()
+}
+
+/// Envoy `contrib/envoy/extensions/load_balancing_policies/peak_ewma/v3alpha/peak_ewma.proto`; the message is in `src/peak_ewma.rs`.
+fn peak_ewma() -> FileDescriptorProto {
+    let message = |name, number, of| field(name, number, Type::Message, Some(of));
+    let fields = vec![
+        message("decay_time", 1, ".google.protobuf.Duration"),
+        message("aggregation_interval", 2, ".google.protobuf.Duration"),
+        message("max_samples_per_host", 3, ".google.protobuf.UInt32Value"),
+        message("default_rtt", 4, ".google.protobuf.Duration"),
+        message("penalty_value", 5, ".google.protobuf.DoubleValue"),
+    ];
+    FileDescriptorProto {
+        name: Some("envoy/extensions/load_balancing_policies/peak_ewma/v3alpha/peak_ewma.proto".to_owned()),
+        package: Some("envoy.extensions.load_balancing_policies.peak_ewma.v3alpha".to_owned()),
+        dependency: vec![
+            "google/protobuf/duration.proto".to_owned(),
+            "google/protobuf/wrappers.proto".to_owned(),
+        ],
+        message_type: vec![DescriptorProto {
+            name: Some("PeakEwma".to_owned()),
+            field: fields,
+            ..Default::default()
+        }],
+        syntax: Some("proto3".to_owned()),
+        ..Default::default()
+    }
 }
 
 fn typed_struct(package: &str) -> FileDescriptorProto {

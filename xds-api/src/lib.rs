@@ -8,6 +8,7 @@ pub mod expression;
 pub mod istio_ca;
 pub mod json;
 mod path;
+pub mod peak_ewma;
 pub mod resource;
 pub mod schema;
 pub mod session;

@@ -85,6 +85,8 @@ pub struct Balancing {
     pub by_locality_weight: bool,
     /// `zone_aware_lb_config.fail_traffic_on_panic`: a priority that panics takes no traffic at all.
     pub fails_on_panic: bool,
+    /// `common_lb_config.close_connections_on_host_set_change`: when hosts come or go, the connections to those that stay are given up.
+    pub drains_on_change: bool,
     /// `slow_start_config` of the policy.
     pub slow_start: Option<Arc<SlowStart>>,
     /// `lb_subset_config`: routes may ask for some of the hosts.
@@ -102,6 +104,7 @@ impl Default for Balancing {
             hashing: None,
             by_locality_weight: false,
             fails_on_panic: false,
+            drains_on_change: false,
             slow_start: None,
             subsets: None,
             zone_aware: None,
@@ -145,6 +148,7 @@ impl EndpointSet {
         }
         let mut priorities: Vec<Priority> = Vec::new();
         let mut localities: Vec<ByLocality> = Vec::new();
+        let mut is_other = false;
         for spec in specs {
             let key = (spec.address.clone(), spec.hostname.clone(), spec.workload.clone());
             let host = match kept.get_mut(&key).and_then(Vec::pop) {
@@ -152,7 +156,10 @@ impl EndpointSet {
                     host.weight.store(spec.weight.max(1), Ordering::Relaxed);
                     host
                 }
-                None => Arc::new(Host::new(spec.address, spec.hostname, spec.weight, true, spec.workload)),
+                None => {
+                    is_other = true;
+                    Arc::new(Host::new(spec.address, spec.hostname, spec.weight, true, spec.workload))
+                }
             };
             host.set_eds_health(spec.health);
             host.metadata.store(spec.metadata);
@@ -174,7 +181,11 @@ impl EndpointSet {
             priority.localities = by_locality(localities);
         }
         for gone in kept.values().flatten() {
+            is_other = true;
             gone.remove();
+        }
+        if is_other && balancing.drains_on_change {
+            priorities.iter().flat_map(|priority| &priority.hosts).for_each(|host| host.drain());
         }
         let set = Arc::new_cyclic(|me| EndpointSet {
             priorities,
@@ -304,6 +315,26 @@ mod tests {
         assert_eq!(new.priorities[0].hosts[0].weight.load(Ordering::Relaxed), 3);
         assert!(old.priorities[0].hosts[0].removed.load(Ordering::Relaxed));
         assert!(!new.priorities[0].hosts[0].removed.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn connections_are_given_up_when_hosts_come_or_go() {
+        let drains = || Balancing { drains_on_change: true, ..Balancing::default() };
+        let old = EndpointSet::build(None, vec![spec(1, 1)], 140, drains());
+        let host = old.hosts().next().unwrap().clone();
+        let mut before = host.drains();
+        let mut set = old;
+        for (specs, balancing, expected) in [
+            // Another weight is no other host.
+            (vec![spec(1, 2)], drains(), false),
+            (vec![spec(1, 1), spec(2, 1)], drains(), true),
+            (vec![spec(1, 1)], drains(), true),
+            (vec![spec(1, 1), spec(3, 1)], Balancing::default(), false),
+        ] {
+            set = EndpointSet::build(Some(&set), specs, 140, balancing);
+            assert_eq!(host.drains() != before, expected);
+            before = host.drains();
+        }
     }
 
     #[test]

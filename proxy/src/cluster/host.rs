@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::time::Instant;
 
 use super::active_health::{ActiveHealth, CheckTarget, HealthFlag};
+use super::lb::AnswerTime;
 use super::outlier::HostMonitor;
 use super::{IdleLimit, Locality};
 use crate::metadata::Metadata;
@@ -79,8 +80,12 @@ pub struct Host {
     warms_since: Mutex<Option<Instant>>,
     /// No longer in the cluster: its idle connections go, its requests finish.
     pub removed: AtomicBool,
+    /// How often its connections were to be given up: a pool that has seen fewer gives up those that it has.
+    drains: AtomicU32,
     /// Requests in flight, over all workers.
     pub active_requests: AtomicU32,
+    /// How long its answers take; one word, empty unless a policy goes by it.
+    pub(super) answer_time: AnswerTime,
     /// After which pause it closes a connection.
     pub idle_limit: IdleLimit,
     /// What outlier detection has seen of it; made when it looks.
@@ -123,7 +128,9 @@ impl Host {
             ejected: AtomicBool::new(false),
             warms_since: Mutex::default(),
             removed: AtomicBool::new(false),
+            drains: AtomicU32::new(0),
             active_requests: AtomicU32::new(0),
+            answer_time: AnswerTime::default(),
             idle_limit: IdleLimit::default(),
             outlier: OnceLock::new(),
             requests_total: AtomicU64::new(0),
@@ -140,6 +147,16 @@ impl Host {
         if let Some(monitor) = self.outlier.get() {
             monitor.leave();
         }
+    }
+
+    /// Its connections take no further request: idle ones go, the others when their requests have ended. Main only.
+    pub(super) fn drain(&self) {
+        self.drains.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was.
+    pub fn drains(&self) -> u32 {
+        self.drains.load(Ordering::Relaxed)
     }
 
     /// What outlier detection has seen of it.

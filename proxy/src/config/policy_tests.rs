@@ -24,6 +24,10 @@ fn policies_as_extensions() {
         &[
             &policies(unknown, "round_robin.v3.RoundRobin, slow_start_config: {slow_start_window: 60s}"),
             &policies(
+                "peak_ewma.v3alpha.PeakEwma, decay_time: 5s, default_rtt: 0.1s, penalty_value: 1000",
+                unknown,
+            ),
+            &policies(
                 "wrr_locality.v3.WrrLocality, endpoint_picking_policy: {policies: [{typed_extension_config: {name: p, typed_config: {'@type': type.googleapis.com/envoy.extensions.load_balancing_policies.random.v3.Random}}}]}",
                 unknown,
             ),
@@ -40,6 +44,12 @@ fn policies_as_extensions() {
                 ),
                 &[
                     "load_balancing_policy.policies[1].typed_extension_config.typed_config.active_request_bias.default_value: must not be less than 0",
+                ],
+            ),
+            (
+                &policies("peak_ewma.v3alpha.PeakEwma, decay_time: 0s", unknown),
+                &[
+                    "load_balancing_policy.policies[0].typed_extension_config.typed_config.decay_time: value must be greater than 0s",
                 ],
             ),
             (

@@ -21,9 +21,10 @@ use super::internal_redirect::Redirects;
 use super::pool::Lease;
 use super::router::{SentRequest, Timeouts};
 use super::upgrade::Upgrade;
+use super::upstream::Upstream;
 use super::wire_bytes::Meters;
 use crate::cluster::outlier::{self, Outcome};
-use crate::cluster::{Cluster, Host, Permit, Resource};
+use crate::cluster::{Cluster, Host};
 use crate::formatter::{RequestLine, Values};
 use crate::on_demand::Asker;
 use crate::route::{
@@ -96,41 +97,6 @@ pub(crate) enum LacksHost {
     Yes(Box<(Asker, String)>),
     /// It was asked for.
     Asked,
-}
-
-/// What the stream holds of its upstream.
-#[derive(Debug)]
-struct Upstream {
-    cluster: Arc<Cluster>,
-    host: Arc<Host>,
-    lease: Option<Lease>,
-    /// Its response was read to the end.
-    complete: bool,
-    /// Its outcome decides whether the host comes back.
-    probe: Option<Box<outlier::Probe>>,
-    /// It has a connection, and is in flight.
-    permit: Option<Permit>,
-}
-
-impl Upstream {
-    /// It has a connection: from here on it is in flight. False when the circuit breaker has no place for it.
-    fn send(&mut self, high_priority: bool) -> bool {
-        self.permit = self.cluster.circuit_breakers.acquire(Resource::Request, high_priority);
-        if self.permit.is_none() {
-            return false;
-        }
-        self.cluster.stats.upstream_rq_active.inc();
-        self.host.active_requests.fetch_add(1, Ordering::Relaxed);
-        true
-    }
-
-    /// What outlier detection is told of the attempt.
-    fn record(&mut self, outcome: Outcome) {
-        if let Some(probe) = self.probe.take() {
-            probe.ended(outcome);
-        }
-        outlier::record(&self.cluster, &self.host, outcome);
-    }
 }
 
 impl ActiveStream {
@@ -299,14 +265,7 @@ impl ActiveStream {
         }
         self.info.upstream_host = Some(host.clone());
         self.info.attempt_count += 1;
-        self.upstream = Some(Upstream {
-            cluster: cluster.clone(),
-            host: host.clone(),
-            lease: None,
-            complete: false,
-            probe: None,
-            permit: None,
-        });
+        self.upstream = Some(Upstream::new(cluster, host));
     }
 
     /// The attempt decides whether its host comes back.
@@ -420,7 +379,8 @@ impl ActiveStream {
             Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
             Failure::UpstreamMaxDuration => upstream.cluster.stats.upstream_rq_max_duration_reached.inc(),
             Failure::RemoteReset | Failure::RemoteRefused => {
-                upstream.cluster.stats.upstream_rq_rx_reset.inc()
+                upstream.cluster.stats.upstream_rq_rx_reset.inc();
+                upstream.broke_off();
             }
             _ => {}
         }
@@ -580,16 +540,6 @@ impl ActiveStream {
         // Last of all, so that who waits for it finds everything counted.
         self.hcm.stats.downstream_rq_active.dec();
         connection.handle.stream_ended(now);
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        if self.permit.is_none() {
-            return;
-        }
-        self.cluster.stats.upstream_rq_active.dec();
-        self.host.active_requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

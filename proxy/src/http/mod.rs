@@ -24,6 +24,7 @@ mod respond;
 pub(crate) mod router;
 mod settings;
 mod upgrade;
+mod upstream;
 mod wire_bytes;
 
 pub use client_certificate::{ClientCertDetails, ForwardClientCert};

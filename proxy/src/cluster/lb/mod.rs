@@ -4,6 +4,7 @@
 pub(super) mod hashing;
 mod least_request;
 mod locality;
+mod peak_ewma;
 mod priority_load;
 mod schedule;
 pub mod slow_start;
@@ -15,11 +16,14 @@ mod zone;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::endpoint_set::Priority;
 use super::{Balancing, Cluster, EndpointSet, Host, OriginalDestinations};
 
 pub use hashing::{HashFunction, HashTableKind, Hashing};
+pub(super) use peak_ewma::AnswerTime;
+pub use peak_ewma::PeakEwma;
 pub use slow_start::SlowStart;
 pub(super) use subsets::SubsetIndex;
 pub use subsets::{Criteria, Fallback, Selector, SelectorFallback, Subsets, Values};
@@ -44,6 +48,8 @@ pub enum LbPolicy {
     },
     /// `RANDOM`.
     Random,
+    /// `envoy.extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma`.
+    PeakEwma(PeakEwma),
     /// `RING_HASH` and `MAGLEV`.
     Hash(Hashing),
     /// `CLUSTER_PROVIDED` of an `ORIGINAL_DST` cluster: the connection's own destination.
@@ -77,6 +83,18 @@ impl LbPolicy {
             Self::Hash(hashing) => Some(*hashing),
             _ => None,
         }
+    }
+
+    /// Whether it goes by how long answers take: it wants to be told (`answered`).
+    pub fn times_answers(&self) -> bool {
+        matches!(self, Self::PeakEwma(_))
+    }
+}
+
+/// The host has answered after this time, or failed: its answer says so, or there is none.
+pub(crate) fn answered(cluster: &Cluster, host: &Host, time: Duration, has_failed: bool) {
+    if let LbPolicy::PeakEwma(policy) = &cluster.lb {
+        policy.answered(cluster, host, time, has_failed);
     }
 }
 
@@ -139,6 +157,9 @@ fn pick_in(cluster: &Cluster, pool: &Pool<'_>, context: Context<'_>) -> Option<A
             Some(least_request::pick(table, *choices, *bias))
         }),
         LbPolicy::Random => pick_by(cluster, pool, excluded, random, |table, _| Some(table.turns.random())),
+        LbPolicy::PeakEwma(policy) => {
+            pick_by(cluster, pool, excluded, random, |table, _| Some(policy.pick(table)))
+        }
         LbPolicy::Hash(_) => {
             let hash = context.hash.unwrap_or_else(|| fastrand::u64(..));
             pick_by(

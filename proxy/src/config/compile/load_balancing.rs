@@ -8,7 +8,7 @@ use outrigger_xds_api::wire::core::v3::RuntimeDouble;
 use outrigger_xds_api::wire::protobuf::{UInt32Value, UInt64Value};
 use outrigger_xds_api::wire::r#type::v3::Percent;
 
-use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, informational};
 use super::hashing::{compile_maglev, compile_ring_hash};
 use super::load_balancing_policy::compile_policies;
 use super::original_dst::compile_original_dst_lb;
@@ -201,7 +201,7 @@ fn compile_common(
         override_host_status,
         locality_config_specifier,
     } = value;
-    unsupported!(cx; close_connections_on_host_set_change);
+    balancing.drains_on_change = *close_connections_on_host_set_change;
     // Updates are cheap enough to be applied one by one; there are no health checks or host overrides.
     ignored!(cx; update_merge_window, override_host_status);
     // Compiled with the health checks.

@@ -1,7 +1,9 @@
 //! `load_balancing_policy`: policies as extensions. They are those of `lb_policy`; what else stands in `common_lb_config` stands in them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use outrigger_xds_api::peak_ewma;
 use outrigger_xds_api::wire::cluster::v3 as wire;
 use outrigger_xds_api::wire::extensions::load_balancing_policies as policies;
 use outrigger_xds_api::wire::protobuf::Any;
@@ -12,10 +14,14 @@ use super::hashing::{maglev_table, ring_table};
 use super::load_balancing::{Zones, compile_bias, compile_choices, compile_slow_start, compile_zone_aware};
 use super::subsets::compile_subset_policy;
 use super::values;
-use crate::cluster::lb::{HashTableKind, Hashing, LbPolicy};
+use crate::cluster::lb::{HashTableKind, Hashing, LbPolicy, PeakEwma};
 use crate::cluster::{Balancing, OriginalDestinations};
 use crate::stats::ClusterStats;
 
+/// Envoy's default `decay_time` of Peak EWMA.
+const DECAY: Duration = Duration::from_secs(10);
+/// Envoy's default `default_rtt` of Peak EWMA.
+const DEFAULT_RTT: Duration = Duration::from_millis(10);
 /// How deep policies may stand in each other.
 const MAX_DEPTH: u32 = 4;
 
@@ -78,6 +84,7 @@ fn compile_one(
             compile_locality(cx, &locality_lb_config, balancing)?;
             Ok(LbPolicy::Random)
         }),
+        "peak_ewma.v3alpha.PeakEwma" => compile_peak_ewma(cx, config),
         "ring_hash.v3.RingHash" => compile_ring_hash(cx, config, balancing),
         "maglev.v3.Maglev" => compile_maglev(cx, config, balancing),
         "cluster_provided.v3.ClusterProvided" => match cluster.0 {
@@ -138,6 +145,24 @@ fn compile_least_request(
     compile_locality(cx, &locality_lb_config, balancing)?;
     let choices = compile_choices(cx, &choice_count)?;
     Ok(LbPolicy::LeastRequest { choices, bias: compile_bias(cx, &active_request_bias)? })
+}
+
+fn compile_peak_ewma(cx: &mut CompileCx<'_>, config: &Any) -> Compiled<LbPolicy> {
+    let peak_ewma::PeakEwma {
+        decay_time,
+        aggregation_interval,
+        max_samples_per_host,
+        default_rtt,
+        penalty_value,
+    } = values::unpack(cx, config)?;
+    // Workers share what they know; what a host costs that has not answered is above all others.
+    ignored!(cx; aggregation_interval, max_samples_per_host, penalty_value);
+    let decay = values::duration(cx, "decay_time", &decay_time).unwrap_or(DECAY);
+    let default_rtt = values::duration(cx, "default_rtt", &default_rtt).unwrap_or(DEFAULT_RTT);
+    if decay.is_zero() {
+        return Err(cx.refuse("decay_time", "value must be greater than 0s"));
+    }
+    Ok(LbPolicy::PeakEwma(PeakEwma { decay, default_rtt }))
 }
 
 /// The same settings under their older name.

@@ -62,6 +62,8 @@ struct HostPool {
     host: Arc<Host>,
     settings: Arc<ConnectionSettings>,
     stats: Arc<ClusterStats>,
+    /// `Host::drains` when it was made.
+    drains: u32,
     http1: http1::Pool,
     http2: http2::Pool,
 }
@@ -209,7 +211,7 @@ impl Pools {
     fn pool(&self, cluster: &Cluster, host: &Arc<Host>) -> Rc<HostPool> {
         let mut hosts = self.hosts.borrow_mut();
         if let Some(pool) = hosts.get(&host.id) {
-            if Arc::ptr_eq(&pool.settings, &cluster.connection) {
+            if Arc::ptr_eq(&pool.settings, &cluster.connection) && pool.drains == host.drains() {
                 return pool.clone();
             }
             pool.close();
@@ -218,6 +220,7 @@ impl Pools {
             host: host.clone(),
             settings: cluster.connection.clone(),
             stats: cluster.stats.clone(),
+            drains: host.drains(),
             http1: http1::Pool::default(),
             http2: http2::Pool::default(),
         });
@@ -225,10 +228,10 @@ impl Pools {
         pool
     }
 
-    /// Once a second: drops connections that were idle for too long and pools whose host is gone.
+    /// Once a second: drops connections that were idle for too long and pools whose host is gone, or wants new connections.
     pub fn sweep(&self, now: Instant) {
         self.hosts.borrow_mut().retain(|_, pool| {
-            if pool.host.removed.load(Ordering::Relaxed) {
+            if pool.is_over() {
                 pool.close();
                 return false;
             }
@@ -253,6 +256,11 @@ impl HostPool {
             Reuse::Proven => self.host.idle_limit.is_proven(pause),
             Reuse::None => false,
         }
+    }
+
+    /// Whether its connections take no further request.
+    fn is_over(&self) -> bool {
+        self.host.removed.load(Ordering::Relaxed) || self.drains != self.host.drains()
     }
 
     /// No connection comes back any more.

@@ -3,7 +3,9 @@
 //! What is random cannot be equal. Each case says which part of the requests it expects for which hosts; both proxies must be near it.
 
 mod degraded;
+mod drained;
 mod localities;
+mod peak_ewma;
 mod priorities;
 mod slow_start;
 mod subsets;
