@@ -75,6 +75,9 @@ pub(super) enum Operator {
     Wire(Wire),
     Closing(Closing),
     ConnectionId,
+    Ja3,
+    Ja4,
+    HandshakeDuration,
     /// The request's id, else one of the connection.
     StreamId(Header),
     UniqueId,
@@ -235,6 +238,9 @@ impl Operator {
             "ROUTE_NAME" => Operator::RouteName,
             "FILTER_CHAIN_NAME" => Operator::FilterChainName,
             "CONNECTION_ID" => Operator::ConnectionId,
+            "TLS_JA3_FINGERPRINT" => Operator::Ja3,
+            "TLS_JA4_FINGERPRINT" => Operator::Ja4,
+            "DOWNSTREAM_HANDSHAKE_DURATION" => Operator::HandshakeDuration,
             "UNIQUE_ID" => Operator::UniqueId,
             "ACCESS_LOG_TYPE" => Operator::AccessLogType,
             "LOCAL_REPLY_BODY" => Operator::LocalReplyBody,
@@ -387,6 +393,11 @@ impl Operator {
             Operator::Wire(wire) => wire.append(values, out),
             Operator::Closing(closing) => closing.append(values, out),
             Operator::ConnectionId => number(connection.connection_id, out),
+            Operator::Ja3 => text(connection.fingerprints.as_ref().and_then(|f| f.ja3.as_deref()), out),
+            Operator::Ja4 => text(connection.fingerprints.as_ref().and_then(|f| f.ja4.as_deref()), out),
+            Operator::HandshakeDuration => {
+                milliseconds(connection.secured.map(|secured| secured - connection.opened), out)
+            }
             Operator::StreamId(header) => {
                 let own = || Some(details?.stream_id.as_ref()?.as_bytes());
                 joined(header.value(values).or_else(own), out)
