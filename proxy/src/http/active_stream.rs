@@ -124,6 +124,13 @@ impl Upstream {
         true
     }
 
+    /// We reset its stream, unless its response was read to the end. A connection of HTTP/1 ends with its stream.
+    fn count_reset(&self, version: Option<Version>) {
+        if !self.complete && version == Some(Version::HTTP_2) {
+            self.cluster.stats.upstream_rq_tx_reset.inc();
+        }
+    }
+
     /// What outlier detection is told of the attempt.
     fn record(&mut self, outcome: Outcome) {
         if let Some(probe) = self.probe.take() {
@@ -350,9 +357,12 @@ impl ActiveStream {
         }
     }
 
-    /// The attempt is given up for another one. Its outcome stands for this status.
-    pub(crate) fn end_attempt(&mut self, status: u16, outcome: Outcome) {
+    /// The attempt is given up for another one. Its outcome stands for this status. `by_us`: it was not the upstream that ended it.
+    pub(crate) fn end_attempt(&mut self, status: u16, outcome: Outcome, by_us: bool) {
         let Some(mut upstream) = self.upstream.take() else { return };
+        if by_us {
+            upstream.count_reset(self.info.upstream_protocol);
+        }
         if status >= 500 {
             upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
         }
@@ -554,12 +564,8 @@ impl ActiveStream {
             if never_sent && self.info.response_code == 0 {
                 cluster.upstream_rq_cancelled.inc();
             }
-            // A connection of HTTP/1 ends with its stream.
-            if !upstream.complete
-                && self.info.upstream_protocol == Some(Version::HTTP_2)
-                && !self.info.flags.intersects(ResponseFlags::BY_UPSTREAM)
-            {
-                cluster.upstream_rq_tx_reset.inc();
+            if !self.info.flags.intersects(ResponseFlags::BY_UPSTREAM) {
+                upstream.count_reset(self.info.upstream_protocol);
             }
             if !self.info.health_check {
                 cluster.upstream_rq_time.observe_duration(self.info.duration);

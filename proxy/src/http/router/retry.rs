@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Body as _;
 
 use super::asked::Asked;
 use super::attempt::{self, Avoid};
@@ -109,16 +110,18 @@ pub(super) async fn forward(
             priorities.iter_mut().for_each(|priorities| priorities.tried(host));
             tried.push(host.clone());
         }
-        let (status, heard) = match &outcome {
+        let (status, heard, by_us) = match &outcome {
             Ok(response) => {
-                (response.status().as_u16(), respond::answer(stream, response.status(), response.headers()))
+                let heard = respond::answer(stream, response.status(), response.headers());
+                (response.status().as_u16(), heard, !response.body().is_end_stream())
             }
             Err(error) => {
                 let status = stream.status_of(error.kind).as_u16();
-                (status, outlier::Outcome::Failed(status))
+                let by_us = !error.kind.flag().intersects(ResponseFlags::BY_UPSTREAM);
+                (status, outlier::Outcome::Failed(status), by_us)
             }
         };
-        stream.end_attempt(status, heard);
+        stream.end_attempt(status, heard, by_us);
         drop(outcome);
         if !wait.is_zero() {
             stream.connection.worker.timers.wait(wait).await;
