@@ -70,6 +70,7 @@ pub(super) enum Operator {
     DownstreamDirectRemoteAddress(AddressPart),
     RequestedServerName(ServerName),
     RouteName,
+    VirtualCluster,
     FilterChainName,
     Tls(Tls),
     Wire(Wire),
@@ -245,9 +246,9 @@ impl Operator {
             "ACCESS_LOG_TYPE" => Operator::AccessLogType,
             "LOCAL_REPLY_BODY" => Operator::LocalReplyBody,
             "HOSTNAME" => Operator::Fixed(hostname().map(Into::into)),
-            // No filter here sets flags, nothing is traced, virtual clusters are not counted, and only QUIC tells of round trips.
+            // No filter here sets flags, nothing is traced, and only QUIC tells of round trips.
             "CUSTOM_FLAGS" => Operator::Fixed(Some("".into())),
-            "TRACE_ID" | "SPAN_ID" | "VIRTUAL_CLUSTER_NAME" | "ROUNDTRIP_DURATION" => Operator::Fixed(None),
+            "TRACE_ID" | "SPAN_ID" | "ROUNDTRIP_DURATION" => Operator::Fixed(None),
             _ => return Self::compile_detail(name, plan),
         };
         Ok(operator)
@@ -266,6 +267,7 @@ impl Operator {
             "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => Operator::HostsAttempted(WithoutPort),
             "UPSTREAM_HOST_NAMES_ATTEMPTED" => Operator::HostNamesAttempted(Whole),
             "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => Operator::HostNamesAttempted(WithoutPort),
+            "VIRTUAL_CLUSTER_NAME" => Operator::VirtualCluster,
             "UPSTREAM_CONNECTION_ID" => Operator::UpstreamConnectionId,
             "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => Operator::ConnectionsAttempted,
             "STREAM_ID" => Operator::StreamId(Header::of_request("x-request-id", plan)?),
@@ -388,6 +390,7 @@ impl Operator {
             }
             Operator::RequestedServerName(name) => name.append(values, out),
             Operator::RouteName => text(info.route_name.as_deref(), out),
+            Operator::VirtualCluster => text(details.and_then(|d| d.virtual_cluster.as_deref()), out),
             Operator::FilterChainName => text(Some(&connection.filter_chain), out),
             Operator::Tls(tls) => tls.append(values, clock, out),
             Operator::Wire(wire) => wire.append(values, out),

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
 use super::codec::{self, Interim};
+use super::counted::Counted;
 use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
@@ -21,9 +22,10 @@ use super::internal_redirect::Redirects;
 use super::pool::Lease;
 use super::router::{SentRequest, Timeouts};
 use super::upgrade::Upgrade;
+use super::upstream::Upstream;
 use super::wire_bytes::Meters;
 use crate::cluster::outlier::{self, Outcome};
-use crate::cluster::{Cluster, Host, Permit, Resource};
+use crate::cluster::{Cluster, Host};
 use crate::formatter::{RequestLine, Values};
 use crate::on_demand::Asker;
 use crate::route::{
@@ -85,6 +87,8 @@ pub(crate) struct ActiveStream {
     /// Taken out while the router holds the stream.
     pub(crate) watch: Option<DeadlineWatch>,
     upstream: Option<Upstream>,
+    /// Where it counts beside its cluster.
+    pub(super) counted: Counted,
     pub(super) meters: Meters,
 }
 
@@ -96,48 +100,6 @@ pub(crate) enum LacksHost {
     Yes(Box<(Asker, String)>),
     /// It was asked for.
     Asked,
-}
-
-/// What the stream holds of its upstream.
-#[derive(Debug)]
-struct Upstream {
-    cluster: Arc<Cluster>,
-    host: Arc<Host>,
-    lease: Option<Lease>,
-    /// Its response was read to the end.
-    complete: bool,
-    /// Its outcome decides whether the host comes back.
-    probe: Option<Box<outlier::Probe>>,
-    /// It has a connection, and is in flight.
-    permit: Option<Permit>,
-}
-
-impl Upstream {
-    /// It has a connection: from here on it is in flight. False when the circuit breaker has no place for it.
-    fn send(&mut self, high_priority: bool) -> bool {
-        self.permit = self.cluster.circuit_breakers.acquire(Resource::Request, high_priority);
-        if self.permit.is_none() {
-            return false;
-        }
-        self.cluster.stats.upstream_rq_active.inc();
-        self.host.active_requests.fetch_add(1, Ordering::Relaxed);
-        true
-    }
-
-    /// We reset its stream, unless its response was read to the end. A connection of HTTP/1 ends with its stream.
-    fn count_reset(&self, version: Option<Version>) {
-        if !self.complete && version == Some(Version::HTTP_2) {
-            self.cluster.stats.upstream_rq_tx_reset.inc();
-        }
-    }
-
-    /// What outlier detection is told of the attempt.
-    fn record(&mut self, outcome: Outcome) {
-        if let Some(probe) = self.probe.take() {
-            probe.ended(outcome);
-        }
-        outlier::record(&self.cluster, &self.host, outcome);
-    }
 }
 
 impl ActiveStream {
@@ -188,6 +150,7 @@ impl ActiveStream {
             kept_head: None,
             watch: None,
             upstream: None,
+            counted: Counted::default(),
             meters: Meters::default(),
         })
     }
@@ -306,14 +269,7 @@ impl ActiveStream {
         }
         self.info.upstream_host = Some(host.clone());
         self.info.attempt_count += 1;
-        self.upstream = Some(Upstream {
-            cluster: cluster.clone(),
-            host: host.clone(),
-            lease: None,
-            complete: false,
-            probe: None,
-            permit: None,
-        });
+        self.upstream = Some(Upstream::new(cluster, host));
     }
 
     /// The attempt decides whether its host comes back.
@@ -332,6 +288,7 @@ impl ActiveStream {
                 return false;
             }
             upstream.cluster.stats.upstream_rq_total.inc();
+            self.counted.each(|requests| requests.total.inc());
             upstream.host.requests_total.fetch_add(1, Ordering::Relaxed);
         }
         self.begin_upstream_wire(lease);
@@ -398,6 +355,7 @@ impl ActiveStream {
         let Some(upstream) = &mut self.upstream else { return };
         if !self.info.health_check {
             upstream.cluster.stats.response(status);
+            self.counted.each(|requests| requests.response(status));
             if status >= 500 {
                 upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
             }
@@ -427,7 +385,10 @@ impl ActiveStream {
         failure.count_late(&self.hcm.stats);
         let Some(upstream) = &self.upstream else { return };
         match failure {
-            Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
+            Failure::Timeout => {
+                upstream.cluster.stats.upstream_rq_timeout.inc();
+                self.counted.each(|requests| requests.timeout.inc());
+            }
             Failure::UpstreamMaxDuration => upstream.cluster.stats.upstream_rq_max_duration_reached.inc(),
             Failure::RemoteReset | Failure::RemoteRefused => {
                 upstream.cluster.stats.upstream_rq_rx_reset.inc()
@@ -569,6 +530,9 @@ impl ActiveStream {
             }
             if !self.info.health_check {
                 cluster.upstream_rq_time.observe_duration(self.info.duration);
+                if upstream.complete {
+                    self.counted.each(|requests| requests.time.observe_duration(self.info.duration));
+                }
             }
         }
         if let Some(reporter) = hcm.reporter {
@@ -586,16 +550,6 @@ impl ActiveStream {
         // Last of all, so that who waits for it finds everything counted.
         self.hcm.stats.downstream_rq_active.dec();
         connection.handle.stream_ended(now);
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        if self.permit.is_none() {
-            return;
-        }
-        self.cluster.stats.upstream_rq_active.dec();
-        self.host.active_requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

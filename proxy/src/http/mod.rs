@@ -6,6 +6,7 @@ mod captures;
 mod client_certificate;
 pub(crate) mod codec;
 pub mod connection_manager;
+mod counted;
 mod deadlines;
 mod downstream;
 mod error;
@@ -24,6 +25,7 @@ mod respond;
 pub(crate) mod router;
 mod settings;
 mod upgrade;
+mod upstream;
 mod wire_bytes;
 
 pub use client_certificate::{ClientCertDetails, ForwardClientCert};

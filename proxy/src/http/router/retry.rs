@@ -281,22 +281,26 @@ impl<'p> Retries<'p> {
         if !wanted {
             if retried {
                 stats.upstream_rq_retry_success.inc();
+                stream.counted.each(|requests| requests.retry_success.inc());
             }
             return None;
         }
         if self.left == 0 {
             stats.upstream_rq_retry_limit_exceeded.inc();
+            stream.counted.each(|requests| requests.retry_limit_exceeded.inc());
             stream.info.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             return None;
         }
         self.left -= 1;
         let Some(permit) = self.cluster.circuit_breakers.acquire(Resource::Retry, self.high_priority) else {
             stats.upstream_rq_retry_overflow.inc();
+            stream.counted.each(|requests| requests.retry_overflow.inc());
             stream.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         };
         self.permit = Some(permit);
         stats.upstream_rq_retry.inc();
+        stream.counted.each(|requests| requests.retry.inc());
         let made = self.made;
         self.made += 1;
         let asked = match (&self.policy.rate_limited, outcome) {
