@@ -56,7 +56,9 @@ fn stream() -> StreamInfo {
         tls: None,
         connection_id: 7,
         filter_chain: "chain".into(),
+        fingerprints: None,
         opened: Instant::now(),
+        secured: None,
     };
     StreamInfo::new(Arc::new(connection), Some(Version::HTTP_11))
 }

@@ -321,8 +321,21 @@ pub struct ConnectionInfo {
     pub connection_id: u64,
     /// The name of the filter chain that serves it.
     pub filter_chain: Arc<str>,
+    /// Of its ClientHello, where a listener filter was asked for them.
+    pub fingerprints: Option<Box<TlsFingerprints>>,
     /// When it was accepted.
     pub opened: Instant,
+    /// When its handshake had ended, with TLS.
+    pub secured: Option<Instant>,
+}
+
+/// Fingerprints of a ClientHello.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFingerprints {
+    /// MD5 in hexadecimal.
+    pub ja3: Option<Box<str>>,
+    /// `t13d1516h2_8daaf6152771_e5627efa2ab1`.
+    pub ja4: Option<Box<str>>,
 }
 
 /// The parts of a request that access logs may print, captured when the request goes upstream.
@@ -418,7 +431,9 @@ impl ConnectionInfo {
             tls: None,
             connection_id,
             filter_chain: "".into(),
+            fingerprints: None,
             opened: Instant::now(),
+            secured: None,
         }
     }
 }

@@ -420,8 +420,8 @@ fn connection_managers() {
             "path_normalization_options: not supported",
         ),
         (
-            format!("set_current_client_cert_details: {{issuer: true}}, {}", inline("known")),
-            "set_current_client_cert_details.issuer: not supported",
+            format!("set_current_client_cert_details: {{format: JSON}}, {}", inline("known")),
+            "set_current_client_cert_details.format: not supported",
         ),
         (
             format!("internal_address_config: {{cidr_ranges: [{{address_prefix: x}}]}}, {}", inline("known")),

@@ -214,7 +214,9 @@ mod tests {
             }),
             connection_id: 7,
             filter_chain: "".into(),
+            fingerprints: None,
             opened: std::time::Instant::now(),
+            secured: None,
         };
         let value = |name: &http::HeaderName| {
             headers.iter().find(|(n, _)| *n == name.as_str()).map(|(_, v)| HeaderValue::from_str(v).unwrap())
@@ -367,7 +369,9 @@ mod tests {
             tls: None,
             connection_id: 1,
             filter_chain: "".into(),
+            fingerprints: None,
             opened: std::time::Instant::now(),
+            secured: None,
         };
         let info = StreamInfo::new(Arc::new(connection), None);
         assert_eq!(line(&format, &info), "- - 0 TcpConnectionEnd");

@@ -70,11 +70,15 @@ pub(super) enum Operator {
     DownstreamDirectRemoteAddress(AddressPart),
     RequestedServerName(ServerName),
     RouteName,
+    VirtualCluster,
     FilterChainName,
     Tls(Tls),
     Wire(Wire),
     Closing(Closing),
     ConnectionId,
+    Ja3,
+    Ja4,
+    HandshakeDuration,
     /// The request's id, else one of the connection.
     StreamId(Header),
     UniqueId,
@@ -235,13 +239,16 @@ impl Operator {
             "ROUTE_NAME" => Operator::RouteName,
             "FILTER_CHAIN_NAME" => Operator::FilterChainName,
             "CONNECTION_ID" => Operator::ConnectionId,
+            "TLS_JA3_FINGERPRINT" => Operator::Ja3,
+            "TLS_JA4_FINGERPRINT" => Operator::Ja4,
+            "DOWNSTREAM_HANDSHAKE_DURATION" => Operator::HandshakeDuration,
             "UNIQUE_ID" => Operator::UniqueId,
             "ACCESS_LOG_TYPE" => Operator::AccessLogType,
             "LOCAL_REPLY_BODY" => Operator::LocalReplyBody,
             "HOSTNAME" => Operator::Fixed(hostname().map(Into::into)),
-            // No filter here sets flags, nothing is traced, virtual clusters are not counted, and only QUIC tells of round trips.
+            // No filter here sets flags, nothing is traced, and only QUIC tells of round trips.
             "CUSTOM_FLAGS" => Operator::Fixed(Some("".into())),
-            "TRACE_ID" | "SPAN_ID" | "VIRTUAL_CLUSTER_NAME" | "ROUNDTRIP_DURATION" => Operator::Fixed(None),
+            "TRACE_ID" | "SPAN_ID" | "ROUNDTRIP_DURATION" => Operator::Fixed(None),
             _ => return Self::compile_detail(name, plan),
         };
         Ok(operator)
@@ -260,6 +267,7 @@ impl Operator {
             "UPSTREAM_HOSTS_ATTEMPTED_WITHOUT_PORT" => Operator::HostsAttempted(WithoutPort),
             "UPSTREAM_HOST_NAMES_ATTEMPTED" => Operator::HostNamesAttempted(Whole),
             "UPSTREAM_HOST_NAMES_ATTEMPTED_WITHOUT_PORT" => Operator::HostNamesAttempted(WithoutPort),
+            "VIRTUAL_CLUSTER_NAME" => Operator::VirtualCluster,
             "UPSTREAM_CONNECTION_ID" => Operator::UpstreamConnectionId,
             "UPSTREAM_CONNECTION_IDS_ATTEMPTED" => Operator::ConnectionsAttempted,
             "STREAM_ID" => Operator::StreamId(Header::of_request("x-request-id", plan)?),
@@ -382,11 +390,17 @@ impl Operator {
             }
             Operator::RequestedServerName(name) => name.append(values, out),
             Operator::RouteName => text(info.route_name.as_deref(), out),
+            Operator::VirtualCluster => text(details.and_then(|d| d.virtual_cluster.as_deref()), out),
             Operator::FilterChainName => text(Some(&connection.filter_chain), out),
             Operator::Tls(tls) => tls.append(values, clock, out),
             Operator::Wire(wire) => wire.append(values, out),
             Operator::Closing(closing) => closing.append(values, out),
             Operator::ConnectionId => number(connection.connection_id, out),
+            Operator::Ja3 => text(connection.fingerprints.as_ref().and_then(|f| f.ja3.as_deref()), out),
+            Operator::Ja4 => text(connection.fingerprints.as_ref().and_then(|f| f.ja4.as_deref()), out),
+            Operator::HandshakeDuration => {
+                milliseconds(connection.secured.map(|secured| secured - connection.opened), out)
+            }
             Operator::StreamId(header) => {
                 let own = || Some(details?.stream_id.as_ref()?.as_bytes());
                 joined(header.value(values).or_else(own), out)

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use super::HttpConnectionManager;
 use super::body::RequestProgress;
 use super::codec::{self, Interim};
+use super::counted::Counted;
 use super::deadlines::{DeadlineWatch, Deadlines};
 use super::downstream::DownstreamConnection;
 use super::error::Failure;
@@ -86,6 +87,8 @@ pub(crate) struct ActiveStream {
     /// Taken out while the router holds the stream.
     pub(crate) watch: Option<DeadlineWatch>,
     upstream: Option<Upstream>,
+    /// Where it counts beside its cluster.
+    pub(super) counted: Counted,
     pub(super) meters: Meters,
 }
 
@@ -147,6 +150,7 @@ impl ActiveStream {
             kept_head: None,
             watch: None,
             upstream: None,
+            counted: Counted::default(),
             meters: Meters::default(),
         })
     }
@@ -284,6 +288,7 @@ impl ActiveStream {
                 return false;
             }
             upstream.cluster.stats.upstream_rq_total.inc();
+            self.counted.each(|requests| requests.total.inc());
             upstream.host.requests_total.fetch_add(1, Ordering::Relaxed);
         }
         self.begin_upstream_wire(lease);
@@ -309,9 +314,12 @@ impl ActiveStream {
         }
     }
 
-    /// The attempt is given up for another one. Its outcome stands for this status.
-    pub(crate) fn end_attempt(&mut self, status: u16, outcome: Outcome) {
+    /// The attempt is given up for another one. Its outcome stands for this status. `by_us`: it was not the upstream that ended it.
+    pub(crate) fn end_attempt(&mut self, status: u16, outcome: Outcome, by_us: bool) {
         let Some(mut upstream) = self.upstream.take() else { return };
+        if by_us {
+            upstream.count_reset(self.info.upstream_protocol);
+        }
         if status >= 500 {
             upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
         }
@@ -347,6 +355,7 @@ impl ActiveStream {
         let Some(upstream) = &mut self.upstream else { return };
         if !self.info.health_check {
             upstream.cluster.stats.response(status);
+            self.counted.each(|requests| requests.response(status));
             if status >= 500 {
                 upstream.host.requests_error.fetch_add(1, Ordering::Relaxed);
             }
@@ -376,7 +385,10 @@ impl ActiveStream {
         failure.count_late(&self.hcm.stats);
         let Some(upstream) = &self.upstream else { return };
         match failure {
-            Failure::Timeout => upstream.cluster.stats.upstream_rq_timeout.inc(),
+            Failure::Timeout => {
+                upstream.cluster.stats.upstream_rq_timeout.inc();
+                self.counted.each(|requests| requests.timeout.inc());
+            }
             Failure::UpstreamMaxDuration => upstream.cluster.stats.upstream_rq_max_duration_reached.inc(),
             Failure::RemoteReset | Failure::RemoteRefused => {
                 upstream.cluster.stats.upstream_rq_rx_reset.inc();
@@ -514,15 +526,14 @@ impl ActiveStream {
             if never_sent && self.info.response_code == 0 {
                 cluster.upstream_rq_cancelled.inc();
             }
-            // A connection of HTTP/1 ends with its stream.
-            if !upstream.complete
-                && self.info.upstream_protocol == Some(Version::HTTP_2)
-                && !self.info.flags.intersects(ResponseFlags::BY_UPSTREAM)
-            {
-                cluster.upstream_rq_tx_reset.inc();
+            if !self.info.flags.intersects(ResponseFlags::BY_UPSTREAM) {
+                upstream.count_reset(self.info.upstream_protocol);
             }
             if !self.info.health_check {
                 cluster.upstream_rq_time.observe_duration(self.info.duration);
+                if upstream.complete {
+                    self.counted.each(|requests| requests.time.observe_duration(self.info.duration));
+                }
             }
         }
         if let Some(reporter) = hcm.reporter {

@@ -41,6 +41,8 @@ pub struct ClientCertDetails {
     pub dns: bool,
     /// `uri`.
     pub uri: bool,
+    /// `issuer`.
+    pub issuer: bool,
 }
 
 impl ForwardClientCert {
@@ -104,6 +106,9 @@ impl ClientCertDetails {
         }
         if self.dns {
             peer.dns.iter().for_each(|name| add("DNS", "", name));
+        }
+        if self.issuer {
+            add("Issuer", "\"", &peer.issuer);
         }
         HeaderValue::try_from(text).ok()
     }

@@ -121,16 +121,7 @@ impl DownstreamConnection {
             return Err(refuse(StatusCode::BAD_REQUEST, details::MISSING_HOST));
         };
         let mut authority = self.parsed_authority(host).ok_or(bad(details::INVALID_AUTHORITY))?;
-        if hcm.strip_trailing_host_dot
-            && let Some(stripped) = without_trailing_dot(&authority)
-            && let Ok(host) = HeaderValue::from_str(stripped.as_str())
-        {
-            request.headers_mut().insert(HOST, host);
-            authority = stripped;
-        }
-        if let Some(any_port) = hcm.strip_host_port
-            && request.method() != Method::CONNECT
-            && let Some(stripped) = without_port(&authority, &self.info.local_address, any_port)
+        if let Some(stripped) = self.stripped(hcm, &authority, request.method())
             && let Ok(host) = HeaderValue::from_str(stripped.as_str())
         {
             request.headers_mut().insert(HOST, host);
@@ -145,6 +136,21 @@ impl DownstreamConnection {
                 Err(refuse(StatusCode::NOT_FOUND, details::ABSOLUTE_PATH))
             }
         }
+    }
+
+    /// The host without what `strip_trailing_host_dot`, `strip_any_host_port` and `strip_matching_host_port` take away. `None`: it stays.
+    pub(super) fn stripped(
+        &self,
+        hcm: &HttpConnectionManager,
+        authority: &Authority,
+        method: &Method,
+    ) -> Option<Authority> {
+        let dotless = if hcm.strip_trailing_host_dot { without_trailing_dot(authority) } else { None };
+        let any_port = hcm.strip_host_port.filter(|_| method != Method::CONNECT);
+        let portless = any_port.and_then(|any_port| {
+            without_port(dotless.as_ref().unwrap_or(authority), &self.info.local_address, any_port)
+        });
+        portless.or(dotless)
     }
 
     /// `headers_with_underscores_action`.

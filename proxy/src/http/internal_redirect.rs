@@ -118,6 +118,7 @@ fn next(
     let mut request = sent.again(response.status() == StatusCode::SEE_OTHER);
     let url = original_url(&request, from_http);
     copy_headers(&policy.copied_headers, response.headers(), request.headers_mut());
+    let authority = stream.connection.stripped(&hcm, &authority, request.method()).unwrap_or(authority);
     let host = HeaderValue::from_str(authority.as_str()).ok()?;
     request.headers_mut().insert(HOST, host);
     *request.uri_mut() = Uri::from(path);

@@ -6,6 +6,7 @@ mod captures;
 mod client_certificate;
 pub(crate) mod codec;
 pub mod connection_manager;
+mod counted;
 mod deadlines;
 mod downstream;
 mod error;

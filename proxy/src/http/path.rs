@@ -58,12 +58,16 @@ impl PathRules {
         if self.escaped_slashes != EscapedSlashes::Keep
             && let Some(unescaped) = unescape_slashes(&path)
         {
+            path = unescaped;
             match self.escaped_slashes {
-                EscapedSlashes::Reject => return Normalised::Reject,
+                EscapedSlashes::Reject => {
+                    // For the log, as in Envoy: it tells what the path stood for.
+                    set_path(request, path);
+                    return Normalised::Reject;
+                }
                 EscapedSlashes::Redirect => outcome = Normalised::Redirect,
                 EscapedSlashes::Keep | EscapedSlashes::Forward => {}
             }
-            path = unescaped;
         }
         if self.normalize {
             match canonical(&path) {
@@ -77,18 +81,21 @@ impl PathRules {
         if path == old.path() {
             return outcome;
         }
-        if let Some(query) = old.query() {
-            path.push('?');
-            path.push_str(query);
-        }
-        match path.parse::<PathAndQuery>() {
-            Ok(new) => {
-                *request.uri_mut() = Uri::from(new);
-                outcome
-            }
-            Err(_) => Normalised::Reject,
-        }
+        if set_path(request, path) { outcome } else { Normalised::Reject }
     }
+}
+
+/// Gives the request this path, and keeps its query. False: it is none.
+fn set_path<B>(request: &mut Request<B>, mut path: String) -> bool {
+    if let Some(query) = request.uri().query() {
+        path.push('?');
+        path.push_str(query);
+    }
+    let new = path.parse::<PathAndQuery>();
+    if let Ok(new) = &new {
+        *request.uri_mut() = Uri::from(new.clone());
+    }
+    new.is_ok()
 }
 
 /// Whether no rule would change the path, which nearly always is so.

@@ -105,12 +105,15 @@ pub(super) fn failed(mut stream: Box<ActiveStream>, error: StreamError) -> Respo
         Failure::NoCluster(_) => stats.no_cluster.inc(),
         Failure::NoHealthyHost | Failure::Overflow => {
             if let Some(cluster) = &stream.info.upstream_cluster {
-                cluster.stats.response(error.kind.status().as_u16());
+                let status = error.kind.status().as_u16();
+                cluster.stats.response(status);
+                stream.counted.each(|requests| requests.response(status));
             }
         }
         Failure::Timeout => {
             if let Some(cluster) = &stream.info.upstream_cluster {
                 cluster.stats.upstream_rq_timeout.inc();
+                stream.counted.each(|requests| requests.timeout.inc());
             }
         }
         kind => kind.count_late(&stats),

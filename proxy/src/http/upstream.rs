@@ -1,14 +1,16 @@
-//! What a stream holds of the host that its attempt went to.
+//! What a stream holds of its upstream, from the pick of a host until the attempt is over.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use http::Version;
+
 use super::pool::Lease;
 use crate::cluster::outlier::{self, Outcome};
 use crate::cluster::{Cluster, Host, Permit, Resource, lb};
 
-/// Dropped, the attempt is no longer in flight.
+/// What the stream holds of its upstream. Dropped, the attempt is no longer in flight.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) cluster: Arc<Cluster>,
@@ -25,6 +27,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
+    /// An attempt that has no connection yet.
     pub(super) fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
         Self {
             cluster: cluster.clone(),
@@ -46,6 +49,13 @@ impl Upstream {
         self.cluster.stats.upstream_rq_active.inc();
         self.host.active_requests.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    /// We reset its stream, unless its response was read to the end. A connection of HTTP/1 ends with its stream.
+    pub(super) fn count_reset(&self, version: Option<Version>) {
+        if !self.complete && version == Some(Version::HTTP_2) {
+            self.cluster.stats.upstream_rq_tx_reset.inc();
+        }
     }
 
     /// What outlier detection, and balancing by the time of answers, are told of the attempt.

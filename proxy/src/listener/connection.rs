@@ -148,6 +148,7 @@ impl Connection {
         filter_chain: Arc<str>,
     ) -> ConnectionInfo {
         let sniffed = inspected.server_name;
+        let secured = tls.as_ref().map(|_| std::time::Instant::now());
         ConnectionInfo {
             local_address: inspected.local,
             direct_local_address: inspected.direct_local,
@@ -158,6 +159,8 @@ impl Connection {
             connection_id: self.worker.shared.next_connection_id(),
             filter_chain,
             opened: self.accepted_at.into_std(),
+            secured,
+            fingerprints: inspected.fingerprints,
         }
     }
 

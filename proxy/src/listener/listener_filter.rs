@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use super::http_inspector::HttpVersion;
 use super::inspect::InspectError;
+use super::tls_fingerprint::Fingerprinting;
 use super::tls_inspector::{self, ClientHello};
 use super::{ConnectionFacts, http_inspector};
 use crate::net::{Address, RawStream};
 use crate::stats::ServerStats;
+use crate::stream_info::TlsFingerprints;
 
 /// One entry of `listener_filters`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +28,8 @@ pub struct ListenerFilter {
 pub enum ListenerFilterKind {
     /// `envoy.filters.listener.original_dst`: restores the address that the peer had asked for.
     OriginalDst,
-    /// `envoy.filters.listener.tls_inspector`: SNI and ALPN of a ClientHello.
-    TlsInspector,
+    /// `envoy.filters.listener.tls_inspector`: SNI and ALPN of a ClientHello, and its fingerprints.
+    TlsInspector(Fingerprinting),
     /// `envoy.filters.listener.http_inspector`: HTTP in plain text, and its version.
     HttpInspector,
 }
@@ -74,6 +76,8 @@ pub(super) struct Inspected {
     pub(super) server_name: Option<Arc<str>>,
     /// ALPN as the client offers it, or the version of plain HTTP.
     pub(super) application_protocols: Vec<Box<str>>,
+    /// Of the ClientHello, where they are asked for.
+    pub(super) fingerprints: Option<Box<TlsFingerprints>>,
 }
 
 impl Inspected {
@@ -86,6 +90,7 @@ impl Inspected {
             is_tls: false,
             server_name: None,
             application_protocols: Vec::new(),
+            fingerprints: None,
         }
     }
 
@@ -102,7 +107,7 @@ impl Inspected {
             }
             match filter.kind {
                 ListenerFilterKind::OriginalDst => self.restore_destination(raw),
-                ListenerFilterKind::TlsInspector => self.inspect_tls(raw, stats).await?,
+                ListenerFilterKind::TlsInspector(wanted) => self.inspect_tls(raw, wanted, stats).await?,
                 // Encrypted HTTP says what it is by ALPN.
                 ListenerFilterKind::HttpInspector if self.is_tls => {}
                 ListenerFilterKind::HttpInspector => self.inspect_http(raw, stats).await?,
@@ -118,8 +123,13 @@ impl Inspected {
         }
     }
 
-    async fn inspect_tls(&mut self, raw: &RawStream, stats: &ServerStats) -> Result<(), InspectError> {
-        let Some(ClientHello { sni, alpn }) = tls_inspector::inspect(raw).await? else {
+    async fn inspect_tls(
+        &mut self,
+        raw: &RawStream,
+        wanted: Fingerprinting,
+        stats: &ServerStats,
+    ) -> Result<(), InspectError> {
+        let Some(ClientHello { sni, alpn, fingerprints }) = tls_inspector::inspect(raw, wanted).await? else {
             stats.tls_inspector_tls_not_found.inc();
             return Ok(());
         };
@@ -135,6 +145,7 @@ impl Inspected {
         self.is_tls = true;
         self.server_name = sni;
         self.application_protocols = alpn;
+        self.fingerprints = fingerprints;
         Ok(())
     }
 
@@ -217,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn filters_run_one_after_the_other_on_the_same_bytes() {
         use ListenerFilterKind::{HttpInspector, OriginalDst, TlsInspector};
-        let all = [OriginalDst, TlsInspector, HttpInspector];
+        let all = [OriginalDst, TlsInspector(Fingerprinting::default()), HttpInspector];
         let found = inspected(b"GET / HTTP/1.1\r\n\r\n", &all, None).await;
         assert_eq!((found.is_tls, found.application_protocols), (false, vec!["http/1.1".into()]));
         assert_eq!(found.original_destination, None);
@@ -227,7 +238,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_disabled_filter_does_not_wait() {
-        let all = [ListenerFilterKind::TlsInspector, ListenerFilterKind::HttpInspector];
+        let inspector = ListenerFilterKind::TlsInspector(Fingerprinting::default());
+        let all = [inspector, ListenerFilterKind::HttpInspector];
         let found = inspected(b"", &all, Some(DestinationPort(80..81))).await;
         assert!(!found.is_tls && found.application_protocols.is_empty());
     }

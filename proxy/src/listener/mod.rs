@@ -14,6 +14,7 @@ mod inspect;
 mod listener_filter;
 mod prefixes;
 mod sorted_map;
+pub mod tls_fingerprint;
 pub mod tls_inspector;
 
 use std::sync::Arc;

@@ -16,8 +16,10 @@ use crate::tcp::tests::{
 use crate::transport_socket::test_certificates::mutual;
 use crate::transport_socket::{DownstreamTransport, UpstreamTls, UpstreamTransport};
 
-const TLS_INSPECTOR: ListenerFilter =
-    ListenerFilter { kind: ListenerFilterKind::TlsInspector, disabled: None };
+const TLS_INSPECTOR: ListenerFilter = ListenerFilter {
+    kind: ListenerFilterKind::TlsInspector(tls_fingerprint::Fingerprinting { ja3: false, ja4: false }),
+    disabled: None,
+};
 
 /// A proxy to a new reversing server.
 fn proxy(stats: &Stats) -> TcpProxy {

@@ -6,7 +6,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::inspect::InspectError;
+use super::tls_fingerprint::{self, Fingerprinting};
 use crate::net::RawStream;
+use crate::stream_info::TlsFingerprints;
 
 /// Longest ClientHello that is looked at, in bytes, record headers included (as in Envoy).
 pub const MAX_CLIENT_HELLO_BYTES: usize = 16 << 10;
@@ -29,13 +31,17 @@ pub struct ClientHello {
     pub sni: Option<Arc<str>>,
     /// `application_layer_protocol_negotiation`, in the client's order.
     pub alpn: Vec<Box<str>>,
+    /// Those that were asked for.
+    pub fingerprints: Option<Box<TlsFingerprints>>,
 }
 
 /// Looks at the first bytes of a connection.
-pub fn parse(bytes: &[u8]) -> Parsed {
+pub fn parse(bytes: &[u8], wanted: Fingerprinting) -> Parsed {
     match handshake_message(bytes) {
         Ok(message) => match client_hello(&message) {
-            Some(hello) => Parsed::Hello(hello),
+            Some(hello) => {
+                Parsed::Hello(ClientHello { fingerprints: tls_fingerprint::of(&message, wanted), ..hello })
+            }
             None => Parsed::NotTls,
         },
         Err(parsed) => parsed,
@@ -90,10 +96,10 @@ fn record<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], Parsed> {
 }
 
 /// Reads big-endian lengths and the bytes that they count.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+    pub(super) fn take(&mut self, n: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(n)?;
         self.0 = rest;
         Some(taken)
@@ -101,14 +107,14 @@ impl<'a> Reader<'a> {
     fn u8(&mut self) -> Option<usize> {
         self.take(1).map(|b| usize::from(b[0]))
     }
-    fn u16(&mut self) -> Option<usize> {
+    pub(super) fn u16(&mut self) -> Option<usize> {
         self.take(2).map(|b| usize::from(b[0]) << 8 | usize::from(b[1]))
     }
-    fn vec8(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn vec8(&mut self) -> Option<&'a [u8]> {
         let n = self.u8()?;
         self.take(n)
     }
-    fn vec16(&mut self) -> Option<&'a [u8]> {
+    pub(super) fn vec16(&mut self) -> Option<&'a [u8]> {
         let n = self.u16()?;
         self.take(n)
     }
@@ -157,8 +163,8 @@ fn protocols(content: &[u8]) -> Option<Vec<Box<str>>> {
 ///
 /// # Errors
 /// See [`InspectError`], and `inspect` for giving up.
-pub async fn inspect(raw: &RawStream) -> Result<Option<ClientHello>, InspectError> {
-    let known = |bytes: &[u8]| match parse(bytes) {
+pub async fn inspect(raw: &RawStream, wanted: Fingerprinting) -> Result<Option<ClientHello>, InspectError> {
+    let known = |bytes: &[u8]| match parse(bytes, wanted) {
         Parsed::Hello(hello) => Some(Some(hello)),
         Parsed::NotTls => Some(None),
         Parsed::Incomplete => None,
@@ -176,6 +182,10 @@ mod tests {
 
     use super::*;
     use crate::transport_socket::crypto_provider;
+
+    fn parsed(bytes: &[u8]) -> Parsed {
+        parse(bytes, Fingerprinting::default())
+    }
 
     /// What rustls sends first.
     fn hello(sni: &str, alpn: &[&str]) -> Vec<u8> {
@@ -205,36 +215,37 @@ mod tests {
         let expected = Parsed::Hello(ClientHello {
             sni: Some("www.example.com".into()),
             alpn: vec!["h2".into(), "http/1.1".into()],
+            fingerprints: None,
         });
-        assert_eq!(parse(&bytes), expected);
+        assert_eq!(parsed(&bytes), expected);
         for size in [1, 7, 100] {
-            assert_eq!(parse(&fragmented(&bytes, size)), expected);
+            assert_eq!(parsed(&fragmented(&bytes, size)), expected);
         }
         for n in 0..bytes.len() {
-            assert_eq!(parse(&bytes[..n]), Parsed::Incomplete, "{n} bytes");
+            assert_eq!(parsed(&bytes[..n]), Parsed::Incomplete, "{n} bytes");
         }
     }
 
     #[test]
     fn a_mesh_name_is_read() {
         let name = "outbound_.8080_.v1_.reviews.default.svc.cluster.local";
-        let Parsed::Hello(found) = parse(&hello(name, &["istio"])) else { panic!("not read") };
+        let Parsed::Hello(found) = parsed(&hello(name, &["istio"])) else { panic!("not read") };
         assert_eq!(found.sni.as_deref(), Some(name));
     }
 
     #[test]
     fn an_address_is_sent_without_a_name() {
-        assert_eq!(parse(&hello("127.0.0.1", &[])), Parsed::Hello(ClientHello::default()));
+        assert_eq!(parsed(&hello("127.0.0.1", &[])), Parsed::Hello(ClientHello::default()));
     }
 
     #[test]
     fn other_protocols_are_known_by_their_first_bytes() {
         for other in [&b"G"[..], b"GET / HTTP/1.1\r\n", b"\x16\x02", b"\x16\x03\x09", b"\x16\x03\x01\x00\x00"]
         {
-            assert_eq!(parse(other), Parsed::NotTls, "{other:?}");
+            assert_eq!(parsed(other), Parsed::NotTls, "{other:?}");
         }
         // A handshake record with something else in it.
-        assert_eq!(parse(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"), Parsed::NotTls);
+        assert_eq!(parsed(b"\x16\x03\x01\x00\x04\x02\x00\x00\x00"), Parsed::NotTls);
     }
 
     #[test]
@@ -248,7 +259,7 @@ mod tests {
                 bytes[at] = random.u8(..);
             }
             bytes.truncate(random.usize(..=bytes.len()));
-            parse(&bytes);
+            parsed(&bytes);
         }
     }
 
@@ -257,7 +268,7 @@ mod tests {
         let (near, mut far) = UnixStream::pair().unwrap();
         let near = RawStream::Unix(near);
         let bytes = hello("a.test", &[]);
-        let inspected = tokio::spawn(async move { inspect(&near).await });
+        let inspected = tokio::spawn(async move { inspect(&near, Fingerprinting::default()).await });
         for piece in bytes.chunks(50) {
             far.write_all(piece).await.unwrap();
             tokio::task::yield_now().await;
@@ -278,7 +289,7 @@ mod tests {
             if closed {
                 drop(far);
             }
-            let error = inspect(&RawStream::Unix(near)).await.unwrap_err();
+            let error = inspect(&RawStream::Unix(near), Fingerprinting::default()).await.unwrap_err();
             assert_eq!(matches!(error, InspectError::Closed | InspectError::Ended), closed, "{error}");
         }
     }

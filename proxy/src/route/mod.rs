@@ -14,6 +14,7 @@ mod retry;
 mod retry_hosts;
 mod rewrite;
 mod upgrades;
+mod virtual_cluster;
 
 pub use action::{
     Action, ClusterHeader, ClusterRef, ClusterSource, Clusters, DirectResponse, Drawn, GrpcTimeout, Mirror,
@@ -38,6 +39,7 @@ pub use retry::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 pub use retry_hosts::{HostPredicate, PreviousPriorities};
 pub use rewrite::{HostRewrite, PathRewrite, RegexSubstitution};
 pub use upgrades::{Upgrade, Upgrades};
+pub use virtual_cluster::{VirtualCluster, VirtualClusters};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -47,6 +49,7 @@ use http::{HeaderMap, HeaderName};
 use crate::http::filters::Overrides;
 use crate::metadata::Metadata;
 use crate::on_demand::Asker;
+use crate::stats::RouteStats;
 use index::RouteIndex;
 
 /// `envoy.config.route.v3.RouteConfiguration`, compiled.
@@ -120,6 +123,10 @@ pub struct Route {
     pub metadata: Option<Arc<Metadata>>,
     /// `metadata` of the virtual host.
     pub virtual_host_metadata: Option<Arc<Metadata>>,
+    /// Its own statistics, with a `stat_prefix`.
+    pub stats: Option<Arc<RouteStats>>,
+    /// `virtual_clusters` of the virtual host.
+    pub virtual_clusters: Option<Arc<VirtualClusters>>,
     /// `include_request_attempt_count` of the virtual host.
     pub attempt_count_in_request: bool,
     /// `include_attempt_count_in_response` of the virtual host.
@@ -139,6 +146,8 @@ impl Route {
             overrides: None,
             metadata: None,
             virtual_host_metadata: None,
+            stats: None,
+            virtual_clusters: None,
             attempt_count_in_request: false,
             attempt_count_in_response: false,
         }

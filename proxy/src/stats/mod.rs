@@ -12,6 +12,7 @@ mod listener;
 pub mod mesh;
 mod metric;
 mod render;
+mod requests;
 mod scope;
 mod server;
 mod tcp;
@@ -29,6 +30,7 @@ pub use mesh::{
 };
 pub use metric::{Counter, Gauge, Histogram, OptionalGauge};
 pub use render::Selection;
+pub use requests::{RequestStats, RouteStats, VirtualClusterStats};
 pub use server::{Memory, ServerStats, Started};
 pub use tcp::TcpStats;
 
@@ -52,6 +54,8 @@ pub struct Stats {
     local_rate_limits: Scopes<LocalRateLimitStats>,
     listeners: Scopes<ListenerStats>,
     tcp: Scopes<TcpStats>,
+    virtual_clusters: Scopes<VirtualClusterStats>,
+    routes: Scopes<RouteStats>,
     server: ServerStats,
     mesh: MeshStats,
 }
@@ -67,6 +71,8 @@ impl Stats {
             local_rate_limits: Scopes::new(),
             listeners: Scopes::new(),
             tcp: Scopes::new(),
+            virtual_clusters: Scopes::new(),
+            routes: Scopes::new(),
             server: ServerStats::new(Box::default()),
             mesh: MeshStats::new(),
         })
@@ -101,6 +107,16 @@ impl Stats {
     /// The statistics of the TCP proxies with this `stat_prefix`.
     pub fn tcp(&self, stat_prefix: &str) -> Arc<TcpStats> {
         self.tcp.get([sanitize(stat_prefix)].into())
+    }
+
+    /// The statistics of a virtual cluster of a virtual host.
+    pub fn virtual_cluster(&self, virtual_host: &str, name: &str) -> Arc<VirtualClusterStats> {
+        self.virtual_clusters.get([sanitize(virtual_host), sanitize(name)].into())
+    }
+
+    /// The statistics of the routes of a virtual host with this `stat_prefix`.
+    pub fn route(&self, virtual_host: &str, stat_prefix: &str) -> Arc<RouteStats> {
+        self.routes.get([sanitize(virtual_host), sanitize(stat_prefix)].into())
     }
 
     /// The statistics of the process.

@@ -103,6 +103,8 @@ pub struct LogDetails {
     pub route_metadata: Option<Arc<Metadata>>,
     /// `metadata` of the virtual host that has the route.
     pub virtual_host_metadata: Option<Arc<Metadata>>,
+    /// The virtual cluster that counts it.
+    pub virtual_cluster: Option<Arc<str>>,
     /// Names a TCP connection.
     pub stream_id: Option<HeaderValue>,
 }

@@ -27,8 +27,10 @@ fn secured(server: &Leaf, pki: &Pki) -> Value {
 #[test]
 fn every_mode() {
     let details = |details: Value| json!({ "set_current_client_cert_details": details });
-    let all = details(json!({"subject": true, "cert": true, "chain": true, "dns": true, "uri": true}));
-    let rows: [(&str, &str, Value); 9] = [
+    let all = details(
+        json!({"subject": true, "cert": true, "chain": true, "dns": true, "uri": true, "issuer": true}),
+    );
+    let rows: [(&str, &str, Value); 10] = [
         ("default", "SANITIZE", json!({})),
         ("sanitized whatever is to be set", "SANITIZE", all.clone()),
         ("forward", "FORWARD_ONLY", all.clone()),
@@ -37,6 +39,7 @@ fn every_mode() {
         ("append everything", "APPEND_FORWARD", all.clone()),
         ("set the least", "SANITIZE_SET", json!({})),
         ("set everything", "SANITIZE_SET", all),
+        ("set the issuer", "SANITIZE_SET", details(json!({"issuer": true, "subject": true, "uri": true}))),
         ("set names", "SANITIZE_SET", details(json!({"uri": true, "dns": true}))),
     ];
     let pki = Pki::new();

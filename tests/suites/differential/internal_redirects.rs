@@ -126,6 +126,9 @@ fn where_to() {
         case("no redirect code", json!({"redirect_response_codes": [200, 304]})),
         case("several", json!({"max_internal_redirects": 3})),
         case("none", json!({"max_internal_redirects": 0})),
+        case("without ports", json!({})).hcm(json!({"strip_any_host_port": true})),
+        case("without dots", json!({}))
+            .hcm(json!({"strip_trailing_host_dot": true, "strip_matching_host_port": true})),
         case("other schemes", json!({"allow_cross_scheme_redirect": true, "max_internal_redirects": 2})),
         case("copied", json!({"response_headers_to_copy": ["x-copied", "x-absent"]})),
     ]);

@@ -269,9 +269,9 @@ fn compile_client_cert(
         format,
     } = details.unwrap_or_default();
     cx.field("set_current_client_cert_details", |cx| {
-        unsupported!(cx; issuer, format);
+        unsupported!(cx; format);
     });
-    let details = ClientCertDetails { subject: boolean(&subject, false), cert, chain, dns, uri };
+    let details = ClientCertDetails { subject: boolean(&subject, false), cert, chain, dns, uri, issuer };
     Ok(match values::enumeration(cx, "forward_client_cert_details", mode)? {
         Wire::Sanitize => ForwardClientCert::Sanitize,
         Wire::ForwardOnly => ForwardClientCert::ForwardOnly,

@@ -7,6 +7,7 @@ use outrigger_xds_api::wire::tls_inspector::v3 as tls_inspector;
 
 use super::cx::{CompileCx, Compiled, ignored, unsupported};
 use super::values;
+use crate::listener::tls_fingerprint::Fingerprinting;
 use crate::listener::{ConnectionPredicate, ListenerFilter, ListenerFilterKind};
 
 /// Envoy's and our limit of a ClientHello, bytes.
@@ -37,8 +38,7 @@ pub(crate) fn compile_listener_filter(
         }
         "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
             let inspector = values::unpack(cx, any)?;
-            compile_tls_inspector(cx, &inspector);
-            Ok(ListenerFilterKind::TlsInspector)
+            Ok(ListenerFilterKind::TlsInspector(compile_tls_inspector(cx, &inspector)))
         }
         "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
             let http_inspector::HttpInspector {} = values::unpack(cx, any)?;
@@ -49,7 +49,7 @@ pub(crate) fn compile_listener_filter(
     Ok(ListenerFilter { kind: kind?, disabled: disabled? })
 }
 
-fn compile_tls_inspector(cx: &mut CompileCx<'_>, value: &tls_inspector::TlsInspector) {
+fn compile_tls_inspector(cx: &mut CompileCx<'_>, value: &tls_inspector::TlsInspector) -> Fingerprinting {
     let tls_inspector::TlsInspector {
         enable_ja3_fingerprinting,
         enable_ja4_fingerprinting,
@@ -57,11 +57,14 @@ fn compile_tls_inspector(cx: &mut CompileCx<'_>, value: &tls_inspector::TlsInspe
         close_connection_on_client_hello_parsing_errors,
         max_client_hello_size,
     } = value;
-    // Fingerprints only appear in log operators, which the log compiler refuses.
-    ignored!(cx; enable_ja3_fingerprinting, enable_ja4_fingerprinting, initial_read_buffer_size);
+    ignored!(cx; initial_read_buffer_size);
     unsupported!(cx; close_connection_on_client_hello_parsing_errors);
     if values::uint32(max_client_hello_size, MAX_CLIENT_HELLO_BYTES) != MAX_CLIENT_HELLO_BYTES {
         cx.refuse("max_client_hello_size", format!("only {MAX_CLIENT_HELLO_BYTES} is supported"));
+    }
+    Fingerprinting {
+        ja3: values::boolean(enable_ja3_fingerprinting, false),
+        ja4: values::boolean(enable_ja4_fingerprinting, false),
     }
 }
 

@@ -57,6 +57,7 @@ mod tcp_proxy;
 mod tls;
 mod upgrades;
 pub(crate) mod values;
+mod virtual_cluster;
 
 pub use cluster::{CompiledCluster, Discovery, compile_cluster};
 pub(crate) use connection::compile_bind_config;

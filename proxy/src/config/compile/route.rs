@@ -20,13 +20,14 @@ use super::route_action::{compile_action, compile_mirrors};
 use super::route_match::compile_route_match;
 use super::source::{compile_config_source, is_incremental};
 use super::values;
+use super::virtual_cluster::compile_virtual_clusters;
 use crate::formatter::CapturePlan;
 use crate::http::filters::Overrides;
 use crate::metadata::Metadata;
 use crate::on_demand::{Asker, Kind};
 use crate::route::{
     Action, DomainIndex, HeaderMutations, Mirror, MutationSteps, RateLimit, RequireTls, RetryPolicy, Route,
-    RouteConfiguration, VirtualHost,
+    RouteConfiguration, VirtualClusters, VirtualHost,
 };
 
 /// Envoy's default of `max_direct_response_body_size_bytes`.
@@ -57,6 +58,10 @@ pub(crate) struct RouteCx {
     attempt_count_in_response: bool,
     /// `metadata` of the virtual host.
     metadata: Option<Arc<Metadata>>,
+    /// `name` of the virtual host.
+    virtual_host: Arc<str>,
+    /// `virtual_clusters` of the virtual host.
+    virtual_clusters: Option<Arc<VirtualClusters>>,
 }
 
 /// The header changes of one place.
@@ -140,6 +145,8 @@ pub fn compile_route_configuration(
         attempt_count_in_request: false,
         attempt_count_in_response: false,
         metadata: None,
+        virtual_host: "".into(),
+        virtual_clusters: None,
     };
     // What virtual hosts have of it: they are others when it is.
     let inherited = wire::RouteConfiguration {
@@ -264,9 +271,9 @@ fn compile_virtual_host(
     } = value;
     unsupported!(cx; matcher, cors, retry_policy_typed_config, hedge_policy,
         include_is_timeout_retry_header, route_specifiers);
-    // Statistics.
-    ignored!(cx; virtual_clusters);
     let mut route_cx = route_cx.clone();
+    route_cx.virtual_host = name.as_str().into();
+    route_cx.virtual_clusters = compile_virtual_clusters(cx, name, virtual_clusters)?;
     route_cx.metadata = compile_metadata(metadata);
     route_cx.headers.push(compile_headers(
         cx,
@@ -362,8 +369,8 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
         action,
     } = value;
     unsupported!(cx; route_specifiers);
-    // Spans and statistics of a route.
-    ignored!(cx; decorator, tracing, stat_prefix);
+    // Spans.
+    ignored!(cx; decorator, tracing);
     let own = compile_headers(
         cx,
         (request_headers_to_add, request_headers_to_remove),
@@ -398,6 +405,10 @@ fn compile_route(value: &wire::Route, route_cx: &RouteCx, cx: &mut CompileCx<'_>
         overrides,
         metadata: compile_metadata(metadata),
         virtual_host_metadata: route_cx.metadata.clone(),
+        stats: Some(stat_prefix)
+            .filter(|prefix| !prefix.is_empty())
+            .map(|prefix| cx.inputs.stats.route(&route_cx.virtual_host, prefix)),
+        virtual_clusters: route_cx.virtual_clusters.clone(),
         attempt_count_in_request: route_cx.attempt_count_in_request,
         attempt_count_in_response: route_cx.attempt_count_in_response,
         action,

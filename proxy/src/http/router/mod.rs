@@ -19,6 +19,7 @@ use asked::Asked;
 
 use super::active_stream::ActiveStream;
 use super::body::RequestBody;
+use super::connection_manager;
 use super::error::{Failure, StreamError};
 use crate::route::{Route, RouteAction};
 
@@ -42,6 +43,8 @@ pub(crate) async fn forward(
         return Err(Failure::NoCluster(action.cluster_not_found).into());
     };
     stream.info.upstream_cluster = Some(cluster.clone());
+    let scheme = stream.connection.scheme;
+    stream.count_in(route, || connection_manager::view(&request, authority.as_str(), scheme));
     timeout::limit_attempts(stream, action, &cluster);
     timeout::tell_upstream(stream, action, &mut request);
     rewrite::rewrite(stream, route, action, &mut request, &mut authority);

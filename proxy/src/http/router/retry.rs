@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Body as _;
 
 use super::asked::Asked;
 use super::attempt::{self, Avoid};
@@ -110,16 +111,18 @@ pub(super) async fn forward(
             priorities.iter_mut().for_each(|priorities| priorities.tried(host));
             tried.push(host.clone());
         }
-        let (status, heard) = match &outcome {
+        let (status, heard, by_us) = match &outcome {
             Ok(response) => {
-                (response.status().as_u16(), respond::answer(stream, response.status(), response.headers()))
+                let heard = respond::answer(stream, response.status(), response.headers());
+                (response.status().as_u16(), heard, !response.body().is_end_stream())
             }
             Err(error) => {
                 let status = stream.status_of(error.kind).as_u16();
-                (status, outlier::Outcome::Failed(status))
+                let by_us = !error.kind.flag().intersects(ResponseFlags::BY_UPSTREAM);
+                (status, outlier::Outcome::Failed(status), by_us)
             }
         };
-        stream.end_attempt(status, heard);
+        stream.end_attempt(status, heard, by_us);
         drop(outcome);
         if !wait.is_zero() {
             stream.connection.worker.timers.wait(wait).await;
@@ -279,22 +282,26 @@ impl<'p> Retries<'p> {
         if !wanted {
             if retried {
                 stats.upstream_rq_retry_success.inc();
+                stream.counted.each(|requests| requests.retry_success.inc());
             }
             return None;
         }
         if self.left == 0 {
             stats.upstream_rq_retry_limit_exceeded.inc();
+            stream.counted.each(|requests| requests.retry_limit_exceeded.inc());
             stream.info.flags.insert(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
             return None;
         }
         self.left -= 1;
         let Some(permit) = self.cluster.circuit_breakers.acquire(Resource::Retry, self.high_priority) else {
             stats.upstream_rq_retry_overflow.inc();
+            stream.counted.each(|requests| requests.retry_overflow.inc());
             stream.info.flags.insert(ResponseFlags::UPSTREAM_OVERFLOW);
             return None;
         };
         self.permit = Some(permit);
         stats.upstream_rq_retry.inc();
+        stream.counted.each(|requests| requests.retry.inc());
         let made = self.made;
         self.made += 1;
         let asked = match (&self.policy.rate_limited, outcome) {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::mesh::MeshOwnStats;
 use super::scope::{Family, Scope};
 use super::{
-    ClusterStats, GrpcStats, HttpStats, ListenerStats, LocalRateLimitStats, RdsStats, ServerStats, Stats,
-    TcpStats,
+    ClusterStats, GrpcStats, HttpStats, ListenerStats, LocalRateLimitStats, RdsStats, RouteStats,
+    ServerStats, Stats, TcpStats, VirtualClusterStats,
 };
 
 /// Which statistics are shown: `?usedonly` and `?filter=`.
@@ -61,6 +61,8 @@ impl Stats {
         visitor.visit(&refs(&self.rds.alive()), RdsStats::FAMILIES);
         visitor.visit(&refs(&self.listeners.alive()), ListenerStats::FAMILIES);
         visitor.visit(&refs(&self.tcp.alive()), TcpStats::FAMILIES);
+        visitor.visit(&refs(&self.virtual_clusters.alive()), VirtualClusterStats::FAMILIES);
+        visitor.visit(&refs(&self.routes.alive()), RouteStats::FAMILIES);
         visitor.visit(&[self.server()], ServerStats::FAMILIES);
         visitor.visit(&[&self.mesh().own], MeshOwnStats::FAMILIES);
     }

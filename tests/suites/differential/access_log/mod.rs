@@ -2,6 +2,7 @@
 
 mod closing;
 mod filters;
+mod fingerprints;
 mod moments;
 mod operators;
 mod tls;

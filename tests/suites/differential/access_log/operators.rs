@@ -60,7 +60,7 @@ fn of_the_response() {
         ),
         Row::text(
             "what does not happen here",
-            "%CUSTOM_FLAGS%|%TRACE_ID%|%SPAN_ID%|%VIRTUAL_CLUSTER_NAME%|%ROUNDTRIP_DURATION%|%BYTES_RETRANSMITTED%|\
+            "%CUSTOM_FLAGS%|%TRACE_ID%|%SPAN_ID%|%ROUNDTRIP_DURATION%|%BYTES_RETRANSMITTED%|\
              %PACKETS_RETRANSMITTED%|%LOCAL_REPLY_BODY%",
             &["/", "/direct"],
         ),
@@ -100,6 +100,13 @@ fn of_the_way() {
             .hcm(json!({"route_config": {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "metadata": metadata(), "routes": [
                 {"match": {"path": "/"}, "route": {"cluster": "up"}, "metadata": metadata()},
                 {"match": {"path": "/direct"}, "direct_response": {"status": 200}},
+            ]}]}})),
+        Row::text("virtual clusters", "%VIRTUAL_CLUSTER_NAME% %PATH%", &["/", "/a", "/direct"])
+            .hcm(json!({"route_config": {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "virtual_clusters": [
+                {"name": "slash", "headers": [{"name": ":path", "string_match": {"exact": "/"}}]},
+            ], "routes": [
+                {"match": {"path": "/direct"}, "direct_response": {"status": 200}},
+                {"match": {"prefix": "/"}, "route": {"cluster": "up", "prefix_rewrite": "/x/"}},
             ]}]}})),
         Row::text(
             "the first that is known",

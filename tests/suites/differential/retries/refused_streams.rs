@@ -65,6 +65,25 @@ fn one_attempt(case: Case) -> Case {
     case.deviates("client", NOT_SEEN)
 }
 
+/// An attempt over HTTP/2 that is given up is reset, unless its response has ended.
+#[test]
+fn attempts_that_are_given_up() {
+    let case = |name: &'static str, policy: serde_json::Value| {
+        retrying(name, "frames", quick(policy)).statistics("cluster.frames.upstream_rq_(tx|rx)_reset")
+    };
+    compare_cases(&[
+        case("silence", json!({"retry_on": "5xx", "per_try_timeout": "0.1s"}))
+            .drive(|target, view| ask_again(target, view, |_| Vec::new())),
+        case("half an answer", json!({"retry_on": "5xx"})).drive(|target, view| {
+            ask_again(target, view, |stream| vec![Frame::head(stream, 503, &[], false)])
+        }),
+        case("a whole answer", json!({"retry_on": "5xx"})).drive(|target, view| {
+            ask_again(target, view, |stream| vec![Frame::head(stream, 503, &[], true)])
+        }),
+        case("a reset", json!({"retry_on": "reset"})).drive(reset_by_upstream),
+    ]);
+}
+
 #[test]
 fn streams_that_are_refused() {
     let on = |name: &'static str, words: &str| retrying(name, "frames", quick(json!({ "retry_on": words })));
