@@ -50,8 +50,8 @@ pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, 
 pub use service_entry::{External, NamedEndpoints, ServiceEntry, StaticEndpoint};
 pub use settings::{MeshSettings, Sidecars, UnknownDestinations};
 pub use traffic_policy::{
-    LimitPer, PolicyTarget, QueryParameters, RateLimit, Readmission, RetryAfter, RetryBudget, TargetKey,
-    TargetKind, TrafficPolicy, TrafficSettings,
+    LimitPer, PolicyTarget, QueryParameters, RateLimit, Readmission, ReadmissionBy, RetryAfter, RetryBudget,
+    TargetKey, TargetKind, TrafficPolicy, TrafficSettings,
 };
 pub use workload::{Interception, Workload};
 

@@ -113,9 +113,20 @@ pub struct TrafficSettings {
     pub readmission: Option<Readmission>,
 }
 
-/// What decides that an endpoint is back that was taken out.
+/// How an endpoint comes back that was taken out; at least one part is other than usual.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readmission {
+pub struct Readmission {
+    /// What decides.
+    pub by: ReadmissionBy,
+    /// For so long it gets more and more requests, instead of all at once.
+    pub ramp: Option<Duration>,
+}
+
+/// What decides that an endpoint is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadmissionBy {
+    /// Its time.
+    Time,
     /// A request that is let to it.
     Probe,
 }

@@ -11,7 +11,7 @@ use outrigger_xds_api::wire::core::v3 as core;
 use outrigger_xds_api::wire::protobuf;
 use prost::Message;
 
-use crate::model::{Name, Readmission};
+use crate::model::{Name, Readmission, ReadmissionBy};
 use crate::source::{ObjectKey, Origin};
 use crate::translate::names;
 
@@ -99,10 +99,11 @@ impl OrderedMetadata {
     ) -> Self {
         let reporter = reporter.map(|side| ("reporter", Kind::String(side.to_owned())));
         let grace = grace.map(|grace| ("peer_certificate_grace_seconds", Kind::Number(grace.as_secs_f64())));
-        let readmission = readmission.map(|by| match by {
-            Readmission::Probe => ("readmission", Kind::String("probe".to_owned())),
-        });
-        let fields: BTreeMap<_, _> = [reporter, grace, readmission]
+        let probe = readmission.filter(|readmission| readmission.by == ReadmissionBy::Probe);
+        let probe = probe.map(|_| ("readmission", Kind::String("probe".to_owned())));
+        let ramp = readmission.and_then(|readmission| readmission.ramp);
+        let ramp = ramp.map(|ramp| ("readmission_ramp_seconds", Kind::Number(ramp.as_secs_f64())));
+        let fields: BTreeMap<_, _> = [reporter, grace, probe, ramp]
             .into_iter()
             .flatten()
             .map(|(key, kind)| (key.to_owned(), OrderedValue { kind: Some(kind) }))

@@ -143,6 +143,18 @@ fn clusters() {
                 &["metadata.filter_metadata[\"outrigger.dev\"].readmission: needs outlier_detection"],
             ),
             (
+                "{name: c, metadata: {filter_metadata: {outrigger.dev: {readmission_ramp_seconds: 30}}}}",
+                &[
+                    "metadata.filter_metadata[\"outrigger.dev\"].readmission_ramp_seconds: needs outlier_detection",
+                ],
+            ),
+            (
+                "{name: c, outlier_detection: {}, metadata: {filter_metadata: {outrigger.dev: {readmission_ramp_seconds: 0}}}}",
+                &[
+                    "metadata.filter_metadata[\"outrigger.dev\"].readmission_ramp_seconds: must be more than 0",
+                ],
+            ),
+            (
                 "{name: c, outlier_detection: {}, metadata: {filter_metadata: {outrigger.dev: {readmission: soon}}}}",
                 &["metadata.filter_metadata[\"outrigger.dev\"].readmission: must be \"probe\""],
             ),

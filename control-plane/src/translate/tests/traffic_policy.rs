@@ -346,11 +346,25 @@ fn what_was_taken_out_comes_back_by_a_probe() {
     assert_eq!(readmission(&snapshot, REVIEWS), by_probe);
     assert_eq!(readmission(&snapshot, "outbound|9080|v1|reviews.default.svc.cluster.local"), by_probe);
     assert_eq!(readmission(&snapshot, "outbound|9080||reviews-v1.default.svc.cluster.local"), None);
+    // Little by little, after its time or by a probe.
+    let own = |policy: &str| {
+        let metadata = super::cluster(&snapshot_of(&[MESH, ejects, policy]), REVIEWS).metadata.unwrap();
+        let own = metadata.filter_metadata.get("outrigger.dev").cloned().unwrap_or_default();
+        ["readmission", "readmission_ramp_seconds"].map(|key| own.fields.get(key)?.kind.clone())
+    };
+    let seconds = |seconds| Some(Kind::NumberValue(seconds));
+    assert_eq!(own(&policy("p", SERVICE, "readmission: {ramp: 90s}")), [None, seconds(90.0)]);
+    assert_eq!(
+        own(&policy("p", SERVICE, "readmission: {by: Probe, ramp: 500ms}")),
+        [by_probe.clone(), seconds(0.5)]
+    );
     // Without ejections there is no way back, and that is told.
     let without = snapshot_of(&[MESH, &probe]);
     assert_eq!(readmission(&without, REVIEWS), None);
     let told = "spec.targetRefs[0]: readmission has no effect on port 9080: no DestinationRule has outlierDetection for it";
     assert_eq!(problems(&[MESH, &probe]), [told]);
-    let refused = snapshot_of(&[MESH, &policy("p", SERVICE, "readmission: {by: Hope}")]);
-    assert_eq!(refused.rejections().len(), 1);
+    for refused in ["{by: Hope}", "{}", "{by: Time}", "{ramp: 1d}"] {
+        let snapshot = snapshot_of(&[MESH, &policy("p", SERVICE, &format!("readmission: {refused}"))]);
+        assert_eq!(snapshot.rejections().len(), 1, "{refused}");
+    }
 }

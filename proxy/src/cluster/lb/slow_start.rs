@@ -1,4 +1,4 @@
-//! Slow start (`slow_start_config`): a host that is new, or back, gets its traffic little by little.
+//! Slow start (`slow_start_config`, or our own `readmission_ramp_seconds`): a host that is new, or back, gets its traffic little by little.
 //!
 //! The weights of such hosts lie in the tables, so the tables are built anew while one of them warms up, at a bounded rate and on main
 //! (`follow`). At rest nothing runs. While all hosts began at the same time, they are alike and nothing has to be built.
@@ -27,18 +27,28 @@ pub struct SlowStart {
     pub aggression: f64,
     /// `min_weight_percent`, as a part of 1.
     pub min_weight: f64,
+    /// Hosts that are new warm up; else only those that are let in again, which say so themselves.
+    pub of_new_hosts: bool,
     /// Who builds the tables anew.
     pub warm_ups: WarmUps,
 }
 
 impl PartialEq for SlowStart {
     fn eq(&self, other: &Self) -> bool {
-        let Self { window, aggression, min_weight, warm_ups: _ } = self;
-        *window == other.window && *aggression == other.aggression && *min_weight == other.min_weight
+        let Self { window, aggression, min_weight, of_new_hosts, warm_ups: _ } = self;
+        *window == other.window
+            && *aggression == other.aggression
+            && *min_weight == other.min_weight
+            && *of_new_hosts == other.of_new_hosts
     }
 }
 
 impl SlowStart {
+    /// A straight line from a tenth on, for hosts that are let in again.
+    pub fn ramp(window: Duration, warm_ups: WarmUps) -> Self {
+        Self { window, aggression: 1.0, min_weight: 0.1, of_new_hosts: false, warm_ups }
+    }
+
     /// The part of its weight that a host has after this time: Envoy's `max(min_weight, time_factor ^ (1 / aggression))`.
     pub(super) fn factor(&self, age: Duration) -> f64 {
         if age >= self.window {
@@ -66,14 +76,20 @@ impl SlowStart {
     ) -> bool {
         let (mut first, mut last) = (None, None);
         for host in hosts.filter(|host| host.health() == Health::Healthy) {
-            let since = host.warms_since().unwrap_or_else(|| {
-                host.warm_up(now);
-                now
-            });
+            let since = match host.warms_since() {
+                Some(since) => since,
+                None if self.of_new_hosts => {
+                    host.warm_up(now);
+                    now
+                }
+                // Warm from the beginning.
+                None => continue,
+            };
             first = Some(first.map_or(since, |first: Instant| first.min(since)));
             last = Some(last.map_or(since, |last: Instant| last.max(since)));
         }
-        first != last && last.is_some_and(|last| now.saturating_duration_since(last) < self.window)
+        let differ = first != last || !self.of_new_hosts;
+        differ && last.is_some_and(|last| now.saturating_duration_since(last) < self.window)
     }
 
     /// The time between two builds of tables of so many hosts.
@@ -138,7 +154,8 @@ mod tests {
     use super::*;
 
     fn slow_start(aggression: f64, min_weight: f64) -> SlowStart {
-        SlowStart { window: Duration::from_secs(60), aggression, min_weight, warm_ups: channel().0 }
+        let warm_ups = channel().0;
+        SlowStart { window: Duration::from_secs(60), aggression, min_weight, of_new_hosts: true, warm_ups }
     }
 
     #[test]

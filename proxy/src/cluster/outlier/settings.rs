@@ -42,6 +42,8 @@ pub struct OutlierDetection {
     pub passed_checks_return: bool,
     /// `readmission` of our metadata, default as in Envoy: what it takes to come back.
     pub readmission: Readmission,
+    /// `readmission_ramp_seconds` of our metadata, default off: a host that is back warms up.
+    pub warms_up: bool,
     /// Shared by successive versions of the cluster.
     pub state: Arc<Detection>,
     /// Where events go.

@@ -49,6 +49,7 @@ fn settings(events: Ejections) -> OutlierDetection {
         always_eject_one_host: false,
         passed_checks_return: true,
         readmission: Readmission::Timed,
+        warms_up: false,
         state: Arc::default(),
         events,
     }
@@ -367,6 +368,22 @@ async fn a_probe_that_tells_nothing_is_due_again() {
     assert!(probe(&subject.cluster, None).is_none());
     let state = &subject.cluster.outlier.as_ref().unwrap().state;
     assert_eq!(state.probes_due.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_back_may_warm_up() {
+    for warms_up in [false, true] {
+        let subject = Subject::start(2, |settings| {
+            settings.server_errors = ALWAYS;
+            settings.warms_up = warms_up;
+        });
+        subject.hear(0, answers(500, 5));
+        assert_eq!(subject.out(), [0]);
+        sleep(12 * SECOND).await;
+        assert!(subject.out().is_empty());
+        assert_eq!(subject.hosts[0].warms_since().is_some(), warms_up);
+        assert!(subject.hosts[1].warms_since().is_none());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -262,6 +262,9 @@ impl Watches {
         history.ejection = None;
         history.last_return = Some(now);
         host.outlier().begin_anew();
+        if subject.detection.warms_up {
+            host.warm_up(now);
+        }
         host.ejected.store(false, Ordering::Relaxed);
         if let Some(log) = &self.log {
             log.returned(&subject.cluster, host, &history);

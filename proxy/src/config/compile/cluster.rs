@@ -19,9 +19,10 @@ use super::load_balancing::{LoadBalancing, compile_load_balancing};
 use super::metadata::compile_metadata;
 use super::original_dst::compile_original_dst_discovery;
 use super::outlier::compile_outlier_detection;
-use super::own_metadata::compile_own_metadata;
+use super::own_metadata::{OwnMetadata, compile_own_metadata};
 use super::source::compile_config_source;
 use super::values;
+use crate::cluster::lb::SlowStart;
 use crate::cluster::outlier::{OutlierDetection, Readmission};
 use crate::cluster::{
     Balancing, CircuitBreakers, Cluster, MeshDestination, OriginalDestinations, Thresholds, UpstreamProtocol,
@@ -166,6 +167,12 @@ pub fn compile_cluster(
     if own.readmission != Readmission::Timed && outlier_detection.is_none() {
         cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].readmission", "needs outlier_detection");
     }
+    if own.readmission_ramp.is_some() && outlier_detection.is_none() {
+        cx.refuse(
+            "metadata.filter_metadata[\"outrigger.dev\"].readmission_ramp_seconds",
+            "needs outlier_detection",
+        );
+    }
     let connection =
         compile_connection(cx, value, own.peer_certificate_grace, previous.map(|p| &p.connection));
     let (outlier, outlier_hash) = match &discovery {
@@ -174,10 +181,13 @@ pub fn compile_cluster(
             ignored!(cx; outlier_detection);
             (None, 0)
         }
-        _ => compile_outlier(cx, outlier_detection, own.readmission, previous)?,
+        _ => compile_outlier(cx, outlier_detection, &own, previous)?,
     };
     let (thresholds, connection) = (thresholds?, connection?);
-    let LoadBalancing { policy, balancing } = balancing?;
+    let LoadBalancing { policy, mut balancing } = balancing?;
+    if let Some(ramp) = own.readmission_ramp {
+        warm_up_again(cx, ramp, &mut balancing);
+    }
     let of_cluster = OfCluster {
         name: &name,
         is_http2: connection.settings.protocol == UpstreamProtocol::Http2,
@@ -289,20 +299,33 @@ fn compile_discovery(
 fn compile_outlier(
     cx: &mut CompileCx<'_>,
     value: &Option<wire::OutlierDetection>,
-    readmission: Readmission,
+    own: &OwnMetadata,
     previous: Option<&CompiledCluster>,
 ) -> Compiled<(Option<Arc<OutlierDetection>>, u64)> {
     let Some(value) = value else { return Ok((None, 0)) };
-    let hash = values::content_hash(&[&value.encode_to_vec(), &[readmission as u8]]);
+    let (readmission, warms_up) = (own.readmission, own.readmission_ramp.is_some());
+    let hash = values::content_hash(&[&value.encode_to_vec(), &[readmission as u8, u8::from(warms_up)]]);
     let old = previous.and_then(|p| p.cluster.outlier.clone().map(|outlier| (outlier, p.outlier_hash)));
     let state = old.as_ref().map(|(outlier, _)| outlier.state.clone()).unwrap_or_default();
-    let compiled =
-        cx.field("outlier_detection", |cx| compile_outlier_detection(cx, value, readmission, state))?;
+    let compiled = cx.field("outlier_detection", |cx| {
+        compile_outlier_detection(cx, value, readmission, warms_up, state)
+    })?;
     let outlier = match old {
         Some((outlier, old_hash)) if old_hash == hash => outlier,
         _ => Arc::new(compiled),
     };
     Ok((Some(outlier), hash))
+}
+
+/// Hosts that are back warm up: as new ones do, if these do, else for this time.
+fn warm_up_again(cx: &mut CompileCx<'_>, ramp: Duration, balancing: &mut Balancing) {
+    if balancing.hashing.is_some() {
+        // A hash finds its host whatever it weighs now.
+        cx.ignored("metadata.filter_metadata[\"outrigger.dev\"].readmission_ramp_seconds");
+        return;
+    }
+    let warm_ups = cx.inputs.warm_ups.clone();
+    balancing.slow_start.get_or_insert_with(|| Arc::new(SlowStart::ramp(ramp, warm_ups)));
 }
 
 /// Of all that a [`Checker`] is made of.

@@ -110,9 +110,15 @@ pub fn compile_listener(
         values::address(cx, "address", address)
     });
     let filters = cx.each("listener_filters", listener_filters, compile_listener_filter);
-    let OwnMetadata { reporter, peer_certificate_grace, readmission } = compile_own_metadata(cx, metadata)?;
-    if readmission != Default::default() {
-        cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].readmission", "belongs to a cluster");
+    let OwnMetadata { reporter, peer_certificate_grace, readmission, readmission_ramp } =
+        compile_own_metadata(cx, metadata)?;
+    for (key, is_set) in [
+        ("readmission", readmission != Default::default()),
+        ("readmission_ramp_seconds", readmission_ramp.is_some()),
+    ] {
+        if is_set {
+            cx.refuse(&format!("metadata.filter_metadata[\"outrigger.dev\"].{key}"), "belongs to a cluster");
+        }
     }
     let buffer_limit_bytes = values::buffer_limit(per_connection_buffer_limit_bytes);
     let listener_cx = ListenerCx { reporter, peer_certificate_grace, buffer_limit_bytes };

@@ -165,7 +165,8 @@ pub(super) fn compile_slow_start(
             return Err(cx.refuse("min_weight_percent", "value must be inside range [0, 100]"));
         }
         let warm_ups = cx.inputs.warm_ups.clone();
-        let slow_start = SlowStart { window, aggression, min_weight: percent / 100.0, warm_ups };
+        let slow_start =
+            SlowStart { window, aggression, min_weight: percent / 100.0, of_new_hosts: true, warm_ups };
         Ok((!window.is_zero()).then(|| Arc::new(slow_start)))
     })
 }

@@ -16,6 +16,7 @@ pub(crate) fn compile_outlier_detection(
     cx: &mut CompileCx<'_>,
     value: &wire::OutlierDetection,
     readmission: Readmission,
+    warms_up: bool,
     state: Arc<Detection>,
 ) -> Compiled<OutlierDetection> {
     let wire::OutlierDetection {
@@ -94,6 +95,7 @@ pub(crate) fn compile_outlier_detection(
         always_eject_one_host: boolean(always_eject_one_host, false),
         passed_checks_return: boolean(successful_active_health_check_uneject_host, true),
         readmission,
+        warms_up,
         state,
         events: cx.inputs.ejections.clone(),
     })

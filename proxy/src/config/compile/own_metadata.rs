@@ -20,6 +20,8 @@ pub(crate) struct OwnMetadata {
     pub(crate) peer_certificate_grace: Option<Duration>,
     /// `readmission`, `probe`: a host that was ejected comes back when one request to it has succeeded.
     pub(crate) readmission: Readmission,
+    /// `readmission_ramp_seconds`: a host that was ejected and is back gets more and more requests for so long.
+    pub(crate) readmission_ramp: Option<Duration>,
 }
 
 /// Compiles what the field `metadata` says to us.
@@ -52,6 +54,13 @@ pub(crate) fn compile_own_metadata(
                     compiled.readmission = Readmission::Probe;
                 }
                 ("readmission", _) => return Err(cx.refuse(key, "must be \"probe\"")),
+                ("readmission_ramp_seconds", Some(Kind::NumberValue(seconds))) => {
+                    match Duration::try_from_secs_f64(*seconds) {
+                        Ok(ramp) if !ramp.is_zero() => compiled.readmission_ramp = Some(ramp),
+                        _ => return Err(cx.refuse(key, "must be more than 0")),
+                    }
+                }
+                ("readmission_ramp_seconds", _) => return Err(cx.refuse(key, "must be a number")),
                 (other, _) => return Err(cx.refuse(other, "not supported")),
             }
         }

@@ -26,6 +26,8 @@ struct Subsets {
     name: &'static str,
     hosts: Vec<Value>,
     config: Value,
+    /// The config is that of the policy `Subset`.
+    is_policy: bool,
     asks: Vec<(&'static str, Value)>,
 }
 
@@ -61,7 +63,7 @@ impl Subsets {
     fn of(name: &'static str, selectors: Vec<Value>, more: Value) -> Self {
         let mut config = json!({"subset_selectors": selectors});
         overlay(&mut config, more);
-        Self { name, hosts: versions(), config, asks: Vec::new() }
+        Self { name, hosts: versions(), config, is_policy: false, asks: Vec::new() }
     }
 
     fn hosts(mut self, hosts: Vec<Value>) -> Self {
@@ -81,7 +83,19 @@ impl Subsets {
 
     fn cluster(&self) -> Value {
         let assignment = json!({"cluster_name": self.name, "endpoints": [{"lb_endpoints": self.hosts}]});
-        cluster(self.name, &[], json!({"load_assignment": assignment, "lb_subset_config": self.config}))
+        let mut more = json!({"load_assignment": assignment});
+        if self.is_policy {
+            let typed = |name: &str, mut config: Value| {
+                config["@type"] = type_url(&format!("extensions.load_balancing_policies.{name}")).into();
+                json!({"policies": [{"typed_extension_config": {"name": name, "typed_config": config}}]})
+            };
+            let mut config = self.config.clone();
+            config["subset_lb_policy"] = typed("round_robin.v3.RoundRobin", json!({}));
+            more["load_balancing_policy"] = typed("subset.v3.Subset", config);
+        } else {
+            more["lb_subset_config"] = self.config.clone();
+        }
+        cluster(self.name, &[], more)
     }
 
     fn routes(&self) -> impl Iterator<Item = Value> + '_ {
@@ -310,7 +324,23 @@ fn single_hosts_health_and_policies() {
     ]);
 }
 
-/// A cluster without the hosts' own version in the route: each weighted cluster has its part.
+#[test]
+fn the_policy_with_redundant_keys() {
+    let of = |name, redundant: bool| {
+        let selectors = vec![by(&["stage", "version"], json!({})), by(&["version"], json!({}))];
+        let config = json!({"allow_redundant_keys": redundant, "fallback_policy": "ANY_ENDPOINT"});
+        let case = Subsets { is_policy: true, ..Subsets::of(name, selectors, config) };
+        case.ask("version", json!({"version": "1"}))
+            .ask("both", json!({"version": "1", "stage": "dev"}))
+            .ask("one-too-many", json!({"version": "2", "other": "x"}))
+            .ask("both-and-more", json!({"version": "1", "stage": "prod", "other": "x"}))
+            .ask("no-selector", json!({"stage": "prod", "other": "x"}))
+            .ask("no-such-value", json!({"version": "3", "other": "x"}))
+    };
+    compare_subsets(vec![of("redundant", true), of("exact", false)]);
+}
+
+/// What a weighted cluster asks for is laid over what its route asks for.
 #[test]
 fn weighted_clusters() {
     let weighted = |route: Value, parts: &[(u32, Value)]| {

@@ -58,7 +58,7 @@ pub(in crate::api) fn traffic_policy(object: &Object) -> Result<TrafficPolicy, R
         query_parameters: spec.query_parameters.map(query_parameters::read).transpose()?,
         retry_budget: spec.retry_budget.map(retry_budget::read).transpose()?,
         retry_after: spec.retry_after.as_ref().map(retry_after::read).transpose()?,
-        readmission: spec.readmission.as_ref().map(readmission::read),
+        readmission: spec.readmission.as_ref().map(readmission::read).transpose()?,
     };
     if settings == TrafficSettings::default() {
         let reason = "must say rateLimit, queryParameters, retryBudget, retryAfter or readmission";

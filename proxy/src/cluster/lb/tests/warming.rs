@@ -10,8 +10,9 @@ use crate::cluster::lb::slow_start::{self, WarmUps};
 const WINDOW: Duration = Duration::from_secs(60);
 
 fn balancing(warm_ups: &WarmUps) -> Balancing {
+    let warm_ups = warm_ups.clone();
     let slow_start =
-        SlowStart { window: WINDOW, aggression: 1.0, min_weight: 0.1, warm_ups: warm_ups.clone() };
+        SlowStart { window: WINDOW, aggression: 1.0, min_weight: 0.1, of_new_hosts: true, warm_ups };
     Balancing { slow_start: Some(Arc::new(slow_start)), ..Balancing::default() }
 }
 
@@ -51,6 +52,31 @@ async fn a_new_host_gets_its_traffic_by_envoys_formula() {
         }
         main.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_hosts_that_are_back_may_warm_up() {
+    let (warm_ups, started) = slow_start::channel();
+    let main = tokio::spawn(slow_start::follow(started));
+    let mut balancing = balancing(&warm_ups);
+    Arc::make_mut(balancing.slow_start.as_mut().unwrap()).of_new_hosts = false;
+    let cluster = cluster(LbPolicy::RoundRobin, zone("a", 0, 10, &[GOOD; 2]), balancing.clone());
+    let old = cluster.endpoints.get().unwrap();
+    let specs = zone("a", 0, 10, &[GOOD; 3]);
+    cluster.endpoints.publish(EndpointSet::build(Some(&old), specs, 140, balancing));
+    assert!(shares(&cluster)[&12].abs_diff(333) <= 12, "a new host has its share at once");
+    let set = cluster.endpoints.get().unwrap();
+    set.hosts().last().unwrap().warm_up(Instant::now());
+    set.refresh();
+    let mut passed = 0;
+    for (seconds, factor) in [(1, 0.1), (30, 0.5), (61, 1.0)] {
+        pass(Duration::from_secs(seconds - passed)).await;
+        passed = seconds;
+        let expected = (factor / (2.0 + factor) * 1_000.0) as usize;
+        let got = shares(&cluster)[&12];
+        assert!(got.abs_diff(expected) <= 12, "after {seconds} s: {got} of 1000, not {expected}");
+    }
+    main.abort();
 }
 
 #[tokio::test(start_paused = true)]
