@@ -1,5 +1,6 @@
 //! What is played for each picture: hosts, the cluster, and three phases.
 
+use outrigger_tests::bootstrap::type_url;
 use serde_json::{Value, json};
 
 /// One picture.
@@ -101,6 +102,10 @@ pub(crate) fn all() -> Vec<Scenario> {
         let named = spread(&places).into_iter();
         named.map(|host| Host { label: format!("{} {}", host.label, host.zone), ..host }).collect()
     };
+    let peak_ewma = json!({"load_balancing_policy": {"policies": [{"typed_extension_config": {
+        "name": "peak_ewma",
+        "typed_config": {"@type": type_url("extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma"), "decay_time": "1s"},
+    }}]}});
     let hashed = |policy: &str| json!({"lb_policy": policy});
     vec![
         of("round-robin", "Round robin", hosts(4), json!({"lb_policy": "ROUND_ROBIN"}), one_leaves()),
@@ -113,6 +118,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         ),
         of("random", "Random", hosts(4), json!({"lb_policy": "RANDOM"}), one_leaves()),
         of("least-request", "Least request", hosts(4), json!({"lb_policy": "LEAST_REQUEST"}), one_is_slow()),
+        of("peak-ewma", "Peak EWMA", hosts(4), peak_ewma, one_is_slow()),
         of(
             "round-robin-slow",
             "Round robin, for comparison",

@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 
-use outrigger_tests::bootstrap::{any_host, cluster, http_connection_manager, listener};
+use outrigger_tests::bootstrap::{any_host, cluster, http_connection_manager, listener, type_url};
 use outrigger_tests::callgrind::Counted;
 use outrigger_tests::proxy::{Launch, release_binary};
 use outrigger_tests::tools::{require_tool, skip};
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 const MOST: f64 = 400.0;
 const REQUESTS: usize = 100;
 const SIZES: [u32; 2] = [10, 10_000];
-const POLICIES: [&str; 5] = ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV"];
+const POLICIES: [&str; 6] = ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", PEAK_EWMA];
+const PEAK_EWMA: &str = "PeakEwma";
 /// The function that picks; it is not inlined.
 const PICK: &str = "--toggle-collect=outrigger_proxy::cluster::lb::pick";
 
@@ -36,9 +37,15 @@ fn a_pick_is_cheap_however_many_hosts_there_are() {
     let all = || POLICIES.iter().flat_map(|&policy| SIZES.map(|size| (policy, size)));
     let clusters: Vec<Value> = all()
         .map(|(policy, size)| {
-            let mut more = json!({"lb_policy": policy});
-            // Entries for all of them.
-            more["maglev_lb_config"] = json!({"table_size": 65_537});
+            let more = if policy == PEAK_EWMA {
+                let typed = type_url("extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma");
+                let one =
+                    json!({"typed_extension_config": {"name": policy, "typed_config": {"@type": typed}}});
+                json!({"load_balancing_policy": {"policies": [one]}})
+            } else {
+                // Entries for all of them.
+                json!({"lb_policy": policy, "maglev_lb_config": {"table_size": 65_537}})
+            };
             cluster(&of(policy, size), &hosts(size, &upstream), more)
         })
         .collect();
