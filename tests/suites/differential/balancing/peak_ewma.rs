@@ -18,8 +18,11 @@ const SLOW: Duration = Duration::from_millis(20);
 const CLIENTS: usize = 4;
 const REQUESTS: usize = 60;
 
+/// How the host that fails does it.
+type Answer = fn() -> Reply;
+
 /// How many percent of the requests each host gets.
-fn shares(policy: &str, failure: fn() -> Reply) -> [usize; 3] {
+fn shares(policy: &str, failure: Answer) -> [usize; 3] {
     let hosts = [0, 1, 2].map(|_| Upstream::start());
     hosts[1].answer_with(|_| {
         thread::sleep(SLOW);
@@ -54,7 +57,7 @@ fn shares(policy: &str, failure: fn() -> Reply) -> [usize; 3] {
 #[test]
 fn slow_hosts_and_those_that_fail_fast_get_little() {
     let peak_ewma = "peak_ewma.v3alpha.PeakEwma";
-    let failures: [(&str, fn() -> Reply); 3] = [
+    let failures: [(&str, Answer); 3] = [
         ("503", || Reply::status(503, "no")),
         ("429", || Reply::status(429, "no")),
         ("reset", || Reply::Reset),
