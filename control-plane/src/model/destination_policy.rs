@@ -309,7 +309,7 @@ pub struct ConnectionPool {
     pub max_connections: Option<u32>,
     /// `tcp.connectTimeout`
     pub connect_timeout: Option<Duration>,
-    /// `tcp.maxConnectionDuration`, for connections that are not HTTP
+    /// `tcp.maxConnectionDuration`
     pub max_connection_duration: Option<Duration>,
     /// `tcp.idleTimeout`, for connections that are not HTTP. Zero: never; none: an hour.
     pub tcp_idle_timeout: Option<Duration>,

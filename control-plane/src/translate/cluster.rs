@@ -338,6 +338,7 @@ pub(super) fn protocol_options(upstream: Upstream, pool: &ConnectionPool) -> Has
     let common = CommonHttpOptions {
         idle_timeout: pool.idle_timeout.and_then(duration),
         max_requests_per_connection: pool.max_requests_per_connection.and_then(number),
+        max_connection_duration: pool.max_connection_duration.and_then(duration),
         ..CommonHttpOptions::default()
     };
     let common = Some(common).filter(|common| *common != CommonHttpOptions::default());

@@ -1,6 +1,6 @@
 //! DestinationRules.
 
-use crate::model::{Concern, DestinationSettings, Finding, Name, Visibility};
+use crate::model::{Concern, Finding, Name, Visibility};
 use crate::translate::{InputView, Output};
 
 /// Whether a destination policy is in force.
@@ -17,17 +17,6 @@ pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
     let mut problem = |field: &str, reason: String| {
         output.problems.push(Finding::at(&policy.origin, field, reason));
     };
-    let settings = || policy.subsets.iter().map(|subset| &subset.settings).chain([&policy.settings]);
-    for port in service.ports.iter().filter(|port| port.protocol.may_be_http()) {
-        let lasts = |at: &DestinationSettings| at.connection_pool.max_connection_duration.is_some();
-        if settings().any(|settings| lasts(settings.at(port.number))) {
-            let reason = format!(
-                "maxConnectionDuration has no effect on HTTP at port {}: its connections end by maxRequestsPerConnection and idleTimeout",
-                port.number
-            );
-            problem("spec.trafficPolicy", reason);
-        }
-    }
     let root = &view.settings().root_namespace;
     if name.namespace != service.name.namespace
         && name.namespace != *root

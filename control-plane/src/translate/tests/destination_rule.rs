@@ -94,7 +94,7 @@ fn limits_of_a_pool() {
 }
 
 #[test]
-fn lives_of_connections_that_are_not_http() {
+fn lives_of_connections() {
     let policy = "connectionPool: {tcp: {idleTimeout: 9s, maxConnectionDuration: 90s}}";
     let snapshot = snapshot_of(&[MESH, &rule("data/cache", policy)]);
     assert_eq!(snapshot.problems(), []);
@@ -111,9 +111,10 @@ fn lives_of_connections_that_are_not_http() {
     let listener: Listener = get(&snapshot, &web(&snapshot), ResourceType::Listener, "127.1.0.1_6379");
     assert_eq!(only_filter::<TcpProxy>(&listener.filter_chains[0]).idle_timeout, seconds(9));
 
-    let of_http = snapshot_of(&[MESH, &rule("reviews", policy)]);
-    let [problem] = of_http.problems() else { panic!("{:?}", of_http.problems()) };
-    assert!(problem.reason.contains("no effect on HTTP at port 9080"), "{problem}");
+    // HTTP has an idle timeout of its own.
+    let of_http = cluster(&with(policy), REVIEWS);
+    let common = options(&of_http).unwrap().common_http_protocol_options.unwrap();
+    assert_eq!((common.idle_timeout, common.max_connection_duration), (None, seconds(90)));
 }
 
 #[test]
