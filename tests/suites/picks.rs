@@ -8,11 +8,18 @@ use outrigger_tests::bootstrap::{any_host, cluster, http_connection_manager, lis
 use outrigger_tests::callgrind::Counted;
 use outrigger_tests::proxy::{Launch, release_binary};
 use outrigger_tests::tools::{require_tool, skip};
-use outrigger_tests::{Bootstrap, Engine, RawClient, Upstream, addr};
+use outrigger_tests::{Bootstrap, Engine, RawClient, Upstream, addr, wait};
 use serde_json::{Value, json};
 
-/// Most that a pick may cost.
-const MOST: f64 = 400.0;
+/// Most that a pick may cost. A ring is searched, and Peak EWMA reads the clock and works out what two hosts cost by now.
+fn most(policy: &str) -> f64 {
+    match policy {
+        "RING_HASH" => 450.0,
+        PEAK_EWMA => 600.0,
+        _ => 400.0,
+    }
+}
+
 const REQUESTS: usize = 100;
 const SIZES: [u32; 2] = [10, 10_000];
 const POLICIES: [&str; 6] = ["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM", "RING_HASH", "MAGLEV", PEAK_EWMA];
@@ -42,9 +49,11 @@ fn a_pick_is_cheap_however_many_hosts_there_are() {
                 let one =
                     json!({"typed_extension_config": {"name": policy, "typed_config": {"@type": typed}}});
                 json!({"load_balancing_policy": {"policies": [one]}})
-            } else {
+            } else if policy == "MAGLEV" {
                 // Entries for all of them.
                 json!({"lb_policy": policy, "maglev_lb_config": {"table_size": 65_537}})
+            } else {
+                json!({"lb_policy": policy})
             };
             cluster(&of(policy, size), &hosts(size, &upstream), more)
         })
@@ -64,12 +73,17 @@ fn a_pick_is_cheap_however_many_hosts_there_are() {
         &clusters,
     );
     let counted = Counted::new(valgrind, &[PICK]);
-    let proxy = counted.launch(Launch::new(Engine::Outrigger).program(program)).start(&bootstrap).unwrap();
+    let proxy = counted.launch(Launch::new(Engine::Outrigger).program(program)).spawn(&bootstrap).unwrap();
+    // Under valgrind all of it takes a while.
+    let is_ready = || proxy.try_admin("GET", "/ready").ok().filter(|page| page.status == 200);
+    wait::within(10 * wait::PATIENCE, is_ready).expect("it is ready");
     let mut client = RawClient::connect(addr).unwrap();
     let mut ask = |name: &str, requests: usize| {
         for key in 0..requests {
             client.send(format!("GET /{name} HTTP/1.1\r\nhost: h\r\nx-key: {key}\r\n\r\n").as_bytes());
-            assert_eq!(client.response().unwrap().status, 200);
+            let answer =
+                client.response().unwrap_or_else(|error| panic!("{name}: {error}: {}", proxy.stderr()));
+            assert_eq!(answer.status, 200);
         }
     };
     let mut costs = Vec::new();
@@ -83,10 +97,10 @@ fn a_pick_is_cheap_however_many_hosts_there_are() {
             io::stderr(),
             "MEASURED {cost:.0} instructions of a pick by {policy} among {size} hosts"
         );
-        costs.push((name, cost));
+        costs.push((name, cost, most(policy)));
     }
-    for (name, cost) in costs {
+    for (name, cost, most) in costs {
         assert!(cost > 0.0, "{name}: the function that picks was not found");
-        assert!(cost <= MOST, "{name}: {cost:.0} instructions");
+        assert!(cost <= most, "{name}: {cost:.0} instructions");
     }
 }
