@@ -167,6 +167,9 @@ impl CircuitBreakers {
             breaker.connections_per_host.store(limits.max_connections_per_host, Ordering::Relaxed);
         }
         for (high_priority, limits) in [(false, default), (true, high)] {
+            if limits.track_remaining {
+                self.stats.remaining[usize::from(high_priority)].counted();
+            }
             for resource in Resource::ALL {
                 self.remaining(resource, high_priority).keep(limits.track_remaining);
                 self.show_remaining(resource, high_priority);
@@ -204,7 +207,7 @@ impl CircuitBreakers {
     }
 
     fn remaining(&self, resource: Resource, high_priority: bool) -> &OptionalGauge {
-        let gauges = &self.stats.circuit_breakers[usize::from(high_priority)];
+        let gauges = &self.stats.remaining[usize::from(high_priority)];
         match resource {
             Resource::Connection => &gauges.remaining_cx,
             Resource::Pending => &gauges.remaining_pending,

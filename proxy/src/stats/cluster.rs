@@ -17,13 +17,18 @@ pub struct BreakerGauges {
     pub rq_open: Gauge,
     /// `max_retries`, or the retry budget, is reached.
     pub rq_retry_open: Gauge,
-    /// What is left of `max_connections`, with `track_remaining`.
+}
+
+/// What is left of the limits of one priority, with `track_remaining`.
+#[derive(Debug, Default)]
+pub struct RemainingGauges {
+    /// Of `max_connections`.
     pub remaining_cx: OptionalGauge,
-    /// What is left of `max_pending_requests`, with `track_remaining`.
+    /// Of `max_pending_requests`.
     pub remaining_pending: OptionalGauge,
-    /// What is left of `max_requests`, with `track_remaining`.
+    /// Of `max_requests`.
     pub remaining_rq: OptionalGauge,
-    /// What is left of `max_retries`, with `track_remaining`.
+    /// Of `max_retries`, or of the retry budget.
     pub remaining_retries: OptionalGauge,
 }
 
@@ -169,6 +174,13 @@ impl Zeros for ZoneStats {
     }
 }
 
+impl Zeros for RemainingGauges {
+    fn zeros() -> &'static Self {
+        static ZEROS: LazyLock<RemainingGauges> = LazyLock::new(RemainingGauges::default);
+        &ZEROS
+    }
+}
+
 impl Zeros for Http2Stats {
     fn zeros() -> &'static Self {
         static ZEROS: LazyLock<Http2Stats> = LazyLock::new(Http2Stats::default);
@@ -273,6 +285,8 @@ scope! {
         subsets: Lazy<SubsetStats>,
         /// Default and high priority, in this order.
         circuit_breakers: [BreakerGauges; 2],
+        /// The same order.
+        remaining: [Lazy<RemainingGauges>; 2],
         /// `upstream_rq_Nxx`.
         classes: ResponseClasses,
         /// `upstream_rq_NNN`.
@@ -359,14 +373,14 @@ scope! {
         circuit_breakers[1].rq_open as "circuit_breakers.high.rq_open" "1 while max_requests is reached, high priority.";
         circuit_breakers[1].rq_retry_open as "circuit_breakers.high.rq_retry_open"
             "1 while max_retries, or the retry budget, is reached, high priority.";
-        circuit_breakers[0].remaining_cx as "circuit_breakers.default.remaining_cx" "What is left of max_connections.";
-        circuit_breakers[0].remaining_pending as "circuit_breakers.default.remaining_pending" "What is left of max_pending_requests.";
-        circuit_breakers[0].remaining_rq as "circuit_breakers.default.remaining_rq" "What is left of max_requests.";
-        circuit_breakers[0].remaining_retries as "circuit_breakers.default.remaining_retries" "What is left of max_retries, or of the retry budget.";
-        circuit_breakers[1].remaining_cx as "circuit_breakers.high.remaining_cx" "What is left of max_connections, high priority.";
-        circuit_breakers[1].remaining_pending as "circuit_breakers.high.remaining_pending" "What is left of max_pending_requests, high priority.";
-        circuit_breakers[1].remaining_rq as "circuit_breakers.high.remaining_rq" "What is left of max_requests, high priority.";
-        circuit_breakers[1].remaining_retries as "circuit_breakers.high.remaining_retries" "What is left of max_retries, or of the retry budget, high priority.";
+        remaining[0].remaining_cx as "circuit_breakers.default.remaining_cx" "What is left of max_connections.";
+        remaining[0].remaining_pending as "circuit_breakers.default.remaining_pending" "What is left of max_pending_requests.";
+        remaining[0].remaining_rq as "circuit_breakers.default.remaining_rq" "What is left of max_requests.";
+        remaining[0].remaining_retries as "circuit_breakers.default.remaining_retries" "What is left of max_retries, or of the retry budget.";
+        remaining[1].remaining_cx as "circuit_breakers.high.remaining_cx" "What is left of max_connections, high priority.";
+        remaining[1].remaining_pending as "circuit_breakers.high.remaining_pending" "What is left of max_pending_requests, high priority.";
+        remaining[1].remaining_rq as "circuit_breakers.high.remaining_rq" "What is left of max_requests, high priority.";
+        remaining[1].remaining_retries as "circuit_breakers.high.remaining_retries" "What is left of max_retries, or of the retry budget, high priority.";
     }
     responses "upstream_rq" { classes, codes }
 }

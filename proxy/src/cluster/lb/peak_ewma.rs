@@ -29,6 +29,7 @@ const UNKNOWN: f64 = 1e12;
 /// Time is told in hundredths of a second, in 31 bits: for 248 days.
 const TICK: Duration = Duration::from_millis(10);
 const TICKS: u32 = u32::MAX >> 1;
+const TICKS_PER_SECOND: u32 = 100;
 
 /// The policy's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,15 +55,15 @@ impl AnswerTime {
     /// What is known of the host at this time, in ticks.
     fn get(&self, now: u32, decay: Duration) -> Option<Estimate> {
         let (micros, at, has_failed) = unpack(self.0.load(Ordering::Relaxed))?;
-        let ages = age(now, at).div_duration_f64(decay);
-        (ages < KNOWN).then(|| Estimate { micros: micros * (-ages).exp(), has_failed })
+        let ages = ages(now, at, decay);
+        (ages < KNOWN).then(|| Estimate { micros: micros * rest(ages), has_failed })
     }
 
     /// The host has answered, or failed, after this time.
     fn add(&self, micros: f64, has_failed: bool, now: u32, decay: Duration) {
         let next = |old: u64| {
             let average = unpack(old).map_or(micros, |(average, at, had_failed)| {
-                let rest = (-age(now, at).div_duration_f64(decay)).exp();
+                let rest = rest(ages(now, at, decay));
                 match had_failed && !has_failed {
                     // What it was made to be by a failure is no answer.
                     true => micros,
@@ -87,16 +88,29 @@ fn unpack(word: u64) -> Option<(f64, u32, bool)> {
     (word != 0).then(|| (f64::from(micros), (word as u32) >> 1, word & 1 == 1))
 }
 
-fn age(now: u32, at: u32) -> Duration {
+/// How many times `decay` have passed since then.
+fn ages(now: u32, at: u32, decay: Duration) -> f64 {
     let ticks = now.wrapping_sub(at) & TICKS;
-    // Another worker was a tick ahead.
-    if ticks > TICKS / 2 { Duration::ZERO } else { TICK * ticks }
+    match ticks {
+        // Most answers are of a moment ago. And another worker was a tick ahead.
+        0 => 0.0,
+        ahead if ahead > TICKS / 2 => 0.0,
+        ticks => f64::from(ticks) * TICK.as_secs_f64() / decay.as_secs_f64(),
+    }
+}
+
+/// What is left of an average after so many times of decay.
+fn rest(ages: f64) -> f64 {
+    if ages == 0.0 { 1.0 } else { (-ages).exp() }
 }
 
 /// The present time.
 fn now() -> u32 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    (START.elapsed().as_millis() / TICK.as_millis()) as u32
+    let elapsed = START.elapsed();
+    // Without a division of 128 bits.
+    let seconds = elapsed.as_secs() as u32;
+    seconds.wrapping_mul(TICKS_PER_SECOND).wrapping_add(elapsed.subsec_millis() * TICKS_PER_SECOND / 1_000)
 }
 
 impl PeakEwma {

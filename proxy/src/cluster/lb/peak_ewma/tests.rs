@@ -186,6 +186,6 @@ fn a_word_holds_all() {
         assert_eq!(unpack(pack(micros, has_failed, now)), Some((micros, now, has_failed)));
     }
     assert_eq!(unpack(0), None);
-    assert_eq!(age(3, TICKS - 1), TICK * 5);
-    assert_eq!(age(3, 4), Duration::ZERO);
+    assert_eq!(ages(3, TICKS - 1, TICK * 2), 2.5);
+    assert_eq!(ages(3, 4, TICK), 0.0);
 }
