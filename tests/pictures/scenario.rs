@@ -104,7 +104,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     };
     let peak_ewma = json!({"load_balancing_policy": {"policies": [{"typed_extension_config": {
         "name": "peak_ewma",
-        "typed_config": {"@type": type_url("extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma"), "decay_time": "1s"},
+        "typed_config": {"@type": type_url("extensions.load_balancing_policies.peak_ewma.v3alpha.PeakEwma"), "decay_time": "0.2s"},
     }}]}});
     let hashed = |policy: &str| json!({"lb_policy": policy});
     vec![
@@ -118,7 +118,17 @@ pub(crate) fn all() -> Vec<Scenario> {
         ),
         of("random", "Random", hosts(4), json!({"lb_policy": "RANDOM"}), one_leaves()),
         of("least-request", "Least request", hosts(4), json!({"lb_policy": "LEAST_REQUEST"}), one_is_slow()),
-        of("peak-ewma", "Peak EWMA", hosts(4), peak_ewma, one_is_slow()),
+        of(
+            "peak-ewma",
+            "Peak EWMA",
+            hosts(4),
+            peak_ewma,
+            [
+                Act { settles: 300, ..act("alike") },
+                Act { slow: &[2], settles: 300, ..act("C takes 20 ms") },
+                Act { settles: 1_500, ..act("alike again") },
+            ],
+        ),
         of(
             "round-robin-slow",
             "Round robin, for comparison",
