@@ -400,8 +400,6 @@ pub struct StreamInfo {
     pub upstream_tls: Option<Arc<TlsInfo>>,
     /// Why the upstream's transport failed, for people.
     pub upstream_transport_failure: Option<Arc<str>>,
-    /// Why the downstream connection was closed by us.
-    pub connection_termination_details: Option<&'static str>,
     /// Number of upstream attempts.
     pub attempt_count: u32,
     /// From start until the request's last byte was received.
@@ -471,7 +469,6 @@ impl StreamInfo {
             upstream_protocol: None,
             upstream_tls: None,
             upstream_transport_failure: None,
-            connection_termination_details: None,
             attempt_count: 0,
             request_complete: None,
             first_upstream_byte: None,

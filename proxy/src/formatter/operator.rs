@@ -306,7 +306,8 @@ impl Operator {
             Operator::UpstreamProtocol => text(info.upstream_protocol.map(version), out),
             Operator::ResponseCode => number(info.response_code.into(), out),
             Operator::ResponseCodeDetails => response_code_details(info, out),
-            Operator::ConnectionTerminationDetails => text(info.connection_termination_details, out),
+            // Nothing here ends a connection with such details.
+            Operator::ConnectionTerminationDetails => text(None, out),
             // Text also when there is none: `"-"`, not `null`, in JSON.
             Operator::ResponseFlags | Operator::ResponseFlagsLong if info.flags.is_empty() => {
                 out.push(b'-');

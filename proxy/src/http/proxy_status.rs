@@ -16,8 +16,6 @@ pub struct ProxyStatus {
     pub name: Box<str>,
     /// `details` is there, without `remove_details`.
     pub details: bool,
-    /// It has `%CONNECTION_TERMINATION_DETAILS%`, without `remove_connection_termination_details`.
-    pub termination_details: bool,
     /// It has `%RESPONSE_FLAGS%`, without `remove_response_flags`.
     pub flags: bool,
     /// `set_recommended_response_code`: the status is the one that the RFC recommends.
@@ -86,10 +84,6 @@ impl ProxyStatus {
         if self.details && !info.response_code_details.is_empty() {
             let mut details = Vec::new();
             formatter::append_response_code_details(info, &mut details);
-            if let Some(why) = info.connection_termination_details.filter(|_| self.termination_details) {
-                details.extend_from_slice(b"; ");
-                details.extend_from_slice(why.as_bytes());
-            }
             if self.flags {
                 details.extend_from_slice(format!("; {}", info.flags).as_bytes());
             }

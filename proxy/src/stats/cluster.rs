@@ -160,47 +160,18 @@ pub trait Zeros: 'static {
     fn zeros() -> &'static Self;
 }
 
-impl Zeros for OutlierStats {
-    fn zeros() -> &'static Self {
-        static ZEROS: LazyLock<OutlierStats> = LazyLock::new(OutlierStats::default);
-        &ZEROS
-    }
+macro_rules! zeros {
+    ($($stats:ident),*) => {
+        $(impl Zeros for $stats {
+            fn zeros() -> &'static Self {
+                static ZEROS: LazyLock<$stats> = LazyLock::new($stats::default);
+                &ZEROS
+            }
+        })*
+    };
 }
 
-impl Zeros for ZoneStats {
-    fn zeros() -> &'static Self {
-        static ZEROS: LazyLock<ZoneStats> = LazyLock::new(ZoneStats::default);
-        &ZEROS
-    }
-}
-
-impl Zeros for RemainingGauges {
-    fn zeros() -> &'static Self {
-        static ZEROS: LazyLock<RemainingGauges> = LazyLock::new(RemainingGauges::default);
-        &ZEROS
-    }
-}
-
-impl Zeros for Http2Stats {
-    fn zeros() -> &'static Self {
-        static ZEROS: LazyLock<Http2Stats> = LazyLock::new(Http2Stats::default);
-        &ZEROS
-    }
-}
-
-impl Zeros for SubsetStats {
-    fn zeros() -> &'static Self {
-        static ZEROS: LazyLock<SubsetStats> = LazyLock::new(SubsetStats::default);
-        &ZEROS
-    }
-}
-
-impl Zeros for HealthCheckStats {
-    fn zeros() -> &'static Self {
-        static ZEROS: LazyLock<HealthCheckStats> = LazyLock::new(HealthCheckStats::default);
-        &ZEROS
-    }
-}
+zeros!(OutlierStats, ZoneStats, RemainingGauges, Http2Stats, SubsetStats, HealthCheckStats);
 
 /// To read: zeros until something was counted.
 impl<T: Zeros> Deref for Lazy<T> {

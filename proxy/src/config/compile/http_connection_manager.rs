@@ -9,7 +9,7 @@ use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::http_connection_manager::v3 as wire;
 
 use super::access_log::compile_access_logs;
-use super::cx::{CompileCx, Compiled, ignored, unsupported};
+use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::filter_chain_match::compile_cidr;
 use super::http_filter::compile_http_filters;
 use super::http_options::{Side, compile_common, compile_http1, compile_http2};
@@ -311,6 +311,8 @@ fn compile_proxy_status(
         set_recommended_response_code,
         proxy_name,
     } = value;
+    // Nothing here ends a connection with such details.
+    informational!(remove_connection_termination_details);
     let node_id = cx.inputs.node_id.clone();
     let name = cx.field("proxy_status_config", |cx| match proxy_name {
         Some(ProxyName::LiteralProxyName(name)) => values::header_value(cx, "literal_proxy_name", name),
@@ -320,7 +322,6 @@ fn compile_proxy_status(
     Ok(ProxyStatus {
         name: name?.to_str().unwrap_or_default().into(),
         details: !remove_details,
-        termination_details: !remove_connection_termination_details,
         flags: !remove_response_flags,
         recommended_status: *set_recommended_response_code,
     })

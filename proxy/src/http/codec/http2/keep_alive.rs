@@ -120,8 +120,8 @@ mod tests {
             (0, 0, seconds(12, 17)),
             (1, 0, seconds(22, 32)),
             (3, 0, seconds(42, 62)),
-            // It says something else, for a while.
-            (0, 20, seconds(22, 24)),
+            // It says something else, at 19 s for the last time: heard at the end of a wait that began within 2 s before, and then one more.
+            (0, 20, seconds(21, 23)),
         ] {
             let after = given_up_after(answers, Duration::from_secs(talks)).await;
             assert!(expected.contains(&after), "{answers} answers, talks for {talks} s: {after:?}");
