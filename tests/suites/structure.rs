@@ -28,7 +28,10 @@ const RULES: &[(&str, &[&str])] = &[
         &["formatter", "net", "route::HeaderMatcher", "route::RequestView", "stats", "stream_info"],
     ),
     ("transport_socket", &["config::live", "net", "route::StringMatcher", "stats"]),
-    ("cluster", &["config::live", "metadata", "net", "stats", "transport_socket"]),
+    (
+        "cluster",
+        &["config::live", "metadata", "net", "route::ResponsePredicate", "stats", "transport_socket"],
+    ),
     (
         "health_check",
         &[

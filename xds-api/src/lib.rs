@@ -22,7 +22,7 @@ pub use resource::ResourceType;
 /// Wire types never leave the code that compiles them: a raw `Cluster` takes 3.4 KB of memory.
 pub mod wire {
     pub use envoy_types::pb::envoy::config::{
-        accesslog, bootstrap, cluster, core, endpoint, listener, metrics, rbac, route, trace,
+        accesslog, bootstrap, cluster, common, core, endpoint, listener, metrics, rbac, route, trace,
     };
     pub use envoy_types::pb::envoy::extensions;
     pub use envoy_types::pb::envoy::extensions::filters::http::router;

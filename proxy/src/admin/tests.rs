@@ -164,6 +164,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
         }),
         circuit_breakers: CircuitBreakers::new(cluster_stats.clone(), limits, limits),
         outlier: None,
+        errors: None,
         stats: cluster_stats,
         destination: Arc::new(MeshDestination::default()),
         metadata: None,

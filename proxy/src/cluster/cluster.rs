@@ -9,6 +9,7 @@ use super::{CircuitBreakers, EndpointSet, Host};
 use crate::cluster::lb::LbPolicy;
 use crate::config::live::Live;
 use crate::metadata::Metadata;
+use crate::route::ResponsePredicate;
 use crate::stats::ClusterStats;
 use crate::transport_socket::UpstreamTransport;
 
@@ -27,6 +28,8 @@ pub struct Cluster {
     pub circuit_breakers: Arc<CircuitBreakers>,
     /// `outlier_detection`.
     pub outlier: Option<Arc<OutlierDetection>>,
+    /// `HttpProtocolOptions.outlier_detection.error_matcher`: the responses that are errors to `outlier`; `None`: 5xx.
+    pub errors: Option<Arc<ResponsePredicate>>,
     /// `envoy_cluster_*`.
     pub stats: Arc<ClusterStats>,
     /// Destination labels for mesh metrics, from `metadata.filter_metadata.istio.services[0]`, else taken from the name.

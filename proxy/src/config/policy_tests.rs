@@ -1,4 +1,4 @@
-//! `load_balancing_policy` and `lb_subset_config`: what is taken, and what is said of the rest.
+//! `load_balancing_policy`, `lb_subset_config` and `error_matcher`: what is taken, and what is said of the rest.
 
 use outrigger_xds_api::ResourceType::Cluster;
 
@@ -118,6 +118,51 @@ fn subsets() {
                     "load_balancing_policy.policies[0].typed_extension_config.typed_config.subset_lb_policy.policies: none of these policies is supported: ",
                 ],
             ),
+        ],
+    );
+}
+
+#[test]
+fn which_responses_are_errors() {
+    let key = "typed_extension_protocol_options[\"envoy.extensions.upstreams.http.v3.HttpProtocolOptions\"]";
+    let cluster = |detection: &str| {
+        format!(
+            "{{name: c, outlier_detection: {{}}, typed_extension_protocol_options: {{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: \
+             {{'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {{http_protocol_options: {{}}}}, \
+             outlier_detection: {detection}}}}}}}"
+        )
+    };
+    let matcher = |rule: &str| cluster(&format!("{{error_matcher: {rule}}}"));
+    let status =
+        "{http_response_headers_match: {headers: [{name: ':status', range_match: {start: 400, end: 500}}]}}";
+    accepts(
+        Cluster,
+        &[
+            &matcher(status),
+            &matcher(&format!("{{or_match: {{rules: [{{not_match: {status}}}, {{any_match: true}}]}}}}")),
+        ],
+    );
+    let other = format!(
+        "{key}.outlier_detection.error_matcher.and_match.rules[1].http_response_trailers_match: not supported: only heads of responses are looked at"
+    );
+    let name = format!(
+        "{key}.outlier_detection.error_matcher.http_response_headers_match.headers[0].name: 'a b' is not a header name"
+    );
+    let none = format!("{key}.outlier_detection.error_matcher: value is required");
+    refuses(
+        Cluster,
+        &[
+            (
+                &matcher(&format!(
+                    "{{and_match: {{rules: [{status}, {{http_response_trailers_match: {{}}}}]}}}}"
+                )),
+                &[other.as_str()],
+            ),
+            (
+                &matcher("{http_response_headers_match: {headers: [{name: 'a b', present_match: true}]}}"),
+                &[name.as_str()],
+            ),
+            (&cluster("{}"), &[none.as_str()]),
         ],
     );
 }

@@ -1,9 +1,10 @@
 //! What a route demands of a request.
 
 use std::borrow::Cow;
+use std::iter;
 
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use regex::Regex;
 
 use super::{CookieMatcher, QueryMatcher, RequestView};
@@ -93,6 +94,8 @@ pub enum MatchedHeader {
     Authority,
     /// `:scheme`.
     Scheme,
+    /// `:status`, which only responses have.
+    Status,
     /// Any other.
     Named(HeaderName),
 }
@@ -208,17 +211,25 @@ fn starts_with(path: &str, prefix: &str, case_sensitive: bool) -> bool {
 }
 
 impl HeaderMatcher {
-    /// Whether a response has it; pseudo-headers other than its own are not there.
-    pub fn matches_response(&self, headers: &HeaderMap) -> bool {
-        let peer = PeerCertificate::default();
-        let view =
-            RequestView { method: "", path: "", authority: "", scheme: "", headers, random_ppm: 0, peer };
-        self.matches(&view)
+    /// Whether a response has it; pseudo-headers of requests are not there.
+    pub fn matches_response(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        match &self.name {
+            MatchedHeader::Status => self.matches_values(iter::once(status.as_str().into())),
+            MatchedHeader::Named(name) => {
+                let values = headers.get_all(name).iter();
+                self.matches_values(values.map(|value| String::from_utf8_lossy(value.as_bytes())))
+            }
+            _ => self.matches_values(iter::empty()),
+        }
     }
 
     /// Whether the request has it.
     pub fn matches(&self, request: &RequestView<'_>) -> bool {
-        let mut values = self.name.values(request).peekable();
+        self.matches_values(self.name.values(request))
+    }
+
+    fn matches_values<'a>(&self, values: impl Iterator<Item = Cow<'a, str>>) -> bool {
+        let mut values = values.peekable();
         if let ValueMatcher::Present(wanted) = self.value {
             return (values.peek().is_some() == wanted) != self.invert;
         }
@@ -254,6 +265,7 @@ impl MatchedHeader {
             ":path" => Self::Path,
             ":authority" | "host" => Self::Authority,
             ":scheme" => Self::Scheme,
+            ":status" => Self::Status,
             other => Self::Named(other.parse().map_err(|_| format!("'{name}' is not a header name"))?),
         })
     }
@@ -265,6 +277,7 @@ impl MatchedHeader {
             Self::Path => request.path,
             Self::Authority => request.authority,
             Self::Scheme => request.scheme,
+            Self::Status => return None,
             Self::Named(name) => return request.headers.get(name).cloned(),
         };
         HeaderValue::from_str(pseudo).ok()
@@ -277,6 +290,7 @@ impl MatchedHeader {
             Self::Path => (Some(request.path), None),
             Self::Authority => (Some(request.authority), None),
             Self::Scheme => (Some(request.scheme), None),
+            Self::Status => (None, None),
             Self::Named(name) => (None, Some(name)),
         };
         let fields = name.into_iter().flat_map(|n| request.headers.get_all(n));

@@ -10,6 +10,7 @@ mod internal_redirect;
 mod matcher;
 pub(crate) mod query_match;
 mod rate_limit;
+mod response_match;
 mod retry;
 mod retry_hosts;
 mod rewrite;
@@ -35,6 +36,7 @@ pub use rate_limit::{
     Described, Descriptor, DescriptorEntry, DescriptorValue, RateLimit, RateLimitAction, RateLimitCondition,
     RateLimits,
 };
+pub use response_match::ResponsePredicate;
 pub use retry::{BackOff, RateLimitedBackOff, ResetFormat, RetryOn, RetryPolicy};
 pub use retry_hosts::{HostPredicate, PreviousPriorities};
 pub use rewrite::{HostRewrite, PathRewrite, RegexSubstitution};

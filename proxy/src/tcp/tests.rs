@@ -80,6 +80,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
         }),
         circuit_breakers: CircuitBreakers::new(scope.clone(), Thresholds::default(), Thresholds::default()),
         outlier: None,
+        errors: None,
         stats: scope,
         destination: Arc::default(),
         metadata: None,

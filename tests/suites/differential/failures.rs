@@ -1,8 +1,6 @@
 //! Every way a request ends without an upstream's whole answer.
 
-use std::time::Duration;
-
-use outrigger_tests::differential::{Case, Target, View, World, compare_cases, hold};
+use outrigger_tests::differential::{Case, Target, View, World, compare_cases};
 use outrigger_tests::{RawClient, bootstrap, client::get, wait};
 use serde_json::{Value, json};
 
@@ -58,71 +56,6 @@ fn broken_upstreams() {
     ]);
 }
 
-fn limited(world: &World, name: &str, thresholds: Value) -> Value {
-    bootstrap::cluster(name, &[world.up.addr()], json!({"circuit_breakers": {"thresholds": [thresholds]}}))
-}
-
-#[test]
-fn circuit_breakers() {
-    compare_cases(&[
-        to("max_requests", "one-request")
-            .clusters(|world| vec![limited(world, "one-request", json!({"max_requests": 1}))])
-            .drive(one_held_one_more),
-        to("max_connections and no pending", "one-connection")
-            .clusters(|world| {
-                let limits = json!({"max_connections": 1, "max_pending_requests": 0});
-                vec![limited(world, "one-connection", limits)]
-            })
-            .drive(no_pending_allowed),
-        to("max_connections and one pending", "one-pending")
-            .clusters(|world| {
-                let limits = json!({"max_connections": 1, "max_pending_requests": 1});
-                vec![limited(world, "one-pending", limits)]
-            })
-            .drive(one_pending),
-        to("max_connections of a host", "one-of-a-host")
-            .clusters(|world| {
-                let limits = json!({"circuit_breakers": {
-                    "thresholds": [{"max_pending_requests": 1, "track_remaining": true}],
-                    "per_host_thresholds": [{"max_connections": 1}],
-                }});
-                vec![bootstrap::cluster("one-of-a-host", &[world.up.addr()], limits)]
-            })
-            .drive(one_pending),
-        to("what is left", "tracked")
-            .clusters(|world| {
-                let limits =
-                    json!({"max_connections": 1, "max_pending_requests": 2, "track_remaining": true});
-                vec![limited(world, "tracked", limits)]
-            })
-            .drive(gauges_while_one_waits),
-    ]);
-}
-
-/// One request is at the upstream, and another one waits for its connection.
-fn gauges_while_one_waits(target: &Target<'_>, view: &mut View) {
-    let gauges = || {
-        let names = "circuit_breakers.(default|high).(remaining_(cx|pending|rq|retries)|(cx|rq|rq_pending|rq_retry)_open)";
-        let filter = format!("cluster.tracked.({names}|upstream_rq_active|upstream_rq_pending_active)$");
-        target.world.admin("GET", &format!("/stats?filter={}", filter.replace('|', "%7C"))).text()
-    };
-    let gate = hold(&target.world.up);
-    let mut first = RawClient::connect(target.addr).unwrap();
-    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
-    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
-    view.add("one in flight", gauges());
-    let mut second = RawClient::connect(target.addr).unwrap();
-    second.send(b"GET /second HTTP/1.1\r\nhost: h\r\n\r\n");
-    wait::until("a request that waits", || gauges().contains("upstream_rq_pending_active: 1"));
-    view.add("one waits", gauges());
-    gate.open();
-    view.add_answer("first: client", &first.response());
-    view.add_answer("second: client", &second.response());
-    wait::until("nothing in flight", || gauges().contains("upstream_rq_active: 0"));
-    view.add("afterwards", gauges());
-    view.add_requests("upstream", &target.world.take_requests());
-}
-
 fn ejecting(world: &World, name: &str, more: Value) -> Value {
     let mut settings = json!({"outlier_detection": {
         "consecutive_5xx": 3, "max_ejection_percent": 100, "base_ejection_time": "60s", "interval": "60s"}});
@@ -167,43 +100,4 @@ fn ejection() {
             },
         ),
     ]);
-}
-
-/// While one request is held, the next one overflows; after it, requests pass again.
-fn one_held_one_more(target: &Target<'_>, view: &mut View) {
-    let gate = hold(&target.world.up);
-    let mut first = RawClient::connect(target.addr).unwrap();
-    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
-    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
-    let mut second = RawClient::connect(target.addr).unwrap();
-    view.add_answer("second: client", &second.get("h", "/second"));
-    gate.open();
-    view.add_answer("first: client", &first.response());
-    view.add_answer("third: client", &second.get("h", "/third"));
-    view.add_requests("upstream", &target.world.take_requests());
-}
-
-/// With no pending request allowed, a request that needs a new connection overflows at once.
-fn no_pending_allowed(target: &Target<'_>, view: &mut View) {
-    let mut client = RawClient::connect(target.addr).unwrap();
-    view.add_answer("client", &client.get("h", "/"));
-}
-
-/// One request is served, one waits for the connection, the third overflows; then the second is served.
-fn one_pending(target: &Target<'_>, view: &mut View) {
-    let gate = hold(&target.world.up);
-    let mut first = RawClient::connect(target.addr).unwrap();
-    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
-    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
-    let mut second = RawClient::connect(target.addr).unwrap();
-    second.send(b"GET /second HTTP/1.1\r\nhost: h\r\n\r\n");
-    // Which of two waiting requests overflows is only known when the second has been read; both proxies read the
-    // connections of one worker in the order of arrival, and this one's silence shows that it waits.
-    assert!(!second.closes_within(Duration::from_millis(100)));
-    let mut third = RawClient::connect(target.addr).unwrap();
-    view.add_answer("third: client", &third.get("h", "/third"));
-    gate.open();
-    view.add_answer("first: client", &first.response());
-    view.add_answer("second: client", &second.response());
-    view.add_requests("upstream", &target.world.take_requests());
 }

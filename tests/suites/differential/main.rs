@@ -10,6 +10,7 @@ mod between_versions;
 mod broken_http1;
 mod broken_http2;
 mod cancellations;
+mod circuit_breakers;
 mod client_certificates;
 mod cluster_header;
 mod comparer;

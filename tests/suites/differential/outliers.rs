@@ -56,6 +56,8 @@ struct Detection {
     grpc: bool,
     /// Without HTTP.
     tcp: bool,
+    /// `error_matcher`; `null`: none.
+    errors: Value,
 }
 
 impl Detection {
@@ -70,6 +72,7 @@ impl Detection {
             events: 1,
             grpc: false,
             tcp: false,
+            errors: Value::Null,
         }
     }
 
@@ -109,11 +112,21 @@ impl Detection {
                 json!({}),
             ),
         };
+        let mut of_cluster = json!({"outlier_detection": settings});
+        if !self.errors.is_null() {
+            of_cluster["typed_extension_protocol_options"] = json!({
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http_protocol_options": {}},
+                    "outlier_detection": {"error_matcher": self.errors},
+                },
+            });
+        }
         bootstrap.write_value(&json!({
             "cluster_manager": {"outlier_detection": {"event_log_path": log}},
             "static_resources": {
                 "listeners": [listener("in", addr, filter)],
-                "clusters": [cluster("c", &hosts, json!({"outlier_detection": settings}))],
+                "clusters": [cluster("c", &hosts, of_cluster)],
             },
         }));
         compare(|engine| {
@@ -171,6 +184,11 @@ fn events(log: &std::path::Path, hosts: &[SocketAddr]) -> Vec<String> {
         if event.get("secs_since_last_action").is_some_and(|seconds| !seconds.is_null()) {
             event["secs_since_last_action"] = "some".into();
         }
+        let rate = event.pointer_mut("/eject_failure_percentage_event/host_success_rate");
+        // Of a request that is on its way when an interval ends, connection and timeout count in different ones.
+        if let Some(rate) = rate.filter(|rate| rate.as_u64().is_some_and(|rate| (30..=70).contains(&rate))) {
+            *rate = "about half".into();
+        }
         let host = hosts.iter().position(|host| event["upstream_url"] == host.to_string());
         event["upstream_url"] = host.into();
         event.to_string()
@@ -197,6 +215,10 @@ fn in_a_row() {
     Detection { found, except, ..Detection::of(status(500), ONLY_GATEWAY()) }.compare();
     let grpc = Response::new(200, "").header("content-type", "application/grpc").header("grpc-status", "14");
     Detection { grpc: true, except, ..Detection::of(Reply::Respond(grpc), ONLY_GATEWAY()) }.compare();
+    // Nobody there is one, and a timeout is one: they stand for 503 and 504.
+    Detection { except, ..Detection::refused(ONLY_GATEWAY()) }.compare();
+    let route = json!({"timeout": "0.05s"});
+    Detection { route, except, ..Detection::of(Reply::Stall, ONLY_GATEWAY()) }.compare();
 }
 
 #[test]
@@ -221,6 +243,10 @@ fn local_origin_apart() {
     Detection { except, ..Detection::refused(split(json!({}))) }.compare();
     Detection { tcp: true, except, ..Detection::refused(split(json!({}))) }.compare();
     Detection { except, ..Detection::of(status(500), split(json!({}))) }.compare();
+    // What resets the stream is one too, and none is ejected for it unless that is enforced.
+    let found = ("detected_consecutive_local_origin_failure", 1);
+    let never = split(json!({"enforcing_consecutive_local_origin_failure": 0}));
+    Detection { found, except, ..Detection::refused(never) }.compare();
     // A timeout is one, but its connection was none: they are never in a row. Half of them fail.
     let half = || {
         split(json!({"failure_percentage_threshold": 50, "failure_percentage_request_volume": 4,
@@ -252,6 +278,30 @@ fn rates() {
         "consecutive_local_origin_failure": 1_000});
     let except: &[&str] = &["detected_local_origin_success_rate", "detected_local_origin_failure_percentage"];
     Detection { except, ..Detection::refused(rate(split)) }.compare();
+    let grpc = Response::new(200, "").header("content-type", "application/grpc").header("grpc-status", "13");
+    let settings = rate(json!({"enforcing_failure_percentage": 100}));
+    let except: &[&str] = &["detected_success_rate", "detected_failure_percentage"];
+    Detection { grpc: true, except, ..Detection::of(Reply::Respond(grpc), settings) }.compare();
+}
+
+/// Rates that are not judged, however many fail: several intervals pass until so many have failed in a row.
+#[test]
+fn rates_that_say_nothing() {
+    let unjudged = |bad_hosts: usize, more: Value| {
+        let mut settings = json!({"interval": "0.1s", "success_rate_request_volume": 3, "failure_percentage_request_volume": 3,
+            "consecutive_5xx": 100, "enforcing_consecutive_5xx": 0, "enforcing_failure_percentage": 100});
+        overlay(&mut settings, more);
+        let (found, except) = (("detected_consecutive_5xx", 2), &["detected_consecutive_5xx"][..]);
+        Detection { bad_hosts, found, except, events: 0, ..Detection::of(status(500), settings) }.compare();
+    };
+    // Too few hosts, too few requests, and both detectors at once.
+    unjudged(1, json!({"success_rate_minimum_hosts": 6, "failure_percentage_minimum_hosts": 6}));
+    unjudged(
+        1,
+        json!({"success_rate_request_volume": 100_000, "failure_percentage_request_volume": 100_000}),
+    );
+    // Nobody lies below the mean when all fail, and none may be out.
+    unjudged(5, json!({"enforcing_failure_percentage": 0, "failure_percentage_minimum_hosts": 6}));
 }
 
 #[test]
@@ -281,4 +331,47 @@ fn there_and_back() {
     let settings = json!({"consecutive_5xx": 3, "base_ejection_time": "0.1s", "interval": "0.1s"});
     let found = ("enforced_total", 2);
     Detection { found, except: &COUNTERS, events: 3, ..Detection::of(status(500), settings) }.compare();
+}
+
+/// `error_matcher`: what is an error is said by the response's head.
+#[test]
+fn which_responses_count() {
+    let head = |matcher: Value| json!({"http_response_headers_match": {"headers": [matcher]}});
+    let statuses =
+        |start: u16, end: u16| head(json!({"name": ":status", "range_match": {"start": start, "end": end}}));
+    let three = || json!({"consecutive_5xx": 3});
+    let counts =
+        |reply: Reply, errors: Value| Detection { errors, ..Detection::of(reply, three()) }.compare();
+    counts(status(404), statuses(400, 500));
+    counts(status(429), json!({"or_match": {"rules": [statuses(500, 600), statuses(429, 430)]}}));
+    let marked = || Reply::Respond(Response::new(200, "").header("x-failed", "yes"));
+    let mark = || head(json!({"name": "x-failed", "string_match": {"exact": "yes"}}));
+    counts(marked(), mark());
+    counts(marked(), json!({"and_match": {"rules": [mark(), {"not_match": statuses(500, 600)}]}}));
+    // A connection that is closed is no response.
+    counts(Reply::Close, statuses(400, 401));
+
+    // What is no error does not count, whatever its status; one would do.
+    let one = || json!({"consecutive_5xx": 1, "consecutive_gateway_failure": 1, "enforcing_consecutive_gateway_failure": 100});
+    let passes = |reply: Reply, errors: Value| {
+        let found = ("active", 0);
+        Detection { errors, found, events: 0, ..Detection::of(reply, one()) }.compare();
+    };
+    passes(status(503), statuses(500, 501));
+    passes(status(500), mark());
+    passes(status(404), json!({"not_match": {"any_match": true}}));
+
+    // Which status an error stands for.
+    let except: &[&str] = &["detected_consecutive_5xx"];
+    let gateway =
+        |reply: Reply, errors: Value| Detection { errors, except, ..Detection::of(reply, ONLY_GATEWAY()) };
+    gateway(status(503), statuses(500, 600)).compare();
+    let found = ("detected_consecutive_5xx", 2);
+    Detection { found, ..gateway(status(404), statuses(400, 500)) }.compare();
+    let grpc = Response::new(200, "").header("content-type", "application/grpc").header("grpc-status", "14");
+    let of_grpc = head(json!({"name": "grpc-status", "present_match": true}));
+    let of_grpc = || Detection { grpc: true, ..gateway(Reply::Respond(grpc.clone()), of_grpc.clone()) };
+    of_grpc().compare();
+    let (found, errors) = (("active", 0), statuses(500, 600));
+    Detection { found, errors, events: 0, ..of_grpc() }.compare();
 }

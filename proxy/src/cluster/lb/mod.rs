@@ -156,7 +156,10 @@ fn pick_in(cluster: &Cluster, pool: &Pool<'_>, context: Context<'_>) -> Option<A
         LbPolicy::LeastRequest { choices, bias } => pick_by(cluster, pool, excluded, random, |table, _| {
             Some(least_request::pick(table, *choices, *bias))
         }),
-        LbPolicy::Random => pick_by(cluster, pool, excluded, random, |table, _| Some(table.turns.random())),
+        // As in Envoy it knows no weights of hosts.
+        LbPolicy::Random => {
+            pick_by(cluster, pool, excluded, random, |table, _| Some(fastrand::usize(..table.hosts.len())))
+        }
         LbPolicy::PeakEwma(policy) => {
             pick_by(cluster, pool, excluded, random, |table, _| Some(policy.pick(table)))
         }

@@ -11,10 +11,12 @@ use prost::Message;
 
 use super::cx::{CompileCx, Compiled, ignored, informational, unsupported};
 use super::http_options::{CommonHttpOptions, Side, compile_common, compile_http1, compile_http2};
+use super::response_match::compile_response_predicate;
 use super::tls::compile_upstream_transport;
 use super::values;
 use crate::cluster::{ConnectionSettings, UpstreamProtocol};
 use crate::http::{HttpOptions1, HttpOptions2};
+use crate::route::ResponsePredicate;
 
 /// Envoy's defaults.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -26,7 +28,9 @@ const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProt
 pub struct Connection {
     /// The settings.
     pub settings: Arc<ConnectionSettings>,
-    /// Hash of the wire form of everything that went into them.
+    /// `HttpProtocolOptions.outlier_detection.error_matcher`: the responses that are errors to outlier detection.
+    pub errors: Option<Arc<ResponsePredicate>>,
+    /// Hash of the wire form of everything that went into all that.
     pub hash: u64,
 }
 
@@ -74,7 +78,7 @@ pub(crate) fn compile_connection(
         tcp_keepalive,
         peer_certificate_grace,
     };
-    Ok(Connection { settings: Arc::new(settings), hash })
+    Ok(Connection { settings: Arc::new(settings), errors: options.errors.map(Arc::new), hash })
 }
 
 fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster, grace: Option<Duration>) -> u64 {
@@ -103,6 +107,7 @@ struct ProtocolOptions {
     common: CommonHttpOptions,
     http1: HttpOptions1,
     http2: HttpOptions2,
+    errors: Option<ResponsePredicate>,
 }
 
 fn compile_protocol_options(cx: &mut CompileCx<'_>, value: &cluster::Cluster) -> Compiled<ProtocolOptions> {
@@ -161,7 +166,7 @@ fn compile_deprecated_options(cx: &mut CompileCx<'_>, value: &cluster::Cluster) 
         }
         ClusterProtocolSelection::UseConfiguredProtocol => UpstreamProtocol::Http1,
     };
-    Ok(ProtocolOptions { protocol, common, http1, http2 })
+    Ok(ProtocolOptions { protocol, common, http1, http2, errors: None })
 }
 
 fn compile_http_protocol_options(
@@ -181,11 +186,16 @@ fn compile_http_protocol_options(
         retry_policy,
         upstream_protocol_options,
     } = value;
-    unsupported!(cx; http_filters, header_validation_config, outlier_detection, request_mirror_policies, hash_policy,
+    unsupported!(cx; http_filters, header_validation_config, request_mirror_policies, hash_policy,
         retry_policy);
     upstream_http_options(cx, "upstream_http_protocol_options", upstream_http_protocol_options);
     let common = cx.field("common_http_protocol_options", |cx| {
         compile_common(cx, &common_http_protocol_options.unwrap_or_default(), Side::Upstream)
+    });
+    // That there is one is among Envoy's validation rules.
+    let matcher = outlier_detection.as_ref().and_then(|detection| detection.error_matcher.as_ref());
+    let errors = matcher.map(|matcher| {
+        cx.field("outlier_detection.error_matcher", |cx| compile_response_predicate(cx, matcher))
     });
     let (protocol, http1, http2) = match upstream_protocol_options {
         None => return Err(cx.refuse("upstream_protocol_options", "value is required")),
@@ -226,7 +236,7 @@ fn compile_http_protocol_options(
             return Err(cx.refuse("auto_config", "not supported: name the protocol in explicit_http_config"));
         }
     };
-    Ok(ProtocolOptions { protocol, common: common?, http1, http2 })
+    Ok(ProtocolOptions { protocol, common: common?, http1, http2, errors: errors.transpose()? })
 }
 
 fn http1(cx: &mut CompileCx<'_>, options: &Option<core::Http1ProtocolOptions>) -> Compiled<HttpOptions1> {

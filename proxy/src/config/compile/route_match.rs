@@ -1,6 +1,5 @@
 //! `RouteMatch`, `HeaderMatcher`, `StringMatcher`.
 
-use ::http::HeaderName;
 use outrigger_xds_api::expression;
 use outrigger_xds_api::wire::core::v3::RuntimeFractionalPercent;
 use outrigger_xds_api::wire::route::v3 as wire;
@@ -140,7 +139,7 @@ pub(crate) fn compile_header_matcher(
     use wire::header_matcher::HeaderMatchSpecifier as Specifier;
     let wire::HeaderMatcher { name, invert_match, treat_missing_header_as_empty, header_match_specifier } =
         value;
-    let name = matched_header(cx, name);
+    let name = MatchedHeader::from_name(name).map_err(|reason| cx.refuse("name", reason));
     let text = |cx: &mut CompileCx<'_>, field: &str, value: &String| -> Compiled<Box<str>> {
         if value.is_empty() {
             return Err(cx.refuse(field, "value length must be at least 1 characters"));
@@ -175,19 +174,6 @@ pub(crate) fn compile_header_matcher(
         value: matcher?,
         invert: *invert_match,
         missing_as_empty: *treat_missing_header_as_empty,
-    })
-}
-
-fn matched_header(cx: &mut CompileCx<'_>, name: &str) -> Compiled<MatchedHeader> {
-    Ok(match name.to_ascii_lowercase().as_str() {
-        ":method" => MatchedHeader::Method,
-        ":path" => MatchedHeader::Path,
-        ":authority" | "host" => MatchedHeader::Authority,
-        ":scheme" => MatchedHeader::Scheme,
-        other => MatchedHeader::Named(
-            HeaderName::from_bytes(other.as_bytes())
-                .map_err(|_| cx.refuse("name", format!("'{name}' is not a header name")))?,
-        ),
     })
 }
 

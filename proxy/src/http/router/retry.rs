@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Body as _;
 
 use super::asked::Asked;
@@ -257,7 +257,7 @@ impl<'p> Retries<'p> {
             || (matches!(status, 502..=504) && self.on.any(RetryOn::GATEWAY_ERROR))
             || (status == 409 && self.on.any(RetryOn::RETRIABLE_4XX))
             || (self.on.any(RetryOn::STATUS_CODES) && self.is_retriable_status(status))
-            || (self.on.any(RetryOn::HEADERS) && self.has_retriable_header(headers))
+            || (self.on.any(RetryOn::HEADERS) && self.has_retriable_header(response.status(), headers))
             || grpc_word(headers).is_some_and(|word| self.on.any(word))
             || response.body().trailers().and_then(grpc_word).is_some_and(|word| self.on.any(word))
     }
@@ -267,8 +267,8 @@ impl<'p> Retries<'p> {
             || self.asked.as_ref().is_some_and(|asked| asked.status_codes.contains(&status))
     }
 
-    fn has_retriable_header(&self, headers: &HeaderMap) -> bool {
-        self.policy.headers.iter().any(|header| header.matches_response(headers))
+    fn has_retriable_header(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        self.policy.headers.iter().any(|header| header.matches_response(status, headers))
             || self
                 .asked
                 .as_ref()

@@ -6,6 +6,7 @@ mod degraded;
 mod drained;
 mod localities;
 mod peak_ewma;
+mod policies;
 mod priorities;
 mod slow_start;
 mod subsets;
