@@ -310,3 +310,74 @@ fn an_endpoint_comes_back_by_one_request() {
     });
     wait::until("its share", || ask(web, "/").text() == "well");
 }
+
+/// Two endpoints of reviews, and a caller that follows the policy `parts`.
+fn two_endpoints(parts: &str) -> Mesh {
+    let pods = [("web-0", "web", "v1"), ("reviews-0", "reviews", "v1"), ("reviews-1", "reviews", "v1")];
+    let mesh = Mesh::start(&pods, &policy(SERVICE, parts));
+    wait::until("an answer", || ask(mesh.workload("web-0"), "/").status == 200);
+    mesh
+}
+
+/// A counter of the caller's cluster.
+fn of_cluster(mesh: &Mesh, name: &str) -> u64 {
+    let cluster = format!("cluster.outbound|{APP_PORT}||reviews.default.svc.cluster.local");
+    mesh.workload("web-0").sidecar().stat(&format!("{cluster}.{name}")).unwrap_or(0)
+}
+
+#[test]
+fn an_endpoint_that_says_too_many_is_taken_out() {
+    let mesh = two_endpoints("ejection: {consecutiveErrors: 2, failures: [5xx, '429'], interval: 100ms}");
+    let (web, bad) = (mesh.workload("web-0"), &mesh.workload("reviews-1").upstream);
+    until_in_force(web.sidecar(), "error_matcher");
+    bad.answer(Reply::status(404, ""));
+    wait::until("many that are no failures", || (0..10).filter(|_| ask(web, "/").status == 404).count() > 3);
+    bad.answer(Reply::status(429, ""));
+    wait::until("an ejection", || {
+        ask(web, "/");
+        of_cluster(&mesh, "outlier_detection.ejections_active") == 1
+    });
+    assert_eq!(statuses(web, 20), [200; 20]);
+}
+
+#[test]
+fn endpoints_that_are_not_well_are_left_out() {
+    let mesh = two_endpoints(
+        "healthCheck: {http: {path: /well}, interval: 100ms, failureThreshold: 1}\n  panicThreshold: {percent: 0}",
+    );
+    let (web, first, second) =
+        (mesh.workload("web-0"), mesh.workload("reviews-0"), mesh.workload("reviews-1"));
+    let until_healthy = |count: u64| {
+        wait::until(&format!("{count} that are well"), || of_cluster(&mesh, "membership_healthy") == count);
+    };
+    // Asked through the sidecar of each, over mutual TLS.
+    wait::until("checks", || of_cluster(&mesh, "health_check.success") >= 2);
+    until_healthy(2);
+    second.upstream.answer(Reply::status(503, ""));
+    until_healthy(1);
+    assert_eq!(statuses(web, 20), [200; 20]);
+    first.upstream.answer(Reply::status(503, ""));
+    until_healthy(0);
+    let none = ask(web, "/");
+    assert_eq!((none.status, none.text().as_str()), (503, "no healthy upstream"));
+    first.upstream.answer(Reply::status(200, "well"));
+    until_healthy(1);
+    assert_eq!(ask(web, "/").text(), "well");
+    let asked = second.upstream.take_requests();
+    assert!(asked.iter().any(|request| request.target == "/well"), "{asked:?}");
+}
+
+#[test]
+fn who_fails_fast_is_asked_seldom() {
+    let mesh = two_endpoints("loadBalancing: {peakEwma: {decay: 10s}}");
+    let (web, bad) = (mesh.workload("web-0"), &mesh.workload("reviews-1").upstream);
+    until_in_force(web.sidecar(), "PeakEwma");
+    wait::until("answers of both", || {
+        ask(web, "/");
+        ["reviews-0", "reviews-1"].iter().all(|name| mesh.workload(name).upstream.recorded() > 0)
+    });
+    bad.answer(Reply::status(429, ""));
+    let failed = statuses(web, 200).iter().filter(|status| **status == 429).count();
+    // By least requests it is every second one.
+    assert!(failed < 20, "{failed} of 200");
+}

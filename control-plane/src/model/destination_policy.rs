@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::locality_balancing::NEAREST;
-use crate::model::{Client, LocalityBalancing, Name, Service, ServiceRef, Visibility};
+use crate::model::{
+    Client, HealthCheck, LocalityBalancing, Name, Service, ServiceRef, StatusRange, Visibility,
+};
 use crate::source::Origin;
 
 /// Policy for all clients of one Service, and parts of it by name (a DestinationRule).
@@ -90,6 +92,12 @@ impl PortSettings {
     pub fn at(&self, port: u16) -> &DestinationSettings {
         self.ports.get(&port).unwrap_or(&self.all)
     }
+
+    /// Changes how endpoints are treated at one port.
+    pub(super) fn change(&mut self, port: u16, change: impl Fn(&mut DestinationSettings)) {
+        let of_port = self.ports.entry(port).or_insert_with(|| self.all.clone());
+        change(of_port);
+    }
 }
 
 /// How endpoints are treated.
@@ -103,6 +111,10 @@ pub struct DestinationSettings {
     pub slow_start: Option<SlowStart>,
     /// When an endpoint that fails is left out for a while.
     pub outlier_detection: Option<OutlierDetection>,
+    /// With less than this share of healthy endpoints all are used, in percent; 0: never. None: as the rest comes to.
+    pub panic_percent: Option<u32>,
+    /// How endpoints are asked whether they are well.
+    pub health_check: Option<HealthCheck>,
     /// Limits.
     pub connection_pool: ConnectionPool,
     /// TLS of clients.
@@ -127,9 +139,14 @@ impl DestinationSettings {
     /// Whether endpoints that are not ready are told too, as unhealthy ones: by their share a proxy sees when to turn to others. Not
     /// where the policy wants unhealthy endpoints to be used.
     pub fn tells_unready(&self, service: &Service) -> bool {
-        let wants_unhealthy =
-            self.outlier_detection.as_ref().is_some_and(|outlier| outlier.min_health_percent > 0);
+        let wants_unhealthy = self.said_panic_percent().is_some_and(|percent| percent > 0);
         self.locality_balancing(service).is_some() && !wants_unhealthy
+    }
+
+    /// With less than this share of healthy endpoints all are used, in percent; none: nobody says so.
+    pub fn said_panic_percent(&self) -> Option<u32> {
+        self.panic_percent
+            .or_else(|| self.outlier_detection.as_ref().map(|outlier| outlier.min_health_percent))
     }
 }
 
@@ -213,6 +230,15 @@ pub enum LoadBalancing {
     Random,
     /// The same for what has the same hash, as long as endpoints stay the same.
     ConsistentHash(ConsistentHash),
+    /// The one of two at random that answers faster.
+    PeakEwma(PeakEwma),
+}
+
+/// Choice by how long answers take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeakEwma {
+    /// After so long an answer counts for a third.
+    pub decay: Duration,
 }
 
 /// Choice by a hash.
@@ -286,6 +312,34 @@ pub struct OutlierDetection {
     pub max_ejection_percent: u32,
     /// With less than this share of healthy endpoints, all are used, in percent; 0: never.
     pub min_health_percent: u32,
+    /// The answers that are failures, instead of 5xx; empty: 5xx.
+    pub failures: Vec<StatusRange>,
+    /// Those whose rate is far below that of the others are ejected.
+    pub success_rate: Option<SuccessRate>,
+    /// Those of whose requests too many fail are ejected.
+    pub failure_percentage: Option<FailurePercentage>,
+}
+
+/// Which success rates are too low.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SuccessRate {
+    /// So many thousandths of a standard deviation below the mean.
+    pub deviation_thousandths: u32,
+    /// An endpoint with fewer requests in an interval is not judged.
+    pub requests: u32,
+    /// With fewer endpoints that have so many none is judged.
+    pub endpoints: u32,
+}
+
+/// Which share of failures is too high.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailurePercentage {
+    /// In percent.
+    pub threshold: u32,
+    /// An endpoint with fewer requests in an interval is not judged.
+    pub requests: u32,
+    /// With fewer endpoints that have so many none is judged.
+    pub endpoints: u32,
 }
 
 impl Default for OutlierDetection {
@@ -298,6 +352,9 @@ impl Default for OutlierDetection {
             base_ejection_time: Duration::from_secs(30),
             max_ejection_percent: 10,
             min_health_percent: 0,
+            failures: Vec::new(),
+            success_rate: None,
+            failure_percentage: None,
         }
     }
 }
@@ -307,6 +364,8 @@ impl Default for OutlierDetection {
 pub struct ConnectionPool {
     /// `tcp.maxConnections`
     pub max_connections: Option<u32>,
+    /// `endpointLimits.connections` of a TrafficPolicy: towards each endpoint.
+    pub max_connections_per_endpoint: Option<u32>,
     /// `tcp.connectTimeout`
     pub connect_timeout: Option<Duration>,
     /// `tcp.maxConnectionDuration`

@@ -8,6 +8,7 @@ mod audience;
 mod destination_policy;
 mod finding;
 mod grant;
+mod health_check;
 mod locality_balancing;
 mod node;
 mod origins;
@@ -26,11 +27,12 @@ use std::fmt;
 pub use audience::Audience;
 pub use destination_policy::{
     ClientTls, ConnectionPool, ConsistentHash, DestinationPolicies, DestinationPolicy, DestinationSettings,
-    HashOf, HashTable, HttpUpgrade, LoadBalancing, OutlierDetection, PortSettings, SlowStart, Subset,
-    TcpKeepalive, TlsOrigination,
+    FailurePercentage, HashOf, HashTable, HttpUpgrade, LoadBalancing, OutlierDetection, PeakEwma,
+    PortSettings, SlowStart, Subset, SuccessRate, TcpKeepalive, TlsOrigination,
 };
 pub use finding::{Concern, Finding, Findings};
 pub use grant::{Grant, GrantFrom, GrantTo};
+pub use health_check::{HealthCheck, HealthCheckKind, StatusRange};
 pub use locality_balancing::{
     Distribution, Failover, HOSTNAME_LABEL, LocalityBalancing, LocalityPattern, Place, PreferredLabel,
 };
@@ -50,8 +52,8 @@ pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, 
 pub use service_entry::{External, NamedEndpoints, ServiceEntry, StaticEndpoint};
 pub use settings::{MeshSettings, Sidecars, UnknownDestinations};
 pub use traffic_policy::{
-    LimitPer, PolicyTarget, QueryParameters, RateLimit, Readmission, ReadmissionBy, RetryAfter, RetryBudget,
-    TargetKey, TargetKind, TrafficPolicy, TrafficSettings,
+    Ejection, LimitPer, PolicyTarget, QueryParameters, RateLimit, Readmission, ReadmissionBy, RetryAfter,
+    RetryBudget, TargetKey, TargetKind, TrafficPolicy, TrafficSettings,
 };
 pub use workload::{Interception, Workload};
 

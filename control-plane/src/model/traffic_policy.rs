@@ -1,5 +1,5 @@
 //! What neither API of routing rules can say: limits of requests, changes of queries, budgets of retries and when they come, and
-//! how endpoints come back that were taken out (a TrafficPolicy).
+//! how endpoints are treated (a TrafficPolicy).
 //!
 //! A policy is attached to Services or routes of its own namespace, as a whole or by a section: a port of the Service, a rule of
 //! the route. For one and the same target and section the oldest policy counts alone, then the first by name. What the policy
@@ -9,7 +9,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::{Name, RouteKind};
+use crate::model::{
+    DestinationSettings, FailurePercentage, HealthCheck, LoadBalancing, Name, OutlierDetection, RouteKind,
+    StatusRange, SuccessRate,
+};
 use crate::source::Origin;
 
 /// A TrafficPolicy.
@@ -28,6 +31,47 @@ pub struct TrafficPolicy {
 }
 
 impl TrafficPolicy {
+    /// The part that counts for a section of an object, which may have no name: of its policy, else of that of the object as a whole.
+    /// `policies` are those of the object, oldest first.
+    pub fn said<'a, T>(
+        policies: &[&'a Arc<Self>],
+        object: &TargetKey,
+        section: &str,
+        part: impl Fn(&'a TrafficSettings) -> Option<&'a T>,
+    ) -> Option<(&'a T, &'a Self)> {
+        let section = Some(section).filter(|section| !section.is_empty());
+        let sections = section.map(Some).into_iter().chain([None]);
+        let mut in_force = sections.filter_map(|section| Self::in_force(policies, object, section));
+        in_force.find_map(|policy| Some((part(&policy.settings)?, policy.as_ref())))
+    }
+
+    /// Changes how the endpoints of a Service's port are treated, as far as a policy says so. `policies` are the Service's, oldest first.
+    pub(super) fn shape(
+        policies: &[&Arc<Self>],
+        service: &TargetKey,
+        port: &str,
+        settings: &mut DestinationSettings,
+    ) {
+        if let Some((ejection, _)) = Self::said(policies, service, port, |said| said.ejection.as_ref()) {
+            settings.outlier_detection = Some(ejection.over(settings.outlier_detection.as_ref()));
+        }
+        if let Some((balancing, _)) = Self::said(policies, service, port, |said| said.load_balancing.as_ref())
+        {
+            settings.load_balancing = Some(balancing.clone());
+        }
+        if let Some((percent, _)) = Self::said(policies, service, port, |said| said.panic_percent.as_ref()) {
+            settings.panic_percent = Some(*percent);
+        }
+        if let Some((check, _)) = Self::said(policies, service, port, |said| said.health_check.as_ref()) {
+            settings.health_check = Some(check.clone());
+        }
+        if let Some((limit, _)) =
+            Self::said(policies, service, port, |said| said.connections_per_endpoint.as_ref())
+        {
+            settings.connection_pool.max_connections_per_endpoint = Some(*limit);
+        }
+    }
+
     /// The one of `policies`, oldest first, that counts for a target, or for a section of it.
     pub fn in_force<'a>(
         policies: &[&'a Arc<Self>],
@@ -109,8 +153,78 @@ pub struct TrafficSettings {
     pub retry_budget: Option<RetryBudget>,
     /// That responses say when to try again.
     pub retry_after: Option<RetryAfter>,
+    /// When endpoints are taken out.
+    pub ejection: Option<Ejection>,
     /// How endpoints that were taken out come back.
     pub readmission: Option<Readmission>,
+    /// How an endpoint is chosen.
+    pub load_balancing: Option<LoadBalancing>,
+    /// With less than this share of healthy endpoints all are used, in percent; 0: never.
+    pub panic_percent: Option<u32>,
+    /// How endpoints are asked whether they are well.
+    pub health_check: Option<HealthCheck>,
+    /// Connections of one client to each endpoint at a time.
+    pub connections_per_endpoint: Option<u32>,
+}
+
+impl TrafficSettings {
+    /// Whether it says something of requests, not of endpoints alone.
+    pub fn is_about_requests(&self) -> bool {
+        self.rate_limit.is_some()
+            || self.query_parameters.is_some()
+            || self.retry_budget.is_some()
+            || self.retry_after.is_some()
+    }
+}
+
+/// When endpoints are taken out; what is not said is left as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ejection {
+    /// So many failures in a row; 0: none do.
+    pub consecutive_errors: Option<u32>,
+    /// How often rates are looked at and endpoints may come back.
+    pub interval: Option<Duration>,
+    /// How long the first time out lasts; the n-th lasts n times as long.
+    pub base_ejection_time: Option<Duration>,
+    /// At most this share of the endpoints is out, in percent.
+    pub max_ejection_percent: Option<u32>,
+    /// The responses that are failures.
+    pub failures: Option<Vec<StatusRange>>,
+    /// Those whose rate is far below that of the others are taken out.
+    pub success_rate: Option<SuccessRate>,
+    /// Those of whose requests too many fail are taken out.
+    pub failure_percentage: Option<FailurePercentage>,
+}
+
+impl Ejection {
+    /// What destination policies say together with this. Where they say nothing, this alone takes endpoints out, up to half of them.
+    pub fn over(&self, rule: Option<&OutlierDetection>) -> OutlierDetection {
+        let alone = || OutlierDetection { max_ejection_percent: 50, ..OutlierDetection::default() };
+        let mut together = rule.cloned().unwrap_or_else(alone);
+        let Self {
+            consecutive_errors,
+            interval,
+            base_ejection_time,
+            max_ejection_percent,
+            failures,
+            success_rate,
+            failure_percentage,
+        } = self;
+        set(&mut together.consecutive_5xx, consecutive_errors);
+        set(&mut together.interval, interval);
+        set(&mut together.base_ejection_time, base_ejection_time);
+        set(&mut together.max_ejection_percent, max_ejection_percent);
+        set(&mut together.failures, failures);
+        together.success_rate = *success_rate;
+        together.failure_percentage = *failure_percentage;
+        together
+    }
+}
+
+fn set<T: Clone>(value: &mut T, said: &Option<T>) {
+    if let Some(said) = said {
+        value.clone_from(said);
+    }
 }
 
 /// How an endpoint comes back that was taken out; at least one part is other than usual.

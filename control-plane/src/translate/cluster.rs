@@ -8,16 +8,10 @@ use std::time::Duration;
 
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::cluster::v3::circuit_breakers::Thresholds;
-use outrigger_xds_api::wire::cluster::v3::cluster::common_lb_config::{
-    LocalityConfigSpecifier, LocalityWeightedLbConfig,
-};
 use outrigger_xds_api::wire::cluster::v3::cluster::{
-    ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
-    LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
-use outrigger_xds_api::wire::cluster::v3::{
-    self as cluster, CircuitBreakers, Cluster, UpstreamConnectionOptions,
-};
+use outrigger_xds_api::wire::cluster::v3::{CircuitBreakers, Cluster, UpstreamConnectionOptions};
 use outrigger_xds_api::wire::core::v3::{
     self as wire_core, Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
     TransportSocket,
@@ -27,16 +21,16 @@ use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::e
 use outrigger_xds_api::wire::http_protocol_options::v3::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions, UseDownstreamHttpConfig,
 };
-use outrigger_xds_api::wire::protobuf::{Any, UInt64Value};
-use outrigger_xds_api::wire::r#type::v3::Percent;
+use outrigger_xds_api::wire::protobuf::Any;
 use prost::Message;
 
 use crate::model::{
-    Audience, ClientTls, ConnectionPool, ConsistentHash, DestinationSettings, HashTable, HttpUpgrade,
-    LoadBalancing, LocalityBalancing, Name, OutlierDetection, Protocol, Readmission, RetryBudget, Service,
-    ServicePort, SlowStart, Subset, TcpKeepalive,
+    Audience, ClientTls, ConnectionPool, DestinationSettings, HttpUpgrade, Name, OutlierDetection, Protocol,
+    Readmission, RetryBudget, Service, ServicePort, Subset, TcpKeepalive,
 };
 use crate::source::Origin;
+use crate::translate::balancing::{common_lb, lb_config, lb_policy, load_balancing_policy};
+use crate::translate::health::{self, outlier_detection};
 use crate::translate::http::http2_options;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
 use crate::translate::wire::{ads, any, duration, number};
@@ -129,6 +123,11 @@ fn clusters_of(
         let sni = names::sni(name, port.number, domain);
         reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
     };
+    let health_checks = |protocol: Protocol| {
+        let check = settings.health_check.as_ref();
+        let host = names::fqdn(name, domain);
+        check.and_then(|check| health::health_check(check, protocol, upstream, &host)).into_iter().collect()
+    };
     let wire = Cluster {
         name: cluster_name.clone(),
         connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
@@ -136,8 +135,13 @@ fn clusters_of(
         lb_config: lb_config(settings.load_balancing(service), settings.slow_start),
         circuit_breakers: Some(circuit_breakers(pool, budget)),
         outlier_detection: outlier.map(outlier_detection),
-        common_lb_config: common_lb(outlier, settings.locality_balancing(service)),
-        typed_extension_protocol_options: protocol_options(upstream, pool),
+        common_lb_config: common_lb(settings.said_panic_percent(), settings.locality_balancing(service)),
+        load_balancing_policy: load_balancing_policy(
+            settings.load_balancing(service),
+            settings.locality_balancing(service),
+        ),
+        health_checks: health_checks(port.protocol),
+        typed_extension_protocol_options: protocol_options(upstream, pool, outlier),
         upstream_connection_options: pool.tcp_keepalive.map(keepalive),
         transport_socket: transport_socket(alpn),
         ..discovery(service, port, part, audience, &cluster_name, &cluster_name)
@@ -151,7 +155,12 @@ fn clusters_of(
             name: tcp_name,
             eds_cluster_config: discovery.eds_cluster_config,
             load_assignment: discovery.load_assignment,
-            typed_extension_protocol_options: protocol_options(Upstream::Http1, &ConnectionPool::default()),
+            typed_extension_protocol_options: protocol_options(
+                Upstream::Http1,
+                &ConnectionPool::default(),
+                None,
+            ),
+            health_checks: health_checks(Protocol::Tcp),
             transport_socket: transport_socket(&[]),
             ..wire
         };
@@ -183,66 +192,6 @@ fn discovery(
             }
         }
     }
-}
-
-fn lb_policy(of: &LoadBalancing) -> LbPolicy {
-    match of {
-        LoadBalancing::LeastRequest => LbPolicy::LeastRequest,
-        LoadBalancing::RoundRobin => LbPolicy::RoundRobin,
-        LoadBalancing::Random => LbPolicy::Random,
-        LoadBalancing::ConsistentHash(ConsistentHash { table: HashTable::Ring(_), .. }) => LbPolicy::RingHash,
-        LoadBalancing::ConsistentHash(ConsistentHash { table: HashTable::Maglev(_), .. }) => LbPolicy::Maglev,
-    }
-}
-
-fn lb_config(of: &LoadBalancing, slow_start: Option<SlowStart>) -> Option<LbConfig> {
-    let slow_start_config = slow_start.map(self::slow_start);
-    let hash = match of {
-        LoadBalancing::ConsistentHash(hash) => hash,
-        LoadBalancing::LeastRequest if slow_start_config.is_some() => {
-            let config = LeastRequestLbConfig { slow_start_config, ..Default::default() };
-            return Some(LbConfig::LeastRequestLbConfig(config));
-        }
-        LoadBalancing::RoundRobin if slow_start_config.is_some() => {
-            return Some(LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config }));
-        }
-        LoadBalancing::LeastRequest | LoadBalancing::RoundRobin | LoadBalancing::Random => return None,
-    };
-    let size = |size: u32| Some(UInt64Value { value: size.into() });
-    Some(match hash.table {
-        HashTable::Ring(least) => LbConfig::RingHashLbConfig(RingHashLbConfig {
-            minimum_ring_size: size(least),
-            ..Default::default()
-        }),
-        HashTable::Maglev(table) => LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: size(table) }),
-    })
-}
-
-fn slow_start(of: SlowStart) -> SlowStartConfig {
-    SlowStartConfig {
-        slow_start_window: duration(of.window),
-        aggression: Some(wire_core::RuntimeDouble {
-            default_value: of.aggression,
-            // Envoy wants the name of a runtime key; nothing sets it.
-            runtime_key: "slow_start.aggression".to_owned(),
-        }),
-        min_weight_percent: Some(Percent { value: of.least_percent }),
-    }
-}
-
-/// What holds for all policies: where endpoints that are not ready are told, they must not be used when there are too few others.
-fn common_lb(
-    outlier: Option<&OutlierDetection>,
-    balancing: Option<&LocalityBalancing>,
-) -> Option<CommonLbConfig> {
-    let threshold = outlier.map(|outlier| outlier.min_health_percent).or(balancing.map(|_| 0))?;
-    let is_weighted = matches!(balancing, Some(LocalityBalancing::Distribute(_)));
-    let weighted = || LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
-    Some(CommonLbConfig {
-        healthy_panic_threshold: Some(Percent { value: threshold.into() }),
-        locality_config_specifier: is_weighted.then(weighted),
-        ..Default::default()
-    })
 }
 
 /// The cluster that refuses everything.
@@ -298,29 +247,10 @@ pub(super) fn circuit_breakers(pool: &ConnectionPool, budget: Option<&RetryBudge
         retry_budget: budget.map(traffic_policy::wire_budget),
         ..Default::default()
     };
-    CircuitBreakers { thresholds: vec![thresholds], ..Default::default() }
-}
-
-fn outlier_detection(outlier: &OutlierDetection) -> cluster::OutlierDetection {
-    // Zero switches a detector off; Envoy wants at least one and has the enforcement for it.
-    let in_a_row = |count: u32| (number(count.max(1)), number(if count == 0 { 0 } else { 100 }));
-    let (consecutive_5xx, enforcing_consecutive_5xx) = in_a_row(outlier.consecutive_5xx);
-    let (consecutive_gateway_failure, enforcing_consecutive_gateway_failure) =
-        in_a_row(outlier.consecutive_gateway_errors);
-    cluster::OutlierDetection {
-        consecutive_5xx,
-        enforcing_consecutive_5xx,
-        consecutive_gateway_failure,
-        enforcing_consecutive_gateway_failure,
-        split_external_local_origin_errors: outlier.local_origin_failures.is_some(),
-        consecutive_local_origin_failure: outlier.local_origin_failures.and_then(number),
-        interval: duration(outlier.interval),
-        base_ejection_time: duration(outlier.base_ejection_time),
-        max_ejection_percent: number(outlier.max_ejection_percent),
-        // Istio has no field for the success rate detector and switches it off.
-        enforcing_success_rate: number(0),
-        enforcing_local_origin_success_rate: number(0),
-        ..Default::default()
+    let of_each = |connections| Thresholds { max_connections: number(connections), ..Default::default() };
+    CircuitBreakers {
+        thresholds: vec![thresholds],
+        per_host_thresholds: pool.max_connections_per_endpoint.map(of_each).into_iter().collect(),
     }
 }
 
@@ -334,7 +264,12 @@ pub(super) enum Upstream {
 
 /// Protocol towards the cluster, and how long its connections last; Envoy's default is HTTP/1.1. One key, so its bytes are always the
 /// same.
-pub(super) fn protocol_options(upstream: Upstream, pool: &ConnectionPool) -> HashMap<String, Any> {
+pub(super) fn protocol_options(
+    upstream: Upstream,
+    pool: &ConnectionPool,
+    outlier: Option<&OutlierDetection>,
+) -> HashMap<String, Any> {
+    let outlier_detection = outlier.and_then(health::error_matcher);
     let common = CommonHttpOptions {
         idle_timeout: pool.idle_timeout.and_then(duration),
         max_requests_per_connection: pool.max_requests_per_connection.and_then(number),
@@ -350,7 +285,7 @@ pub(super) fn protocol_options(upstream: Upstream, pool: &ConnectionPool) -> Has
         UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
     };
     let upstream = match upstream {
-        Upstream::Http1 if common.is_none() => return HashMap::new(),
+        Upstream::Http1 if common.is_none() && outlier_detection.is_none() => return HashMap::new(),
         Upstream::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())),
         Upstream::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
         Upstream::SameAsDownstream => {
@@ -363,6 +298,7 @@ pub(super) fn protocol_options(upstream: Upstream, pool: &ConnectionPool) -> Has
     };
     let options = HttpProtocolOptions {
         common_http_protocol_options: common,
+        outlier_detection,
         upstream_protocol_options: Some(upstream),
         ..Default::default()
     };

@@ -53,6 +53,7 @@ pub(crate) fn inbound_clusters(view: &InputView<'_>, name: &Name) -> Output {
             typed_extension_protocol_options: cluster::protocol_options(
                 upstream(&ports),
                 &ConnectionPool::default(),
+                None,
             ),
             upstream_bind_config: workload.is_captured().then(|| captured::to_application(ip)),
             load_assignment: Some(ClusterLoadAssignment {

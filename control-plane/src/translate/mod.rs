@@ -32,6 +32,7 @@
 //! between namespaces only by short host names and consumer routes, and is shared by all proxies of one.
 
 mod access_log;
+mod balancing;
 mod captured;
 mod causes;
 mod check;
@@ -40,6 +41,7 @@ mod connections;
 mod detect;
 mod dns;
 mod endpoints;
+mod health;
 mod http;
 mod inbound;
 mod locality;

@@ -7,6 +7,7 @@ mod checks;
 mod connections;
 mod destination_rule;
 mod detect;
+mod endpoint_policy;
 mod grpc_route;
 mod http_route;
 mod inbound;

@@ -63,11 +63,7 @@ fn said_of<'a, T>(
     section: &str,
     part: impl Fn(&'a TrafficSettings) -> Option<&'a T>,
 ) -> Option<Said<'a, T>> {
-    let policies = view.traffic_policies_of(object);
-    let section = Some(section).filter(|section| !section.is_empty());
-    let sections = section.map(Some).into_iter().chain([None]);
-    let mut in_force = sections.filter_map(|section| TrafficPolicy::in_force(&policies, object, section));
-    in_force.find_map(|policy| Some((part(&policy.settings)?, policy.as_ref())))
+    TrafficPolicy::said(&view.traffic_policies_of(object), object, section, part)
 }
 
 /// What is said first of one of these, each an object and a section of it.

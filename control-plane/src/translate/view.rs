@@ -158,9 +158,11 @@ impl<'a> InputView<'a> {
         self.registry.policies_of(service, self.client.as_ref())
     }
 
-    /// All that the destination policies of the client say of this Service, which must have been read through this view.
+    /// All that the destination policies of the client, and traffic policies, say of how the endpoints of this Service are treated. It must
+    /// have been read through this view.
     pub fn destination_of(&self, service: &Service) -> DestinationPolicies {
         self.note(Input::PoliciesOf(service.policy_key()));
+        self.note(Input::TrafficPoliciesOf(TargetKey::service(&service.name)));
         self.registry.destination_of(service, self.client.as_ref())
     }
 

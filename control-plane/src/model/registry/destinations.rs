@@ -7,7 +7,10 @@
 use std::sync::Arc;
 
 use super::Registry;
-use crate::model::{Client, DestinationPolicies, DestinationPolicy, Name, Service, ServiceRef, Visibility};
+use crate::model::{
+    Client, DestinationPolicies, DestinationPolicy, DestinationSettings, Name, Service, ServiceRef,
+    TargetKey, TrafficPolicy, Visibility,
+};
 
 impl Registry {
     /// The destination policies that a client of this Service follows, the oldest first. `None`: what those follow that nothing is
@@ -35,8 +38,28 @@ impl Registry {
         Vec::new()
     }
 
-    /// All that policies say of a Service to a client: the settings of the first, and the parts that any of them names (Istio).
+    /// All that policies say of a Service to a client: destination policies, and traffic policies, which come first.
     pub fn destination_of(&self, service: &Service, client: Option<&Client>) -> DestinationPolicies {
+        let mut together = self.ruled_of(service, client);
+        let target = TargetKey::service(&service.name);
+        let policies = self.traffic_policies_of(&target);
+        if policies.is_empty() {
+            return together;
+        }
+        let subsets = together.subsets.iter_mut().map(|(subset, _)| &mut subset.settings);
+        for settings in std::iter::once(&mut together.settings).chain(subsets) {
+            for port in &service.ports {
+                let change = |settings: &mut DestinationSettings| {
+                    TrafficPolicy::shape(&policies, &target, &port.name, settings);
+                };
+                settings.change(port.number, change);
+            }
+        }
+        together
+    }
+
+    /// What destination policies say: the settings of the first, and the parts that any of them names (Istio).
+    fn ruled_of(&self, service: &Service, client: Option<&Client>) -> DestinationPolicies {
         let policies = self.policies_of(service, client);
         let Some(first) = policies.first() else { return DestinationPolicies::default() };
         let mut together = DestinationPolicies {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::node::Node;
 use super::{Engine, is_in_mesh, scope_key};
-use crate::model::{Audience, Input, Name, Service};
+use crate::model::{Audience, Input, Name, Service, TargetKey, TargetKind};
 use crate::snapshot::ProxyScope;
 use crate::snapshot::callers::Callers;
 
@@ -115,6 +115,9 @@ impl Engine {
             // The key of a host that a ServiceEntry has; see `Service::policy_key`.
             Input::PoliciesOf(key) if key.namespace.is_empty() => self.registry.service_at_host(&key.name),
             Input::PoliciesOf(key) => self.registry.service(key),
+            Input::TrafficPoliciesOf(TargetKey { kind: TargetKind::Service, name }) => {
+                self.registry.service(name)
+            }
             _ => None,
         }
     }

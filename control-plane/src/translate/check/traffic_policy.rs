@@ -1,10 +1,10 @@
 //! TrafficPolicies.
 
 use crate::model::{
-    Concern, Endpoint, Finding, HttpRules, LimitPer, Name, PolicyTarget, RouteKey, Service, ServicePort,
-    TargetKind, TrafficPolicy, TrafficSettings,
+    Concern, Endpoint, Finding, HealthCheckKind, HttpRules, LimitPer, LocalityBalancing, Name, PolicyTarget,
+    RouteKey, Service, ServicePort, TargetKind, TrafficPolicy, TrafficSettings,
 };
-use crate::translate::{InputView, Output};
+use crate::translate::{InputView, Output, health};
 
 /// Whether a policy counts for its targets, and can have its effect there.
 pub(crate) fn check_traffic_policy(view: &InputView<'_>, name: &Name) -> Output {
@@ -78,22 +78,53 @@ fn without_effect(view: &InputView<'_>, target: &PolicyTarget, said: &TrafficSet
     let (http, tcp): (Vec<&ServicePort>, Vec<&ServicePort>) =
         service.ports.iter().filter(is_meant).partition(|port| port.protocol.may_be_http());
     let mut reasons = Vec::new();
-    for port in tcp {
+    for port in tcp.iter().filter(|_| said.is_about_requests()) {
         let number = port.number;
         reasons.push(format!(
             "has no effect on port {number}: it is TCP by its name and appProtocol, so there are no requests"
         ));
     }
+    let ports = || http.iter().chain(&tcp).copied();
     if said.readmission.is_some() {
-        let is_meant =
-            |port: &ServicePort| target.section.as_ref().is_none_or(|section| *section == port.name);
-        let ports = service.ports.iter().filter(|port| is_meant(port));
-        reasons.extend(ports.filter_map(|port| without_ejections(view, service, port)));
+        reasons.extend(ports().filter_map(|port| without_ejections(view, service, port)));
+    }
+    if let Some(check) = &said.health_check {
+        reasons.extend(ports().filter_map(|port| without_checks(&check.kind, port)));
+    }
+    if said.load_balancing.is_some() {
+        reasons.extend(ports().filter_map(|port| without_choice(view, service, port)));
     }
     for port in http.into_iter().filter(|_| said.rate_limit.is_some()) {
         reasons.extend(without_sidecars(view, service, port));
     }
     reasons
+}
+
+/// What cannot be asked of the endpoints of a port.
+fn without_checks(kind: &HealthCheckKind, port: &ServicePort) -> Option<String> {
+    let (check, wanted) = match kind {
+        _ if health::can_ask(kind, port.protocol) => return None,
+        HealthCheckKind::Http { .. } => ("http", "HTTP"),
+        HealthCheckKind::Grpc { .. } => ("grpc", "HTTP/2 or gRPC"),
+        HealthCheckKind::Tcp => return None,
+    };
+    Some(format!(
+        "healthCheck.{check} has no effect on port {}: it is not {wanted} by its name and appProtocol",
+        port.number
+    ))
+}
+
+/// Localities that have weights are not chosen by how fast their endpoints answer.
+fn without_choice(view: &InputView<'_>, service: &Service, port: &ServicePort) -> Option<String> {
+    let policies = view.destination_of(service);
+    let said = policies.settings.at(port.number).locality_balancing(service);
+    matches!(said, Some(LocalityBalancing::Distribute(_))).then(|| {
+        format!(
+            "loadBalancing.peakEwma has no effect on port {}: localityLbSetting.distribute of a DestinationRule shares requests \
+             out by place, and endpoints are chosen by least requests there",
+            port.number
+        )
+    })
 }
 
 /// Who is never taken out does not come back.
@@ -104,7 +135,7 @@ fn without_ejections(view: &InputView<'_>, service: &Service, port: &ServicePort
     let ejects = settings.any(|settings| settings.at(port.number).outlier_detection.is_some());
     (!ejects).then(|| {
         format!(
-            "readmission has no effect on port {}: no DestinationRule has outlierDetection for it",
+            "readmission has no effect on port {}: neither outlierDetection of a DestinationRule nor ejection takes its endpoints out",
             port.number
         )
     })

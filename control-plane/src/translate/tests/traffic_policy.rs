@@ -361,7 +361,7 @@ fn what_was_taken_out_comes_back_by_a_probe() {
     // Without ejections there is no way back, and that is told.
     let without = snapshot_of(&[MESH, &probe]);
     assert_eq!(readmission(&without, REVIEWS), None);
-    let told = "spec.targetRefs[0]: readmission has no effect on port 9080: no DestinationRule has outlierDetection for it";
+    let told = "spec.targetRefs[0]: readmission has no effect on port 9080: neither outlierDetection of a DestinationRule nor ejection takes its endpoints out";
     assert_eq!(problems(&[MESH, &probe]), [told]);
     for refused in ["{by: Hope}", "{}", "{by: Time}", "{ramp: 1d}"] {
         let snapshot = snapshot_of(&[MESH, &policy("p", SERVICE, &format!("readmission: {refused}"))]);

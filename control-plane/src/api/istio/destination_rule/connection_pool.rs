@@ -60,6 +60,8 @@ pub(super) fn connection_pool(spec: Spec, policy: &str) -> Result<ConnectionPool
     let requests = http.max_requests_per_connection;
     Ok(ConnectionPool {
         max_connections: limit(tcp.max_connections, 1, u32::MAX, "tcp.maxConnections")?,
+        // Of a TrafficPolicy.
+        max_connections_per_endpoint: None,
         connect_timeout: positive(tcp.connect_timeout, at("tcp.connectTimeout"))?,
         max_connection_duration: positive(tcp.max_connection_duration, at("tcp.maxConnectionDuration"))?,
         tcp_idle_timeout: go_duration(tcp.idle_timeout, at("tcp.idleTimeout"))?,

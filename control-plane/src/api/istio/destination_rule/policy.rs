@@ -166,6 +166,8 @@ impl Said {
             locality,
             slow_start,
             outlier_detection: self.outlier_detection,
+            panic_percent: None,
+            health_check: None,
             connection_pool: self.connection_pool.unwrap_or_default(),
             tls: self.tls.unwrap_or_default(),
         }
@@ -203,5 +205,9 @@ fn outlier_detection(spec: OutlierDetectionSpec, field: &str) -> Result<OutlierD
             Some(percent) => number(percent, 0, 100, field("minHealthPercent"))?,
             None => default.min_health_percent,
         },
+        // Of a TrafficPolicy.
+        failures: default.failures,
+        success_rate: default.success_rate,
+        failure_percentage: default.failure_percentage,
     })
 }
