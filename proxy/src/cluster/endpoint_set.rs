@@ -9,9 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+use super::kept_hosts::KeptHosts;
 use super::lb::{Hashing, LocalCluster, SlowStart, SubsetIndex, Subsets, Tables, ZoneAware};
 use super::{CheckTarget, EdsHealth, Health, Host, Locality};
 use crate::metadata::Metadata;
@@ -139,51 +139,37 @@ impl EndpointSet {
         overprovisioning_percent: u32,
         balancing: Balancing,
     ) -> Arc<EndpointSet> {
-        type Key = (Address, Arc<str>, Option<Arc<str>>);
-        // Several endpoints may look alike: each keeps a host of its own.
-        let mut kept: FxHashMap<Key, Vec<Arc<Host>>> = FxHashMap::default();
-        for host in previous.into_iter().flat_map(EndpointSet::hosts) {
-            let key = (host.address.clone(), host.hostname.clone(), host.workload.clone());
-            kept.entry(key).or_default().push(host.clone());
-        }
+        let KeptHosts { hosts: kept, gone } = KeptHosts::find(previous, &specs);
         let mut priorities: Vec<Priority> = Vec::new();
         let mut localities: Vec<ByLocality> = Vec::new();
-        let mut is_other = false;
-        for spec in specs {
-            let key = (spec.address.clone(), spec.hostname.clone(), spec.workload.clone());
-            let host = match kept.get_mut(&key).and_then(Vec::pop) {
+        let mut is_other = !gone.is_empty();
+        for (spec, kept) in specs.into_iter().zip(kept) {
+            let (at, locality, locality_weight) =
+                (spec.priority as usize, spec.locality.clone(), spec.locality_weight);
+            let host = match kept {
                 Some(host) => {
-                    host.weight.store(spec.weight.max(1), Ordering::Relaxed);
+                    host.update(spec);
                     host
                 }
                 None => {
                     is_other = true;
-                    Arc::new(Host::new(spec.address, spec.hostname, spec.weight, true, spec.workload))
+                    Arc::new(Host::of(spec))
                 }
             };
-            host.set_eds_health(spec.health);
-            host.metadata.store(spec.metadata);
-            host.check.store(spec.check);
-            host.priority.store(spec.priority, Ordering::Relaxed);
-            host.locality.store(spec.locality.clone());
-            let at = spec.priority as usize;
             while priorities.len() <= at {
                 priorities.push(Priority::default());
                 localities.push(BTreeMap::new());
             }
             // When the same locality comes twice, what is said last counts.
-            let (weight, hosts) = localities[at].entry(spec.locality).or_default();
-            *weight = spec.locality_weight;
+            let (weight, hosts) = localities[at].entry(locality).or_default();
+            *weight = locality_weight;
             hosts.push(host.clone());
             priorities[at].hosts.push(host);
         }
         for (priority, localities) in priorities.iter_mut().zip(localities) {
             priority.localities = by_locality(localities);
         }
-        for gone in kept.values().flatten() {
-            is_other = true;
-            gone.remove();
-        }
+        gone.iter().for_each(|gone| gone.remove());
         if is_other && balancing.drains_on_change {
             priorities.iter().flat_map(|priority| &priority.hosts).for_each(|host| host.drain());
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::active_health::{ActiveHealth, CheckTarget, HealthFlag};
 use super::lb::AnswerTime;
 use super::outlier::HostMonitor;
-use super::{IdleLimit, Locality};
+use super::{HostSpec, IdleLimit, Locality};
 use crate::metadata::Metadata;
 use crate::net::Address;
 
@@ -102,6 +102,17 @@ pub struct Host {
     pub connect_failures: AtomicU64,
 }
 
+fn store_optional<T>(cell: &ArcSwapOption<T>, value: Option<Arc<T>>) {
+    let is_same = match (&*cell.load(), &value) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (None, None) => true,
+        _ => false,
+    };
+    if !is_same {
+        cell.store(value);
+    }
+}
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl Host {
@@ -138,6 +149,27 @@ impl Host {
             connections_active: AtomicU32::new(0),
             connections_total: AtomicU64::new(0),
             connect_failures: AtomicU64::new(0),
+        }
+    }
+
+    /// The host of a specification.
+    pub(super) fn of(spec: HostSpec) -> Self {
+        let (address, hostname, workload) =
+            (spec.address.clone(), spec.hostname.clone(), spec.workload.clone());
+        let host = Self::new(address, hostname, spec.weight, true, workload);
+        host.update(spec);
+        host
+    }
+
+    /// Takes over what another specification says of the same host. What is the same is not written: workers read it.
+    pub(super) fn update(&self, spec: HostSpec) {
+        self.weight.store(spec.weight.max(1), Ordering::Relaxed);
+        self.set_eds_health(spec.health);
+        self.priority.store(spec.priority, Ordering::Relaxed);
+        store_optional(&self.metadata, spec.metadata);
+        store_optional(&self.check, spec.check);
+        if !Arc::ptr_eq(&self.locality.load(), &spec.locality) {
+            self.locality.store(spec.locality);
         }
     }
 

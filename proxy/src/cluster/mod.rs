@@ -10,6 +10,7 @@ mod connect;
 mod endpoint_set;
 mod host;
 mod idle_limit;
+mod kept_hosts;
 pub mod lb;
 mod locality;
 mod names;

@@ -18,8 +18,8 @@ use prost::{Message, Name};
 use tokio::time::Instant;
 
 use super::compile::{
-    CompileCx, Discovery, Invalid, compile_cluster, compile_endpoints, compile_listener,
-    compile_route_configuration, compile_secret,
+    Assignment, ChangedEndpoints, CompileCx, Discovery, Invalid, compile_cluster, compile_endpoints,
+    compile_listener, compile_route_configuration, compile_secret,
 };
 use super::configuration::{ClusterVersion, Configuration, Leaf, RouteVersion};
 use super::counts::EndpointUpdate;
@@ -241,19 +241,30 @@ impl Configuration {
             return Ok(EndpointUpdate::Unchanged);
         }
         self.refused.check(ResourceType::ClusterLoadAssignment, update.name, offer.hash)?;
+        let changes = previous.and_then(|previous| {
+            let hosts = previous.value.hosts.len();
+            ChangedEndpoints::find(&previous.wire, &update.resource.value, hosts)
+        });
         let previous = previous.map(|a| a.value.clone());
-        let message = decode(
-            ResourceType::ClusterLoadAssignment,
-            update,
-            |m: &endpoint_wire::ClusterLoadAssignment| &m.cluster_name,
-        )?;
-        let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
-        validate(&mut cx, update.resource);
-        let compiled = compile_endpoints(&message, &mut cx);
-        let outcome = cx.finish(kind(ResourceType::ClusterLoadAssignment), update.name, compiled);
-        let outcome =
-            self.refused.keep(ResourceType::ClusterLoadAssignment, update.name, offer.hash, outcome);
-        let (assignment, _) = outcome?;
+        let updated = changes.zip(previous.as_deref()).and_then(|(changes, previous)| {
+            let changed =
+                self.compile_assignment(update, &offer, &changes.changed, &resource::pack(&changes.changed));
+            // Whatever is wrong is told by the field's place in the whole.
+            Some(changes.complete(previous, changed.ok()?))
+        });
+        let outcome = match updated {
+            Some(assignment) => Ok(assignment),
+            None => {
+                let message = decode(
+                    ResourceType::ClusterLoadAssignment,
+                    update,
+                    |m: &endpoint_wire::ClusterLoadAssignment| &m.cluster_name,
+                )?;
+                self.compile_assignment(update, &offer, &message, update.resource)
+            }
+        };
+        let assignment =
+            self.refused.keep(ResourceType::ClusterLoadAssignment, update.name, offer.hash, outcome)?;
         let unchanged = previous.is_some_and(|previous| *previous == assignment);
         let name = assignment.name.clone();
         let leaf =
@@ -263,6 +274,21 @@ impl Configuration {
             self.publish_endpoints(&user);
         }
         Ok(if unchanged { EndpointUpdate::Unchanged } else { EndpointUpdate::Changed })
+    }
+
+    /// Checks and compiles a load assignment, which is encoded in `resource`.
+    fn compile_assignment(
+        &mut self,
+        update: &Update<'_>,
+        offer: &Offer,
+        message: &endpoint_wire::ClusterLoadAssignment,
+        resource: &Any,
+    ) -> Result<Assignment, Invalid> {
+        let mut cx = CompileCx::new(&mut self.inputs, offer.is_static);
+        validate(&mut cx, resource);
+        let compiled = compile_endpoints(message, &mut cx);
+        let (assignment, _) = cx.finish(kind(ResourceType::ClusterLoadAssignment), update.name, compiled)?;
+        Ok(assignment)
     }
 
     fn update_routes(

@@ -8,6 +8,7 @@
 
 mod access_log;
 mod access_log_filter;
+mod changed_endpoints;
 mod circuit_breakers;
 mod cluster;
 pub(crate) mod connection;
@@ -45,6 +46,7 @@ mod outlier;
 mod own_metadata;
 mod rate_limit;
 mod redirect;
+mod response_match;
 mod retry;
 mod rewrite;
 mod route;
@@ -59,6 +61,7 @@ mod upgrades;
 pub(crate) mod values;
 mod virtual_cluster;
 
+pub(crate) use changed_endpoints::ChangedEndpoints;
 pub use cluster::{CompiledCluster, Discovery, compile_cluster};
 pub(crate) use connection::compile_bind_config;
 pub use cx::{CompileCx, Compiled, Inputs, Invalid, Problem, ReadFile, References, Refused};

@@ -1,5 +1,7 @@
 //! A ring (ketama): each host stands at many points of the hash's range, a hash belongs to the next point above it.
 
+use std::ops::Range;
+
 use twox_hash::XxHash64;
 
 use super::{Entry, HashFunction, murmur};
@@ -10,6 +12,16 @@ pub(super) struct Ring {
     points: Vec<u64>,
     /// Whose point it is, at the same index.
     hosts: Vec<u32>,
+    sectors: Sectors,
+}
+
+/// Where on a ring to begin: it is cut into about as many parts as it has points, and as these are spread evenly, a part has few.
+#[derive(Debug)]
+struct Sectors {
+    /// By how many bits a hash is shifted to be the number of its sector.
+    shift: u32,
+    /// The index of the first point that is not before each sector; one more at the end.
+    begins: Vec<u32>,
 }
 
 impl Ring {
@@ -38,14 +50,38 @@ impl Ring {
             }
         }
         ring.sort_by_key(|(point, _)| *point);
-        let (points, hosts) = ring.into_iter().unzip();
-        Self { points, hosts }
+        let (points, hosts): (Vec<u64>, Vec<u32>) = ring.into_iter().unzip();
+        Self { sectors: Sectors::of(&points), points, hosts }
     }
 
     /// The host of the point for this hash, or of the point that comes `attempt` points later.
     pub(super) fn host(&self, hash: u64, attempt: u32) -> Option<usize> {
-        let at = self.points.partition_point(|point| *point < hash) + attempt as usize;
+        let sector = self.sectors.of_hash(hash);
+        let before = self.points.get(sector.clone())?.partition_point(|point| *point < hash);
+        let at = sector.start + before + attempt as usize;
         self.hosts.get(at.checked_rem(self.hosts.len())?).map(|&host| host as usize)
+    }
+}
+
+impl Sectors {
+    fn of(points: &[u64]) -> Self {
+        let bits = points.len().max(2).next_power_of_two().ilog2();
+        let shift = u64::BITS - bits;
+        let mut at = 0;
+        let mut begins: Vec<u32> = Vec::with_capacity((1 << bits) + 1);
+        for sector in 0..1u64 << bits {
+            at += points[at..].iter().take_while(|point| **point >> shift < sector).count();
+            begins.push(at as u32);
+        }
+        begins.push(points.len() as u32);
+        Self { shift, begins }
+    }
+
+    /// The indexes of the points in the hash's sector.
+    fn of_hash(&self, hash: u64) -> Range<usize> {
+        let sector = (hash >> self.shift) as usize;
+        let [begin, end] = [self.begins[sector], self.begins[sector + 1]];
+        begin as usize..end as usize
     }
 }
 

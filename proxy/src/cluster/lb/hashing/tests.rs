@@ -320,3 +320,18 @@ fn requests_without_a_hash_go_anywhere() {
     }
     assert!(counts.len() == 4 && counts.values().all(|n| (700..1300).contains(n)), "{counts:?}");
 }
+
+#[test]
+fn a_ring_finds_the_next_point_from_wherever_the_hash_is() {
+    for (number, size) in [(0, 1), (1, 1), (1, 2), (2, 3), (3, 100), (6, 1024), (6, 5000)] {
+        let table = table(&six()[..number], ring(size));
+        let Slots::Ring(ring) = &table.slots else { panic!("a ring") };
+        let points: Vec<(u64, usize)> = ring.points().collect();
+        let near =
+            points.iter().flat_map(|(point, _)| [point.wrapping_sub(1), *point, point.wrapping_add(1)]);
+        for hash in near.chain([0, 1 << 63, u64::MAX]) {
+            let next = points.iter().find(|(point, _)| *point >= hash).or(points.first());
+            assert_eq!(ring.host(hash, 0), next.map(|(_, host)| *host), "{hash:#x} of {}", points.len());
+        }
+    }
+}

@@ -189,3 +189,13 @@ fn a_word_holds_all() {
     assert_eq!(ages(3, TICKS - 1, TICK * 2), 2.5);
     assert_eq!(ages(3, 4, TICK), 0.0);
 }
+
+#[test]
+fn what_is_left_is_near_the_exponential_function() {
+    for ages in [0.0, 0.001, 0.01, 0.5, 0.999, 1.0, 2.345, 4.9] {
+        let (rest, exact) = (rest(ages), (-ages).exp());
+        assert!((rest - exact).abs() < exact / 10_000.0, "{ages}: {rest}, not {exact}");
+    }
+    assert_eq!(rest(KNOWN), 0.0);
+    assert!(rest(0.001) < 1.0, "answers in quick succession take their part");
+}
