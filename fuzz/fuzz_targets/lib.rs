@@ -32,6 +32,7 @@ targets! {
     csr
     delta_session
     durations
+    endpoint_updates
     endpoints
     format
     forwarded_for

@@ -6,17 +6,21 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderMap, Request};
-use outrigger_xds_api::ResourceType;
+use outrigger_xds_api::wire::endpoint::v3::ClusterLoadAssignment;
 use outrigger_xds_api::wire::protobuf::Any;
 use outrigger_xds_api::wire::r#type::matcher::v3::RegexMatchAndSubstitute;
+use outrigger_xds_api::{ResourceType, resource};
+use prost::Message;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::access_log::LogFiles;
 use crate::bootstrap::{Document, NodeFlags, compile_bootstrap};
-use crate::config::apply::Update;
-use crate::config::compile::{CompileCx, Invalid, compile_regex_rewrite};
+use crate::config::apply::{Update, validate};
+use crate::config::compile::{
+    Assignment, ChangedEndpoints, CompileCx, Invalid, compile_endpoints, compile_regex_rewrite,
+};
 use crate::config::configuration::Configuration;
 use crate::config::sources::SourceId;
 use crate::config::watch::Watch;
@@ -142,6 +146,23 @@ pub fn write_journal(owner: &str, contents: &[&[u8]]) -> Vec<u8> {
 /// Appends a record to a journal.
 pub fn append_to_journal(record: &Record, bytes: &mut Vec<u8>) {
     journal::encode(record, bytes);
+}
+
+/// A load assignment by way of the version before it, and as a whole; `None` where there is no such way, or it ends.
+pub fn updated_endpoints(before: &[u8], now: &[u8]) -> Option<(Assignment, Option<Assignment>)> {
+    let old = assignment(before)?;
+    let changes = ChangedEndpoints::find(before, now, old.hosts.len())?;
+    let changed = assignment(&changes.changed.encode_to_vec())?;
+    Some((changes.complete(&old, changed), assignment(now)))
+}
+
+fn assignment(encoded: &[u8]) -> Option<Assignment> {
+    let message = ClusterLoadAssignment::decode(encoded).ok()?;
+    let mut inputs = testing::inputs();
+    let mut cx = CompileCx::new(&mut inputs, false);
+    validate(&mut cx, &resource::pack(&message));
+    let compiled = compile_endpoints(&message, &mut cx);
+    cx.finish("load assignment", &message.cluster_name, compiled).ok().map(|(assignment, _)| assignment)
 }
 
 /// A configuration that binds nothing, reads no file and writes none.

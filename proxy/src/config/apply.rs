@@ -463,7 +463,7 @@ pub(super) fn decode<M: Message + Name + Default>(
 
 /// Envoy's validation rules of the message and all messages in it. What the schema does not know is refused too: nobody can
 /// tell whether it matters.
-pub(super) fn validate(cx: &mut CompileCx<'_>, resource: &Any) {
+pub(crate) fn validate(cx: &mut CompileCx<'_>, resource: &Any) {
     let report = validate::validate(resource::message_name(&resource.type_url), &resource.value);
     for violation in report.violations.iter().chain(&report.unknown) {
         cx.problem(&violation.path, &violation.reason);
