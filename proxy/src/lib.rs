@@ -26,6 +26,7 @@ mod mesh_peers;
 pub mod metadata;
 pub mod net;
 pub mod on_demand;
+pub mod overload;
 pub mod route;
 pub mod sds;
 pub mod server;

@@ -284,6 +284,7 @@ fn read_document(flags: &ServeFlags) -> anyhow::Result<Document> {
 
 /// Runs the main runtime until the process is to end.
 fn serve(document: Document, options: Options, admin_address_path: Option<&PathBuf>) -> anyhow::Result<()> {
+    outrigger_proxy::overload::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut server = Server::start(document, options).await?;

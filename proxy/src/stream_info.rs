@@ -250,6 +250,8 @@ pub mod details {
         "upstream_reset_after_response_started{remote_refused_stream_reset}";
     /// The upstream broke the protocol after the response had begun.
     pub const PROTOCOL_ERROR_AFTER_RESPONSE: &str = "upstream_reset_after_response_started{protocol_error}";
+    /// The overload manager refused the request.
+    pub const OVERLOAD: &str = "overload";
     /// The stream reached its maximum duration.
     pub const MAX_DURATION: &str = "max_duration_timeout";
     /// An attempt reached its maximum duration.

@@ -25,6 +25,7 @@ use crate::config::live::Live;
 use crate::http::Pools;
 use crate::listener::{self, Listener, ListenersByAddress};
 use crate::net::ListenSocket;
+use crate::overload::{Overload, OverloadSettings};
 use crate::stats::Stats;
 
 /// What all workers and main share.
@@ -34,6 +35,8 @@ pub struct Shared {
     pub stats: Arc<Stats>,
     /// The process is on its way out: no keep-alive any more.
     pub draining: AtomicBool,
+    /// What is shed under pressure.
+    pub overload: Arc<Overload>,
     /// `/healthcheck/fail` was asked for: health checks fail, and each connection ends with its next response.
     pub health_check_failed: AtomicBool,
     connection_ids: AtomicU64,
@@ -42,8 +45,14 @@ pub struct Shared {
 impl Shared {
     /// Shared state of a process that begins.
     pub fn new(stats: Arc<Stats>) -> Arc<Self> {
+        Self::with_overload(Arc::new(Overload::new(&OverloadSettings::default(), stats.clone())), stats)
+    }
+
+    /// The same where load may be shed.
+    pub fn with_overload(overload: Arc<Overload>, stats: Arc<Stats>) -> Arc<Self> {
         Arc::new(Self {
             stats,
+            overload,
             draining: AtomicBool::new(false),
             health_check_failed: AtomicBool::new(false),
             connection_ids: AtomicU64::new(1),
@@ -210,7 +219,7 @@ impl Worker {
         let now = Instant::now();
         self.logs.flush();
         self.pools.sweep(now);
-        self.connections.sweep(now);
+        self.connections.sweep(now, &self.shared.overload.timeouts());
     }
 }
 

@@ -22,6 +22,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("on_demand", &["config::sources::SourceId"]),
     ("stream_info", &["cluster", "metadata", "net", "transport_socket"]),
     ("stats", &["stream_info"]),
+    ("overload", &["stats"]),
     ("formatter", &["net", "stream_info", "transport_socket"]),
     (
         "access_log",
@@ -68,6 +69,7 @@ const RULES: &[(&str, &[&str])] = &[
             "config::live",
             "http",
             "net",
+            "overload",
             "stats",
             "stream_info",
             "tcp",
@@ -87,6 +89,7 @@ const NETWORK_FILTER: &[&str] = &[
     "mesh_peers",
     "net",
     "on_demand",
+    "overload",
     "route",
     "stats",
     "stream_info",

@@ -160,7 +160,14 @@ fn home() -> Reply {
 /// The state of the process, or why it should get no traffic.
 pub(crate) fn ready(state: &AdminState) -> Reply {
     match (state.view.state(), state.view.unready_reason()) {
-        (ServerState::Live, None) => reply(StatusCode::OK, TEXT, format!("{}\n", ServerState::Live.as_str())),
+        (ServerState::Live, None) => {
+            let mut page = format!("{}\n", ServerState::Live.as_str());
+            // It is ready all the same: what it refuses would come to others, until they refuse it too.
+            for (name, percent) in state.view.shedding() {
+                page += &format!("overload: {name} {percent} %\n");
+            }
+            reply(StatusCode::OK, TEXT, page)
+        }
         (ServerState::Live, Some(reason)) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, reason + "\n"),
         (state, _) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{}\n", state.as_str())),
     }

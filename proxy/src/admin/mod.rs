@@ -98,6 +98,10 @@ pub trait AdminView: Send + Sync + 'static {
     fn state(&self) -> ServerState;
     /// Why a process that is live should get no traffic, if that is so.
     fn unready_reason(&self) -> Option<String>;
+    /// What is shed under pressure at present: the name of the action or point, and how strongly it is on, percent.
+    fn shedding(&self) -> Vec<(&'static str, u32)> {
+        Vec::new()
+    }
     /// Active clusters, by name.
     fn clusters(&self) -> Vec<ClusterEntry>;
     /// Active listeners, by name.

@@ -3,8 +3,12 @@
 //! The same path for a file (`-c FILE`) and for a sidecar, whose bootstrap `sidecar` writes as messages. Runs once, on main.
 
 mod document;
+mod overload;
+#[cfg(test)]
+mod overload_tests;
 mod runtime;
 pub mod sidecar;
+mod sidecar_overload;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +34,7 @@ use crate::config::compile::{
 };
 use crate::config::sources::{GrpcSource, Variant};
 use crate::net::Address;
+use crate::overload::OverloadSettings;
 
 /// A compiled bootstrap.
 #[derive(Debug)]
@@ -46,6 +51,8 @@ pub struct Bootstrap {
     pub(crate) roots: Vec<(ResourceType, Fetch)>,
     /// `cluster_manager`.
     pub cluster_manager: ClusterManager,
+    /// `overload_manager`.
+    pub overload: OverloadSettings,
 }
 
 /// What holds for all clusters.
@@ -139,7 +146,7 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
         stats_flush,
         stats_eviction,
     } = value;
-    unsupported!(cx; node_context_params, hds_config, overload_manager, header_prefix, bootstrap_extensions,
+    unsupported!(cx; node_context_params, hds_config, header_prefix, bootstrap_extensions,
         config_sources, default_config_source, default_socket_interface, certificate_provider_instances,
         default_regex_engine, xds_delegate_extension, xds_config_tracker_extension, listener_manager);
     // Reports to elsewhere, names and intervals of statistics, watchdogs, spans, the log's own format, and tuning of Envoy's
@@ -148,9 +155,14 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
         watchdogs, tracing, enable_dispatcher_stats, stats_server_version_override, fatal_actions, inline_headers, perf_tracing_file_path,
         application_log_config, grpc_async_client_manager_config, memory_allocator_manager,
         enable_worker_cpu_affinity, stats_flush, stats_eviction);
-    if let Some(layers) = &layered_runtime {
-        cx.field("layered_runtime", |cx| runtime::check(cx, layers));
-    }
+    let max_connections = match &layered_runtime {
+        Some(layers) => cx.field("layered_runtime", |cx| runtime::check(cx, layers)),
+        None => None,
+    };
+    let overload = match &overload_manager {
+        Some(manager) => cx.field("overload_manager", |cx| overload::compile(cx, manager, max_connections)),
+        None => Ok(OverloadSettings { max_connections, ..OverloadSettings::default() }),
+    };
     let resolver = compile_dns_resolver(
         cx,
         &typed_dns_resolver_config,
@@ -190,6 +202,7 @@ fn compile(value: wire::Bootstrap, flags: &NodeFlags, cx: &mut CompileCx<'_>) ->
         ads: dynamic.ads,
         roots: dynamic.roots,
         cluster_manager: cluster_manager?,
+        overload: overload?,
     })
 }
 

@@ -16,6 +16,7 @@ use outrigger_xds_api::wire::r#type::matcher::v3::{StringMatcher, string_matcher
 use prost::Name;
 
 use super::Document;
+use super::sidecar_overload::overload_manager;
 use crate::net::HostPort;
 
 /// Name of the cluster that the control plane is, as in Istio.
@@ -36,6 +37,10 @@ pub struct SidecarOptions {
     pub instance_ip: IpAddr,
     /// Upstream connections come from `instance_ip`, whatever the kernel would choose.
     pub binds_upstreams: bool,
+    /// Sheds load under pressure; `--overload-manager`.
+    pub sheds_load: bool,
+    /// Bytes that the control group may use, if that is limited.
+    pub memory_limit: Option<u64>,
     /// `POD_NAME`.
     pub pod_name: String,
     /// `POD_NAMESPACE`.
@@ -91,6 +96,7 @@ pub fn bootstrap(options: &SidecarOptions) -> Result<Document, String> {
             ads_config: Some(ads_config()),
             ..Default::default()
         }),
+        overload_manager: options.sheds_load.then(|| overload_manager(options.memory_limit)),
         // Every hop shows its workload's address.
         cluster_manager: options.binds_upstreams.then(|| wire::ClusterManager {
             upstream_bind_config: Some(core::BindConfig {

@@ -17,6 +17,7 @@ use super::{Bootstrap, Document, NodeFlags, compile_bootstrap};
 use crate::config::compile::{CompileCx, Invalid};
 use crate::config::sources::{SourceId, Variant};
 use crate::config::testing::inputs;
+use crate::stats::Resource;
 
 fn read(yaml: &str) -> Document {
     let mut document = Document::default();
@@ -80,7 +81,6 @@ fn static_resources_come_in_the_order_in_which_they_are_needed() {
 #[test]
 fn refuses() {
     for (yaml, expected) in [
-        ("overload_manager: {resource_monitors: [{name: x}]}", "overload_manager: not supported"),
         ("header_prefix: x-foo", "header_prefix: not supported"),
         (
             "admin: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}, allow_paths: [{exact: /x}]}",
@@ -165,6 +165,8 @@ fn sidecar() -> SidecarOptions {
         node_id: None,
         instance_ip: "127.1.0.2".parse().unwrap(),
         binds_upstreams: true,
+        sheds_load: true,
+        memory_limit: None,
         pod_name: "reviews-v1-a".into(),
         pod_namespace: "shop".into(),
         service_account: "reviews".into(),
@@ -182,6 +184,23 @@ fn a_sidecar_writes_a_bootstrap_that_compiles() {
     assert_eq!(&*bootstrap.ads.as_ref().unwrap().cluster, "xds-grpc");
     assert_eq!(bootstrap.resources.len(), 1);
     assert_eq!(bootstrap.roots.len(), 2);
+}
+
+#[test]
+fn a_sidecar_sheds_load() {
+    let of = |options: &SidecarOptions| {
+        compile(&bootstrap(options).unwrap(), &NodeFlags::default()).unwrap().overload
+    };
+    let resources = |options: &SidecarOptions| {
+        of(options).monitors.iter().map(|(resource, _)| *resource).collect::<Vec<_>>()
+    };
+    let off = SidecarOptions { sheds_load: false, ..sidecar() };
+    assert!(of(&off).actions.is_empty() && resources(&off).is_empty());
+    assert_eq!(resources(&sidecar()), [Resource::FileDescriptors]);
+    assert_eq!(of(&sidecar()).actions.len(), 2);
+    let limited = SidecarOptions { memory_limit: Some(1 << 30), ..sidecar() };
+    assert_eq!(resources(&limited), [Resource::FixedHeap, Resource::FileDescriptors]);
+    assert_eq!(of(&limited).actions.len(), 3);
 }
 
 #[test]

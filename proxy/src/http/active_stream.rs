@@ -53,6 +53,8 @@ pub(crate) struct ActiveStream {
     pub(crate) complete: bool,
     /// The response cannot be finished.
     aborted: bool,
+    /// No filter has seen it, and none sees its response.
+    pub(crate) skips_filters: bool,
     /// Another stream has gone on from it.
     redirected: bool,
     /// The request may ask something of the router by headers of its own.
@@ -132,6 +134,7 @@ impl ActiveStream {
             response_started: false,
             complete: false,
             aborted: false,
+            skips_filters: false,
             redirected: false,
             asks_router: false,
             timeouts: None,

@@ -23,7 +23,9 @@ use super::path::Normalised;
 use super::respond::{self, failed, local, redirected, refused, respond, switch};
 use super::router::UpstreamBody;
 use super::upgrade::Upgrade;
-use super::{HttpConnectionManager, LiveConnectionManager, RouteSource, internal_redirect, redirect, router};
+use super::{
+    HttpConnectionManager, LiveConnectionManager, RouteSource, internal_redirect, overload, redirect, router,
+};
 use crate::formatter::{RequestLine, Values};
 use crate::net::Stream;
 use crate::route::{
@@ -55,6 +57,9 @@ pub async fn serve(
         () = handle.closing() => return,
     };
     let Ok((version, read_ahead)) = detected else { return };
+    if overload::closes(&handle, &worker, &stats) {
+        return;
+    }
     let _counted = CountedConnection::new(&stats, version, info.tls.is_some(), &handle, opened);
     let connection = Rc::new(DownstreamConnection {
         scheme: if info.tls.is_some() { "https" } else { "http" },
@@ -120,6 +125,12 @@ async fn serve_request(
     // 1. What every request must have.
     let (mut request, progress) = split_body(request, &mut stream);
     stream.progress = progress;
+    if let Some(pressed) = connection.pressed()
+        && overload::refuses(&connection, hcm, pressed, &mut request)
+    {
+        stream.capture_request(&request);
+        return Ok(respond::overloaded(stream));
+    }
     stream.upgrade = Upgrade::asked(&connection, &mut request);
     let mut authority = match connection.normalise(hcm, &mut request) {
         Ok(authority) => authority,

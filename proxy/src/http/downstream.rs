@@ -20,6 +20,7 @@ use super::origin::{self, Origin};
 use super::upgrade::Exchange;
 use super::{HttpConnectionManager, LiveConnectionManager, Underscores, repeated};
 use crate::net::Address;
+use crate::overload::Pressed;
 use crate::route::PeerCertificate;
 use crate::stats::HttpStats;
 use crate::stream_info::{ConnectionInfo, details};
@@ -256,6 +257,14 @@ impl DownstreamConnection {
         if requests == self.live.connection.max_requests {
             hcm.stats.downstream_cx_max_requests_reached.inc();
             self.handle.drain();
+        }
+    }
+
+    /// What is shed under pressure, if anything is.
+    pub(super) fn pressed(&self) -> Option<Pressed<'_>> {
+        match self.handle.is_spared() {
+            true => None,
+            false => self.worker.shared.overload.pressed(),
         }
     }
 

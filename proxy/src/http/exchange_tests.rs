@@ -59,6 +59,7 @@ pub(super) fn manager(
         log_on_new_request: false,
         log_on_tunnel: false,
         local_replies: None,
+        append_local_overload: false,
         proxy_status: None,
         server_name: HeaderValue::from_static("envoy"),
         server_header: ServerHeader::Overwrite,

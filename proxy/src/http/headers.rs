@@ -21,6 +21,7 @@ pub(crate) const ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-or
 pub(crate) const ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
 /// What a gRPC call came to.
 pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(crate) const LOCAL_OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-local-overloaded");
 pub(crate) const OVERLOADED: HeaderName = HeaderName::from_static("x-envoy-overloaded");
 pub(crate) const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");

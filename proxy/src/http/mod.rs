@@ -16,6 +16,7 @@ mod internal_redirect;
 pub(crate) mod local_reply;
 mod mesh_metrics;
 pub(crate) mod origin;
+mod overload;
 pub(crate) mod path;
 mod pool;
 mod proxy_status;

@@ -14,7 +14,9 @@ use super::codec::{Refusal, Version};
 use super::downstream::DownstreamConnection;
 use super::error::{Failure, StreamError};
 use super::filters::{Content, FilterReply, ResponseHead};
-use super::headers::{self, ATTEMPT_COUNT, GRPC_STATUS, UPSTREAM_SERVICE_TIME, X_REQUEST_ID};
+use super::headers::{
+    self, ATTEMPT_COUNT, GRPC_STATUS, LOCAL_OVERLOADED, UPSTREAM_SERVICE_TIME, X_REQUEST_ID,
+};
 use super::local_reply::LocalReply;
 use super::router::UpstreamBody;
 use super::{HttpConnectionManager, ServerHeader, local_reply, origin, repeated, upgrade};
@@ -158,6 +160,19 @@ pub(super) fn local(
     send_local(stream, local_reply::reply(status, body), true)
 }
 
+/// The overload manager refuses the request; as in Envoy no filter sees it.
+pub(super) fn overloaded(mut stream: Box<ActiveStream>) -> Response<ResponseBody> {
+    stream.hcm.stats.downstream_rq_overload_close.inc();
+    stream.info.response_code_details = details::OVERLOAD;
+    stream.skips_filters = true;
+    let body = Bytes::from_static(b"envoy overloaded");
+    let mut reply = local_reply::reply(StatusCode::SERVICE_UNAVAILABLE, body);
+    if stream.hcm.append_local_overload {
+        reply.response.headers_mut().insert(LOCAL_OVERLOADED, HeaderValue::from_static("true"));
+    }
+    send_local(stream, reply, false)
+}
+
 /// A request that must not go on is answered, and its connection ends.
 pub(super) fn refused(mut stream: Box<ActiveStream>, refusal: Refusal) -> Response<ResponseBody> {
     if refusal.protocol_error {
@@ -266,7 +281,7 @@ fn send_downstream(
     stream.response_started = true;
     let status = response.status();
     let headers = response.headers_mut();
-    let stages = match hcm.filters.is_empty() {
+    let stages = match hcm.filters.is_empty() || stream.skips_filters {
         true => Vec::new(),
         false => hcm.filters.on_response(&stream, ResponseHead { status, headers, content }),
     };

@@ -35,6 +35,8 @@ pub struct HttpConnectionManager {
     pub log_on_tunnel: bool,
     /// `local_reply_config`.
     pub local_replies: Option<LocalReplies>,
+    /// `append_local_overload`: what the overload manager refuses says so.
+    pub append_local_overload: bool,
     /// `proxy_status_config`.
     pub proxy_status: Option<ProxyStatus>,
     /// `server_name`, default `envoy`.

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 use super::Listener;
 use super::connection::Connection;
 use crate::config::live::Live;
 use crate::net::{Address, ListenSocket, RawStream};
+use crate::overload::{Overload, Place};
+use crate::stats::{LoadShedPoint, OverloadAction};
 use crate::worker::Worker;
 
 /// How long accepting pauses when the process is out of file descriptors, unless a connection ends sooner.
@@ -61,11 +63,14 @@ pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: 
         }
     };
     let closed = Rc::new(Notify::new());
+    let mut accepts = worker.shared.overload.accepts();
     loop {
-        match acceptor.accept().await {
+        match next(&acceptor, &mut accepts, &live).await {
             Ok((raw, peer)) => {
                 let Some(listener) = live.get() else { continue };
-                let connection = Connection::new(worker.clone(), live.clone(), listener, closed.clone());
+                let Ok(place) = admit(&worker.shared.overload, &listener) else { continue };
+                let connection =
+                    Connection::new(worker.clone(), live.clone(), listener, closed.clone(), place);
                 tokio::task::spawn_local(connection.serve(raw, peer));
             }
             Err(error) if is_out_of_descriptors(&error) => {
@@ -81,6 +86,53 @@ pub async fn accept_loop(worker: Rc<Worker>, live: Arc<Live<Listener>>, socket: 
             }
         }
     }
+}
+
+/// The next connection, while connections are accepted at all: until then they wait in the kernel's queue.
+async fn next(
+    acceptor: &Acceptor,
+    accepts: &mut Option<watch::Receiver<bool>>,
+    live: &Live<Listener>,
+) -> io::Result<(RawStream, Address)> {
+    let Some(accepts) = accepts else { return acceptor.accept().await };
+    loop {
+        let is_spared = live.peek().as_ref().is_some_and(|listener| listener.bypasses_overload);
+        let stops = !*accepts.borrow_and_update() && !is_spared;
+        tokio::select! {
+            accepted = acceptor.accept(), if !stops => return accepted,
+            // The other end lives as long as the worker.
+            _ = accepts.changed() => {}
+        }
+    }
+}
+
+/// The connection is closed as soon as it is there. That is counted already.
+struct Rejected;
+
+/// Whether a connection may stay, and its place where there is a limit.
+fn admit(overload: &Overload, listener: &Listener) -> Result<Option<Place>, Rejected> {
+    let place = match overload.limit() {
+        None => None,
+        Some(limit) if listener.ignores_connection_limit || listener.bypasses_overload => {
+            Some(limit.take_anyway())
+        }
+        Some(limit) => match limit.take() {
+            Some(place) => Some(place),
+            None => {
+                listener.stats.downstream_global_cx_overflow.inc();
+                overload.count_refused();
+                return Err(Rejected);
+            }
+        },
+    };
+    if let Some(pressed) = overload.pressed().filter(|_| !listener.bypasses_overload)
+        && (pressed.sheds(LoadShedPoint::TcpListenerAccept)
+            || pressed.does(OverloadAction::RejectIncomingConnections))
+    {
+        listener.stats.downstream_cx_overload_reject.inc();
+        return Err(Rejected);
+    }
+    Ok(place)
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -12,6 +12,7 @@ use super::listener_filter::Inspected;
 use super::{FilterChain, InspectError, Listener, NetworkFilter};
 use crate::config::live::Live;
 use crate::net::{Address, RawStream, Stream};
+use crate::overload::Place;
 use crate::stats::ListenerStats;
 use crate::stream_info::{
     AccessLogType, CloseType, ConnectionEnds, ConnectionInfo, LogDetails, ResponseFlags, StreamInfo,
@@ -30,6 +31,8 @@ pub(super) struct Connection {
     /// A filter chain took it: from then on it counts as a connection of the listener.
     is_open: bool,
     closed: Rc<Notify>,
+    /// Where the number of connections is limited.
+    _place: Option<Place>,
 }
 
 impl Drop for Connection {
@@ -63,9 +66,10 @@ impl Connection {
         live: Arc<Live<Listener>>,
         listener: Arc<Listener>,
         closed: Rc<Notify>,
+        place: Option<Place>,
     ) -> Self {
         worker.shared.stats.server().total_connections.inc();
-        Self { worker, live, listener, accepted_at: Instant::now(), is_open: false, closed }
+        Self { worker, live, listener, accepted_at: Instant::now(), is_open: false, closed, _place: place }
     }
 
     pub(super) async fn serve(mut self, raw: RawStream, peer: Address) {
@@ -86,6 +90,9 @@ impl Connection {
         self.open();
         // No pause since the chain was found: a chain that goes from now on finds this connection registered and drains it.
         let handle = self.worker.connections.register(chain.id);
+        if self.listener.bypasses_overload {
+            handle.spare();
+        }
         let (stream, tls) = match self.transport(&chain, raw, &handle).await {
             Ok(established) => established,
             Err(failed) => {
@@ -174,6 +181,9 @@ impl Connection {
         info.bytes_sent = record.sent.get();
         if record.has_protocol_error.get() {
             info.flags.insert(ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR);
+        }
+        if record.was_shed.get() {
+            info.flags.insert(ResponseFlags::OVERLOAD_MANAGER);
         }
         let downstream = if record.was_reset.get() { CloseType::RemoteReset } else { CloseType::Normal };
         self.log(
@@ -267,10 +277,12 @@ impl Connection {
         let handshake = tls.accept(raw, &stats.ssl);
         let in_time = async {
             match chain.handshake_timeout {
-                Some(limit) => timeout(limit, handshake).await.map_err(|_| {
-                    stats.downstream_cx_transport_socket_connect_timeout.inc();
-                    FailedHandshake::TooLong
-                }),
+                Some(limit) => timeout(self.worker.shared.overload.timeouts().handshake(limit), handshake)
+                    .await
+                    .map_err(|_| {
+                        stats.downstream_cx_transport_socket_connect_timeout.inc();
+                        FailedHandshake::TooLong
+                    }),
                 None => Ok(handshake.await),
             }
         };

@@ -50,6 +50,10 @@ pub struct Listener {
     pub listener_filters_timeout: Option<Duration>,
     /// `continue_on_listener_filters_timeout`.
     pub continue_on_timeout: bool,
+    /// `ignore_global_conn_limit`: its connections are accepted however many there are in the process.
+    pub ignores_connection_limit: bool,
+    /// `bypass_overload_manager`: nothing is shed here.
+    pub bypasses_overload: bool,
     /// `tcp_backlog_size`.
     pub backlog: u32,
     /// `envoy_listener_*`.

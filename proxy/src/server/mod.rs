@@ -42,6 +42,7 @@ use crate::identity::{self, IdentityHandle, IdentityOptions};
 use crate::logging::Logging;
 use crate::net::{Address, DnsOptions, Resolvers, Target};
 use crate::on_demand;
+use crate::overload::{self, Overload};
 use crate::sidecar::agent::{Agent, AgentOptions};
 use crate::state::{Recorder, Saved};
 use crate::stats::{PeerLabels, Stats};
@@ -316,7 +317,8 @@ impl Server {
         let agent = bind(options.agent.as_ref().map(|agent| agent.address)).await?;
         let agent_address = agent.as_ref().and_then(|listener| listener.local_addr().ok());
 
-        let shared = Shared::new(stats.clone());
+        let overload = Arc::new(Overload::new(&bootstrap.overload, stats.clone()));
+        let shared = Shared::with_overload(overload.clone(), stats.clone());
         let workers: Vec<WorkerHandle> = (0..options.concurrency)
             .map(|index| worker::spawn(index, shared.clone()))
             .collect::<Result<_, _>>()
@@ -356,6 +358,7 @@ impl Server {
             tokio::spawn(config::health_checks::run(configuration.clone(), checked_hosts)),
             tokio::spawn(original_dst::clean_up(inhabited)),
             tokio::spawn(slow_start::follow(warming)),
+            tokio::spawn(overload::measure(bootstrap.overload, overload)),
             spawn_initialized(&view, &configuration),
         ];
         let state =

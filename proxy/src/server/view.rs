@@ -129,6 +129,10 @@ impl AdminView for View {
         self.facts.identity.as_ref()?.nears_its_end()
     }
 
+    fn shedding(&self) -> Vec<(&'static str, u32)> {
+        self.shared.overload.on()
+    }
+
     fn clusters(&self) -> Vec<ClusterEntry> {
         let mut entries: Vec<ClusterEntry> = self.configuration.read(|c| {
             let active = c.clusters().iter().filter_map(|(_, slot)| Some((slot, slot.active()?)));

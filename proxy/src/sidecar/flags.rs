@@ -16,6 +16,7 @@ use crate::capture::rules::{TO_APPLICATION_V4, TO_APPLICATION_V6};
 use crate::identity::{IdentityFlags, IdentityOptions};
 use crate::logging::Logging;
 use crate::net::HostPort;
+use crate::overload;
 use crate::server::{Options, SidecarDrain};
 use crate::stats::PeerLabels;
 
@@ -69,6 +70,9 @@ pub struct SidecarFlags {
     /// The pod's grace period, after which everything in it is killed
     #[arg(long, env = "TERMINATION_GRACE_PERIOD_SECONDS", value_name = "SECONDS")]
     pub termination_grace_period_seconds: Option<u64>,
+    /// Shed load before memory or file descriptors run out
+    #[arg(long, env = "OUTRIGGER_OVERLOAD_MANAGER", value_enum, default_value_t = OverloadManager::Auto)]
+    pub overload_manager: OverloadManager,
     /// The application's own probes, as Istio's injector writes them
     #[arg(long, env = "ISTIO_KUBE_APP_PROBERS", value_name = "JSON", hide_env_values = true)]
     pub kube_app_probers: Option<String>,
@@ -95,6 +99,15 @@ pub enum InterceptionMode {
     /// The kernel sends the pod's connections to the sidecar (`outrigger-proxy capture`).
     #[value(name = "REDIRECT")]
     Redirect,
+}
+
+/// `--overload-manager`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OverloadManager {
+    /// By the memory limit of the container and the limit of file descriptors.
+    Auto,
+    /// Never.
+    Off,
 }
 
 impl InterceptionMode {
@@ -136,6 +149,8 @@ impl SidecarFlags {
             instance_ip: own,
             // Without capture addresses are not the kernel's choice: all of 127.0.0.0/8 is one machine.
             binds_upstreams: self.interception_mode == InterceptionMode::None,
+            sheds_load: self.overload_manager == OverloadManager::Auto,
+            memory_limit: overload::memory_limit(&overload::Paths::default()),
             pod_name: self.pod_name.clone(),
             pod_namespace: self.identity.pod_namespace.clone(),
             service_account: self.identity.service_account.clone(),

@@ -23,6 +23,7 @@ scope! {
         Counter downstream_cx_max_requests_reached "Connections closed because they had carried their maximum of requests.";
         Counter downstream_cx_protocol_error "Connections on which the client broke the protocol.";
         Counter downstream_cx_drain_close "Connections closed by draining.";
+        Counter downstream_cx_overload_disable_keepalive "Connections that end with their response by the overload manager.";
         Counter downstream_cx_delayed_close_timeout "Connections whose client did not end them after their last answer, within delayed_close_timeout.";
         Counter downstream_cx_upgrades_total "Requests for another protocol that were allowed.";
         Gauge downstream_cx_upgrades_active "Streams now that asked for another protocol and were allowed.";
@@ -42,6 +43,7 @@ scope! {
         Counter downstream_rq_rx_reset "Requests that the client reset.";
         Counter downstream_rq_tx_reset "Requests that were reset towards the client.";
         Counter downstream_rq_non_relative_path "Requests refused because their path is not absolute.";
+        Counter downstream_rq_overload_close "Requests that the overload manager refused.";
         Counter downstream_rq_ws_on_non_ws_route "Requests for another protocol that were not allowed.";
         Counter no_route "Requests that no route matched.";
         Counter no_cluster "Requests whose route names a cluster that does not exist.";

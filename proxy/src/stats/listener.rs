@@ -33,6 +33,8 @@ scope! {
         Counter downstream_pre_cx_timeout "Sockets whose listener filters ran into their timeout.";
         Counter downstream_listener_filter_error "Sockets that a listener filter could not read.";
         Counter downstream_listener_filter_remote_close "Sockets that the peer closed during listener filters.";
+        Counter downstream_cx_overload_reject "Connections closed at once by the overload manager.";
+        Counter downstream_global_cx_overflow "Connections closed at once because too many are open in the process.";
         Counter no_filter_chain_match "Connections that no filter chain took.";
         Counter downstream_cx_transport_socket_connect_timeout "Connections whose TLS handshake ran into its timeout.";
     }

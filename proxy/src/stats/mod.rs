@@ -11,6 +11,7 @@ mod http;
 mod listener;
 pub mod mesh;
 mod metric;
+mod overload;
 mod render;
 mod requests;
 mod scope;
@@ -29,6 +30,7 @@ pub use mesh::{
     TcpHandles, TcpLabels,
 };
 pub use metric::{Counter, Gauge, Histogram, OptionalGauge};
+pub use overload::{LoadShedPoint, OverloadAction, OverloadStats, Resource};
 pub use render::Selection;
 pub use requests::{RequestStats, RouteStats, VirtualClusterStats};
 pub use server::{Memory, ServerStats, Started};
@@ -57,6 +59,7 @@ pub struct Stats {
     virtual_clusters: Scopes<VirtualClusterStats>,
     routes: Scopes<RouteStats>,
     server: ServerStats,
+    overload: OverloadStats,
     mesh: MeshStats,
 }
 
@@ -74,6 +77,7 @@ impl Stats {
             virtual_clusters: Scopes::new(),
             routes: Scopes::new(),
             server: ServerStats::new(Box::default()),
+            overload: OverloadStats::default(),
             mesh: MeshStats::new(),
         })
     }
@@ -122,6 +126,11 @@ impl Stats {
     /// The statistics of the process.
     pub fn server(&self) -> &ServerStats {
         &self.server
+    }
+
+    /// The statistics of the overload manager.
+    pub fn overload(&self) -> &OverloadStats {
+        &self.overload
     }
 
     /// Mesh metrics.

@@ -148,6 +148,8 @@ impl Setup {
             name: "test".into(),
             addresses: Vec::new(),
             filter_chains: chains,
+            ignores_connection_limit: false,
+            bypasses_overload: false,
             is_bound: true,
             hands_over: false,
             filters: Vec::new(),

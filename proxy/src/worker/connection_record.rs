@@ -19,6 +19,8 @@ pub struct ConnectionRecord {
     pub was_reset: Cell<bool>,
     /// What came is not HTTP.
     pub has_protocol_error: Cell<bool>,
+    /// The overload manager has ended it before its first request.
+    pub was_shed: Cell<bool>,
     close_reason: Cell<Option<&'static str>>,
 }
 

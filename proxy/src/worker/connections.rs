@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::ConnectionRecord;
+use crate::overload::ReducedTimeouts;
 use crate::stats::{HttpStats, Stats};
 use crate::stream_info::close_reasons;
 
@@ -47,6 +48,7 @@ impl Connections {
             idle_since: Cell::new(now),
             may_rest: Cell::new(false),
             used: Cell::new(false),
+            is_spared: Cell::new(false),
             closes: Cell::new(None),
             limits: OnceCell::new(),
             closing_since: Cell::new(None),
@@ -83,7 +85,8 @@ impl Connections {
         });
     }
 
-    pub(crate) fn sweep(&self, now: Instant) {
+    /// What is due at `now`, with timeouts as they are under the present pressure.
+    pub(crate) fn sweep(&self, now: Instant, timeouts: &ReducedTimeouts) {
         self.each(|c| {
             let idle = (c.streams.get() == 0).then(|| now.saturating_duration_since(c.idle_since.get()));
             if let Some(PeerExpiry { expires, closes, stats }) = c.peer_expiry.get() {
@@ -114,12 +117,13 @@ impl Connections {
                     c.advance(State::Killed);
                 }
             }
-            let timed_out = limits.idle_timeout.zip(idle).is_some_and(|(limit, t)| t >= limit);
+            let idle_timeout = limits.idle_timeout.map(|limit| timeouts.connection_idle(limit));
+            let timed_out = idle_timeout.zip(idle).is_some_and(|(limit, t)| t >= limit);
             if timed_out && c.expire_at(now, limits, close_reasons::IDLE) {
                 limits.stats.downstream_cx_idle_timeout.inc();
             }
             let open_for = now.saturating_duration_since(c.opened);
-            if limits.max_duration.is_some_and(|limit| open_for >= limit)
+            if limits.max_duration.is_some_and(|limit| open_for >= timeouts.connection_max(limit))
                 && c.expire_at(now, limits, close_reasons::MAX_DURATION)
             {
                 limits.stats.downstream_cx_max_duration_reached.inc();
@@ -171,6 +175,8 @@ pub struct ConnectionHandle {
     may_rest: Cell<bool>,
     /// There was a request.
     used: Cell<bool>,
+    /// Nothing is shed here: `bypass_overload_manager` of its listener.
+    is_spared: Cell<bool>,
     /// When its drain is over, if it has a time of its own.
     closes: Cell<Option<Instant>>,
     limits: OnceCell<ConnectionLimits>,
@@ -206,6 +212,16 @@ impl ConnectionHandle {
     /// Sets when the peer's certificate expires, once.
     pub fn expire(&self, expiry: PeerExpiry) {
         let _ = self.peer_expiry.set(expiry);
+    }
+
+    /// Nothing is shed on this connection.
+    pub fn spare(&self) {
+        self.is_spared.set(true);
+    }
+
+    /// Whether nothing is shed here.
+    pub fn is_spared(&self) -> bool {
+        self.is_spared.get()
     }
 
     /// Bytes for the client could not be written now (or could again).
@@ -370,18 +386,18 @@ mod tests {
         let now = Instant::now();
         let counted =
             || (stats.downstream_cx_idle_timeout.get(), stats.downstream_cx_max_duration_reached.get());
-        connections.sweep(now + Duration::from_secs(9));
+        connections.sweep(now + Duration::from_secs(9), &Default::default());
         assert_eq!(counted(), (0, 0));
         for after in [11, 12] {
-            connections.sweep(now + Duration::from_secs(after));
+            connections.sweep(now + Duration::from_secs(after), &Default::default());
             assert_eq!(counted(), (2, 0));
         }
         assert!(idle.is_draining() && !idle.is_closing() && !busy.is_draining() && !old.is_draining());
         assert!(unused.is_closing());
-        connections.sweep(now + Duration::from_secs(16));
+        connections.sweep(now + Duration::from_secs(16), &Default::default());
         assert!(idle.is_closing(), "it has had its drain timeout");
         for after in [21, 22] {
-            connections.sweep(now + Duration::from_secs(after));
+            connections.sweep(now + Duration::from_secs(after), &Default::default());
             assert_eq!(counted(), (2, 1));
         }
         assert!(old.is_draining() && !old.is_closing());
@@ -395,17 +411,17 @@ mod tests {
         connections.drain(|c| c.chain_id == 1);
         assert!(idle.is_draining() && busy.is_draining() && !other.is_draining());
         let now = Instant::now();
-        connections.sweep(now);
+        connections.sweep(now, &Default::default());
         assert!(!idle.is_closing(), "a request on its way is still served");
-        connections.sweep(now + DRAIN_IDLE);
+        connections.sweep(now + DRAIN_IDLE, &Default::default());
         assert!(idle.is_closing() && !busy.is_closing());
         let later = now + Duration::from_secs(3600);
-        connections.sweep(later);
+        connections.sweep(later, &Default::default());
         assert!(!busy.is_closing(), "its request has all the time that it is given elsewhere");
         busy.stream_ended(later);
-        connections.sweep(later + DRAIN_IDLE / 2);
+        connections.sweep(later + DRAIN_IDLE / 2, &Default::default());
         assert!(!busy.is_closing());
-        connections.sweep(later + DRAIN_IDLE);
+        connections.sweep(later + DRAIN_IDLE, &Default::default());
         assert!(busy.is_closing() && !busy.is_killed() && !other.is_draining());
     }
 
@@ -425,11 +441,11 @@ mod tests {
         }
         connections.drain(|_| true);
         let now = Instant::now();
-        connections.sweep(now + DRAIN_IDLE);
+        connections.sweep(now + DRAIN_IDLE, &Default::default());
         busy.stream_started();
-        connections.sweep(now + DRAIN_IDLE + CLOSE_WITHIN / 2);
+        connections.sweep(now + DRAIN_IDLE + CLOSE_WITHIN / 2, &Default::default());
         assert!(silent.is_closing() && !silent.is_killed());
-        connections.sweep(now + DRAIN_IDLE + CLOSE_WITHIN);
+        connections.sweep(now + DRAIN_IDLE + CLOSE_WITHIN, &Default::default());
         assert!(silent.is_killed() && !busy.is_killed() && !tcp.is_killed());
     }
 
@@ -440,14 +456,14 @@ mod tests {
         busy.stream_started();
         stalled.set_stalled(true);
         let now = Instant::now();
-        connections.sweep(now);
+        connections.sweep(now, &Default::default());
         assert!(!idle.may_rest(), "its next request may be on its way");
-        connections.sweep(now + REST_AFTER);
+        connections.sweep(now + REST_AFTER, &Default::default());
         assert!(idle.may_rest() && !busy.may_rest() && !stalled.may_rest());
         idle.stream_started();
         assert!(!idle.may_rest());
         stalled.set_stalled(false);
-        connections.sweep(now + REST_AFTER);
+        connections.sweep(now + REST_AFTER, &Default::default());
         assert!(stalled.may_rest());
     }
 
@@ -461,13 +477,13 @@ mod tests {
         let at = |seconds| now + Duration::from_secs(seconds);
         busy.expire(PeerExpiry { expires: at(10), closes: at(20), stats: stats.clone() });
         let counted = || stats.server().peer_certificate_expired_total.get();
-        connections.sweep(at(9));
+        connections.sweep(at(9), &Default::default());
         assert!(!busy.is_draining() && counted() == 0);
         for after in [10, 19] {
-            connections.sweep(at(after));
+            connections.sweep(at(after), &Default::default());
             assert!(busy.is_draining() && !busy.is_closing() && counted() == 1);
         }
-        connections.sweep(at(20));
+        connections.sweep(at(20), &Default::default());
         assert!(busy.is_killed() && !other.is_draining() && counted() == 1);
     }
 }

@@ -36,6 +36,7 @@ mod mirrors;
 mod origin;
 mod original_dst;
 mod outliers;
+mod overload;
 mod path_match;
 mod path_normal;
 mod proxy_status;

@@ -5,6 +5,7 @@ mod clients;
 mod descriptors;
 mod dns;
 mod leaks;
+mod overload;
 mod tls;
 mod upstreams;
 mod xds;

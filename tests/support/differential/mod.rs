@@ -19,6 +19,8 @@ pub use case::{Case, Exchange};
 pub use view::{Difference, View, mask_log_line, render_request, render_response};
 pub use world::{ISTIO_FORMAT, Target, World, hold};
 
+use serde_json::{Value, json};
+
 use crate::proxy::Engine;
 
 /// Runs `observe` with Envoy and with ours and panics with both views where they differ.
@@ -32,7 +34,13 @@ pub fn compare(observe: impl Fn(Engine) -> Option<View>) {
 /// Runs a group of cases through both proxies; see [`compare`].
 #[track_caller]
 pub fn compare_cases(cases: &[Case]) {
-    let world = World::new(cases);
+    compare_cases_under(&json!({}), cases);
+}
+
+/// The same, with these members of the bootstrap laid over the file.
+#[track_caller]
+pub fn compare_cases_under(bootstrap: &Value, cases: &[Case]) {
+    let world = World::under(bootstrap, cases);
     let deviations: Vec<String> = cases
         .iter()
         .flat_map(|case| case.deviations.iter().map(|(block, _)| format!("{}: {block}", case.name)))

@@ -59,6 +59,11 @@ pub struct Target<'a> {
 impl World {
     /// Starts the upstreams and writes the file.
     pub fn new(cases: &[Case]) -> Self {
+        Self::under(&json!({}), cases)
+    }
+
+    /// Starts the upstreams and writes the file, with these members of the bootstrap laid over it.
+    pub fn under(bootstrap: &Value, cases: &[Case]) -> Self {
         let world = World {
             up: Upstream::start(),
             up2: Upstream::start(),
@@ -81,10 +86,12 @@ impl World {
         let listeners = cases.iter().zip(&world.listeners).enumerate();
         let listeners: Vec<Value> =
             listeners.map(|(number, (case, addr))| world.listener(number, case, *addr)).collect();
-        world.bootstrap.write_value(&json!({
+        let mut file = json!({
             "node": {"id": "node", "cluster": "service"},
             "static_resources": {"listeners": listeners, "clusters": clusters},
-        }));
+        });
+        overlay(&mut file, bootstrap.clone());
+        world.bootstrap.write_value(&file);
         world
     }
 

@@ -106,7 +106,7 @@ pub(crate) fn compile_http_connection_manager(
     unsupported_if_true(cx, "add_user_agent", add_user_agent);
     // Spans, extra log lines, jitter, extra response headers and HTTP/3 settings; a malformed message always ends
     // its connection; a last flush is bounded by the drain.
-    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, stream_error_on_invalid_http_message, append_local_overload,
+    ignored!(cx; tracing, http1_safe_max_connection_duration, http3_protocol_options, stream_flush_timeout, drain_timeout_jitter, access_log_flush_interval, stream_error_on_invalid_http_message,
         add_proxy_protocol_connection_state);
     if stat_prefix.is_empty() {
         cx.refuse("stat_prefix", "value length must be at least 1 characters");
@@ -214,6 +214,7 @@ pub(crate) fn compile_http_connection_manager(
         local_replies,
         log_on_new_request: options.flush_access_log_on_new_request,
         log_on_tunnel: options.flush_log_on_tunnel_successfully_established,
+        append_local_overload: *append_local_overload,
         proxy_status,
         server_name: server_name?,
         server_header: server_header?,

@@ -95,10 +95,9 @@ pub fn compile_listener(
     for (name, flag) in [("transparent", transparent), ("freebind", freebind)] {
         values::unsupported_if_true(cx, name, flag);
     }
-    // Each worker always has its own socket; there is no overload manager yet; the rest tunes sockets.
+    // Each worker always has its own socket; the rest tunes sockets.
     ignored!(cx; stats_matcher, per_connection_buffer_high_watermark_timeout, drain_type, tcp_fast_open_queue_length,
-        connection_balance_config, reuse_port, max_connections_to_accept_per_socket_event, ignore_global_conn_limit,
-        bypass_overload_manager, tcp_keepalive);
+        connection_balance_config, reuse_port, max_connections_to_accept_per_socket_event, tcp_keepalive);
     if !values::boolean(enable_reuse_port, true) {
         cx.ignored("enable_reuse_port");
     }
@@ -172,6 +171,8 @@ pub fn compile_listener(
         filter_chains,
         listener_filters_timeout,
         continue_on_timeout: *continue_on_listener_filters_timeout,
+        ignores_connection_limit: *ignore_global_conn_limit,
+        bypasses_overload: *bypass_overload_manager,
         backlog: values::uint32(tcp_backlog_size, BACKLOG),
         stats: cx.inputs.stats.listener(&stats_name),
         access_logs,

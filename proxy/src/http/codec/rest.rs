@@ -103,7 +103,7 @@ mod tests {
         handle.drain();
         let drained = async {
             tokio::task::yield_now().await;
-            connections.sweep(Instant::now() + Duration::from_secs(1));
+            connections.sweep(Instant::now() + Duration::from_secs(1), &Default::default());
         };
         let (rested, ()) = tokio::join!(rest(io, &handle), drained);
         assert!(rested.is_none() && !handle.is_client_ended());

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use super::mesh::MeshOwnStats;
 use super::scope::{Family, Scope};
 use super::{
-    ClusterStats, GrpcStats, HttpStats, ListenerStats, LocalRateLimitStats, RdsStats, RouteStats,
-    ServerStats, Stats, TcpStats, VirtualClusterStats,
+    ClusterStats, GrpcStats, HttpStats, ListenerStats, LocalRateLimitStats, OverloadStats, RdsStats,
+    RouteStats, ServerStats, Stats, TcpStats, VirtualClusterStats,
 };
 
 /// Which statistics are shown: `?usedonly` and `?filter=`.
@@ -64,6 +64,7 @@ impl Stats {
         visitor.visit(&refs(&self.virtual_clusters.alive()), VirtualClusterStats::FAMILIES);
         visitor.visit(&refs(&self.routes.alive()), RouteStats::FAMILIES);
         visitor.visit(&[self.server()], ServerStats::FAMILIES);
+        visitor.visit(&[self.overload()], OverloadStats::FAMILIES);
         visitor.visit(&[&self.mesh().own], MeshOwnStats::FAMILIES);
     }
 }
