@@ -46,7 +46,7 @@ pub enum Decoded {
     /// From a PeerAuthentication.
     PeerAuthn(PeerAuthn),
     /// From a TrafficPolicy.
-    TrafficPolicy(TrafficPolicy),
+    TrafficPolicy(Box<TrafficPolicy>),
 }
 
 /// Why an object is refused.
@@ -127,7 +127,7 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
         }
         (outrigger::GROUP, outrigger::TRAFFIC_POLICY) => {
             require(&[outrigger::VERSION])?;
-            Decoded::TrafficPolicy(outrigger::traffic_policy(object)?)
+            Decoded::TrafficPolicy(Box::new(outrigger::traffic_policy(object)?))
         }
         ("gateway.networking.k8s.io" | outrigger::GROUP, kind) => return Err(unsupported_kind(kind)),
         (group, kind) if group.ends_with(".istio.io") => return Err(unsupported_kind(kind)),

@@ -141,7 +141,7 @@ impl Registry {
             }
             Some(Decoded::TrafficPolicy(policy)) => {
                 let name = policy.name.clone();
-                self.set_traffic_policy(&name, Some(Arc::new(policy)), changes);
+                self.set_traffic_policy(&name, Some(Arc::from(policy)), changes);
             }
             Some(Decoded::PeerAuthn(policy)) => {
                 let name = policy.name.clone();

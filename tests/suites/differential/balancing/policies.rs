@@ -14,12 +14,11 @@ const POLICIES: [(&str, &str); 5] = [
     ("maglev", "MAGLEV"),
 ];
 
+/// How many percent of the requests the hosts of these numbers get together.
+type Shares = Vec<(RangeInclusive<u8>, u32)>;
+
 /// A case for each policy.
-fn of_each(
-    name: &str,
-    localities: &[Value],
-    expected: fn(&str) -> Vec<(RangeInclusive<u8>, u32)>,
-) -> Vec<Balance> {
+fn of_each(name: &str, localities: &[Value], expected: fn(&str) -> Shares) -> Vec<Balance> {
     POLICIES
         .iter()
         .map(|(short, policy)| {
