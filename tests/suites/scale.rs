@@ -28,6 +28,8 @@ const GROWTH_PERCENT: f64 = 10.0;
 /// Of a cluster with its endpoint and its route. It was 8 KiB before localities, health checks, slow start and limits of hosts came.
 const MOST_BYTES: f64 = 8.5 * 1024.0;
 const CHANGES: u16 = 100;
+/// Instructions of main for an endpoint that an update leaves as it is: its bytes are compared, and its host goes on.
+const MOST_OF_UNCHANGED: f64 = 600.0;
 
 fn host(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
@@ -180,6 +182,52 @@ fn a_change_costs_the_same_among_many() {
     for (few, many) in few.into_iter().zip(many) {
         assert!(many <= few * (1.0 + GROWTH_PERCENT / 100.0), "{few:.0} among 500, {many:.0} among 5,000");
     }
+}
+
+/// Instructions of main for a change of one endpoint among so many of one cluster.
+fn of_one_among(valgrind: &Path, total: usize) -> f64 {
+    const TIMES: u16 = 20;
+    let counted = Counted::new(valgrind.to_owned(), &[]);
+    let ads = FakeAds::start();
+    let with = |port: u16| {
+        let others =
+            (1..total as u32).map(|number| (std::net::Ipv4Addr::from(0x7f00_0001 + number), 9).into());
+        let hosts: Vec<SocketAddr> = std::iter::once(host(port)).chain(others).collect();
+        endpoints("big", &hosts)
+    };
+    ads.set("big", eds_cluster("big"));
+    ads.set("big", with(1));
+    let bootstrap = Bootstrap::new();
+    bootstrap.write_value(&ads_bootstrap(ads.addr()));
+    let proxy = counted.launch(launch()).spawn(&bootstrap).unwrap();
+    let first = wait::within(10 * wait::PATIENCE, || {
+        ads.verdicts().iter().any(|verdict| verdict.type_url == ENDPOINT).then_some(())
+    });
+    assert!(first.is_some(), "{}", proxy.stderr());
+    counted.take(&proxy);
+    for port in 2..2 + TIMES {
+        ads.clear_verdicts();
+        ads.set("big", with(port));
+        assert_eq!(ads.wait_verdict(ENDPOINT).error, None);
+    }
+    let instructions = counted.take(&proxy).main / f64::from(TIMES);
+    assert_eq!(proxy.stat("cluster.big.membership_total"), Some(total as u64));
+    proxy.quit();
+    instructions
+}
+
+#[test]
+fn an_update_of_a_big_cluster_costs_what_is_new() {
+    let Some(valgrind) = require_tool("valgrind") else { return };
+    if !is_built() {
+        return;
+    }
+    let [few, many] = [1_000, 10_000].map(|total| of_one_among(&valgrind, total));
+    let each = (many - few) / 9_000.0;
+    measured(&format!(
+        "instructions of a change of one endpoint: {few:.0} among 1,000, {many:.0} among 10,000, {each:.0} for each unchanged"
+    ));
+    assert!(each <= MOST_OF_UNCHANGED, "{each:.0} for each that is unchanged");
 }
 
 #[test]

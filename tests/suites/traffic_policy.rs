@@ -368,6 +368,34 @@ fn endpoints_that_are_not_well_are_left_out() {
 }
 
 #[test]
+fn an_endpoint_that_is_out_is_asked_whether_it_is_well() {
+    let mesh = two_endpoints(
+        "ejection: {consecutiveErrors: 2, interval: 100ms, baseEjectionTime: 100ms}\n  \
+         healthCheck: {http: {path: /well}, interval: 100ms, failureThreshold: 1}\n  readmission: {by: Check}",
+    );
+    let (web, bad) = (mesh.workload("web-0"), &mesh.workload("reviews-1").upstream);
+    until_in_force(web.sidecar(), "readmission");
+    assert_eq!(statuses(web, 20), [200; 20]);
+    assert_eq!(of_cluster(&mesh, "health_check.attempt"), 0, "nobody is out");
+    bad.answer(Reply::status(503, ""));
+    let active = || of_cluster(&mesh, "outlier_detection.ejections_active");
+    wait::until("an ejection", || {
+        ask(web, "/");
+        active() == 1
+    });
+    bad.take_requests();
+    let checks = || of_cluster(&mesh, "health_check.failure");
+    let before = checks();
+    wait::until("checks that fail, beyond its time", || checks() > before + 4);
+    assert_eq!(active(), 1);
+    assert_eq!(statuses(web, 20), [200; 20]);
+    assert!(bad.take_requests().iter().all(|request| request.target == "/well"), "no request decides");
+    bad.answer(Reply::status(200, "well"));
+    wait::until("its return", || active() == 0);
+    wait::until("its share", || ask(web, "/").text() == "well");
+}
+
+#[test]
 fn who_fails_fast_is_asked_seldom() {
     let mesh = two_endpoints("loadBalancing: {peakEwma: {decay: 10s}}");
     let (web, bad) = (mesh.workload("web-0"), &mesh.workload("reviews-1").upstream);

@@ -243,6 +243,8 @@ pub enum ReadmissionBy {
     Time,
     /// A request that is let to it.
     Probe,
+    /// Its active health check, which runs only while it is out.
+    Check,
 }
 
 /// A bucket of tokens, one for each request, that fills evenly.

@@ -26,7 +26,7 @@ use prost::Message;
 
 use crate::model::{
     Audience, ClientTls, ConnectionPool, DestinationSettings, HttpUpgrade, Name, OutlierDetection, Protocol,
-    Readmission, RetryBudget, Service, ServicePort, Subset, TcpKeepalive,
+    Readmission, ReadmissionBy, RetryBudget, Service, ServicePort, Subset, TcpKeepalive,
 };
 use crate::source::Origin;
 use crate::translate::balancing::{common_lb, lb_config, lb_policy, load_balancing_policy};
@@ -146,7 +146,20 @@ fn clusters_of(
         transport_socket: transport_socket(alpn),
         ..discovery(service, port, part, audience, &cluster_name, &cluster_name)
     };
-    output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, readmission, domain));
+    // Where nothing can be asked, its time decides.
+    let readmission = |wire: &Cluster| {
+        readmission.map(|said| match said.by {
+            ReadmissionBy::Check if wire.health_checks.is_empty() => {
+                Readmission { by: ReadmissionBy::Time, ..said }
+            }
+            _ => said,
+        })
+    };
+    output.add(
+        ResourceType::Cluster,
+        &cluster_name,
+        encode(&wire, [name], made_by, readmission(&wire), domain),
+    );
     if port.protocol == Protocol::Detect {
         let tcp_name = names::outbound_tcp_cluster(name, port, subset, domain);
         // The same endpoints.
@@ -164,7 +177,11 @@ fn clusters_of(
             transport_socket: transport_socket(&[]),
             ..wire
         };
-        output.add(ResourceType::Cluster, &tcp.name, encode(&tcp, [name], made_by, readmission, domain));
+        output.add(
+            ResourceType::Cluster,
+            &tcp.name,
+            encode(&tcp, [name], made_by, readmission(&tcp), domain),
+        );
     }
 }
 

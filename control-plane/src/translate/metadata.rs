@@ -99,11 +99,15 @@ impl OrderedMetadata {
     ) -> Self {
         let reporter = reporter.map(|side| ("reporter", Kind::String(side.to_owned())));
         let grace = grace.map(|grace| ("peer_certificate_grace_seconds", Kind::Number(grace.as_secs_f64())));
-        let probe = readmission.filter(|readmission| readmission.by == ReadmissionBy::Probe);
-        let probe = probe.map(|_| ("readmission", Kind::String("probe".to_owned())));
+        let by = readmission.and_then(|readmission| match readmission.by {
+            ReadmissionBy::Time => None,
+            ReadmissionBy::Probe => Some("probe"),
+            ReadmissionBy::Check => Some("check"),
+        });
+        let by = by.map(|by| ("readmission", Kind::String(by.to_owned())));
         let ramp = readmission.and_then(|readmission| readmission.ramp);
         let ramp = ramp.map(|ramp| ("readmission_ramp_seconds", Kind::Number(ramp.as_secs_f64())));
-        let fields: BTreeMap<_, _> = [reporter, grace, probe, ramp]
+        let fields: BTreeMap<_, _> = [reporter, grace, by, ramp]
             .into_iter()
             .flatten()
             .map(|(key, kind)| (key.to_owned(), OrderedValue { kind: Some(kind) }))

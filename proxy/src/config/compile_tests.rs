@@ -156,7 +156,11 @@ fn clusters() {
             ),
             (
                 "{name: c, outlier_detection: {}, metadata: {filter_metadata: {outrigger.dev: {readmission: soon}}}}",
-                &["metadata.filter_metadata[\"outrigger.dev\"].readmission: must be \"probe\""],
+                &["metadata.filter_metadata[\"outrigger.dev\"].readmission: must be \"probe\" or \"check\""],
+            ),
+            (
+                "{name: c, outlier_detection: {}, metadata: {filter_metadata: {outrigger.dev: {readmission: check}}}}",
+                &["metadata.filter_metadata[\"outrigger.dev\"].readmission: \"check\" needs health_checks"],
             ),
             (
                 "{name: 'a|b', health_checks: [{timeout: 1s, interval: 1s, unhealthy_threshold: 1, healthy_threshold: 1, grpc_health_check: {}}]}",

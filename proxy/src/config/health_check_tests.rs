@@ -289,3 +289,32 @@ async fn a_check_that_passes_ends_an_ejection() {
     until(|| cluster.stats.health_check.success.get() > passed + 3).await;
     assert!(host.ejected.load(Ordering::Relaxed));
 }
+
+/// `readmission: check` of our own: nobody is checked but a host that is out, and the check decides when its time has passed.
+#[tokio::test]
+async fn only_who_is_out_is_checked() {
+    let server = Server::start().await;
+    let main = Main::start();
+    main.cds(&format!(
+        "{}, outlier_detection: {{consecutive_5xx: 1, max_ejection_percent: 100, base_ejection_time: 0.2s, interval: 0.05s}}, \
+         metadata: {{filter_metadata: {{outrigger.dev: {{readmission: check}}}}}}",
+        checks("")
+    ));
+    main.eds(&[(&server, "")]);
+    let cluster = main.published().await;
+    let host = main.host(&server).unwrap();
+    let is_out = || host.ejected.load(Ordering::Relaxed);
+    let attempts = || cluster.stats.health_check.attempt.get();
+    // It serves at once, and traffic is all that says something of it.
+    assert!(host.is_healthy());
+    assert_eq!(attempts(), 0);
+    server.is_well.store(false, Ordering::Relaxed);
+    outlier::record(&cluster, &host, Outcome::Answered(500));
+    assert!(is_out());
+    let ejected = tokio::time::Instant::now();
+    until(|| attempts() > 8 && ejected.elapsed() > Duration::from_millis(400)).await;
+    assert!(is_out(), "its time has passed, and its checks fail");
+    server.is_well.store(true, Ordering::Relaxed);
+    until(|| !is_out()).await;
+    assert!(host.is_healthy());
+}

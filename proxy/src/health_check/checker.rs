@@ -101,17 +101,30 @@ impl Checker {
                 sessions.insert(host.id, session);
                 continue;
             }
+            if self.subject.check.only_ejected {
+                self.begin(host, target, &mut sessions);
+                continue;
+            }
             if is_new(host) {
                 health.set(HealthFlag::Failed, true);
                 health.set(HealthFlag::PendingFirstCheck, self.subject.check.ignores_new_hosts);
             }
             health.set(HealthFlag::Checked, true);
-            let (stop, stopped) = oneshot::channel();
-            sessions.insert(host.id, Session { target: target.clone(), _stop: stop });
             self.subject.pending.fetch_add(1, Ordering::Relaxed);
-            let start = Start { subject: self.subject.clone(), host: host.clone(), target, stop: stopped };
-            // Nobody listens when a configuration is only looked at.
-            let _ = self.starts.0.send(start);
+            self.begin(host, target, &mut sessions);
         }
+    }
+
+    fn begin(
+        &self,
+        host: &Arc<Host>,
+        target: Option<Arc<CheckTarget>>,
+        sessions: &mut FxHashMap<u64, Session>,
+    ) {
+        let (stop, stopped) = oneshot::channel();
+        sessions.insert(host.id, Session { target: target.clone(), _stop: stop });
+        let start = Start { subject: self.subject.clone(), host: host.clone(), target, stop: stopped };
+        // Nobody listens when a configuration is only looked at.
+        let _ = self.starts.0.send(start);
     }
 }

@@ -2,10 +2,11 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::checker::{Start, Subject};
 use super::decide::{Event, Failure, Transition, Verdicts};
@@ -19,7 +20,9 @@ pub async fn run(start: Start, tell: UnboundedSender<Arc<str>>) {
     let Start { subject, host, target, mut stop } = start;
     let counted = Counted::new(&subject.cluster.load_full(), &host);
     let verdicts = Verdicts::new(subject.check.thresholds);
-    let mut session = Session { subject, host, target, verdicts, counted, is_first: true, tell };
+    // Nobody waits for the first check of a host that is not out.
+    let is_first = !subject.check.only_ejected;
+    let mut session = Session { subject, host, target, verdicts, counted, is_first, passes: 0, tell };
     tokio::select! {
         biased;
         _ = &mut stop => {}
@@ -35,6 +38,8 @@ struct Session {
     verdicts: Verdicts,
     counted: Counted,
     is_first: bool,
+    /// Checks that passed in a row.
+    passes: u32,
     tell: UnboundedSender<Arc<str>>,
 }
 
@@ -46,6 +51,7 @@ impl Session {
             self.wait(&mut probe, pause).await;
         }
         loop {
+            self.until_wanted(&mut probe).await;
             let context = self.context();
             let settings = &context.cluster.connection;
             if connected_by.as_ref().is_some_and(|before| !Arc::ptr_eq(before, settings)) {
@@ -55,6 +61,22 @@ impl Session {
             let pause = self.check(&mut probe, &context).await;
             drop(context);
             self.wait(&mut probe, pause).await;
+        }
+    }
+
+    /// Where only hosts are checked that are out, waits until this one is; it is looked at as often as it would be checked.
+    async fn until_wanted(&mut self, probe: &mut Probe) {
+        let check = &self.subject.check;
+        if !check.only_ejected || self.host.ejected.load(Ordering::Relaxed) {
+            return;
+        }
+        let pause = check.intervals.healthy;
+        probe.close();
+        self.passes = 0;
+        self.verdicts = Verdicts::new(check.thresholds);
+        self.host.active_health().clear();
+        while !self.host.ejected.load(Ordering::Relaxed) {
+            sleep(pause).await;
         }
     }
 
@@ -129,7 +151,9 @@ impl Session {
         let transition =
             self.verdicts.passed(host.active_health(), degraded, |event| log(subject, &cluster, host, event));
         cluster.stats.health_check.counted().success.inc();
-        if !host.has(HealthFlag::Failed) {
+        self.passes += 1;
+        let is_enough = !subject.check.only_ejected || self.passes >= subject.check.thresholds.healthy;
+        if is_enough && !host.has(HealthFlag::Failed) {
             outlier::passed_check(&cluster, host);
         }
         self.settle(&cluster, transition);
@@ -141,6 +165,7 @@ impl Session {
         let (host, subject) = (&self.host, &self.subject);
         let transition =
             self.verdicts.failed(host.active_health(), failure, |event| log(subject, &cluster, host, event));
+        self.passes = 0;
         let stats = cluster.stats.health_check.counted();
         stats.failure.inc();
         if failure.is_network() {

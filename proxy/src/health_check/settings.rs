@@ -12,6 +12,8 @@ use crate::route::{HeaderMutations, StringMatcher};
 /// How the hosts of a cluster are checked.
 #[derive(Debug)]
 pub struct HealthCheck {
+    /// `readmission`, `check`, of our own metadata: only hosts are checked that outlier detection has taken out.
+    pub only_ejected: bool,
     /// `timeout`, connecting included.
     pub timeout: Duration,
     /// When the next check is due.

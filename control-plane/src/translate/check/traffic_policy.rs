@@ -2,7 +2,7 @@
 
 use crate::model::{
     Concern, Endpoint, Finding, HealthCheckKind, HttpRules, LimitPer, LocalityBalancing, Name, PolicyTarget,
-    RouteKey, Service, ServicePort, TargetKind, TrafficPolicy, TrafficSettings,
+    ReadmissionBy, RouteKey, Service, ServicePort, TargetKind, TrafficPolicy, TrafficSettings,
 };
 use crate::translate::{InputView, Output, health};
 
@@ -88,6 +88,10 @@ fn without_effect(view: &InputView<'_>, target: &PolicyTarget, said: &TrafficSet
     if said.readmission.is_some() {
         reasons.extend(ports().filter_map(|port| without_ejections(view, service, port)));
     }
+    let by_check = said.readmission.is_some_and(|readmission| readmission.by == ReadmissionBy::Check);
+    if by_check {
+        reasons.extend(ports().filter_map(|port| without_a_check(view, service, port)));
+    }
     if let Some(check) = &said.health_check {
         reasons.extend(ports().filter_map(|port| without_checks(&check.kind, port)));
     }
@@ -98,6 +102,19 @@ fn without_effect(view: &InputView<'_>, target: &PolicyTarget, said: &TrafficSet
         reasons.extend(without_sidecars(view, service, port));
     }
     reasons
+}
+
+/// Who is not asked cannot earn it to be back.
+fn without_a_check(view: &InputView<'_>, service: &Service, port: &ServicePort) -> Option<String> {
+    let policies = view.destination_of(service);
+    let check = policies.settings.at(port.number).health_check.as_ref();
+    let asks = check.is_some_and(|check| health::can_ask(&check.kind, port.protocol));
+    (!asks).then(|| {
+        format!(
+            "readmission.by: Check has no effect on port {}: no healthCheck says what its endpoints are asked, so its time decides",
+            port.number
+        )
+    })
 }
 
 /// What cannot be asked of the endpoints of a port.

@@ -7,6 +7,7 @@ use outrigger_xds_api::wire::common::matcher::v3::match_predicate::Rule;
 use outrigger_xds_api::wire::core::v3::health_check::HealthChecker;
 use outrigger_xds_api::wire::http_protocol_options::v3::HttpProtocolOptions;
 use outrigger_xds_api::wire::protobuf::UInt32Value;
+use outrigger_xds_api::wire::protobuf::value::Kind;
 use outrigger_xds_api::wire::route::v3::header_matcher::HeaderMatchSpecifier;
 use outrigger_xds_api::wire::r#type::matcher::v3::string_matcher::MatchPattern;
 use outrigger_xds_api::wire::r#type::v3::CodecClientType;
@@ -181,6 +182,24 @@ fn endpoints_are_asked() {
     // Between sidecars it is HTTP/2.
     assert_eq!(http.codec_client_type, CodecClientType::Http2 as i32);
     assert!(matches!(checked("tcp: {}").health_checker, Some(HealthChecker::TcpHealthCheck(_))));
+
+    // Only those that are out, where the way back is that.
+    let by = |texts: &[&str]| {
+        let own = shaped(texts, REVIEWS)
+            .metadata
+            .unwrap()
+            .filter_metadata
+            .remove("outrigger.dev")
+            .unwrap_or_default();
+        own.fields.get("readmission").and_then(|by| by.kind.clone())
+    };
+    let check = policy("ejection: {}\n  healthCheck: {http: {path: /}}\n  readmission: {by: Check}");
+    assert_eq!(by(&[&check]), Some(Kind::StringValue("check".to_owned())));
+    let without = snapshot_of(&[MESH, &policy("ejection: {}\n  readmission: {by: Check}")]);
+    assert_valid(&without);
+    let told: Vec<&str> = without.problems().iter().map(|found| found.reason.as_str()).collect();
+    let reason = "readmission.by: Check has no effect on port 9080: no healthCheck says what its endpoints are asked, so its time decides";
+    assert_eq!(told, [reason]);
 
     // An HTTP/1 port cannot be asked by gRPC.
     let grpc = policy("healthCheck: {grpc: {}}");

@@ -70,7 +70,8 @@ pub(crate) fn connected_for_good(cluster: &Cluster, host: &Arc<Host>) {
 /// An active health check of the host has passed: it comes back at once, unless the settings say that it is to wait.
 pub(crate) fn passed_check(cluster: &Cluster, host: &Arc<Host>) {
     let Some(detection) = &cluster.outlier else { return };
-    if detection.passed_checks_return && host.ejected.load(Ordering::Relaxed) {
+    let decides = detection.passed_checks_return || detection.readmission == Readmission::Check;
+    if decides && host.ejected.load(Ordering::Relaxed) {
         detection.events.send(Event::PassedCheck(Subject::new(cluster, detection), host.clone()));
     }
 }

@@ -115,6 +115,11 @@ impl HostMonitor {
 }
 
 impl Ejection {
+    /// Whether its time has passed, when it began `at`.
+    pub(super) fn is_over(&self, at: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(at) >= self.time
+    }
+
     pub(super) fn release(&self) {
         self.state.ejected.fetch_sub(1, Ordering::Relaxed);
         self.stats.outlier_detection.counted().ejections_active.dec();

@@ -21,6 +21,8 @@ pub enum Readmission {
     Timed,
     /// `readmission: "probe"` of our metadata: when one request to it has succeeded.
     Probe,
+    /// `readmission: "check"` of our metadata: when its active health check passes, which runs only for hosts that are out.
+    Check,
 }
 
 const WAITS: u8 = 0;

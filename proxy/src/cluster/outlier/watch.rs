@@ -132,7 +132,11 @@ impl Watches {
                 }
                 Event::Probed(subject, host, false) => self.stays_out(&subject, &host, Instant::now()),
                 Event::PassedCheck(subject, host) | Event::Probed(subject, host, true) => {
-                    if self.returns(&subject, &host, Instant::now(), |_, _| true) {
+                    let now = Instant::now();
+                    // A check that is to decide does so when the time has passed, so that the next ejection can last longer.
+                    let waits = subject.detection.readmission == Readmission::Check;
+                    let may = |ejection: &Ejection, at| !waits || ejection.is_over(at, now);
+                    if self.returns(&subject, &host, now, may) {
                         changed.insert(subject.cluster.clone(), subject);
                     }
                 }
@@ -212,7 +216,7 @@ impl Watches {
     fn end_interval(&self, subject: &Subject, now: Instant) -> bool {
         let Some(set) = subject.endpoints.get() else { return false };
         let hosts: Vec<&Arc<Host>> = set.hosts().collect();
-        let is_over = |ejection: &Ejection, at| now.saturating_duration_since(at) >= ejection.time;
+        let is_over = |ejection: &Ejection, at| ejection.is_over(at, now);
         let returned = match subject.detection.readmission {
             Readmission::Timed => {
                 hosts.iter().filter(|host| self.returns(subject, host, now, is_over)).count()
@@ -221,6 +225,7 @@ impl Watches {
                 hosts.iter().for_each(|host| offer_probe(host, is_over));
                 0
             }
+            Readmission::Check => 0,
         };
         let external = end_samples(&hosts, |host| &host.outlier().external);
         let local_origin = end_samples(&hosts, |host| &host.outlier().local_origin);

@@ -167,6 +167,9 @@ pub fn compile_cluster(
     if own.readmission != Readmission::Timed && outlier_detection.is_none() {
         cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].readmission", "needs outlier_detection");
     }
+    if own.readmission == Readmission::Check && health_checks.is_empty() {
+        cx.refuse("metadata.filter_metadata[\"outrigger.dev\"].readmission", "\"check\" needs health_checks");
+    }
     if own.readmission_ramp.is_some() && outlier_detection.is_none() {
         cx.refuse(
             "metadata.filter_metadata[\"outrigger.dev\"].readmission_ramp_seconds",
@@ -196,6 +199,7 @@ pub fn compile_cluster(
             .as_ref()
             .is_some_and(|lb| lb.ignore_new_hosts_until_first_hc),
         ignores_health_on_removal: *ignore_health_on_host_removal,
+        only_ejected: own.readmission == Readmission::Check,
     };
     let checked = match &discovery {
         Ok(Discovery::OriginalDst { .. }) => {
@@ -221,7 +225,7 @@ pub fn compile_cluster(
         name,
     };
     let cluster = Arc::new(cluster);
-    let checker_hash = hash_of_checks(value);
+    let checker_hash = hash_of_checks(value, own.readmission == Readmission::Check);
     let checker = checked.map(|check| match previous.and_then(|previous| previous.checker.as_ref()) {
         Some(checker) if previous.is_some_and(|p| p.checker_hash == checker_hash) => checker.clone(),
         _ => Checker::new(check, cluster.clone(), cx.inputs.checks.clone()),
@@ -330,10 +334,11 @@ fn warm_up_again(cx: &mut CompileCx<'_>, ramp: Duration, balancing: &mut Balanci
 }
 
 /// Of all that a [`Checker`] is made of.
-fn hash_of_checks(value: &wire::Cluster) -> u64 {
+fn hash_of_checks(value: &wire::Cluster, only_ejected: bool) -> u64 {
     let checks: Vec<Vec<u8>> = value.health_checks.iter().map(Message::encode_to_vec).collect();
     let ignores_new = value.common_lb_config.as_ref().is_some_and(|lb| lb.ignore_new_hosts_until_first_hc);
-    let flags = [u8::from(ignores_new), u8::from(value.ignore_health_on_host_removal)];
+    let flags =
+        [u8::from(ignores_new), u8::from(value.ignore_health_on_host_removal), u8::from(only_ejected)];
     let parts: Vec<&[u8]> = checks.iter().map(Vec::as_slice).chain([&flags[..]]).collect();
     values::content_hash(&parts)
 }

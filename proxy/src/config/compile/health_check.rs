@@ -42,6 +42,8 @@ pub(super) struct OfCluster<'a> {
     pub(super) ignores_new_hosts: bool,
     /// `ignore_health_on_host_removal`.
     pub(super) ignores_health_on_removal: bool,
+    /// `readmission` of our own metadata is `check`: hosts are checked that are out.
+    pub(super) only_ejected: bool,
 }
 
 /// Compiles `health_checks`.
@@ -135,6 +137,7 @@ fn compile_health_check(
         logs: logs?,
         logs_each_failure: *always_log_health_check_failures,
         logs_each_success: *always_log_health_check_success,
+        only_ejected: of_cluster.only_ejected,
         ignores_new_hosts: of_cluster.ignores_new_hosts,
         keeps_healthy_hosts: !of_cluster.ignores_health_on_removal,
     })

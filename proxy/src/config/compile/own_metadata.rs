@@ -18,7 +18,8 @@ pub(crate) struct OwnMetadata {
     pub(crate) reporter: Option<Reporter>,
     /// `peer_certificate_grace_seconds`: a connection ends so long after its peer's certificate has expired, at the latest.
     pub(crate) peer_certificate_grace: Option<Duration>,
-    /// `readmission`, `probe`: a host that was ejected comes back when one request to it has succeeded.
+    /// `readmission`, `probe`: a host that was ejected comes back when one request to it has succeeded; `check`: when its active health
+    /// check passes, which runs for such hosts only.
     pub(crate) readmission: Readmission,
     /// `readmission_ramp_seconds`: a host that was ejected and is back gets more and more requests for so long.
     pub(crate) readmission_ramp: Option<Duration>,
@@ -53,7 +54,10 @@ pub(crate) fn compile_own_metadata(
                 ("readmission", Some(Kind::StringValue(by))) if by == "probe" => {
                     compiled.readmission = Readmission::Probe;
                 }
-                ("readmission", _) => return Err(cx.refuse(key, "must be \"probe\"")),
+                ("readmission", Some(Kind::StringValue(by))) if by == "check" => {
+                    compiled.readmission = Readmission::Check;
+                }
+                ("readmission", _) => return Err(cx.refuse(key, "must be \"probe\" or \"check\"")),
                 ("readmission_ramp_seconds", Some(Kind::NumberValue(seconds))) => {
                     match Duration::try_from_secs_f64(*seconds) {
                         Ok(ramp) if !ramp.is_zero() => compiled.readmission_ramp = Some(ramp),
