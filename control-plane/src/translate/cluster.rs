@@ -13,7 +13,8 @@ use outrigger_xds_api::wire::cluster::v3::cluster::common_lb_config::{
 };
 use outrigger_xds_api::wire::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy,
-    LeastRequestLbConfig, MaglevLbConfig, RingHashLbConfig, RoundRobinLbConfig, SlowStartConfig,
+    LeastRequestLbConfig, MaglevLbConfig, OriginalDstLbConfig, RingHashLbConfig, RoundRobinLbConfig,
+    SlowStartConfig,
 };
 use outrigger_xds_api::wire::cluster::v3::{
     self as cluster, CircuitBreakers, Cluster, UpstreamConnectionOptions,
@@ -33,14 +34,15 @@ use prost::Message;
 
 use crate::model::{
     Audience, ClientTls, ConnectionPool, ConsistentHash, DestinationSettings, HashTable, HttpUpgrade,
-    LoadBalancing, LocalityBalancing, Name, OutlierDetection, Protocol, Readmission, RetryBudget, Service,
-    ServicePort, SlowStart, Subset, TcpKeepalive,
+    LoadBalancing, LocalityBalancing, MeshSettings, Name, OutlierDetection, Protocol, Readmission,
+    RetryBudget, Service, ServicePort, SlowStart, StaticEndpoint, Subset, TcpKeepalive,
 };
 use crate::source::Origin;
 use crate::translate::http::http2_options;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
+use crate::translate::reach::Reach;
 use crate::translate::wire::{ads, any, duration, number};
-use crate::translate::{InputView, Output, dns, names, reach, tls, traffic_policy};
+use crate::translate::{InputView, Output, dns, endpoints, names, reach, tls, traffic_policy};
 
 /// Istio's default connect timeout.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -129,24 +131,35 @@ fn clusters_of(
         let sni = names::sni(name, port.number, domain);
         reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
     };
+    let discovery = |name: String| {
+        let of = Discovery { service, port, part, reach: &reach, settings: view.settings() };
+        of.wire(audience, &name, &cluster_name)
+    };
+    let by_client = service.is_original_destination();
     let wire = Cluster {
         name: cluster_name.clone(),
         connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
-        lb_policy: lb_policy(settings.load_balancing(service)) as i32,
-        lb_config: lb_config(settings.load_balancing(service), settings.slow_start),
+        lb_policy: match by_client {
+            true => LbPolicy::ClusterProvided,
+            false => lb_policy(settings.load_balancing(service)),
+        } as i32,
+        lb_config: match by_client {
+            true => at_other_port(port),
+            false => lb_config(settings.load_balancing(service), settings.slow_start),
+        },
         circuit_breakers: Some(circuit_breakers(pool, budget)),
         outlier_detection: outlier.map(outlier_detection),
-        common_lb_config: common_lb(outlier, settings.locality_balancing(service)),
+        common_lb_config: common_lb(outlier, settings.locality_balancing(service).filter(|_| !by_client)),
         typed_extension_protocol_options: protocol_options(upstream, pool),
         upstream_connection_options: pool.tcp_keepalive.map(keepalive),
         transport_socket: transport_socket(alpn),
-        ..discovery(service, port, part, audience, &cluster_name, &cluster_name)
+        ..discovery(cluster_name.clone())
     };
     output.add(ResourceType::Cluster, &cluster_name, encode(&wire, [name], made_by, readmission, domain));
     if port.protocol == Protocol::Detect {
         let tcp_name = names::outbound_tcp_cluster(name, port, subset, domain);
         // The same endpoints.
-        let discovery = discovery(service, port, part, audience, &tcp_name, &cluster_name);
+        let discovery = discovery(tcp_name.clone());
         let tcp = Cluster {
             name: tcp_name,
             eds_cluster_config: discovery.eds_cluster_config,
@@ -159,30 +172,47 @@ fn clusters_of(
     }
 }
 
-/// Where a cluster has its endpoints from: the load assignment of the name `endpoints`, or DNS.
-fn discovery(
-    service: &Service,
-    port: &ServicePort,
-    part: &Part<'_>,
-    audience: &Audience,
-    name: &str,
-    endpoints: &str,
-) -> Cluster {
-    match &service.named {
-        Some(named) => {
-            let balancing = part.settings.locality_balancing(service);
-            dns::discovery(named, port, part.subset, balancing, audience.place(), name)
+/// Where a cluster has its endpoints from.
+struct Discovery<'a> {
+    service: &'a Service,
+    port: &'a ServicePort,
+    part: &'a Part<'a>,
+    reach: &'a Reach,
+    settings: &'a MeshSettings,
+}
+
+impl Discovery<'_> {
+    /// Of the cluster `name`: the load assignment of the name `endpoints`, DNS, or the client, which has found it.
+    fn wire(&self, audience: &Audience, name: &str, endpoints: &str) -> Cluster {
+        if self.service.is_original_destination() {
+            let of_client = ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32);
+            return Cluster { cluster_discovery_type: Some(of_client), ..Cluster::default() };
         }
-        None => {
+        let Some(named) = &self.service.named else {
             // The cluster's own name goes without saying.
             let service_name = if name == endpoints { String::new() } else { endpoints.to_owned() };
-            Cluster {
+            return Cluster {
                 cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
                 eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name }),
                 ..Cluster::default()
-            }
-        }
+            };
+        };
+        let is_of_part = |endpoint: &&StaticEndpoint| {
+            self.part.subset.is_none_or(|subset| subset.selects(&endpoint.labels))
+        };
+        let written = named.endpoints.iter().filter(is_of_part);
+        let selected = self.reach.addresses.iter().map(|dial| endpoints::placed(dial, self.settings));
+        let placed = written.map(|endpoint| dns::placed(endpoint, self.port)).chain(selected).collect();
+        let balancing = self.part.settings.locality_balancing(self.service);
+        dns::discovery(placed, named.is_logical, balancing, audience.place(), name)
     }
+}
+
+/// Of a cluster whose hosts are those that clients mean: another port than the one that they call (Istio: `targetPort`).
+fn at_other_port(port: &ServicePort) -> Option<LbConfig> {
+    let target = port.target_number();
+    let config = OriginalDstLbConfig { upstream_port_override: number(target.into()), ..Default::default() };
+    (target != port.number).then_some(LbConfig::OriginalDstLbConfig(config))
 }
 
 fn lb_policy(of: &LoadBalancing) -> LbPolicy {
