@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
-use outrigger_tests::certs::{Pki, spiffe};
+use outrigger_tests::certs::{Leaf, Pki, spiffe};
 use outrigger_tests::client::{Http2Client, RawClient, Tls, get, talk};
 use outrigger_tests::pods::{APPLICATION, Pod, PodMesh, any, cluster_ip, cluster_ip6};
 use outrigger_tests::upstream::{Http2Upstream, Reply, TcpBehaviour, TcpUpstream, Upstream};
@@ -286,12 +286,21 @@ fn an_applications_own_tls_is_passed_through() {
     let stranger = mesh.stranger();
     let (web, shop) = (mesh.pod("web"), mesh.pod("shop"));
     let pki = Pki::new();
-    let leaf = pki.trusted.leaf("shop");
+    serve_tls(shop.run(|| TcpListener::bind(any(8443)).unwrap()), &pki.trusted.leaf("shop"));
+    let tls = Tls::trusting(&pki.trusted, "shop.default.svc.cluster.local");
+    let ask = |to: SocketAddr| RawClient::connect_tls(to, &tls).unwrap().get("shop", "/").unwrap().text();
+    assert_eq!(web.run(|| ask((cluster_ip(1), 443).into())), "tls");
+    assert_eq!(web.run(|| ask((shop.net.v6, 8443).into())), "tls");
+    // A client without a sidecar: TLS that is not the mesh's is the application's.
+    assert_eq!(stranger.enter(APPLICATION, || ask((shop.net.v4, 8443).into())), "tls");
+}
+
+/// An application's own TLS. It answers each request with `tls`.
+fn serve_tls(listener: TcpListener, leaf: &Leaf) {
     let config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(leaf.chain_der(), leaf.key_der())
         .unwrap();
-    let listener = shop.run(|| TcpListener::bind(any(8443)).unwrap());
     thread::spawn(move || {
         let config = Arc::new(config);
         for stream in listener.incoming().flatten() {
@@ -303,12 +312,6 @@ fn an_applications_own_tls_is_passed_through() {
             }
         }
     });
-    let tls = Tls::trusting(&pki.trusted, "shop.default.svc.cluster.local");
-    let ask = |to: SocketAddr| RawClient::connect_tls(to, &tls).unwrap().get("shop", "/").unwrap().text();
-    assert_eq!(web.run(|| ask((cluster_ip(1), 443).into())), "tls");
-    assert_eq!(web.run(|| ask((shop.net.v6, 8443).into())), "tls");
-    // A client without a sidecar: TLS that is not the mesh's is the application's.
-    assert_eq!(stranger.enter(APPLICATION, || ask((shop.net.v4, 8443).into())), "tls");
 }
 
 #[test]
@@ -324,6 +327,84 @@ fn destinations_outside_the_mesh_are_reached_as_they_are() {
     // Nobody there: what the client sees is a connection that ends.
     let refused = web.run(|| talk((outside.v4, 9).into(), "x"));
     assert!(refused.is_err() || refused.is_ok_and(|answer| answer.is_empty()));
+}
+
+/// Hosts that have no address of their own: any below `wiki.example`, and a range of addresses.
+fn outside_hosts(range: &str) -> String {
+    let entry = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: default}}\nspec: \
+             {{resolution: NONE, {spec}}}\n---\n"
+        )
+    };
+    let wiki = "hosts: ['*.wiki.example'], ports: [{number: 8080, name: http, protocol: HTTP}, {number: 8443, name: tls, protocol: TLS}]";
+    let net = format!(
+        "hosts: [net.example], addresses: ['{range}'], ports: [{{number: 9000, name: tcp, protocol: TCP}}]"
+    );
+    entry("wiki", wiki) + &entry("net", &net)
+}
+
+#[test]
+fn hosts_are_let_out_by_what_connections_say() {
+    let pki = Pki::new();
+    for (policy, of_others) in [("REGISTRY_ONLY", Some(502)), ("ALLOW_ANY", Some(200))] {
+        let flags = ["--access-log", "--outbound-traffic-policy", policy];
+        let Some(mut mesh) = PodMesh::start_with(&["web", "shop"], SERVICES, &flags) else { return };
+        let outside = mesh.stranger();
+        let (web, shop) = (mesh.pod("web"), mesh.pod("shop"));
+        let server = outside.enter(APPLICATION, || Upstream::start_at(any(8080)));
+        let leaf = pki.trusted.leaf_named("outside", "*.wiki.example");
+        serve_tls(outside.enter(APPLICATION, || TcpListener::bind(any(8443)).unwrap()), &leaf);
+        let _echoes = [9000, 9001]
+            .map(|port| outside.enter(APPLICATION, || TcpUpstream::start_at(any(port), TcpBehaviour::Echo)));
+        let _shop = http(shop, 8080);
+        let ask = |ip: IpAddr, host: &str| {
+            let answer = web
+                .run(|| RawClient::connect((ip, 8080).into()).and_then(|mut client| client.get(host, "/")));
+            answer.ok().map(|answer| answer.status)
+        };
+        let range = format!("{}/24", outside.v4);
+        mesh.write("outside.yaml", &outside_hosts(&range));
+        wait::until("a listener of the port", || {
+            mesh.pod("web").page(15000, "/listeners").contains("0.0.0.0_9000")
+        });
+        wait::until("the host is let out", || ask(outside.v4.into(), "a.wiki.example") == Some(200));
+        server.take_requests();
+        for ip in outside.ips() {
+            assert_eq!(ask(ip, "b.c.wiki.example:8080"), Some(200), "{policy} {ip}");
+            assert_eq!(ask(ip, "other.example"), of_others, "{policy} {ip}");
+        }
+        let hosts: Vec<_> = server
+            .take_requests()
+            .iter()
+            .map(|request| request.headers.get("host").unwrap().to_owned())
+            .collect();
+        assert_eq!(hosts.iter().filter(|host| *host == "b.c.wiki.example:8080").count(), 2, "{hosts:?}");
+        assert_eq!(hosts.len(), if policy == "ALLOW_ANY" { 4 } else { 2 }, "{hosts:?}");
+        // A Pod on the same port is still a Pod of the mesh, whatever its host is called.
+        assert_eq!(web.get((shop.net.v4, 8080), "whatever").text(), "shop");
+
+        let is_open = policy == "ALLOW_ANY";
+        let tls = |name: &str| {
+            let tls = Tls::trusting(&pki.trusted, name);
+            let get = || {
+                RawClient::connect_tls((outside.v4, 8443).into(), &tls)
+                    .and_then(|mut client| client.get(name, "/"))
+            };
+            web.run(get).map(|answer| answer.text()).map_err(|error| error.to_string())
+        };
+        assert_eq!(tls("a.wiki.example").as_deref(), Ok("tls"), "{policy}");
+        // The server does not have that name, so who reaches it sees a certificate that is another's.
+        let error = tls("other.example").unwrap_err();
+        assert_eq!(error.contains("certificate"), is_open, "{policy}: {error}");
+        let echoes =
+            |port: u16| web.run(|| talk((outside.v4, port).into(), "x")).is_ok_and(|answer| answer == "x");
+        assert!(echoes(9000), "{policy}");
+        assert_eq!(echoes(9001), is_open, "{policy}");
+        let clusters =
+            ["outbound|8080||*.wiki.example", "outbound|8443||*.wiki.example", "outbound|9000||net.example"];
+        wait::until("access logs", || clusters.iter().all(|cluster| mesh.log("web").contains(cluster)));
+    }
 }
 
 #[test]

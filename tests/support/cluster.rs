@@ -8,13 +8,15 @@ use outrigger_xds_api::json;
 use serde_json::{Value, json};
 
 /// Kinds of rules, with plural and group.
-const RULES: [(&str, &str, &str); 7] = [
+const RULES: [(&str, &str, &str); 9] = [
     ("HTTPRoute", "httproutes", "gateway.networking.k8s.io"),
     ("GRPCRoute", "grpcroutes", "gateway.networking.k8s.io"),
     ("ReferenceGrant", "referencegrants", "gateway.networking.k8s.io"),
     ("VirtualService", "virtualservices", "networking.istio.io"),
     ("DestinationRule", "destinationrules", "networking.istio.io"),
     ("ServiceEntry", "serviceentries", "networking.istio.io"),
+    ("WorkloadEntry", "workloadentries", "networking.istio.io"),
+    ("WorkloadGroup", "workloadgroups", "networking.istio.io"),
     ("PeerAuthentication", "peerauthentications", "security.istio.io"),
 ];
 

@@ -59,6 +59,11 @@ impl Workload {
         Workload { namespace, pod, app, version, ip, upstream, sidecar: None }
     }
 
+    /// One that no Pod stands for. Its name is that of a WorkloadEntry.
+    pub fn machine(name: &str, app: &str) -> Workload {
+        Workload::new(name, app, "v1")
+    }
+
     /// Somebody who calls himself like this workload, on another address.
     pub fn impostor(&self) -> Workload {
         Workload::new(&format!("{}/{}", self.namespace, self.pod), &self.app, &self.version)

@@ -14,29 +14,40 @@ use crate::source::{Object, ObjectKey};
 /// Where the template of a Pod is: in a Deployment and its like, and in a CronJob.
 const TEMPLATES: [&str; 2] = ["/spec/template", "/spec/jobTemplate/spec/template"];
 
-/// A Pod, or what will make Pods.
+/// A Pod, or what will make Pods, or a WorkloadEntry.
 struct Pods<'a> {
     maker: &'a ObjectKey,
     labels: BTreeMap<String, String>,
-    /// Names of container ports.
+    /// Names of ports.
     ports: Vec<&'a str>,
 }
 
 impl<'a> Pods<'a> {
     fn of(object: &'a Object) -> Option<Self> {
         let maker = object.key();
+        if (maker.group.as_str(), maker.kind.as_str()) == ("networking.istio.io", "WorkloadEntry") {
+            let labels = ["/spec/labels", "/metadata/labels"]
+                .iter()
+                .flat_map(|path| labels_at(&object.document, path));
+            let ports = object.document.pointer("/spec/ports").and_then(Value::as_object);
+            let ports = ports.into_iter().flatten().map(|(name, _)| name.as_str());
+            return Some(Self { maker, labels: labels.collect(), ports: ports.collect() });
+        }
         let pod = match (maker.group.as_str(), maker.kind.as_str()) {
             ("", "Pod") => &*object.document,
             _ => TEMPLATES.iter().find_map(|template| object.document.pointer(template))?,
         };
-        let labels = pod.pointer("/metadata/labels").and_then(Value::as_object);
-        let labels = labels.into_iter().flatten();
-        let labels = labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+        let labels = labels_at(pod, "/metadata/labels");
         let containers = pod.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
         let ports = containers.filter_map(|container| container["ports"].as_array()).flatten();
         let ports = ports.filter_map(|port| port["name"].as_str()).collect();
         Some(Self { maker, labels: labels.collect(), ports })
     }
+}
+
+fn labels_at(document: &Value, path: &str) -> impl Iterator<Item = (String, String)> {
+    let labels = document.pointer(path).and_then(Value::as_object).into_iter().flatten();
+    labels.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
 }
 
 /// What is wrong with the selectors among these objects.
@@ -63,6 +74,15 @@ pub(super) fn check(objects: &BTreeMap<&ObjectKey, &Object>, settings: &MeshSett
                 let selected: Vec<&Pods<'_>> = here().filter(|pods| service.selects(&pods.labels)).collect();
                 findings.extend(of_service(&service, &selected));
             }
+            Some(Decoded::ServiceEntry(entry)) => {
+                let selects = |service: &Service| here().any(|pods| service.selects(&pods.labels));
+                let selectors = entry.services.iter().filter(|service| !service.selector.is_empty());
+                // They all have the same.
+                if selectors.take(1).any(|service| !selects(service)) {
+                    let reason = format!("selects no workload of namespace {namespace}");
+                    findings.push(Finding::at(&entry.origin, "spec.workloadSelector", reason));
+                }
+            }
             Some(Decoded::PeerAuthn(policy))
                 if !policy.selector.is_empty() && !here().any(|pods| policy.selects(&pods.labels)) =>
             {
@@ -88,8 +108,9 @@ fn of_service(service: &Service, selected: &[&Pods<'_>]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for port in &service.ports {
         let TargetPort::Named(name) = &port.target else { continue };
-        // What a Pod lacks, translation says itself.
-        let made = selected.iter().filter(|pods| pods.maker.kind != "Pod");
+        // What a Pod or a WorkloadEntry lacks, translation says itself.
+        let made =
+            selected.iter().filter(|pods| !["Pod", "WorkloadEntry"].contains(&pods.maker.kind.as_str()));
         for pods in made.filter(|pods| !pods.ports.contains(&name.as_str())) {
             let reason = format!("port {}: {} has no container port {name:?}", port.number, pods.maker);
             findings.push(Finding::at(&service.origin, "spec.ports", reason));

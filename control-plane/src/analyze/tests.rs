@@ -62,6 +62,21 @@ fn selectors_are_held_against_workloads_and_their_templates() {
     assert_eq!(warnings(&(DEPLOYMENT.to_owned() + &policy.replace("APP", "web"))), [""; 0]);
     let found = warnings(&(DEPLOYMENT.to_owned() + &policy.replace("APP", "wbe")));
     assert!(found[0].ends_with("spec.selector: selects no workload of namespace default"), "{found:?}");
+    let machine = "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: m}\nspec: {address: 10.0.0.1, labels: {app: \
+                   APP}, ports: {http: 80}}\n---\n";
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e}\nspec: {hosts: [a.example], resolution: STATIC, \
+                 workloadSelector: {labels: {app: m}}, ports: [{number: 80, name: http, protocol: HTTP}]}\n---\n";
+    let by_name = service("selector: {app: m}, ports: [{port: 80, targetPort: http}]");
+    assert_eq!(warnings(&(by_name + entry + &machine.replace("APP", "m"))), [""; 0]);
+    let found = warnings(&(entry.to_owned() + &machine.replace("APP", "other")));
+    let expected = [
+        "ServiceEntry default/e: spec.workloadSelector: selects no workload of namespace default",
+        "WorkloadEntry default/m: has no effect: no Service or ServiceEntry of namespace default selects it",
+    ];
+    assert!(
+        found.len() == 2 && found.iter().zip(expected).all(|(found, end)| found.ends_with(end)),
+        "{found:?}"
+    );
     let cron = "{apiVersion: batch/v1, kind: CronJob, metadata: {name: c}, spec: {jobTemplate: {spec: {template: {metadata: \
                 {labels: {app: APP}}}}}}}\n---\n";
     assert_eq!(warnings(&(cron.to_owned() + policy)), [""; 0]);

@@ -264,6 +264,7 @@ pub(super) fn pod(object: &Object, settings: &MeshSettings) -> Result<Workload, 
         sidecar,
         proxyless,
         interception,
+        entry: None,
         labels: metadata.labels,
         origin: object.origin.clone(),
     })

@@ -17,7 +17,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::model::{
     DestinationPolicy, EndpointSlice, Grant, HttpRoute, MeshSettings, Name, Node, PeerAuthn, Service,
-    ServiceEntry, TrafficPolicy, VirtualService, Workload,
+    ServiceEntry, TrafficPolicy, VirtualService, Workload, WorkloadEntry, WorkloadGroup,
 };
 use crate::source::Object;
 pub use outrigger::definitions;
@@ -41,6 +41,10 @@ pub enum Decoded {
     VirtualService(VirtualService),
     /// From a ServiceEntry.
     ServiceEntry(ServiceEntry),
+    /// From a WorkloadEntry.
+    WorkloadEntry(WorkloadEntry),
+    /// From a WorkloadGroup.
+    WorkloadGroup(WorkloadGroup),
     /// From a DestinationRule.
     DestinationPolicy(Box<DestinationPolicy>),
     /// From a PeerAuthentication.
@@ -116,6 +120,14 @@ pub fn decode(object: &Object, settings: &MeshSettings) -> Result<Option<Decoded
         ("networking.istio.io", "ServiceEntry") => {
             require(&ISTIO_NETWORKING)?;
             Decoded::ServiceEntry(istio::service_entry(object, settings)?)
+        }
+        ("networking.istio.io", "WorkloadEntry") => {
+            require(&ISTIO_NETWORKING)?;
+            Decoded::WorkloadEntry(istio::workload_entry(object)?)
+        }
+        ("networking.istio.io", "WorkloadGroup") => {
+            require(&ISTIO_NETWORKING)?;
+            Decoded::WorkloadGroup(istio::workload_group(object)?)
         }
         ("networking.istio.io", "DestinationRule") => {
             require(&ISTIO_NETWORKING)?;

@@ -21,6 +21,7 @@ mod service_entry;
 mod settings;
 mod traffic_policy;
 mod workload;
+mod workload_entry;
 
 use std::fmt;
 
@@ -49,13 +50,14 @@ pub use route::{
     Visibility,
 };
 pub use service::{EndpointSlice, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TargetPort};
-pub use service_entry::{External, NamedEndpoints, ServiceEntry, StaticEndpoint};
+pub use service_entry::{EndpointAddress, External, NamedEndpoints, ServiceEntry, StaticEndpoint};
 pub use settings::{MeshSettings, Sidecars, UnknownDestinations};
 pub use traffic_policy::{
     Ejection, LimitPer, PolicyTarget, QueryParameters, RateLimit, Readmission, ReadmissionBy, RetryAfter,
     RetryBudget, TargetKey, TargetKind, TrafficPolicy, TrafficSettings,
 };
 pub use workload::{Interception, Workload};
+pub use workload_entry::{Entry, Remark, WorkloadEntry, WorkloadGroup};
 
 /// The name of a namespaced object whose kind is known.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

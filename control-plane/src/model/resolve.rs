@@ -1,20 +1,19 @@
 //! What follows from several objects together: endpoints of Services, inbound ports of workloads, modes of ports.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{
-    EndpointSlice, Locality, MutualTlsMode, Name, PeerAuthn, Registry, Service, ServicePort, SliceEndpoint,
-    TargetPort, Workload,
+    EndpointAddress, EndpointSlice, Locality, MutualTlsMode, Name, PeerAuthn, Registry, Service, ServicePort,
+    SliceEndpoint, TargetPort, Workload,
 };
 
 /// One address behind a port of a Service.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
-    /// The Pod's address.
-    pub ip: IpAddr,
-    /// The Pod's port.
+    /// Where it is called.
+    pub address: EndpointAddress,
+    /// Its port.
     pub port: u16,
     /// Whether it takes traffic.
     pub ready: bool,
@@ -26,9 +25,9 @@ pub struct Endpoint {
     pub weight: u32,
     /// The Node that it is on, when that is known.
     pub node: Option<String>,
-    /// The Pod, when it is known.
+    /// The Pod or WorkloadEntry, when it is known.
     pub workload: Option<Arc<Workload>>,
-    /// Labels of one that is no Pod.
+    /// Labels of one that is neither.
     labels: BTreeMap<String, String>,
 }
 
@@ -52,18 +51,19 @@ pub struct InboundPort {
 
 impl Registry {
     /// All endpoints of a port, ready or not, in the order of addresses. EndpointSlices tell them; a Service that has none
-    /// selects Pods itself. Where there are both IPv4 and IPv6, the Service's first address decides: a Pod counts once.
+    /// selects Pods itself. It selects WorkloadEntries in any case, which no slice tells; those that have names only where proxies
+    /// resolve names. Where there are both IPv4 and IPv6, the Service's first address decides: a Pod counts once.
     pub fn endpoints(&self, service: &Service, port: &ServicePort) -> Vec<Endpoint> {
-        let mut endpoints: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
+        let mut endpoints: BTreeMap<(EndpointAddress, u16), Endpoint> = BTreeMap::new();
         let mut add = |endpoint: Endpoint| {
-            let key = (endpoint.ip, endpoint.port);
+            let key = (endpoint.address.clone(), endpoint.port);
             // While an endpoint moves between slices it may be in two: it is ready when one says so.
             let entry = endpoints.entry(key).or_insert_with(|| endpoint.clone());
             entry.ready |= endpoint.ready;
         };
         for endpoint in service.external.iter().flat_map(|external| &external.endpoints) {
             add(Endpoint {
-                ip: endpoint.address,
+                address: endpoint.address.clone(),
                 port: endpoint.port(port),
                 ready: true,
                 is_ending: false,
@@ -87,7 +87,7 @@ impl Registry {
                     continue;
                 }
                 add(Endpoint {
-                    ip: endpoint.address,
+                    address: endpoint.address.into(),
                     port: slice_port.number,
                     ready: endpoint.ready,
                     is_ending: endpoint.is_ending,
@@ -99,30 +99,27 @@ impl Registry {
                 });
             }
         }
-        if !has_slices {
-            for workload in self.workloads_in(&service.name.namespace) {
-                let (Some(ip), Some(port)) = (workload.ips.first(), target(workload, &port.target)) else {
-                    continue;
-                };
-                if service.selects(&workload.labels) {
-                    add(Endpoint {
-                        ip: *ip,
-                        port,
-                        ready: workload.ready,
-                        is_ending: workload.is_ending,
-                        locality: self.locality_of(workload, workload.node.as_deref()),
-                        weight: 1,
-                        node: workload.node.clone(),
-                        workload: Some(workload.clone()),
-                        labels: BTreeMap::new(),
-                    });
-                }
+        for workload in self.workloads_in(&service.name.namespace) {
+            if (has_slices && workload.entry.is_none()) || !service.selects(&workload.labels) {
+                continue;
             }
+            let Some(address) = address(workload, service) else { continue };
+            let Some(port) = target(workload, port) else { continue };
+            add(Endpoint {
+                address,
+                port,
+                ready: workload.ready,
+                is_ending: workload.is_ending,
+                locality: self.locality_of(workload, workload.node.as_deref()),
+                weight: workload.entry.as_ref().map_or(1, |entry| entry.weight),
+                node: workload.node.clone(),
+                workload: Some(workload.clone()),
+                labels: BTreeMap::new(),
+            });
         }
-        let is_v4 = |ip: &IpAddr| ip.is_ipv4();
-        let prefers_v4 = service.cluster_ips.first().is_none_or(is_v4);
-        if endpoints.keys().any(|(ip, _)| is_v4(ip) == prefers_v4) {
-            endpoints.retain(|(ip, _), _| is_v4(ip) == prefers_v4);
+        let prefers_v4 = service.cluster_ips.first().is_none_or(|ip| ip.is_ipv4());
+        if endpoints.keys().any(|(address, _)| address.is_of_other_version(!prefers_v4)) {
+            endpoints.retain(|(address, _), _| !address.is_of_other_version(prefers_v4));
         }
         endpoints.into_values().collect()
     }
@@ -143,18 +140,18 @@ impl Registry {
         locality
     }
 
-    /// A Pod that a port should lead to and does not, because none of its containers has a port of the name that
-    /// `targetPort` gives.
-    pub fn pod_without_target<'a>(
+    /// A workload that a port should lead to and does not, because it has no port of the name that `targetPort` gives.
+    pub fn workload_without_target<'a>(
         &'a self,
         service: &Service,
         port: &ServicePort,
     ) -> Option<&'a Arc<Workload>> {
-        if self.slices_of(&service.name).next().is_some() {
-            return None;
-        }
-        let mut pods = self.workloads_in(&service.name.namespace);
-        pods.find(|pod| service.selects(&pod.labels) && target(pod, &port.target).is_none())
+        let has_slices = self.slices_of(&service.name).next().is_some();
+        let mut selected = self
+            .workloads_in(&service.name.namespace)
+            .filter(|workload| !has_slices || workload.entry.is_some())
+            .filter(|workload| service.selects(&workload.labels));
+        selected.find(|workload| target(workload, port).is_none())
     }
 
     /// The Pod behind an endpoint of a slice: the one that it names, else the one that has its address.
@@ -193,17 +190,17 @@ impl Registry {
         }
         let mut inbound = Vec::new();
         for service in self.services_in(namespace) {
-            let sliced = has_slices.contains(&service.name);
-            if !sliced && !service.selects(&workload.labels) {
+            // Slices tell of Pods only.
+            let selects = (workload.entry.is_some() || !has_slices.contains(&service.name))
+                && service.selects(&workload.labels);
+            let by_slice = by_slices.get(&service.name);
+            if !selects && by_slice.is_none() {
                 continue;
             }
             for port in &service.ports {
-                let target = if sliced {
-                    by_slices.get(&service.name).and_then(|ports| ports.get(port.name.as_str()).copied())
-                } else {
-                    target(workload, &port.target)
-                };
-                if let Some(target) = target {
+                let of_slice = by_slice.and_then(|ports| ports.get(port.name.as_str()).copied());
+                let of_selector = || if selects { target(workload, port) } else { None };
+                if let Some(target) = of_slice.or_else(of_selector) {
                     inbound.push(InboundPort { service: service.clone(), port: port.clone(), target });
                 }
             }
@@ -247,10 +244,24 @@ fn node_of<'a>(endpoint: &'a SliceEndpoint, workload: Option<&'a Workload>) -> O
     endpoint.node.as_deref().or(workload.and_then(|workload| workload.node.as_deref()))
 }
 
-/// The number of a Service's target port at a workload.
-fn target(workload: &Workload, port: &TargetPort) -> Option<u16> {
-    match port {
-        TargetPort::Number(number) => Some(*number),
-        TargetPort::Named(name) => workload.named_ports.get(name).copied(),
+/// Where a workload is called for a Service.
+fn address(workload: &Workload, service: &Service) -> Option<EndpointAddress> {
+    match &workload.entry {
+        None => workload.ips.first().copied().map(EndpointAddress::Ip),
+        Some(entry) => match &entry.address {
+            EndpointAddress::Name(_) if service.named.is_none() => None,
+            // No name leads to a Unix socket, and it has no port that a Service of Kubernetes could have.
+            EndpointAddress::Pipe(_) if service.named.is_some() || service.external.is_none() => None,
+            address => Some(address.clone()),
+        },
     }
+}
+
+/// The number at a workload of the port that a Service's port leads to. What a WorkloadEntry says of its own ports counts first.
+fn target(workload: &Workload, port: &ServicePort) -> Option<u16> {
+    let own = |name: &String| workload.entry.as_ref().and_then(|entry| entry.ports.get(name).copied());
+    own(&port.name).or_else(|| match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Named(name) => workload.named_ports.get(name).copied().or_else(|| own(name)),
+    })
 }

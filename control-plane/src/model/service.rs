@@ -41,6 +41,17 @@ impl Service {
         self.external.as_ref().is_none_or(|external| external.visibility.includes(namespace))
     }
 
+    /// Whether its connections go to the address that the client meant.
+    pub fn is_original_destination(&self) -> bool {
+        self.external.as_ref().is_some_and(|external| external.is_original_destination)
+    }
+
+    /// Whether captured connections to it are told from others by what they say, and not by an address of its own.
+    pub fn is_found_by_content(&self) -> bool {
+        let has_own_only = |external: &External| !self.cluster_ips.is_empty() && external.ranges.is_empty();
+        self.external.as_ref().is_some_and(|external| !has_own_only(external))
+    }
+
     /// What the policies for it are found by. A policy that names a host does not know whose ServiceEntry has it.
     pub(crate) fn policy_key(&self) -> Name {
         match self.external {

@@ -1,10 +1,10 @@
-//! Workloads: Pods.
+//! Workloads: Pods, and what WorkloadEntries stand for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::Name;
+use crate::model::{Entry, Name};
 use crate::source::Origin;
 
 /// How traffic gets to a sidecar: annotation `sidecar.istio.io/interceptionMode`.
@@ -17,7 +17,7 @@ pub enum Interception {
     Redirect,
 }
 
-/// A Pod.
+/// A Pod, or what a WorkloadEntry stands for.
 #[derive(Debug)]
 pub struct Workload {
     /// Its name.
@@ -43,6 +43,8 @@ pub struct Workload {
     pub proxyless: bool,
     /// How its traffic gets to the sidecar.
     pub interception: Interception,
+    /// What a WorkloadEntry says of it; none of a Pod.
+    pub entry: Option<Entry>,
     /// Name of the Deployment, StatefulSet or the like that it belongs to; its own when there is none.
     pub controller: String,
     /// Where it was written.

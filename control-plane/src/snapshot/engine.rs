@@ -187,6 +187,8 @@ impl Engine {
             Input::Route(key) => vec![Node::RouteCheck(key.clone())],
             Input::VirtualService(name) => vec![Node::VirtualServiceCheck(name.clone())],
             Input::ServiceEntry(name) => vec![Node::ServiceEntryCheck(name.clone())],
+            Input::WorkloadEntry(name) => vec![Node::WorkloadEntryCheck(name.clone())],
+            Input::WorkloadGroup(name) => vec![Node::WorkloadGroupCheck(name.clone())],
             Input::Policy(name) => vec![Node::PolicyCheck(name.clone())],
             Input::TrafficPolicy(name) => vec![Node::TrafficPolicyCheck(name.clone())],
             Input::PeerAuthn(namespace) => vec![Node::PeerAuthnCheck(namespace.clone())],
@@ -235,6 +237,8 @@ impl Engine {
             Node::RouteCheck(key) => self.registry.route(key).is_some(),
             Node::VirtualServiceCheck(name) => self.registry.virtual_service(name).is_some(),
             Node::ServiceEntryCheck(name) => self.registry.service_entry(name).is_some(),
+            Node::WorkloadEntryCheck(name) => self.registry.workload_entry(name).is_some(),
+            Node::WorkloadGroupCheck(name) => self.registry.workload_group(name).is_some(),
             Node::PolicyCheck(name) => self.registry.policy(name).is_some(),
             Node::TrafficPolicyCheck(name) => self.registry.traffic_policy(name).is_some(),
             Node::PeerAuthnCheck(namespace) => !self.registry.peer_authn_in(namespace).is_empty(),
@@ -352,6 +356,8 @@ impl Engine {
             Node::RouteCheck(_)
             | Node::VirtualServiceCheck(_)
             | Node::ServiceEntryCheck(_)
+            | Node::WorkloadEntryCheck(_)
+            | Node::WorkloadGroupCheck(_)
             | Node::PolicyCheck(_)
             | Node::TrafficPolicyCheck(_)
             | Node::PeerAuthnCheck(_) => {}

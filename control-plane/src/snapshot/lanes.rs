@@ -49,14 +49,17 @@ impl Lanes {
     }
 }
 
-/// Whether an event is about where traffic can go: EndpointSlices, and the Pods that tell how to reach them.
+/// Whether an event is about where traffic can go: EndpointSlices, the Pods that tell how to reach them, and WorkloadEntries.
 fn is_endpoint(event: &Event) -> bool {
     let key = match event {
         Event::Upsert(object) => object.key(),
         Event::Delete(key) => key,
         _ => return false,
     };
-    matches!((key.group.as_str(), key.kind.as_str()), ("discovery.k8s.io", "EndpointSlice") | ("", "Pod"))
+    matches!(
+        (key.group.as_str(), key.kind.as_str()),
+        ("discovery.k8s.io", "EndpointSlice") | ("", "Pod") | ("networking.istio.io", "WorkloadEntry")
+    )
 }
 
 #[cfg(test)]

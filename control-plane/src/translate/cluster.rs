@@ -9,7 +9,7 @@ use std::time::Duration;
 use outrigger_xds_api::ResourceType;
 use outrigger_xds_api::wire::cluster::v3::circuit_breakers::Thresholds;
 use outrigger_xds_api::wire::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbPolicy,
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig, LbConfig, LbPolicy, OriginalDstLbConfig,
 };
 use outrigger_xds_api::wire::cluster::v3::{CircuitBreakers, Cluster, UpstreamConnectionOptions};
 use outrigger_xds_api::wire::core::v3::{
@@ -25,16 +25,18 @@ use outrigger_xds_api::wire::protobuf::Any;
 use prost::Message;
 
 use crate::model::{
-    Audience, ClientTls, ConnectionPool, DestinationSettings, HttpUpgrade, Name, OutlierDetection, Protocol,
-    Readmission, ReadmissionBy, RetryBudget, Service, ServicePort, Subset, TcpKeepalive,
+    Audience, ClientTls, ConnectionPool, DestinationSettings, HttpUpgrade, MeshSettings, Name,
+    OutlierDetection, Protocol, Readmission, ReadmissionBy, RetryBudget, Service, ServicePort,
+    StaticEndpoint, Subset, TcpKeepalive,
 };
 use crate::source::Origin;
 use crate::translate::balancing::{common_lb, lb_config, lb_policy, load_balancing_policy};
 use crate::translate::health::{self, outlier_detection};
 use crate::translate::http::http2_options;
 use crate::translate::metadata::{OrderedMetadata, PEER_CERTIFICATE_GRACE};
+use crate::translate::reach::Reach;
 use crate::translate::wire::{ads, any, duration, number};
-use crate::translate::{InputView, Output, dns, names, reach, tls, traffic_policy};
+use crate::translate::{InputView, Output, dns, endpoints, names, reach, tls, traffic_policy};
 
 /// Istio's default connect timeout.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,28 +125,39 @@ fn clusters_of(
         let sni = names::sni(name, port.number, domain);
         reach.mutual_tls.as_ref().map(|identities| tls::upstream(sni, identities, alpn))
     };
+    let by_client = service.is_original_destination();
     let health_checks = |protocol: Protocol| {
-        let check = settings.health_check.as_ref();
+        // There is nobody to ask before a client names one.
+        let check = settings.health_check.as_ref().filter(|_| !by_client);
         let host = names::fqdn(name, domain);
         check.and_then(|check| health::health_check(check, protocol, upstream, &host)).into_iter().collect()
     };
+    let discovery = |name: String| {
+        let of = Discovery { service, port, part, reach: &reach, settings: view.settings() };
+        of.wire(audience, &name, &cluster_name)
+    };
+    let locality_balancing = settings.locality_balancing(service).filter(|_| !by_client);
     let wire = Cluster {
         name: cluster_name.clone(),
         connect_timeout: duration(pool.connect_timeout.unwrap_or(CONNECT_TIMEOUT)),
-        lb_policy: lb_policy(settings.load_balancing(service)) as i32,
-        lb_config: lb_config(settings.load_balancing(service), settings.slow_start),
+        lb_policy: match by_client {
+            true => LbPolicy::ClusterProvided,
+            false => lb_policy(settings.load_balancing(service)),
+        } as i32,
+        lb_config: match by_client {
+            true => at_other_port(port),
+            false => lb_config(settings.load_balancing(service), settings.slow_start),
+        },
         circuit_breakers: Some(circuit_breakers(pool, budget)),
         outlier_detection: outlier.map(outlier_detection),
-        common_lb_config: common_lb(settings.said_panic_percent(), settings.locality_balancing(service)),
-        load_balancing_policy: load_balancing_policy(
-            settings.load_balancing(service),
-            settings.locality_balancing(service),
-        ),
+        common_lb_config: common_lb(settings.said_panic_percent(), locality_balancing),
+        load_balancing_policy: load_balancing_policy(settings.load_balancing(service), locality_balancing)
+            .filter(|_| !by_client),
         health_checks: health_checks(port.protocol),
         typed_extension_protocol_options: protocol_options(upstream, pool, outlier),
         upstream_connection_options: pool.tcp_keepalive.map(keepalive),
         transport_socket: transport_socket(alpn),
-        ..discovery(service, port, part, audience, &cluster_name, &cluster_name)
+        ..discovery(cluster_name.clone())
     };
     // Where nothing can be asked, its time decides.
     let readmission = |wire: &Cluster| {
@@ -163,7 +176,7 @@ fn clusters_of(
     if port.protocol == Protocol::Detect {
         let tcp_name = names::outbound_tcp_cluster(name, port, subset, domain);
         // The same endpoints.
-        let discovery = discovery(service, port, part, audience, &tcp_name, &cluster_name);
+        let discovery = discovery(tcp_name.clone());
         let tcp = Cluster {
             name: tcp_name,
             eds_cluster_config: discovery.eds_cluster_config,
@@ -185,30 +198,47 @@ fn clusters_of(
     }
 }
 
-/// Where a cluster has its endpoints from: the load assignment of the name `endpoints`, or DNS.
-fn discovery(
-    service: &Service,
-    port: &ServicePort,
-    part: &Part<'_>,
-    audience: &Audience,
-    name: &str,
-    endpoints: &str,
-) -> Cluster {
-    match &service.named {
-        Some(named) => {
-            let balancing = part.settings.locality_balancing(service);
-            dns::discovery(named, port, part.subset, balancing, audience.place(), name)
+/// Where a cluster has its endpoints from.
+struct Discovery<'a> {
+    service: &'a Service,
+    port: &'a ServicePort,
+    part: &'a Part<'a>,
+    reach: &'a Reach,
+    settings: &'a MeshSettings,
+}
+
+impl Discovery<'_> {
+    /// Of the cluster `name`: the load assignment of the name `endpoints`, DNS, or the client, which has found it.
+    fn wire(&self, audience: &Audience, name: &str, endpoints: &str) -> Cluster {
+        if self.service.is_original_destination() {
+            let of_client = ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32);
+            return Cluster { cluster_discovery_type: Some(of_client), ..Cluster::default() };
         }
-        None => {
+        let Some(named) = &self.service.named else {
             // The cluster's own name goes without saying.
             let service_name = if name == endpoints { String::new() } else { endpoints.to_owned() };
-            Cluster {
+            return Cluster {
                 cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::Eds as i32)),
                 eds_cluster_config: Some(EdsClusterConfig { eds_config: Some(ads()), service_name }),
                 ..Cluster::default()
-            }
-        }
+            };
+        };
+        let is_of_part = |endpoint: &&StaticEndpoint| {
+            self.part.subset.is_none_or(|subset| subset.selects(&endpoint.labels))
+        };
+        let written = named.endpoints.iter().filter(is_of_part);
+        let selected = self.reach.addresses.iter().map(|dial| endpoints::placed(dial, self.settings));
+        let placed = written.map(|endpoint| dns::placed(endpoint, self.port)).chain(selected).collect();
+        let balancing = self.part.settings.locality_balancing(self.service);
+        dns::discovery(placed, named.is_logical, balancing, audience.place(), name)
     }
+}
+
+/// Of a cluster whose hosts are those that clients mean: another port than the one that they call (Istio: `targetPort`).
+fn at_other_port(port: &ServicePort) -> Option<LbConfig> {
+    let target = port.target_number();
+    let config = OriginalDstLbConfig { upstream_port_override: number(target.into()), ..Default::default() };
+    (target != port.number).then_some(LbConfig::OriginalDstLbConfig(config))
 }
 
 /// The cluster that refuses everything.

@@ -139,7 +139,7 @@ fn chain_matches<'a>(
     found.collect()
 }
 
-fn range(net: IpNet) -> CidrRange {
+pub(super) fn range(net: IpNet) -> CidrRange {
     CidrRange { address_prefix: net.network().to_string(), prefix_len: number(net.prefix_len().into()) }
 }
 

@@ -9,21 +9,28 @@ use prost::Message;
 use crate::model::{Audience, Finding, Locality, MeshSettings, Name};
 use crate::translate::locality::{Placed, arrange};
 use crate::translate::reach::Dial;
-use crate::translate::wire::{address, number};
+use crate::translate::wire::{endpoint_address, number};
 use crate::translate::{InputView, Output, metadata, names, reach};
 
 /// One load assignment for each port of a Service, and one for each subset of it, as these callers get it.
 pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name, audience: &Audience) -> Output {
     let mut output = Output::default();
-    // Those that have names stand in the clusters.
-    let Some(service) = view.service(name).filter(|service| service.named.is_none()) else { return output };
+    let Some(service) = view.service(name) else { return output };
+    // Those that have names stand in the clusters; the others are nobody's but the client's.
+    if service.named.is_some() || service.is_original_destination() {
+        return output;
+    }
     let settings = view.settings();
     let policies = view.destination_of(service);
     for port in &service.ports {
-        if let Some(pod) = view.pod_without_target(service, port) {
+        if let Some(workload) = view.workload_without_target(service, port) {
+            let (what, kind) = match workload.entry {
+                None => ("container port", "Pod"),
+                Some(_) => ("port", "WorkloadEntry"),
+            };
             let reason = format!(
-                "port {}: Pod {} has no container port of the name in targetPort, so it gets no traffic",
-                port.number, pod.name
+                "port {}: {kind} {} has no {what} of the name in targetPort, so it gets no traffic",
+                port.number, workload.name
             );
             output.problems.push(Finding::at(&service.origin, "spec.ports", reason));
         }
@@ -48,12 +55,12 @@ pub(crate) fn load_assignments(view: &InputView<'_>, name: &Name, audience: &Aud
     output
 }
 
-fn placed<'a>(Dial { port, endpoint }: &'a Dial, settings: &MeshSettings) -> Placed<'a> {
+pub(super) fn placed<'a>(Dial { port, endpoint }: &'a Dial, settings: &MeshSettings) -> Placed<'a> {
     let health =
         if endpoint.ready { wire_core::HealthStatus::Healthy } else { wire_core::HealthStatus::Unhealthy };
     let wire = LbEndpoint {
         host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
-            address: Some(address(endpoint.ip, *port)),
+            address: Some(endpoint_address(&endpoint.address, *port)),
             ..Endpoint::default()
         })),
         health_status: health as i32,

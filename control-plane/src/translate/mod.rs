@@ -21,7 +21,9 @@
 //! |---|---|---|
 //! | Listener | `virtualOutbound`, `virtualOutbound6` | mesh |
 //! | Listener | `IP_PORT` | port and cluster IP of a Service |
+//! | Listener | `0.0.0.0_PORT`, `::_PORT` | port of hosts without an address of their own ([`by_content`]) |
 //! | Listener | `virtualInbound`, `virtualInbound6` | workload |
+//! | RouteConfiguration | `PORT` | HTTP port of such hosts, and namespace of clients |
 //! | RouteConfiguration | `FQDN:PORT` | HTTP port of a Service with a cluster IP, and namespace of clients |
 //! | Cluster | `PassthroughCluster`, `InboundPassthroughCluster` | mesh |
 //! | Cluster | `PassthroughCluster\|NAMESPACE/WORKLOAD/REVISION/SERVICEACCOUNT` | captured workload |
@@ -33,6 +35,7 @@
 
 mod access_log;
 mod balancing;
+mod by_content;
 mod captured;
 mod causes;
 mod check;
@@ -69,7 +72,7 @@ pub(crate) use captured::{Family, outbound_virtual, service_listeners};
 pub(crate) use causes::{Cause, causes};
 pub(crate) use check::{
     check_peer_authentications, check_policy, check_route, check_service_entry, check_traffic_policy,
-    check_virtual_service,
+    check_virtual_service, check_workload_entry, check_workload_group,
 };
 pub(crate) use cluster::{black_hole, outbound_clusters};
 pub(crate) use endpoints::load_assignments;

@@ -13,7 +13,7 @@ use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manage
 use outrigger_xds_api::wire::listener::v3::filter_chain_match::ConnectionSourceType;
 use outrigger_xds_api::wire::listener::v3::{FilterChain, Listener};
 
-use crate::model::{Finding, InboundPort, Name, ServicePort, Workload};
+use crate::model::{Finding, InboundPort, Name, Service, ServicePort, Workload};
 use crate::translate::connections::Rules;
 use crate::translate::names::{OUTBOUND_PORT, SIDECAR_PORTS};
 use crate::translate::wire::ads;
@@ -75,9 +75,12 @@ fn tcp_listeners(
     problems: &mut Vec<Finding>,
 ) -> Vec<Listener> {
     let settings = view.settings();
+    // Nobody knows here which address a client means.
+    let can_be_seen = |service: &Service| {
+        service.is_visible_in(&workload.name.namespace) && !service.is_original_destination()
+    };
     let is_seen = |name: &Name| {
-        let namespace = &workload.name.namespace;
-        !names::is_whole(name) || view.service(name).is_some_and(|service| service.is_visible_in(namespace))
+        !names::is_whole(name) || view.service(name).is_some_and(|service| can_be_seen(service))
     };
     let mut services: Vec<(&Name, &ServicePort)> =
         view.tcp_ports().filter(|(name, _)| is_seen(name)).collect();

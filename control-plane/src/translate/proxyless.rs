@@ -35,9 +35,11 @@ use outrigger_xds_api::wire::route::v3::{HeaderMatcher, Route, RouteConfiguratio
 use outrigger_xds_api::wire::r#type::matcher::v3::string_matcher::MatchPattern;
 use prost::Message;
 
-use crate::model::{Client, Endpoint, Finding, Locality, MutualTlsMode, Name, Service, ServicePort, Subset};
+use crate::model::{
+    Client, Endpoint, EndpointAddress, Finding, Locality, MutualTlsMode, Name, Service, ServicePort, Subset,
+};
 use crate::translate::endpoints::wire_locality;
-use crate::translate::wire::{address, ads, any, duration, number};
+use crate::translate::wire::{ads, any, duration, endpoint_address, number};
 use crate::translate::{InputView, Output, cluster, http, metadata, names, route};
 
 /// Listeners and route configurations of the clients in one namespace.
@@ -108,7 +110,7 @@ pub(crate) fn proxyless_endpoints(view: &InputView<'_>, name: &Name) -> Output {
     let Some(service) = view.service(name) else { return output };
     for port in ports(service) {
         let (open, closed): (Vec<Endpoint>, Vec<Endpoint>) =
-            view.endpoints(service, port).into_iter().partition(|endpoint| takes_plaintext(view, endpoint));
+            of_addresses(view, service, port).partition(|endpoint| takes_plaintext(view, endpoint));
         if !closed.is_empty() {
             let reason = format!(
                 "port {}: {} of the endpoints take mutual TLS only; gRPC clients without a sidecar use plaintext and do \
@@ -139,10 +141,10 @@ fn assignment<'a>(
     endpoints: impl Iterator<Item = &'a Endpoint>,
 ) -> ClusterLoadAssignment {
     let mut localities: BTreeMap<Locality, Vec<LbEndpoint>> = BTreeMap::new();
-    for Endpoint { ip, port, locality, .. } in endpoints {
+    for Endpoint { address, port, locality, .. } in endpoints {
         localities.entry(locality.clone()).or_default().push(LbEndpoint {
             host_identifier: Some(HostIdentifier::Endpoint(WireEndpoint {
-                address: Some(address(*ip, *port)),
+                address: Some(endpoint_address(address, *port)),
                 ..WireEndpoint::default()
             })),
             health_status: wire_core::HealthStatus::Healthy as i32,
@@ -169,8 +171,20 @@ pub(crate) fn proxyless_black_hole() -> Output {
     output
 }
 
+/// The ports that gRPC can call. It knows no cluster whose hosts are those that clients mean, and looks names up that are whole.
 fn ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
-    service.ports.iter().filter(|port| port.protocol.may_be_http())
+    let has_none = service.is_original_destination() || service.name.name.starts_with('*');
+    service.ports.iter().filter(move |port| !has_none && port.protocol.may_be_http())
+}
+
+/// gRPC takes addresses only from endpoints that the control plane tells.
+fn of_addresses(
+    view: &InputView<'_>,
+    service: &Service,
+    port: &ServicePort,
+) -> impl Iterator<Item = Endpoint> + use<> {
+    let endpoints = view.endpoints(service, port).into_iter();
+    endpoints.filter(|endpoint| matches!(endpoint.address, EndpointAddress::Ip(_)))
 }
 
 fn takes_plaintext(view: &InputView<'_>, endpoint: &Endpoint) -> bool {

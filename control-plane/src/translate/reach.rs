@@ -61,9 +61,10 @@ pub(super) fn reach(
         .collect();
     let with_mutual_tls = endpoints.iter().filter(|(_, taker)| *taker == Taker::SidecarMutualTls).count();
     // With no endpoint at all the answer must be the safe one, where there may be one with mutual TLS at all.
-    // Whoever is behind a name in DNS is nobody that the mesh knows.
-    let may_be_in_mesh =
-        service.named.is_none() && service.external.as_ref().is_none_or(|external| external.is_internal);
+    // Whoever is behind a name in DNS is nobody that the mesh knows, unless it is a workload's.
+    let may_be_in_mesh = (service.named.is_none() || !service.selector.is_empty())
+        && service.external.as_ref().is_none_or(|external| external.is_internal)
+        && !service.is_original_destination();
     let mutual_tls = match tls {
         ClientTls::Plaintext | ClientTls::Origination(_) => false,
         ClientTls::Mutual => true,

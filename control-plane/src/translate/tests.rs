@@ -1,6 +1,7 @@
 //! Structure of the resources, seen as a proxy sees them: through a snapshot.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod by_content;
 mod captured;
 mod causes;
 mod checks;
@@ -21,6 +22,7 @@ mod subsets;
 mod traffic_policy;
 mod twins;
 mod virtual_service;
+mod workload_entry;
 
 use std::sync::Arc;
 

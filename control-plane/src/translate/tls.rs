@@ -44,14 +44,17 @@ pub(super) fn downstream(trust_domain: &str, alpn: &[&str]) -> TransportSocket {
     socket(any(&context))
 }
 
-/// The client's side towards a server that is not the mesh's, at `host`.
+/// The client's side towards a server that is not the mesh's, at `host`. Of a host with `*` it is not known here which one is called:
+/// then no server name is asked for unless one is written, and the server may prove any of them.
 pub(super) fn origination(of: &TlsOrigination, host: String, alpn: &[&str]) -> TransportSocket {
-    let sni = of.sni.clone().unwrap_or(host);
+    let sni =
+        of.sni.clone().unwrap_or_else(|| if host.starts_with('*') { String::new() } else { host.clone() });
     let file = |path: &String| DataSource {
         specifier: Some(data_source::Specifier::Filename(path.clone())),
         ..Default::default()
     };
-    let names = if of.server_names.is_empty() { std::slice::from_ref(&sni) } else { &of.server_names };
+    let host = if sni.is_empty() { &host } else { &sni };
+    let names = if of.server_names.is_empty() { std::slice::from_ref(host) } else { &of.server_names };
     let validation = of.roots.as_ref().map(|roots| {
         ValidationContextType::ValidationContext(CertificateValidationContext {
             trusted_ca: Some(file(roots)),
@@ -76,7 +79,11 @@ pub(super) fn origination(of: &TlsOrigination, host: String, alpn: &[&str]) -> T
 /// A name of a server: of a URI's form it is an identity, else a name in DNS.
 fn server_name(name: &str) -> SubjectAltNameMatcher {
     let san_type = if name.contains("://") { SanType::Uri } else { SanType::Dns };
-    SubjectAltNameMatcher { san_type: san_type as i32, ..uri(MatchPattern::Exact(name.to_owned())) }
+    let pattern = match name.strip_prefix('*') {
+        Some(end) => MatchPattern::Suffix(end.to_owned()),
+        None => MatchPattern::Exact(name.to_owned()),
+    };
+    SubjectAltNameMatcher { san_type: san_type as i32, ..uri(pattern) }
 }
 
 fn socket(context: outrigger_xds_api::wire::protobuf::Any) -> TransportSocket {

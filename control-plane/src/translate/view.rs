@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::model::{
     Client, DestinationPolicies, DestinationPolicy, Endpoint, Grant, HttpRoute, InboundPort, Input,
     MeshSettings, MutualTlsMode, Name, PeerAuthn, Registry, RouteKey, Service, ServiceEntry, ServicePort,
-    ServiceRef, TargetKey, TrafficPolicy, VirtualService, Workload,
+    ServiceRef, TargetKey, TrafficPolicy, VirtualService, Workload, WorkloadEntry, WorkloadGroup,
 };
 
 /// A view of the model that remembers which [`Input`]s were read through it, found or not. Translation has no other way to
@@ -79,10 +79,14 @@ impl<'a> InputView<'a> {
         self.registry.endpoints(service, port)
     }
 
-    /// A Pod that a Service's port should lead to and does not, because it has no port of that name.
-    pub fn pod_without_target(&self, service: &Service, port: &ServicePort) -> Option<&'a Arc<Workload>> {
+    /// A workload that a Service's port should lead to and does not, because it has no port of that name.
+    pub fn workload_without_target(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+    ) -> Option<&'a Arc<Workload>> {
         self.note(Input::Endpoints(service.name.clone()));
-        self.registry.pod_without_target(service, port)
+        self.registry.workload_without_target(service, port)
     }
 
     /// The Service that a rule means: a Kubernetes Service, or what a ServiceEntry makes.
@@ -107,6 +111,18 @@ impl<'a> InputView<'a> {
     pub fn service_entry(&self, name: &Name) -> Option<&'a Arc<ServiceEntry>> {
         self.note(Input::ServiceEntry(name.clone()));
         self.registry.service_entry(name)
+    }
+
+    /// The WorkloadEntry of this name.
+    pub fn workload_entry(&self, name: &Name) -> Option<&'a Arc<WorkloadEntry>> {
+        self.note(Input::WorkloadEntry(name.clone()));
+        self.registry.workload_entry(name)
+    }
+
+    /// The WorkloadGroup of this name.
+    pub fn workload_group(&self, name: &Name) -> Option<&'a Arc<WorkloadGroup>> {
+        self.note(Input::WorkloadGroup(name.clone()));
+        self.registry.workload_group(name)
     }
 
     /// The route of this name.

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use outrigger_xds_api::wire::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, SocketAddress, address, config_source,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Pipe, SocketAddress, address, config_source,
     socket_address,
 };
 use outrigger_xds_api::wire::protobuf::{Any, Duration, UInt32Value};
 use prost::{Message, Name};
+
+use crate::model::EndpointAddress;
 
 pub(super) fn any<M: Message + Name>(message: &M) -> Any {
     outrigger_xds_api::resource::pack(message)
@@ -17,13 +19,24 @@ pub(super) fn address(ip: IpAddr, port: u16) -> Address {
     named_address(ip.to_string(), port)
 }
 
-pub(super) fn named_address(address: String, port: u16) -> Address {
+fn named_address(address: String, port: u16) -> Address {
     Address {
         address: Some(address::Address::SocketAddress(SocketAddress {
             address,
             port_specifier: Some(socket_address::PortSpecifier::PortValue(port.into())),
             ..SocketAddress::default()
         })),
+    }
+}
+
+/// The address of an endpoint. A Unix socket has no port.
+pub(super) fn endpoint_address(of: &EndpointAddress, port: u16) -> Address {
+    match of {
+        EndpointAddress::Ip(ip) => address(*ip, port),
+        EndpointAddress::Name(name) => named_address(name.clone(), port),
+        EndpointAddress::Pipe(path) => {
+            Address { address: Some(address::Address::Pipe(Pipe { path: path.clone(), mode: 0 })) }
+        }
     }
 }
 

@@ -320,7 +320,7 @@ async fn it_is_ready_when_it_may_read_and_says_what_is_missing() {
              - {{apiGroups: [discovery.k8s.io], resources: [endpointslices], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [apiextensions.k8s.io], resources: [customresourcedefinitions], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [gateway.networking.k8s.io], resources: [httproutes, grpcroutes, referencegrants], verbs: [get, list, watch]}}\n\
-             - {{apiGroups: [networking.istio.io], resources: [virtualservices, destinationrules, serviceentries], verbs: [get, list, watch]}}\n\
+             - {{apiGroups: [networking.istio.io], resources: [virtualservices, destinationrules, serviceentries, workloadentries, workloadgroups], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [security.istio.io], resources: [peerauthentications], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [outrigger.dev], resources: [trafficpolicies], verbs: [get, list, watch]}}\n\
              - {{apiGroups: [authentication.k8s.io], resources: [tokenreviews], verbs: [create]}}\n\

@@ -235,3 +235,36 @@ async fn a_policy_has_conditions_for_each_target() {
     until("a refusal", || reasons("b") == [["Accepted True Accepted", "PartiallyInvalid True Invalid"]])
         .await;
 }
+
+#[tokio::test]
+async fn machines_are_told_what_becomes_of_them() {
+    let server = server();
+    put(&server, OBJECTS);
+    let world = World::start(server).await;
+    let object = |plural: &str, name: &str| {
+        let found = world.server.get(&Collection::new("networking.istio.io", plural), "shop", name);
+        found.unwrap()["status"]["conditions"].clone()
+    };
+    let message =
+        |plural: &str, name: &str| object(plural, name)[0]["message"].as_str().unwrap_or_default().to_owned();
+    put(
+        &world.server,
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: m, namespace: shop, generation: 1}\nspec: {address: \
+         10.0.0.1, labels: {app: other}}\n---\napiVersion: networking.istio.io/v1\nkind: WorkloadGroup\nmetadata: {name: g, namespace: shop, \
+         generation: 1}\nspec: {template: {serviceAccount: a}}\n",
+    );
+    until("the status of the entry", || message("workloadentries", "m").contains("selects it")).await;
+    until("the status of the group", || message("workloadgroups", "g").contains("makes no WorkloadEntry"))
+        .await;
+    assert_eq!(
+        shown(&object("workloadgroups", "g")),
+        ["Accepted True Accepted", "ResolvedRefs True ResolvedRefs"]
+    );
+    // Selected, it has nothing to say.
+    put(
+        &world.server,
+        "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {name: m, namespace: shop, generation: 2}\nspec: {address: \
+         10.0.0.1, labels: {app: reviews}}\n",
+    );
+    until("a status without a word", || !message("workloadentries", "m").contains("selects it")).await;
+}

@@ -60,6 +60,8 @@ pub(crate) fn server() -> ApiServer {
         ("VirtualService", "virtualservices"),
         ("DestinationRule", "destinationrules"),
         ("ServiceEntry", "serviceentries"),
+        ("WorkloadEntry", "workloadentries"),
+        ("WorkloadGroup", "workloadgroups"),
     ] {
         server.put(definition(kind, plural, "networking.istio.io", &["v1"])).unwrap();
     }
@@ -123,6 +125,8 @@ pub(crate) fn collections() -> Vec<Collection> {
         ("networking.istio.io", "virtualservices"),
         ("networking.istio.io", "destinationrules"),
         ("networking.istio.io", "serviceentries"),
+        ("networking.istio.io", "workloadentries"),
+        ("networking.istio.io", "workloadgroups"),
         ("security.istio.io", "peerauthentications"),
         ("outrigger.dev", "trafficpolicies"),
     ]

@@ -192,6 +192,8 @@ fn the_control_plane_serves_with_the_rights_of_the_chart() {
         definition("VirtualService", "virtualservices", "networking.istio.io", "v1"),
         definition("DestinationRule", "destinationrules", "networking.istio.io", "v1"),
         definition("ServiceEntry", "serviceentries", "networking.istio.io", "v1"),
+        definition("WorkloadEntry", "workloadentries", "networking.istio.io", "v1"),
+        definition("WorkloadGroup", "workloadgroups", "networking.istio.io", "v1"),
         definition("PeerAuthentication", "peerauthentications", "security.istio.io", "v1"),
     ] {
         cluster.server.put(definition).unwrap();

@@ -20,7 +20,7 @@ const RIGHTS: &[(&str, &[&str], &[&str], bool)] = &[
     ),
     (
         "networking.istio.io",
-        &["virtualservices", "destinationrules", "serviceentries"],
+        &["virtualservices", "destinationrules", "serviceentries", "workloadentries", "workloadgroups"],
         &["get", "list", "watch"],
         false,
     ),
@@ -29,7 +29,13 @@ const RIGHTS: &[(&str, &[&str], &[&str], bool)] = &[
     ("gateway.networking.k8s.io", &["httproutes/status", "grpcroutes/status"], &["patch"], false),
     (
         "networking.istio.io",
-        &["virtualservices/status", "destinationrules/status", "serviceentries/status"],
+        &[
+            "virtualservices/status",
+            "destinationrules/status",
+            "serviceentries/status",
+            "workloadentries/status",
+            "workloadgroups/status",
+        ],
         &["patch"],
         false,
     ),

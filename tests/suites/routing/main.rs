@@ -9,6 +9,7 @@ mod connections;
 mod destination_rule;
 mod gateway_api;
 mod hashing;
+mod machines;
 mod places;
 mod references;
 mod samples;

@@ -12,7 +12,8 @@ pub(super) fn service_ref(
     domain: &str,
     field: &str,
 ) -> Result<ServiceRef, Refusal> {
-    names::subdomain(field, host)?;
+    // A host with `*` is what a ServiceEntry is called that has it, and no other.
+    names::subdomain(field, host.strip_prefix("*.").unwrap_or(host))?;
     if !host.contains('.') {
         return Ok(ServiceRef::Name(Name::new(namespace, host)));
     }
@@ -20,6 +21,13 @@ pub(super) fn service_ref(
         Some(name) => ServiceRef::Name(name),
         None => ServiceRef::Host(host.to_owned()),
     })
+}
+
+/// Whether `*` in a host can be that of a ServiceEntry's: it stands for no Service of Kubernetes.
+pub(super) fn is_of_entry(host: &str, domain: &str) -> bool {
+    let services = format!(".svc.{domain}");
+    host.strip_prefix('*')
+        .is_some_and(|end| end.starts_with('.') && !end.ends_with(&services) && !services.ends_with(end))
 }
 
 /// The whole host name that `host` means to an object in `namespace`; it may begin with `*`.

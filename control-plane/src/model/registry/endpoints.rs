@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::{ChangeSet, Input, Registry, in_namespace, place, replace};
-use crate::model::{EndpointSlice, Name, Node, Protocol, Service, Workload};
+use crate::model::{EndpointSlice, Name, Node, Protocol, Service, Workload, WorkloadEntry, WorkloadGroup};
 
 impl Registry {
     pub(super) fn set_service(&mut self, name: &Name, new: Option<Arc<Service>>, changes: &mut ChangeSet) {
@@ -57,7 +57,37 @@ impl Registry {
         changes.inputs.extend(before.symmetric_difference(&after).copied().map(Input::ClusterIp));
     }
 
-    pub(super) fn set_workload(&mut self, name: &Name, new: Option<Arc<Workload>>, changes: &mut ChangeSet) {
+    /// A Pod hides the WorkloadEntry of its name.
+    pub(super) fn set_pod(&mut self, name: &Name, new: Option<Arc<Workload>>, changes: &mut ChangeSet) {
+        let entry = || self.workload_entries.get(name).map(|entry| entry.workload.clone());
+        let new = new.or_else(entry);
+        self.set_workload(name, new, changes);
+    }
+
+    pub(super) fn set_workload_entry(
+        &mut self,
+        name: &Name,
+        new: Option<Arc<WorkloadEntry>>,
+        changes: &mut ChangeSet,
+    ) {
+        replace(&mut self.workload_entries, name, new.clone());
+        changes.inputs.insert(Input::WorkloadEntry(name.clone()));
+        if self.pod(name).is_none() {
+            self.set_workload(name, new.map(|entry| entry.workload.clone()), changes);
+        }
+    }
+
+    pub(super) fn set_workload_group(
+        &mut self,
+        name: &Name,
+        new: Option<Arc<WorkloadGroup>>,
+        changes: &mut ChangeSet,
+    ) {
+        replace(&mut self.workload_groups, name, new);
+        changes.inputs.insert(Input::WorkloadGroup(name.clone()));
+    }
+
+    fn set_workload(&mut self, name: &Name, new: Option<Arc<Workload>>, changes: &mut ChangeSet) {
         let old = replace(&mut self.workloads, name, new.clone());
         if captured(old.as_deref()) != captured(new.as_deref()) {
             changes.inputs.insert(Input::Captured);

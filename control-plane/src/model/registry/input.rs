@@ -22,6 +22,10 @@ pub enum Input {
     Endpoints(Name),
     /// The ServiceEntry of this name, or that there is none.
     ServiceEntry(Name),
+    /// The WorkloadEntry of this name, or that there is none.
+    WorkloadEntry(Name),
+    /// The WorkloadGroup of this name, or that there is none.
+    WorkloadGroup(Name),
     /// The route of this name, or that there is none.
     Route(RouteKey),
     /// The routes whose parent is the Service of this name.

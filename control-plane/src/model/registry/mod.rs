@@ -23,7 +23,7 @@ use crate::api::{self, Decoded};
 use crate::model::{
     Concern, DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name, Node,
     PeerAuthn, RouteKey, RouteKind, Service, ServiceEntry, TargetKey, TrafficPolicy, VirtualService,
-    Workload,
+    Workload, WorkloadEntry, WorkloadGroup,
 };
 use crate::source::{Event, Object, ObjectKey};
 use attached::Attached;
@@ -47,7 +47,10 @@ pub struct Registry {
     service_entries: Attached<ServiceEntry, Name, String>,
     /// The Service of each such host name.
     by_host: BTreeMap<String, Name>,
+    /// Pods and what WorkloadEntries stand for. Of one name the Pod counts.
     workloads: BTreeMap<Name, Arc<Workload>>,
+    workload_entries: BTreeMap<Name, Arc<WorkloadEntry>>,
+    workload_groups: BTreeMap<Name, Arc<WorkloadGroup>>,
     /// How many of them have gRPC clients that speak xDS themselves.
     proxyless: usize,
     slices: Attached<EndpointSlice>,
@@ -117,7 +120,15 @@ impl Registry {
             }
             Some(Decoded::Workload(workload)) => {
                 let name = workload.name.clone();
-                self.set_workload(&name, Some(Arc::new(workload)), changes);
+                self.set_pod(&name, Some(Arc::new(workload)), changes);
+            }
+            Some(Decoded::WorkloadEntry(entry)) => {
+                let name = entry.name.clone();
+                self.set_workload_entry(&name, Some(Arc::new(entry)), changes);
+            }
+            Some(Decoded::WorkloadGroup(group)) => {
+                let name = group.name.clone();
+                self.set_workload_group(&name, Some(Arc::new(group)), changes);
             }
             Some(Decoded::HttpRoute(route)) => {
                 let key = route.key.clone();
@@ -161,7 +172,7 @@ impl Registry {
         let name = Name::new(&key.namespace, &key.name);
         match (key.group.as_str(), key.kind.as_str()) {
             ("", "Service") => self.services.contains_key(&name),
-            ("", "Pod") => self.workloads.contains_key(&name),
+            ("", "Pod") => self.pod(&name).is_some(),
             ("", "Node") => self.nodes.contains_key(&key.name),
             ("discovery.k8s.io", "EndpointSlice") => self.slices.objects.contains_key(&name),
             ("gateway.networking.k8s.io", "ReferenceGrant") => self.grants.contains_key(&name),
@@ -169,6 +180,8 @@ impl Registry {
                 .is_some_and(|kind| self.routes.objects.contains_key(&RouteKey { kind, name })),
             ("networking.istio.io", "VirtualService") => self.virtual_services.contains_key(&name),
             ("networking.istio.io", "ServiceEntry") => self.service_entries.objects.contains_key(&name),
+            ("networking.istio.io", "WorkloadEntry") => self.workload_entries.contains_key(&name),
+            ("networking.istio.io", "WorkloadGroup") => self.workload_groups.contains_key(&name),
             ("networking.istio.io", "DestinationRule") => self.policies.objects.contains_key(&name),
             ("security.istio.io", "PeerAuthentication") => self.peer_authn.contains_key(&name),
             ("outrigger.dev", "TrafficPolicy") => self.traffic_policies.objects.contains_key(&name),
@@ -182,7 +195,7 @@ impl Registry {
             // Names with a dot are those of ServiceEntries' hosts.
             ("", "Service") if key.name.contains('.') => {}
             ("", "Service") => self.set_service(&name, None, changes),
-            ("", "Pod") => self.set_workload(&name, None, changes),
+            ("", "Pod") => self.set_pod(&name, None, changes),
             ("", "Node") => self.set_node(&key.name, None, changes),
             ("discovery.k8s.io", "EndpointSlice") => self.set_slice(&name, None, changes),
             ("gateway.networking.k8s.io", "ReferenceGrant") => self.set_grant(&name, None, changes),
@@ -193,6 +206,8 @@ impl Registry {
             }
             ("networking.istio.io", "VirtualService") => self.set_virtual_service(&name, None, changes),
             ("networking.istio.io", "ServiceEntry") => self.set_service_entry(&name, None, changes),
+            ("networking.istio.io", "WorkloadEntry") => self.set_workload_entry(&name, None, changes),
+            ("networking.istio.io", "WorkloadGroup") => self.set_workload_group(&name, None, changes),
             ("networking.istio.io", "DestinationRule") => self.set_policy(&name, None, changes),
             ("security.istio.io", "PeerAuthentication") => self.set_peer_authn(&name, None, changes),
             ("outrigger.dev", "TrafficPolicy") => self.set_traffic_policy(&name, None, changes),

@@ -23,10 +23,12 @@ impl Registry {
         }
     }
 
-    /// Where a workload is that runs on a node: where its own label says, else where the Node is, else where its other labels say,
+    /// Where a workload is that runs on a node: where a WorkloadEntry or its own label says, else where the Node is, else where its other labels say,
     /// which Kubernetes copies from the Node.
     pub(in crate::model) fn locality_of(&self, workload: &Workload, node: Option<&str>) -> Locality {
-        Locality::of_own_label(&workload.labels).unwrap_or_else(|| {
+        let of_entry = workload.entry.as_ref().map(|entry| &entry.locality);
+        let of_entry = of_entry.filter(|place| !place.is_empty()).cloned();
+        of_entry.or_else(|| Locality::of_own_label(&workload.labels)).unwrap_or_else(|| {
             let of_node = self.node(node.unwrap_or_default()).map(|node| node.locality.clone());
             of_node.filter(|place| !place.is_empty()).unwrap_or_else(|| Locality::of_labels(&workload.labels))
         })

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{Registry, in_namespace};
 use crate::model::{
     DestinationPolicy, EndpointSlice, Finding, Grant, HttpRoute, MeshSettings, Name, Node, PeerAuthn,
-    RouteKey, Service, ServiceEntry, TargetKey, TrafficPolicy, VirtualService, Workload,
+    RouteKey, Service, ServiceEntry, TargetKey, TrafficPolicy, VirtualService, Workload, WorkloadEntry,
+    WorkloadGroup,
 };
 
 impl Registry {
@@ -33,6 +34,21 @@ impl Registry {
     /// The workload of this name.
     pub fn workload(&self, name: &Name) -> Option<&Arc<Workload>> {
         self.workloads.get(name)
+    }
+
+    /// The Pod of this name.
+    pub(super) fn pod(&self, name: &Name) -> Option<&Arc<Workload>> {
+        self.workloads.get(name).filter(|workload| workload.entry.is_none())
+    }
+
+    /// The WorkloadEntry of this name.
+    pub fn workload_entry(&self, name: &Name) -> Option<&Arc<WorkloadEntry>> {
+        self.workload_entries.get(name)
+    }
+
+    /// The WorkloadGroup of this name.
+    pub fn workload_group(&self, name: &Name) -> Option<&Arc<WorkloadGroup>> {
+        self.workload_groups.get(name)
     }
 
     /// All workloads of a namespace.

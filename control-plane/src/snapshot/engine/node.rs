@@ -32,6 +32,10 @@ pub(super) enum Node {
     VirtualServiceCheck(Name),
     /// What is wrong with a ServiceEntry.
     ServiceEntryCheck(Name),
+    /// What is wrong with a WorkloadEntry.
+    WorkloadEntryCheck(Name),
+    /// What is wrong with a WorkloadGroup.
+    WorkloadGroupCheck(Name),
     /// What is wrong with a destination policy.
     PolicyCheck(Name),
     /// What is wrong with a traffic policy.
@@ -76,6 +80,8 @@ impl Node {
             Self::RouteCheck(route) => translate::check_route(view, route),
             Self::VirtualServiceCheck(service) => translate::check_virtual_service(view, service),
             Self::ServiceEntryCheck(entry) => translate::check_service_entry(view, entry),
+            Self::WorkloadEntryCheck(entry) => translate::check_workload_entry(view, entry),
+            Self::WorkloadGroupCheck(group) => translate::check_workload_group(view, group),
             Self::PolicyCheck(policy) => translate::check_policy(view, policy),
             Self::TrafficPolicyCheck(policy) => translate::check_traffic_policy(view, policy),
             Self::PeerAuthnCheck(namespace) => translate::check_peer_authentications(view, namespace),

@@ -181,6 +181,28 @@ pub(super) const CUSTOM: &[Kind] = &[
         keep: RULE,
     },
     Kind {
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        kind: "WorkloadEntry",
+        plural: "workloadentries",
+        page: PAGE,
+        keep: &[
+            "metadata.creationTimestamp",
+            "metadata.deletionTimestamp",
+            "metadata.labels",
+            "metadata.annotations.sidecar.istio.io/interceptionMode",
+            "spec",
+        ],
+    },
+    Kind {
+        group: "networking.istio.io",
+        versions: &["v1", "v1beta1", "v1alpha3"],
+        kind: "WorkloadGroup",
+        plural: "workloadgroups",
+        page: PAGE,
+        keep: RULE,
+    },
+    Kind {
         group: "security.istio.io",
         versions: &["v1", "v1beta1"],
         kind: "PeerAuthentication",

@@ -16,7 +16,7 @@ use outrigger_xds_api::wire::core::v3::address::Address;
 use outrigger_xds_api::wire::core::v3::{BindConfig, TrafficDirection};
 use outrigger_xds_api::wire::listener::v3::{Filter, FilterChain, FilterChainMatch, Listener};
 
-use super::Family;
+use super::{Family, families};
 use crate::model::{Finding, InboundPort, MutualTlsMode, Protocol, Workload};
 use crate::translate::names::{BLACK_HOLE, INBOUND_PASSTHROUGH, INBOUND_PORT, MESH_ALPN};
 use crate::translate::wire::{address, number};
@@ -71,10 +71,6 @@ fn bind(family: Family) -> BindConfig {
         return BindConfig::default();
     };
     BindConfig { source_address: Some(source), ..BindConfig::default() }
-}
-
-fn families(workload: &Workload) -> impl Iterator<Item = Family> {
-    Family::ALL.into_iter().filter(|family| workload.ips.iter().any(|ip| family.has(ip)))
 }
 
 fn chains(

@@ -2,17 +2,21 @@
 //!
 //! A captured connection arrives at one of two ports of the sidecar, and still knows the address that it was meant for.
 //! *Outbound* (15001) that address picks a listener of its own, which has no socket: one for each port and cluster IP of
-//! a Service. What no such listener takes is for a Pod, or for the world outside: Pods of the mesh get mutual TLS with
+//! a Service, and one for each port of hosts that have no address of their own ([`by_content`]). What no such listener takes is for a Pod,
+//! or for the world outside: Pods of the mesh get mutual TLS with
 //! exactly the identity that belongs to the address, byte by byte, whatever they speak. *Inbound* (15006) it picks the port.
 //!
 //! Between sidecars a Service is called at POD_IP:15006 with the port in the SNI, as in explicit mode, so both kinds of
 //! workload can talk to each other. Only calls by a Pod's own address go to the very port that was called.
 
+mod by_content;
 mod inbound;
 mod outbound;
 mod service;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::model::Workload;
 
 pub(super) use inbound::{inbound_listeners, passthrough_clusters, to_application};
 pub(crate) use outbound::outbound_virtual;
@@ -55,4 +59,9 @@ impl Family {
             Self::V6 => format!("{name}6"),
         }
     }
+}
+
+/// The families that a workload has an address of.
+fn families(workload: &Workload) -> impl Iterator<Item = Family> {
+    Family::ALL.into_iter().filter(|family| workload.ips.iter().any(|ip| family.has(ip)))
 }

@@ -13,7 +13,7 @@ use outrigger_xds_api::wire::protobuf::BoolValue;
 use prost::Message;
 
 use super::Family;
-use crate::model::{MutualTlsMode, UnknownDestinations, Workload};
+use crate::model::{ConnectionPool, MeshSettings, MutualTlsMode, UnknownDestinations, Workload};
 use crate::translate::wire::number;
 use crate::translate::{InputView, Output, cluster, http, metadata, names, tls};
 
@@ -21,11 +21,8 @@ use crate::translate::{InputView, Output, cluster, http, metadata, names, tls};
 pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
     let mut output = Output::default();
     let settings = view.settings();
-    let peers: Vec<Peer> = view.captured().map(|workload| Peer::new(view, workload)).collect();
-    let unknown = match settings.unknown_destinations {
-        UnknownDestinations::AllowAny => names::PASSTHROUGH,
-        UnknownDestinations::RegistryOnly => names::BLACK_HOLE,
-    };
+    let peers = Peers::of(view);
+    let unknown = unknown(settings);
     let to = |cluster: &str| http::tcp_proxy_to(settings, cluster.to_owned(), cluster.to_owned());
     let chain = |name: String, matched: FilterChainMatch, cluster: &str| FilterChain {
         name,
@@ -41,11 +38,11 @@ pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
     let open = names::OPEN_PORTS.into_iter();
     chains.extend(open.map(|port| chain(format!("open-{port}"), at_port(port), names::PASSTHROUGH)));
     // A chain for a port hides all without one, so a port that any Pod treats apart needs chains for every Pod.
-    let ports: BTreeSet<u16> = peers.iter().flat_map(|peer| peer.modes.keys().copied()).collect();
+    let ports: BTreeSet<u16> = peers.0.iter().flat_map(|peer| peer.modes.keys().copied()).collect();
     for port in ports.into_iter().map(Some).chain([None]) {
         let matched = || port.map(at_port).unwrap_or_default();
         let suffix = port.map(|port| format!("-{port}")).unwrap_or_default();
-        for (cluster, ips) in addresses(&peers, port, family) {
+        for (cluster, ips) in peers.addresses(port, family) {
             let matched =
                 FilterChainMatch { prefix_ranges: ips.into_iter().map(single).collect(), ..matched() };
             chains.push(chain(format!("{cluster}{suffix}"), matched, cluster));
@@ -65,12 +62,23 @@ pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
     };
     listener.stat_prefix = name.clone();
     http::add_listener(&mut output, &listener);
+    for listener in super::by_content::shared_listeners(view, &peers, family) {
+        http::add_listener(&mut output, &listener);
+    }
     // The clusters serve both families.
     if family == Family::V4 {
-        let passthrough = cluster::original_destination(names::PASSTHROUGH, None);
+        let passthrough = Cluster {
+            // Requests are passed on too, to hosts that no Service has.
+            typed_extension_protocol_options: cluster::protocol_options(
+                cluster::Upstream::SameAsDownstream,
+                &ConnectionPool::default(),
+                None,
+            ),
+            ..cluster::original_destination(names::PASSTHROUGH, None)
+        };
         output.add(ResourceType::Cluster, names::PASSTHROUGH, passthrough.encode_to_vec());
         let clusters: BTreeMap<&str, &Peer<'_>> =
-            peers.iter().rev().map(|peer| (peer.cluster.as_str(), peer)).collect();
+            peers.0.iter().rev().map(|peer| (peer.cluster.as_str(), peer)).collect();
         for (name, Peer { workload, .. }) in clusters {
             let (namespace, service_account) = (&workload.name.namespace, &workload.service_account);
             let sni = format!("{service_account}.{namespace}.sa.{}", settings.trust_domain);
@@ -86,6 +94,17 @@ pub(crate) fn outbound_virtual(view: &InputView<'_>, family: Family) -> Output {
     }
     output
 }
+
+/// The cluster of connections to what the mesh does not know.
+pub(super) fn unknown(settings: &MeshSettings) -> &'static str {
+    match settings.unknown_destinations {
+        UnknownDestinations::AllowAny => names::PASSTHROUGH,
+        UnknownDestinations::RegistryOnly => names::BLACK_HOLE,
+    }
+}
+
+/// All captured Pods.
+pub(super) struct Peers<'a>(Vec<Peer<'a>>);
 
 /// A captured Pod as its peers see it.
 struct Peer<'a> {
@@ -108,21 +127,47 @@ impl<'a> Peer<'a> {
     }
 }
 
-/// The addresses that take mutual TLS on `port`, by cluster.
-fn addresses<'a>(
-    peers: &'a [Peer<'_>],
-    port: Option<u16>,
-    family: Family,
-) -> BTreeMap<&'a str, BTreeSet<IpAddr>> {
-    let mut found: BTreeMap<_, BTreeSet<IpAddr>> = BTreeMap::new();
-    let takes =
-        |peer: &&Peer<'_>| port.and_then(|port| peer.modes.get(&port).copied()).unwrap_or(peer.mutual_tls);
-    for peer in peers.iter().filter(takes) {
-        for ip in peer.workload.ips.iter().filter(|ip| family.has(ip)) {
-            found.entry(peer.cluster.as_str()).or_default().insert(*ip);
-        }
+impl<'a> Peers<'a> {
+    pub(super) fn of(view: &InputView<'a>) -> Self {
+        Self(view.captured().map(|workload| Peer::new(view, workload)).collect())
     }
-    found
+
+    /// The chains to those of a family that take mutual TLS on `port`, each with the addresses that it is for.
+    pub(super) fn chains(
+        &self,
+        view: &InputView<'_>,
+        port: u16,
+        family: Family,
+    ) -> Vec<(FilterChain, BTreeSet<IpAddr>)> {
+        let chain = |(cluster, ips): (&str, BTreeSet<IpAddr>)| {
+            let found = FilterChainMatch {
+                prefix_ranges: ips.iter().copied().map(single).collect(),
+                ..FilterChainMatch::default()
+            };
+            let chain = FilterChain {
+                name: cluster.to_owned(),
+                filter_chain_match: Some(found),
+                filters: vec![http::tcp_proxy_to(view.settings(), cluster.to_owned(), cluster.to_owned())],
+                ..FilterChain::default()
+            };
+            (chain, ips)
+        };
+        self.addresses(Some(port), family).into_iter().map(chain).collect()
+    }
+
+    /// The addresses that take mutual TLS on `port`, by cluster.
+    fn addresses(&self, port: Option<u16>, family: Family) -> BTreeMap<&str, BTreeSet<IpAddr>> {
+        let mut found: BTreeMap<_, BTreeSet<IpAddr>> = BTreeMap::new();
+        let takes = |peer: &&Peer<'_>| {
+            port.and_then(|port| peer.modes.get(&port).copied()).unwrap_or(peer.mutual_tls)
+        };
+        for peer in self.0.iter().filter(takes) {
+            for ip in peer.workload.ips.iter().filter(|ip| family.has(ip)) {
+                found.entry(peer.cluster.as_str()).or_default().insert(*ip);
+            }
+        }
+        found
+    }
 }
 
 fn single(ip: IpAddr) -> CidrRange {

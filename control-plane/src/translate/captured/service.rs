@@ -12,7 +12,7 @@ use outrigger_xds_api::wire::http_connection_manager::v3::http_connection_manage
 use outrigger_xds_api::wire::listener::v3::{FilterChain, FilterChainMatch, Listener};
 use outrigger_xds_api::wire::protobuf::BoolValue;
 
-use super::Family;
+use super::{Family, by_content};
 use crate::model::{Finding, Name, Protocol, Service, ServicePort, Visibility, Workload};
 use crate::translate::connections::{self, Rules};
 use crate::translate::wire::ads;
@@ -49,11 +49,12 @@ pub(in crate::translate) fn own_service_listeners(
     let services = names.iter().filter_map(|name| view.service(name));
     let own = services
         .filter(|service| service.is_visible_in(&workload.name.namespace) && !is_shared(view, service));
-    own.flat_map(|service| of_service(view, service, &rules, |ip| has_v6 || ip.is_ipv4())).collect()
+    let by_address = own.flat_map(|service| of_service(view, service, &rules, |ip| has_v6 || ip.is_ipv4()));
+    by_address.chain(by_content::own_listeners(view, workload, &rules)).collect()
 }
 
 /// Whether a Service's listeners are the same for all clients.
-fn is_shared(view: &InputView<'_>, service: &Service) -> bool {
+pub(super) fn is_shared(view: &InputView<'_>, service: &Service) -> bool {
     let is_seen_by_all =
         service.external.as_ref().is_none_or(|external| external.visibility == Visibility::Mesh);
     is_seen_by_all && !connections::is_ruled(view, &service.name) && !view.has_own_policies(service)

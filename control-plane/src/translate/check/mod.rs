@@ -8,6 +8,7 @@ mod route;
 mod service_entry;
 mod traffic_policy;
 mod virtual_service;
+mod workload_entry;
 
 use crate::model::Finding;
 use crate::translate::{InputView, Output};
@@ -17,6 +18,7 @@ pub(crate) use route::check_route;
 pub(crate) use service_entry::check_service_entry;
 pub(crate) use traffic_policy::check_traffic_policy;
 pub(crate) use virtual_service::check_virtual_service;
+pub(crate) use workload_entry::{check_workload_entry, check_workload_group};
 
 /// Whether the policies of a namespace are in force.
 pub(crate) fn check_peer_authentications(view: &InputView<'_>, namespace: &str) -> Output {

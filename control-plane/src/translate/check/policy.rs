@@ -1,6 +1,6 @@
 //! DestinationRules.
 
-use crate::model::{Concern, Finding, Name, Visibility};
+use crate::model::{Concern, Finding, Name, ServiceRef, Visibility};
 use crate::translate::{InputView, Output};
 
 /// Whether a destination policy is in force.
@@ -8,7 +8,14 @@ pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
     let mut output = Output::default();
     let Some(policy) = view.policy(name) else { return output };
     let Some(service) = view.resolve(&policy.service) else {
-        let reason = format!("Service {} does not exist", policy.service);
+        let reason = match &policy.service {
+            ServiceRef::Host(host) if host.starts_with('*') => {
+                format!(
+                    "no ServiceEntry has host {host}, and a DestinationRule for many hosts is not supported"
+                )
+            }
+            service => format!("Service {service} does not exist"),
+        };
         output
             .problems
             .push(Finding::at(&policy.origin, "spec.host", reason).about(Concern::BackendNotFound));
@@ -17,6 +24,15 @@ pub(crate) fn check_policy(view: &InputView<'_>, name: &Name) -> Output {
     let mut problem = |field: &str, reason: String| {
         output.problems.push(Finding::at(&policy.origin, field, reason));
     };
+    if service.is_original_destination()
+        && policy.settings.each().any(|settings| settings.load_balancing.is_some())
+    {
+        let reason = format!(
+            "loadBalancer has no effect: {} has resolution NONE, so a connection goes to the one address that the client meant",
+            policy.service
+        );
+        problem("spec.trafficPolicy", reason);
+    }
     let root = &view.settings().root_namespace;
     if name.namespace != service.name.namespace
         && name.namespace != *root

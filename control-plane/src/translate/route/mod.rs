@@ -5,13 +5,14 @@
 
 mod action;
 pub(super) mod delegate;
+mod elsewhere;
 mod encode;
 mod hosts;
 mod matches;
 mod policies;
 mod rules;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use outrigger_xds_api::ResourceType;
@@ -21,7 +22,7 @@ use outrigger_xds_api::wire::route::v3::route_match::PathSpecifier;
 use outrigger_xds_api::wire::route::v3::{Route, RouteConfiguration, RouteMatch, VirtualHost};
 
 use crate::model::{Client, Name, Service, ServicePort, VirtualService};
-use crate::translate::names::OUTBOUND_PORT;
+use crate::translate::names::{OUTBOUND_PORT, SIDECAR_PORTS};
 use crate::translate::{InputView, Output, metadata, names, traffic_policy};
 pub(super) use hosts::Hosts;
 use matches::path_specifiers;
@@ -32,12 +33,14 @@ pub(super) use rules::{applicable, may_refer};
 const HTTP_PORT: u16 = 80;
 
 /// The route configurations of a client: one by host name for explicit mode, one for each port of each Service that has an
-/// address for connections that are captured. There the address says what is meant, not the host name.
+/// address for connections that are captured. There the address says what is meant, not the host name, except that hosts without
+/// an address of their own have one by host name for each port.
 pub(crate) fn route_configurations(view: &InputView<'_>, client: &Client) -> Output {
     let mut output = Output::default();
     let domain = &view.settings().cluster_domain;
     let hosts = Hosts::seen_in(view, &client.namespace);
     let mut by_name = Vec::new();
+    let mut by_port: BTreeMap<u16, Vec<VirtualHost>> = BTreeMap::new();
     for name in view.service_names() {
         let Some(service) = view.service(name).filter(|service| service.is_visible_in(&client.namespace))
         else {
@@ -50,7 +53,19 @@ pub(crate) fn route_configurations(view: &InputView<'_>, client: &Client) -> Out
                 routes: of_service(view, &hosts, client, service, port),
                 ..VirtualHost::default()
             };
-            by_name.push((name, host.clone()));
+            if service.is_found_by_content() {
+                let mut host = host.clone();
+                // Whoever has called the port need not say it again.
+                host.domains.push(names::fqdn(name, domain));
+                by_port.entry(port.number).or_default().push(host);
+            }
+            if service.is_original_destination() && hosts.of_service(view, name).is_none() {
+                let mut host = host.clone();
+                host.routes = vec![elsewhere::needs_capture(&host.name)];
+                by_name.push((name, host));
+            } else {
+                by_name.push((name, host.clone()));
+            }
             if !service.cluster_ips.is_empty() {
                 host.domains = vec!["*".to_owned()];
                 add(&mut output, host.name.clone(), vec![host]);
@@ -60,14 +75,27 @@ pub(crate) fn route_configurations(view: &InputView<'_>, client: &Client) -> Out
     // What a Kubernetes Service is called by is never another's.
     by_name.sort_by_key(|(name, _)| names::is_whole(name));
     let mut by_name: Vec<VirtualHost> = by_name.into_iter().map(|(_, host)| host).collect();
-    by_name.extend(without_service(view, &hosts, client));
+    let without_service = without_service(view, &hosts, client);
+    by_name.extend(without_service.iter().cloned());
+    add(&mut output, OUTBOUND_PORT.to_string(), without_twins(by_name));
+    for (port, mut hosts) in by_port.into_iter().filter(|(port, _)| !SIDECAR_PORTS.contains(port)) {
+        if port == HTTP_PORT {
+            hosts.extend(without_service.iter().cloned());
+        }
+        hosts.push(elsewhere::others(view.settings()));
+        add(&mut output, port.to_string(), without_twins(hosts));
+    }
+    output
+}
+
+/// Virtual hosts of which each domain is the first one's alone.
+fn without_twins(mut hosts: Vec<VirtualHost>) -> Vec<VirtualHost> {
     let mut taken = HashSet::new();
-    for host in &mut by_name {
+    for host in &mut hosts {
         host.domains.retain(|domain| taken.insert(domain.clone()));
     }
-    by_name.retain(|host| !host.domains.is_empty());
-    add(&mut output, OUTBOUND_PORT.to_string(), by_name);
-    output
+    hosts.retain(|host| !host.domains.is_empty());
+    hosts
 }
 
 fn add(output: &mut Output, name: String, virtual_hosts: Vec<VirtualHost>) {

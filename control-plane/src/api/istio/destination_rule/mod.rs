@@ -55,7 +55,7 @@ pub(in crate::api) fn destination_rule(
 ) -> Result<DestinationPolicy, Refusal> {
     let Strict { metadata, spec, .. }: Strict<Spec> = read(object)?;
     let name = name_of(object);
-    if spec.host.contains('*') {
+    if spec.host.contains('*') && !hosts::is_of_entry(&spec.host, &settings.cluster_domain) {
         return Err(Refusal::new("spec.host", "a DestinationRule for many hosts is not supported"));
     }
     let service = hosts::service_ref(&spec.host, &name.namespace, &settings.cluster_domain, "spec.host")?;

@@ -4,10 +4,10 @@ fn pick<'a>(random: &mut fastrand::Rng, options: &[&'a str]) -> &'a str {
     options[random.usize(..options.len())]
 }
 
-/// A VirtualService, a GRPCRoute, a ReferenceGrant, a ServiceEntry, a TrafficPolicy or a DestinationRule with subsets, with
+/// A VirtualService, a GRPCRoute, a ReferenceGrant, a ServiceEntry, a TrafficPolicy, a WorkloadEntry or a DestinationRule with subsets, with
 /// the given metadata.
 pub(super) fn random(random: &mut fastrand::Rng, metadata: &str) -> String {
-    match random.u8(..10) {
+    match random.u8(..12) {
         0..=2 => virtual_service(random, metadata),
         3 => {
             let parent = pick(random, &["p", "q"]);
@@ -28,17 +28,21 @@ pub(super) fn random(random: &mut fastrand::Rng, metadata: &str) -> String {
             )
         }
         5 | 6 => {
-            let host = pick(random, &["s.example", "t.example"]);
+            let host = pick(random, &["s.example", "t.example", "'*.example'"]);
             let export = pick(random, &["'*'", "."]);
-            let address = pick(random, &["", "addresses: [10.0.0.9], ", "addresses: [10.0.0.1], "]);
+            let address = pick(
+                random,
+                &["", "addresses: [10.0.0.9], ", "addresses: [10.0.0.1], ", "addresses: [10.2.0.0/16], "],
+            );
             let endpoints = pick(
                 random,
                 &[
                     "resolution: STATIC, endpoints: [{address: 10.1.0.1, labels: {version: v1}}]",
                     "location: MESH_INTERNAL, workloadSelector: {labels: {app: p}}",
+                    "resolution: NONE",
                 ],
             );
-            let protocol = pick(random, &["HTTP", "TLS"]);
+            let protocol = pick(random, &["HTTP", "TLS", "TCP"]);
             format!(
                 "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n{metadata}\nspec: {{hosts: [{host}], {address}\
                  exportTo: [{export}], ports: [{{number: 80, name: x, protocol: {protocol}}}], {endpoints}}}"
@@ -62,8 +66,20 @@ pub(super) fn random(random: &mut fastrand::Rng, metadata: &str) -> String {
                  rateLimit: {{requests: 5, per: {per}}}, queryParameters: {{remove: [a]}}{budget}}}"
             )
         }
+        9 | 10 => {
+            let mode =
+                pick(random, &["", ", serviceAccount: one", ", labels: {security.istio.io/tlsMode: istio}"]);
+            let annotations = pick(random, &["NONE", "REDIRECT"]);
+            let app = pick(random, &["p", "q"]);
+            let metadata = metadata.strip_suffix('}').unwrap_or(metadata);
+            format!(
+                "apiVersion: networking.istio.io/v1\nkind: WorkloadEntry\n{metadata}, labels: {{app: {app}}}, annotations: \
+                 {{sidecar.istio.io/interceptionMode: {annotations}}}}}\nspec: {{address: 127.1.0.{}, ports: {{web: 8081}}{mode}}}",
+                random.u8(1..6)
+            )
+        }
         _ => {
-            let host = pick(random, &["p", "s.example"]);
+            let host = pick(random, &["p", "s.example", "'*.example'"]);
             let version = pick(random, &["v1", "v2"]);
             format!(
                 "apiVersion: networking.istio.io/v1\nkind: DestinationRule\n{metadata}\nspec: {{host: {host}, subsets: \
