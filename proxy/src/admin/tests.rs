@@ -160,6 +160,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
             header_case: Default::default(),
             source_address: None,
             tcp_keepalive: None,
+            happy_eyeballs: Default::default(),
             peer_certificate_grace: None,
         }),
         circuit_breakers: CircuitBreakers::new(cluster_stats.clone(), limits, limits),

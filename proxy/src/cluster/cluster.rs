@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::outlier::OutlierDetection;
-use super::{CircuitBreakers, EndpointSet, Host};
+use super::{CircuitBreakers, EndpointSet, HappyEyeballs, Host};
 use crate::cluster::lb::LbPolicy;
 use crate::config::live::Live;
 use crate::metadata::Metadata;
@@ -91,6 +91,8 @@ pub struct ConnectionSettings {
     pub source_address: Option<IpAddr>,
     /// `upstream_connection_options.tcp_keepalive`: idle seconds, interval seconds, probes.
     pub tcp_keepalive: Option<(Duration, Duration, u32)>,
+    /// `upstream_connection_options.happy_eyeballs_config`: in which order the addresses of a host are tried.
+    pub happy_eyeballs: HappyEyeballs,
     /// How long a connection may outlive its peer's certificate; `None`: as long as it lasts.
     pub peer_certificate_grace: Option<Duration>,
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::circuit_breaker::Resource;
+use super::happy_eyeballs;
 use super::{Cluster, Host, Permit};
 use crate::net::{self, Address, RawStream, Stream};
 use crate::stats::ClusterStats;
@@ -120,10 +121,10 @@ pub async fn connect(
     let settings = &cluster.connection;
     let started = tokio::time::Instant::now();
     let begin = Instant::now();
-    let attempt = async {
-        let raw = net::connect(&host.address, settings.source_address, settings.tcp_keepalive)
+    let attempt = async |address: Address| {
+        let raw = net::connect(&address, settings.source_address, settings.tcp_keepalive)
             .await
-            .map_err(|e| ConnectError::Failed(failure_reason(&host.address, &e).into()))?;
+            .map_err(|e| ConnectError::Failed(failure_reason(&address, &e).into()))?;
         let mut times = ConnectTimes { begin, connected: Instant::now(), secured: None };
         let local_address = match &raw {
             RawStream::Tcp(tcp) => tcp.local_addr().ok(),
@@ -140,8 +141,26 @@ pub async fn connect(
         times.secured = tls.as_ref().map(|_| Instant::now());
         Ok((stream, tls, local_address, times))
     };
-    let outcome =
-        tokio::time::timeout(settings.connect_timeout, attempt).await.unwrap_or(Err(ConnectError::Timeout));
+    let connecting = async {
+        let more = host.more_addresses.load_full();
+        let (Some(more), Address::Ip(first)) = (more, &host.address) else {
+            return attempt(host.address.clone()).await;
+        };
+        let mut is_first = true;
+        let order = settings.happy_eyeballs.order(*first, &more);
+        // On the heap, so that connections to hosts with one address do not carry its state.
+        Box::pin(happy_eyeballs::race(order, |address| {
+            // As in Envoy each attempt is a connection, but only one of them is ever active.
+            if !std::mem::replace(&mut is_first, false) {
+                stats.upstream_cx_total.inc();
+                host.connections_total.fetch_add(1, Ordering::Relaxed);
+            }
+            attempt(Address::Ip(address))
+        }))
+        .await
+    };
+    let outcome = tokio::time::timeout(settings.connect_timeout, connecting).await;
+    let outcome = outcome.unwrap_or(Err(ConnectError::Timeout));
     match outcome {
         Ok((stream, tls, local_address, times)) => {
             stats.upstream_cx_connect_ms.observe(started.elapsed().as_secs_f64() * 1e3);

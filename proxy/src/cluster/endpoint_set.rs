@@ -4,6 +4,7 @@
 //! tables only.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,6 +24,8 @@ use crate::stats::ClusterStats;
 pub struct HostSpec {
     /// `endpoint.address`.
     pub address: Address,
+    /// `endpoint.additional_addresses`, or the other addresses of a logical name; `None`: there are none.
+    pub more_addresses: Option<Arc<Vec<SocketAddr>>>,
     /// `endpoint.hostname`.
     pub hostname: Arc<str>,
     /// `load_balancing_weight`, default 1.
@@ -48,6 +51,7 @@ impl HostSpec {
     pub fn at(address: Address) -> Self {
         Self {
             address,
+            more_addresses: None,
             hostname: "".into(),
             weight: 1,
             health: EdsHealth::Healthy,

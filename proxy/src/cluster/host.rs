@@ -1,5 +1,6 @@
 //! One upstream host: shared by all workers, long-lived, kept across endpoint updates.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -56,6 +57,8 @@ pub struct Host {
     pub id: u64,
     /// Where to connect.
     pub address: Address,
+    /// Where to connect too, when there is more than one way to it; it stays the same host when these change.
+    pub more_addresses: ArcSwapOption<Vec<SocketAddr>>,
     /// `Endpoint.hostname`.
     pub hostname: Arc<str>,
     /// `LbEndpoint.load_balancing_weight`, at least 1.
@@ -127,6 +130,7 @@ impl Host {
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             address,
+            more_addresses: ArcSwapOption::empty(),
             hostname,
             weight: AtomicU32::new(weight.max(1)),
             priority: AtomicU32::new(0),
@@ -168,6 +172,7 @@ impl Host {
         self.priority.store(spec.priority, Ordering::Relaxed);
         store_optional(&self.metadata, spec.metadata);
         store_optional(&self.check, spec.check);
+        store_optional(&self.more_addresses, spec.more_addresses);
         if !Arc::ptr_eq(&self.locality.load(), &spec.locality) {
             self.locality.store(spec.locality);
         }

@@ -8,6 +8,7 @@ mod circuit_breaker;
 mod cluster;
 mod connect;
 mod endpoint_set;
+mod happy_eyeballs;
 mod host;
 mod idle_limit;
 mod kept_hosts;
@@ -25,6 +26,7 @@ pub use cluster::{
 };
 pub use connect::{ConnectError, ConnectTimes, Connected, ConnectionGuard, connect};
 pub use endpoint_set::{Balancing, EndpointSet, HostSpec, Priority};
+pub use happy_eyeballs::HappyEyeballs;
 pub use host::{EdsHealth, Health, Host};
 pub use idle_limit::{IdleLimit, SHORT_PAUSE};
 pub use locality::Locality;

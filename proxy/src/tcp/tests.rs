@@ -76,6 +76,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
             header_case: Default::default(),
             source_address: None,
             tcp_keepalive: None,
+            happy_eyeballs: Default::default(),
             peer_certificate_grace: None,
         }),
         circuit_breakers: CircuitBreakers::new(scope.clone(), Thresholds::default(), Thresholds::default()),

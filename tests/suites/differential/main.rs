@@ -21,6 +21,7 @@ mod domains;
 mod failures;
 mod filter_chains;
 mod filters;
+mod happy_eyeballs;
 mod hash_policy;
 mod hash_tables;
 mod hashed_hosts;

@@ -14,8 +14,9 @@ use super::http_options::{CommonHttpOptions, Side, compile_common, compile_http1
 use super::response_match::compile_response_predicate;
 use super::tls::compile_upstream_transport;
 use super::values;
-use crate::cluster::{ConnectionSettings, UpstreamProtocol};
+use crate::cluster::{ConnectionSettings, HappyEyeballs, UpstreamProtocol};
 use crate::http::{HttpOptions1, HttpOptions2};
+use crate::net::Keepalive;
 use crate::route::ResponsePredicate;
 
 /// Envoy's defaults.
@@ -51,8 +52,9 @@ pub(crate) fn compile_connection(
     let source_address = compile_source_address(cx, &value.upstream_bind_config);
     let transport =
         cx.field("transport_socket", |cx| compile_upstream_transport(cx, &value.transport_socket));
-    let tcp_keepalive = compile_connection_options(cx, &value.upstream_connection_options);
+    let connection_options = compile_connection_options(cx, &value.upstream_connection_options);
     let (options, transport, source_address) = (options?, transport?, source_address?);
+    let (tcp_keepalive, happy_eyeballs) = connection_options?;
     // Compiled all the same, to find what is wrong and what is referred to.
     if let Some(previous) = previous.filter(|p| p.hash == hash) {
         return Ok(previous.clone());
@@ -76,6 +78,7 @@ pub(crate) fn compile_connection(
         header_case: options.http1.header_case,
         source_address,
         tcp_keepalive,
+        happy_eyeballs,
         peer_certificate_grace,
     };
     Ok(Connection { settings: Arc::new(settings), errors: options.errors.map(Arc::new), hash })
@@ -303,20 +306,46 @@ pub(crate) fn compile_bind_config(
     Ok(Some(source.ip()).filter(|ip| !ip.is_unspecified()))
 }
 
-/// `upstream_connection_options`: TCP keepalive.
+/// `upstream_connection_options`: TCP keepalive, and the order of a host's addresses.
 fn compile_connection_options(
     cx: &mut CompileCx<'_>,
     value: &Option<cluster::UpstreamConnectionOptions>,
-) -> Option<(Duration, Duration, u32)> {
-    let options = value.as_ref()?;
+) -> Compiled<(Option<Keepalive>, HappyEyeballs)> {
+    let Some(options) = value else { return Ok((None, HappyEyeballs::default())) };
     cx.field("upstream_connection_options", |cx| {
         let cluster::UpstreamConnectionOptions {
             tcp_keepalive,
             set_local_interface_name_on_upstream_connections,
             happy_eyeballs_config,
         } = options;
-        // An interface name for other filters; an order of addresses, of which an endpoint has one.
-        ignored!(cx; set_local_interface_name_on_upstream_connections, happy_eyeballs_config);
-        tcp_keepalive.as_ref().map(values::tcp_keepalive)
+        // An interface name for other filters.
+        ignored!(cx; set_local_interface_name_on_upstream_connections);
+        let order = match happy_eyeballs_config {
+            Some(config) => cx.field("happy_eyeballs_config", |cx| compile_happy_eyeballs(cx, config))?,
+            None => HappyEyeballs::default(),
+        };
+        Ok((tcp_keepalive.as_ref().map(values::tcp_keepalive), order))
     })
+}
+
+fn compile_happy_eyeballs(
+    cx: &mut CompileCx<'_>,
+    value: &cluster::upstream_connection_options::HappyEyeballsConfig,
+) -> Compiled<HappyEyeballs> {
+    use cluster::upstream_connection_options::FirstAddressFamilyVersion as Version;
+    let cluster::upstream_connection_options::HappyEyeballsConfig {
+        first_address_family_version,
+        first_address_family_count,
+    } = value;
+    let version = values::enumeration(cx, "first_address_family_version", *first_address_family_version)?;
+    let ipv4_first = match version {
+        Version::Default => None,
+        Version::V4 => Some(true),
+        Version::V6 => Some(false),
+        other @ (Version::Pipe | Version::Internal) => {
+            let reason = format!("{} is not supported", other.as_str_name());
+            return Err(cx.refuse("first_address_family_version", reason));
+        }
+    };
+    Ok(HappyEyeballs { ipv4_first, count: values::uint32(first_address_family_count, 1) })
 }

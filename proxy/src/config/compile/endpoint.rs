@@ -1,6 +1,6 @@
 //! `ClusterLoadAssignment`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use outrigger_xds_api::wire::core::v3::{self as core, HealthStatus, Metadata};
@@ -54,6 +54,10 @@ pub(super) fn compile_dns_endpoints(
             at = Some(name);
             Ok(Address::Ip((Ipv4Addr::UNSPECIFIED, port).into()))
         })?;
+        if host.more_addresses.is_some() {
+            let reason = "only for STATIC and EDS clusters: those of a name come from DNS";
+            cx.refuse("endpoint.additional_addresses", reason);
+        }
         let (name, port) = (at.unwrap_or_default(), host.address.port().unwrap_or_default());
         if host.hostname.is_empty() {
             host.hostname = name.clone();
@@ -156,7 +160,7 @@ fn compile_endpoint(
         Some(HostIdentifier::EndpointName(_)) => return Err(cx.refuse("endpoint_name", "not supported")),
         None => return Err(cx.refuse("endpoint", "value is required")),
     };
-    let (address, hostname, check) = cx.field("endpoint", |cx| {
+    let (address, more_addresses, hostname, check) = cx.field("endpoint", |cx| {
         let wire::Endpoint {
             address,
             health_check_config,
@@ -164,10 +168,13 @@ fn compile_endpoint(
             additional_addresses,
             observability_name,
         } = endpoint;
-        unsupported!(cx; additional_addresses);
         informational!(observability_name);
         let check = compile_check_target(cx, health_check_config);
-        let address = at(cx, address)?;
+        let more = compile_more_addresses(cx, additional_addresses);
+        let (address, more) = (at(cx, address)?, more?);
+        if more.is_some() && matches!(address, Address::Pipe(_)) {
+            cx.refuse("additional_addresses", "a Unix socket has no other addresses");
+        }
         let check = check?;
         if matches!(address, Address::Pipe(_))
             && check.as_ref().is_some_and(|check| check.address.is_none() && check.port.is_some())
@@ -177,7 +184,7 @@ fn compile_endpoint(
                 "Invalid host configuration: non-zero port for non-IP address",
             );
         }
-        Ok((address, hostname.as_str().into(), check))
+        Ok((address, more, hostname.as_str().into(), check))
     })?;
     if let Address::Ip(address) = &address
         && address.port() == 0
@@ -186,6 +193,7 @@ fn compile_endpoint(
     }
     Ok(HostSpec {
         address,
+        more_addresses,
         hostname,
         weight,
         health: match health? {
@@ -201,6 +209,24 @@ fn compile_endpoint(
         locality_weight: place.weight,
         check,
     })
+}
+
+/// `additional_addresses`: IP addresses with a port.
+fn compile_more_addresses(
+    cx: &mut CompileCx<'_>,
+    value: &[wire::endpoint::AdditionalAddress],
+) -> Compiled<Option<Arc<Vec<SocketAddr>>>> {
+    let addresses = cx.each("additional_addresses", value, |additional, cx| {
+        let wire::endpoint::AdditionalAddress { address } = additional;
+        match values::address(cx, "address", address)? {
+            Address::Ip(ip) if ip.port() == 0 => {
+                Err(cx.refuse("address.socket_address.port_value", "a port to connect to is required"))
+            }
+            Address::Ip(ip) => Ok(ip),
+            Address::Pipe(_) => Err(cx.refuse("address.pipe", "not supported")),
+        }
+    })?;
+    Ok((!addresses.is_empty()).then(|| Arc::new(addresses)))
 }
 
 /// `filter_metadata.istio.workload`: `name;namespace;canonical-name;canonical-revision;cluster`.

@@ -40,7 +40,8 @@ pub struct DnsSettings {
     pub endpoints: Vec<DnsEndpoint>,
     /// `policy.overprovisioning_factor`.
     pub overprovisioning_percent: u32,
-    /// `LOGICAL_DNS`: the first address of the newest answer is the only host. Else each address is one.
+    /// `LOGICAL_DNS`: the newest answer is one host, by its first address, and its other addresses are further ways to it. Else each
+    /// address is a host.
     pub is_logical: bool,
     /// `dns_lookup_family`.
     pub family: LookupFamily,
@@ -131,17 +132,19 @@ impl DnsDiscovery {
             return is_first;
         };
         self.stats.update_success.inc();
-        let hosts = if self.settings.is_logical { &addresses[..1] } else { addresses };
         let known = &mut state.answers[endpoint];
-        // The order is the server's whim.
-        let is_same = known.as_ref().is_some_and(|known| {
-            known.len() == hosts.len() && hosts.iter().all(|address| known.contains(address))
+        // The order is the server's whim, but for a logical host, whose first address it decides.
+        let is_same = known.as_ref().is_some_and(|known| match self.settings.is_logical {
+            true => known == addresses,
+            false => {
+                known.len() == addresses.len() && addresses.iter().all(|address| known.contains(address))
+            }
         });
         if is_same {
             self.stats.update_no_rebuild.inc();
             return is_first;
         }
-        *known = Some(hosts.to_vec());
+        *known = Some(addresses.to_vec());
         true
     }
 
@@ -150,8 +153,16 @@ impl DnsDiscovery {
         let state = self.state();
         let endpoints = self.settings.endpoints.iter().zip(&state.answers);
         let hosts = endpoints.flat_map(|(endpoint, answer)| {
-            answer.iter().flatten().map(|ip| HostSpec {
-                address: Address::Ip(SocketAddr::new(*ip, endpoint.port)),
+            let addresses: Vec<SocketAddr> =
+                answer.iter().flatten().map(|ip| SocketAddr::new(*ip, endpoint.port)).collect();
+            let (hosts, more) = match (self.settings.is_logical, addresses.split_first()) {
+                (true, Some((first, more))) => (vec![*first], more.to_vec()),
+                _ => (addresses, Vec::new()),
+            };
+            let more = (!more.is_empty()).then(|| Arc::new(more));
+            hosts.into_iter().map(move |address| HostSpec {
+                address: Address::Ip(address),
+                more_addresses: more.clone(),
                 ..endpoint.host.clone()
             })
         });

@@ -110,6 +110,13 @@ fn a_logical_cluster_has_the_newest_first_address_and_no_empty_answer() {
     assert_eq!(addresses(&configuration), ["0 10.0.0.1:80 a.test"]);
     answer(&mut configuration, 0, Some(&["10.0.0.2", "10.0.0.1"]));
     assert_eq!(addresses(&configuration), ["0 10.0.0.2:80 a.test"]);
+    let others = |configuration: &Configuration| {
+        let hosts = names(configuration).assignment().hosts.clone();
+        hosts[0].more_addresses.as_deref().cloned().unwrap_or_default()
+    };
+    assert_eq!(others(&configuration), ["10.0.0.1:80".parse().unwrap()]);
+    answer(&mut configuration, 0, Some(&["10.0.0.2"]));
+    assert_eq!(others(&configuration), []);
     answer(&mut configuration, 0, Some(&[]));
     assert_eq!(addresses(&configuration), ["0 10.0.0.2:80 a.test"]);
     assert_eq!(names(&configuration).stats.update_failure.get(), 1);
