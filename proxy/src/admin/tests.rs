@@ -142,6 +142,7 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
         lb: LbPolicy::RoundRobin,
         endpoints: Live::with("up", set.clone()),
         connection: Arc::new(ConnectionSettings {
+            errors: None,
             connect_timeout: Duration::from_secs(5),
             transport: UpstreamTransport::Plaintext,
             protocol: UpstreamProtocol::Http1,
@@ -165,7 +166,6 @@ fn cluster(stats: &Arc<Stats>) -> Arc<Cluster> {
         }),
         circuit_breakers: CircuitBreakers::new(cluster_stats.clone(), limits, limits),
         outlier: None,
-        errors: None,
         stats: cluster_stats,
         destination: Arc::new(MeshDestination::default()),
         metadata: None,

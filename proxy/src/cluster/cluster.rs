@@ -28,8 +28,6 @@ pub struct Cluster {
     pub circuit_breakers: Arc<CircuitBreakers>,
     /// `outlier_detection`.
     pub outlier: Option<Arc<OutlierDetection>>,
-    /// `HttpProtocolOptions.outlier_detection.error_matcher`: the responses that are errors to `outlier`; `None`: 5xx.
-    pub errors: Option<Arc<ResponsePredicate>>,
     /// `envoy_cluster_*`.
     pub stats: Arc<ClusterStats>,
     /// Destination labels for mesh metrics, from `metadata.filter_metadata.istio.services[0]`, else taken from the name.
@@ -52,7 +50,7 @@ impl Cluster {
     }
 }
 
-/// How a connection to a host of the cluster is made.
+/// How a connection to a host of the cluster is made, and what `HttpProtocolOptions` say of what it carries.
 #[derive(Debug)]
 pub struct ConnectionSettings {
     /// `connect_timeout`, default 5 s; includes the TLS handshake.
@@ -67,6 +65,8 @@ pub struct ConnectionSettings {
     pub max_connection_duration: Option<Duration>,
     /// `common_http_protocol_options.max_stream_duration` of an attempt, default off.
     pub max_stream_duration: Option<Duration>,
+    /// `outlier_detection.error_matcher`: the responses that are errors to outlier detection; `None`: 5xx.
+    pub errors: Option<Arc<ResponsePredicate>>,
     /// `common_http_protocol_options.max_requests_per_connection`; 0 = no limit.
     pub max_requests_per_connection: u32,
     /// `common_http_protocol_options.max_response_headers_kb`, in bytes; `None` = the default of the HTTP version.

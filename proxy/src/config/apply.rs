@@ -241,7 +241,8 @@ impl Configuration {
             return Ok(EndpointUpdate::Unchanged);
         }
         self.refused.check(ResourceType::ClusterLoadAssignment, update.name, offer.hash)?;
-        let changes = previous.and_then(|previous| {
+        let large = previous.filter(|previous| previous.value.hosts.len() >= ChangedEndpoints::WORTH_IT);
+        let changes = large.and_then(|previous| {
             let hosts = previous.value.hosts.len();
             ChangedEndpoints::find(&previous.wire, &update.resource.value, hosts)
         });

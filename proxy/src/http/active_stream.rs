@@ -261,7 +261,7 @@ impl ActiveStream {
     }
 
     /// The attempt goes to this host.
-    pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>) {
+    pub(crate) fn attempt(&mut self, cluster: &Arc<Cluster>, host: &Arc<Host>, began: Option<Instant>) {
         if self.info.attempt_count > 0 {
             // Up to here the log has the attempt before.
             self.info.upstream_local_address = None;
@@ -272,7 +272,7 @@ impl ActiveStream {
         }
         self.info.upstream_host = Some(host.clone());
         self.info.attempt_count += 1;
-        self.upstream = Some(Upstream::new(cluster, host));
+        self.upstream = Some(Upstream::new(cluster, host, began));
     }
 
     /// The attempt decides whether its host comes back.

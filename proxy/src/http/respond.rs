@@ -67,7 +67,7 @@ pub(super) fn answer(stream: &ActiveStream, status: StatusCode, headers: &Header
     let value = if stream.grpc { headers.get(GRPC_STATUS) } else { None };
     let grpc = value.and_then(|value| value.to_str().ok()?.parse().ok());
     let code = grpc.map_or(status.as_u16(), http_status_of_grpc);
-    let errors = stream.info.upstream_cluster.as_ref().and_then(|cluster| cluster.errors.as_ref());
+    let errors = stream.info.upstream_cluster.as_ref().and_then(|cluster| cluster.connection.errors.as_ref());
     // As in Envoy an error that is no 5xx stands for 500, and a 5xx that is no error for 200.
     Outcome::Answered(match errors.map(|errors| errors.matches(status, headers)) {
         Some(true) if code < 500 => 500,

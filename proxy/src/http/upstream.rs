@@ -28,7 +28,7 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// An attempt that has no connection yet.
-    pub(super) fn new(cluster: &Arc<Cluster>, host: &Arc<Host>) -> Self {
+    pub(super) fn new(cluster: &Arc<Cluster>, host: &Arc<Host>, began: Option<Instant>) -> Self {
         Self {
             cluster: cluster.clone(),
             host: host.clone(),
@@ -36,7 +36,7 @@ impl Upstream {
             complete: false,
             probe: None,
             permit: None,
-            began: cluster.lb.times_answers().then(Instant::now),
+            began,
         }
     }
 

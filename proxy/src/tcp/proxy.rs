@@ -182,6 +182,7 @@ impl<'a> Session<'a> {
         let connection = &self.info.connection;
         let hashed = self.proxy.hashes_source_ip && cluster.lb.hashing().is_some();
         lb::Context {
+            now: None,
             original_destination: connection.original_destination,
             hash: connection.peer_address.ip().filter(|_| hashed).map(hash_address),
             redraw: 0,

@@ -58,6 +58,7 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
         lb: LbPolicy::RoundRobin,
         endpoints: Live::with("upstream", EndpointSet::build(None, specs, 140, Balancing::default())),
         connection: Arc::new(ConnectionSettings {
+            errors: None,
             connect_timeout: Duration::from_secs(5),
             transport,
             protocol: UpstreamProtocol::Http1,
@@ -81,7 +82,6 @@ pub(crate) fn cluster(stats: &Stats, hosts: &[SocketAddr], transport: UpstreamTr
         }),
         circuit_breakers: CircuitBreakers::new(scope.clone(), Thresholds::default(), Thresholds::default()),
         outlier: None,
-        errors: None,
         stats: scope,
         destination: Arc::default(),
         metadata: None,

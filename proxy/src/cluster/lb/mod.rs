@@ -16,7 +16,7 @@ mod zone;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::endpoint_set::Priority;
 use super::{Balancing, Cluster, EndpointSet, Host, OriginalDestinations};
@@ -74,6 +74,8 @@ pub struct Context<'a> {
     pub excluded_priorities: &'a [u32],
     /// What the route asks of the hosts, of a cluster with subsets.
     pub criteria: Option<&'a Criteria>,
+    /// The present time, where it is known; a policy that goes by it reads the clock otherwise.
+    pub now: Option<Instant>,
 }
 
 impl LbPolicy {
@@ -88,6 +90,11 @@ impl LbPolicy {
     /// Whether it goes by how long answers take: it wants to be told (`answered`).
     pub fn times_answers(&self) -> bool {
         matches!(self, Self::PeakEwma(_))
+    }
+
+    /// The present time, for a policy that goes by it.
+    pub fn now(&self) -> Option<Instant> {
+        self.times_answers().then(Instant::now)
     }
 }
 
@@ -161,7 +168,7 @@ fn pick_in(cluster: &Cluster, pool: &Pool<'_>, context: Context<'_>) -> Option<A
             pick_by(cluster, pool, excluded, random, |table, _| Some(fastrand::usize(..table.hosts.len())))
         }
         LbPolicy::PeakEwma(policy) => {
-            pick_by(cluster, pool, excluded, random, |table, _| Some(policy.pick(table)))
+            pick_by(cluster, pool, excluded, random, |table, _| Some(policy.pick(table, context.now)))
         }
         LbPolicy::Hash(_) => {
             let hash = context.hash.unwrap_or_else(|| fastrand::u64(..));

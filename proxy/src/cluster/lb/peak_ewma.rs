@@ -9,9 +9,7 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use rustix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
 
 use super::active;
 use super::tables::Table;
@@ -120,17 +118,19 @@ fn rest(ages: f64) -> f64 {
     }
 }
 
-/// The present time. The coarse clock is as fine as a tick nearly, and costs half.
-fn now() -> u32 {
-    let now = clock_gettime(ClockId::MonotonicCoarse);
-    let ticks = now.tv_nsec as u32 / (1_000_000_000 / TICKS_PER_SECOND);
-    (now.tv_sec as u32).wrapping_mul(TICKS_PER_SECOND).wrapping_add(ticks)
+/// A time as ticks.
+fn ticks(at: Instant) -> u32 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let elapsed = at.saturating_duration_since(*START);
+    // Without a division of 128 bits.
+    let seconds = elapsed.as_secs() as u32;
+    seconds.wrapping_mul(TICKS_PER_SECOND).wrapping_add(elapsed.subsec_millis() * TICKS_PER_SECOND / 1_000)
 }
 
 impl PeakEwma {
-    /// The host with the lower cost, of two that differ.
-    pub(super) fn pick(&self, table: &Table) -> usize {
-        self.pick_at(table, now())
+    /// The host with the lower cost, of two that differ. Who knows the present time says it.
+    pub(super) fn pick(&self, table: &Table, now: Option<Instant>) -> usize {
+        self.pick_at(table, ticks(now.unwrap_or_else(Instant::now)))
     }
 
     fn pick_at(&self, table: &Table, now: u32) -> usize {
@@ -159,7 +159,7 @@ impl PeakEwma {
     }
 
     pub(super) fn answered(&self, cluster: &Cluster, host: &Host, time: Duration, has_failed: bool) {
-        self.answered_at(cluster, host, time, has_failed, now());
+        self.answered_at(cluster, host, time, has_failed, ticks(Instant::now()));
     }
 
     fn answered_at(&self, cluster: &Cluster, host: &Host, time: Duration, has_failed: bool, now: u32) {

@@ -48,6 +48,9 @@ struct LocalityParts {
 }
 
 impl ChangedEndpoints {
+    /// With fewer endpoints the whole way is as short.
+    pub(crate) const WORTH_IT: usize = 16;
+
     /// Compares an encoded load assignment with the version before, which has `hosts` endpoints; `None`: they have little in common, or
     /// cannot be compared.
     pub(crate) fn find(before: &[u8], now: &[u8], hosts: usize) -> Option<Self> {

@@ -218,7 +218,6 @@ pub fn compile_cluster(
         connection: connection.settings.clone(),
         circuit_breakers,
         outlier,
-        errors: connection.errors.clone(),
         stats,
         destination: Arc::new(mesh_destination(&name, metadata.as_ref())),
         metadata: compile_metadata(metadata),

@@ -29,9 +29,7 @@ const HTTP_PROTOCOL_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProt
 pub struct Connection {
     /// The settings.
     pub settings: Arc<ConnectionSettings>,
-    /// `HttpProtocolOptions.outlier_detection.error_matcher`: the responses that are errors to outlier detection.
-    pub errors: Option<Arc<ResponsePredicate>>,
-    /// Hash of the wire form of everything that went into all that.
+    /// Hash of the wire form of everything that went into them.
     pub hash: u64,
 }
 
@@ -66,6 +64,7 @@ pub(crate) fn compile_connection(
         idle_timeout: options.common.idle_timeout,
         max_connection_duration: options.common.max_connection_duration,
         max_stream_duration: options.common.max_stream_duration,
+        errors: options.errors.map(Arc::new),
         max_requests_per_connection: options.common.max_requests_per_connection,
         max_response_headers_bytes: options.common.max_response_headers_bytes,
         max_response_headers_count: options.common.max_headers_count,
@@ -81,7 +80,7 @@ pub(crate) fn compile_connection(
         happy_eyeballs,
         peer_certificate_grace,
     };
-    Ok(Connection { settings: Arc::new(settings), errors: options.errors.map(Arc::new), hash })
+    Ok(Connection { settings: Arc::new(settings), hash })
 }
 
 fn connection_hash(cx: &CompileCx<'_>, value: &cluster::Cluster, grace: Option<Duration>) -> u64 {

@@ -53,15 +53,16 @@ pub(super) async fn send(
     // A retry had better succeed.
     let criteria = action.criteria(stream.drawn);
     let probe = if stream.info.attempt_count == 0 { outlier::probe(cluster, criteria) } else { None };
+    let began = cluster.lb.now();
     let picked = match &probe {
         Some(probe) => Some(probe.host().clone()),
-        None => pick(stream, cluster, criteria, avoid),
+        None => pick(stream, cluster, criteria, avoid, began),
     };
     let Some(host) = picked else {
         return Err(Failure::NoHealthyHost.into());
     };
     stream.info.upstream_host = Some(host.clone());
-    stream.attempt(cluster, &host);
+    stream.attempt(cluster, &host, began);
     if let Some(probe) = probe {
         stream.is_probe(probe);
     }
@@ -146,11 +147,12 @@ pub(super) fn pick(
     cluster: &Cluster,
     criteria: Option<&lb::Criteria>,
     avoid: Avoid<'_>,
+    now: Option<Instant>,
 ) -> Option<Arc<Host>> {
     let original_destination = stream.info.connection.original_destination;
     let excluded_priorities = avoid.priorities;
     let hash = stream.hash;
-    let context = lb::Context { original_destination, hash, redraw: 0, excluded_priorities, criteria };
+    let context = lb::Context { original_destination, hash, redraw: 0, excluded_priorities, criteria, now };
     let draw = |redraw| lb::pick(cluster, lb::Context { redraw, ..context });
     let mut host = draw(0)?;
     for redraw in 1..=avoid.redraws {

@@ -13,10 +13,11 @@ pub(crate) async fn open_tunnel(stream: &mut ActiveStream, action: &RouteAction)
         return Err(Failure::NoCluster(action.cluster_not_found).into());
     };
     stream.info.upstream_cluster = Some(cluster.clone());
-    let Some(host) = pick(stream, &cluster, action.criteria(stream.drawn), Avoid::default()) else {
+    let began = cluster.lb.now();
+    let Some(host) = pick(stream, &cluster, action.criteria(stream.drawn), Avoid::default(), began) else {
         return Err(Failure::NoHealthyHost.into());
     };
-    stream.attempt(&cluster, &host);
+    stream.attempt(&cluster, &host, began);
     match cluster::connect(&cluster, &host, action.high_priority, false).await {
         Ok(_) if !stream.note_tunnel(action.high_priority) => {
             cluster.stats.upstream_rq_pending_overflow.inc();
