@@ -11,10 +11,9 @@ use outrigger_tests::tools::{require_tool, skip};
 use outrigger_tests::{Bootstrap, Engine, RawClient, Upstream, addr, wait};
 use serde_json::{Value, json};
 
-/// Most that a pick may cost. A ring is searched, and Peak EWMA reads the clock and works out what two hosts cost by now.
+/// Most that a pick may cost. Peak EWMA works out what two hosts cost by now.
 fn most(policy: &str) -> f64 {
     match policy {
-        "RING_HASH" => 450.0,
         PEAK_EWMA => 600.0,
         _ => 400.0,
     }
