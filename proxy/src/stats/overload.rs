@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use super::scope::{Family, Metric, Scope};
 use super::{Counter, Gauge, Histogram};
 
-/// Declares the kinds of one list of the overload manager, and the families of their metrics.
+/// Declares the kinds of one list of the overload manager.
 macro_rules! kinds {
     ($(#[$doc:meta])* $kind:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal,)* }) => {
         $(#[$doc])*
@@ -34,9 +34,89 @@ macro_rules! kinds {
     };
 }
 
-kinds! {
-    /// A resource that is measured (`resource_monitors`).
-    Resource {
+/// Declares what there is of each kind, and the families of its metrics: three of each resource, two of each action and each point.
+macro_rules! overload {
+    (
+        resources { $($(#[$resource_doc:meta])* $resource:ident = $resource_name:literal,)* }
+        actions { $($(#[$action_doc:meta])* $action:ident = $action_name:literal,)* }
+        points { $($(#[$point_doc:meta])* $point:ident = $point_name:literal,)* }
+    ) => {
+        kinds! {
+            /// A resource that is measured (`resource_monitors`).
+            Resource { $($(#[$resource_doc])* $resource = $resource_name,)* }
+        }
+        kinds! {
+            /// What is done under pressure (`actions`).
+            OverloadAction { $($(#[$action_doc])* $action = $action_name,)* }
+        }
+        kinds! {
+            /// Where load is shed (`loadshed_points`).
+            LoadShedPoint { $($(#[$point_doc])* $point = $point_name,)* }
+        }
+
+        const FAMILIES: &[Family<OverloadStats>] = &[
+            Family {
+                name: "refresh_interval_delay",
+                help: "Milliseconds from one measurement of the resources to the next.",
+                get: |stats| stats.delay.get().map(Metric::Histogram),
+            },
+            $(
+                Family {
+                    name: concat!($resource_name, ".pressure"),
+                    help: "Pressure on the resource, percent.",
+                    get: |stats| Some(Metric::Gauge(&stats.resources[Resource::$resource as usize].get()?.pressure)),
+                },
+                Family {
+                    name: concat!($resource_name, ".failed_updates"),
+                    help: "Measurements of the resource that failed.",
+                    get: |stats| {
+                        Some(Metric::Counter(&stats.resources[Resource::$resource as usize].get()?.failed_updates))
+                    },
+                },
+                Family {
+                    name: concat!($resource_name, ".skipped_updates"),
+                    help: "Measurements of the resource that did not take place because the process was busy.",
+                    get: |stats| {
+                        Some(Metric::Counter(&stats.resources[Resource::$resource as usize].get()?.skipped_updates))
+                    },
+                },
+            )*
+            $(
+                Family {
+                    name: concat!($action_name, ".active"),
+                    help: "1 while the action is saturated.",
+                    get: |stats| Some(Metric::Gauge(&stats.actions[OverloadAction::$action as usize].get()?.active)),
+                },
+                Family {
+                    name: concat!($action_name, ".scale_percent"),
+                    help: "How far the action is from idle (0) to saturated (100), percent.",
+                    get: |stats| {
+                        Some(Metric::Gauge(&stats.actions[OverloadAction::$action as usize].get()?.scale_percent))
+                    },
+                },
+            )*
+            $(
+                Family {
+                    name: concat!($point_name, ".scale_percent"),
+                    help: "Which share of the load is shed at the point, percent.",
+                    get: |stats| {
+                        Some(Metric::Gauge(&stats.points[LoadShedPoint::$point as usize].get()?.scale_percent))
+                    },
+                },
+                Family {
+                    name: concat!($point_name, ".shed_load_count"),
+                    help: "How often load was shed at the point.",
+                    get: |stats| {
+                        Some(Metric::Counter(&stats.points[LoadShedPoint::$point as usize].get()?.shed_load_count))
+                    },
+                },
+            )*
+        ];
+    };
+}
+
+overload! {
+    resources {
         /// Memory of the process against a fixed size.
         FixedHeap = "envoy.resource_monitors.fixed_heap",
         /// Memory of the control group against its limit.
@@ -50,11 +130,7 @@ kinds! {
         /// Open file descriptors against `RLIMIT_NOFILE`. Our own.
         FileDescriptors = "outrigger.resource_monitors.file_descriptors",
     }
-}
-
-kinds! {
-    /// What is done under pressure (`actions`).
-    OverloadAction {
+    actions {
         /// Requests are answered with 503.
         StopAcceptingRequests = "envoy.overload_actions.stop_accepting_requests",
         /// Connections end with their next response.
@@ -68,11 +144,7 @@ kinds! {
         /// Timeouts become shorter.
         ReduceTimeouts = "envoy.overload_actions.reduce_timeouts",
     }
-}
-
-kinds! {
-    /// Where load is shed (`loadshed_points`).
-    LoadShedPoint {
+    points {
         /// A new connection is closed.
         TcpListenerAccept = "envoy.load_shed_points.tcp_listener_accept",
         /// A connection with its first bytes is closed.
@@ -149,101 +221,10 @@ impl OverloadStats {
     }
 }
 
-/// Three families of each resource, two of each action and each point.
-macro_rules! families {
-    (
-        resources { $($resource:ident $resource_name:literal,)* }
-        actions { $($action:ident $action_name:literal,)* }
-        points { $($point:ident $point_name:literal,)* }
-    ) => {
-        const FAMILIES: &'static [Family<Self>] = &[
-            Family {
-                name: "refresh_interval_delay",
-                help: "Milliseconds from one measurement of the resources to the next.",
-                get: |stats| stats.delay.get().map(Metric::Histogram),
-            },
-            $(
-                Family {
-                    name: concat!($resource_name, ".pressure"),
-                    help: "Pressure on the resource, percent.",
-                    get: |stats| Some(Metric::Gauge(&stats.resources[Resource::$resource as usize].get()?.pressure)),
-                },
-                Family {
-                    name: concat!($resource_name, ".failed_updates"),
-                    help: "Measurements of the resource that failed.",
-                    get: |stats| {
-                        Some(Metric::Counter(&stats.resources[Resource::$resource as usize].get()?.failed_updates))
-                    },
-                },
-                Family {
-                    name: concat!($resource_name, ".skipped_updates"),
-                    help: "Measurements of the resource that did not take place because the process was busy.",
-                    get: |stats| {
-                        Some(Metric::Counter(&stats.resources[Resource::$resource as usize].get()?.skipped_updates))
-                    },
-                },
-            )*
-            $(
-                Family {
-                    name: concat!($action_name, ".active"),
-                    help: "1 while the action is saturated.",
-                    get: |stats| Some(Metric::Gauge(&stats.actions[OverloadAction::$action as usize].get()?.active)),
-                },
-                Family {
-                    name: concat!($action_name, ".scale_percent"),
-                    help: "How far the action is from idle (0) to saturated (100), percent.",
-                    get: |stats| {
-                        Some(Metric::Gauge(&stats.actions[OverloadAction::$action as usize].get()?.scale_percent))
-                    },
-                },
-            )*
-            $(
-                Family {
-                    name: concat!($point_name, ".scale_percent"),
-                    help: "Which share of the load is shed at the point, percent.",
-                    get: |stats| {
-                        Some(Metric::Gauge(&stats.points[LoadShedPoint::$point as usize].get()?.scale_percent))
-                    },
-                },
-                Family {
-                    name: concat!($point_name, ".shed_load_count"),
-                    help: "How often load was shed at the point.",
-                    get: |stats| {
-                        Some(Metric::Counter(&stats.points[LoadShedPoint::$point as usize].get()?.shed_load_count))
-                    },
-                },
-            )*
-        ];
-    };
-}
-
 impl Scope for OverloadStats {
     const GROUP: &'static str = "overload";
     const LABELS: &'static [&'static str] = &[];
-    families! {
-        resources {
-            FixedHeap "envoy.resource_monitors.fixed_heap",
-            CgroupMemory "envoy.resource_monitors.cgroup_memory",
-            DownstreamConnections "envoy.resource_monitors.global_downstream_max_connections",
-            CpuUtilization "envoy.resource_monitors.cpu_utilization",
-            Injected "envoy.resource_monitors.injected_resource",
-            FileDescriptors "outrigger.resource_monitors.file_descriptors",
-        }
-        actions {
-            StopAcceptingRequests "envoy.overload_actions.stop_accepting_requests",
-            DisableHttpKeepalive "envoy.overload_actions.disable_http_keepalive",
-            StopAcceptingConnections "envoy.overload_actions.stop_accepting_connections",
-            RejectIncomingConnections "envoy.overload_actions.reject_incoming_connections",
-            ShrinkHeap "envoy.overload_actions.shrink_heap",
-            ReduceTimeouts "envoy.overload_actions.reduce_timeouts",
-        }
-        points {
-            TcpListenerAccept "envoy.load_shed_points.tcp_listener_accept",
-            CreatingCodec "envoy.load_shed_points.hcm_ondata_creating_codec",
-            DecodeHeaders "envoy.load_shed_points.http_connection_manager_decode_headers",
-            Http2GoAway "envoy.load_shed_points.http2_server_go_away_on_dispatch",
-        }
-    }
+    const FAMILIES: &'static [Family<Self>] = FAMILIES;
 
     fn new(labels: Box<[Arc<str>]>) -> Self {
         Self { labels, ..Self::default() }

@@ -65,6 +65,15 @@ fn limits_of_a_cluster() {
     ]);
 }
 
+/// A request that is at the upstream, whose answers wait for the gate.
+fn held(target: &Target<'_>) -> (Gate, RawClient) {
+    let gate = hold(&target.world.up);
+    let mut first = RawClient::connect(target.addr).unwrap();
+    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
+    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
+    (gate, first)
+}
+
 /// One request is at the upstream, and another one waits for its connection.
 fn gauges_while_one_waits(target: &Target<'_>, view: &mut View) {
     let gauges = || {
@@ -72,10 +81,7 @@ fn gauges_while_one_waits(target: &Target<'_>, view: &mut View) {
         let filter = format!("cluster.tracked.({names}|upstream_rq_active|upstream_rq_pending_active)$");
         target.world.admin("GET", &format!("/stats?filter={}", filter.replace('|', "%7C"))).text()
     };
-    let gate = hold(&target.world.up);
-    let mut first = RawClient::connect(target.addr).unwrap();
-    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
-    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
+    let (gate, mut first) = held(target);
     view.add("one in flight", gauges());
     let mut second = RawClient::connect(target.addr).unwrap();
     second.send(b"GET /second HTTP/1.1\r\nhost: h\r\n\r\n");
@@ -91,10 +97,7 @@ fn gauges_while_one_waits(target: &Target<'_>, view: &mut View) {
 
 /// While one request is held, the next one overflows; after it, requests pass again.
 fn one_held_one_more(target: &Target<'_>, view: &mut View) {
-    let gate = hold(&target.world.up);
-    let mut first = RawClient::connect(target.addr).unwrap();
-    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
-    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
+    let (gate, mut first) = held(target);
     let mut second = RawClient::connect(target.addr).unwrap();
     view.add_answer("second: client", &second.get("h", "/second"));
     gate.open();
@@ -111,10 +114,7 @@ fn no_pending_allowed(target: &Target<'_>, view: &mut View) {
 
 /// One request is served, one waits for the connection, the third overflows; then the second is served.
 fn one_pending(target: &Target<'_>, view: &mut View) {
-    let gate = hold(&target.world.up);
-    let mut first = RawClient::connect(target.addr).unwrap();
-    first.send(b"GET /first HTTP/1.1\r\nhost: h\r\n\r\n");
-    wait::until("the first request at the upstream", || target.world.up.recorded() == 1);
+    let (gate, mut first) = held(target);
     let mut second = RawClient::connect(target.addr).unwrap();
     second.send(b"GET /second HTTP/1.1\r\nhost: h\r\n\r\n");
     // Which of two waiting requests overflows is only known when the second has been read; both proxies read the

@@ -28,30 +28,31 @@ use crate::model::{TargetKind, TrafficPolicy, TrafficSettings};
 use crate::source::Object;
 pub(super) use status::status_schema;
 
-/// The parts, by their fields.
-const PARTS: [&str; 10] = [
-    "rateLimit",
-    "queryParameters",
-    "retryBudget",
-    "retryAfter",
-    "ejection",
-    "readmission",
-    "loadBalancing",
-    "panicThreshold",
-    "healthCheck",
-    "endpointLimits",
-];
+/// A part of a policy.
+struct Part {
+    field: &'static str,
+    /// It is about endpoints, which only a Service has.
+    is_of_services: bool,
+    is_said: bool,
+}
 
-/// Those of them that are about endpoints, which only a Service has.
-const OF_SERVICES: [&str; 7] = [
-    "retryBudget",
-    "ejection",
-    "readmission",
-    "loadBalancing",
-    "panicThreshold",
-    "healthCheck",
-    "endpointLimits",
-];
+/// All parts.
+fn parts(of: &TrafficSettings) -> [Part; 10] {
+    let of_requests = |field, is_said| Part { field, is_of_services: false, is_said };
+    let of_services = |field, is_said| Part { field, is_of_services: true, is_said };
+    [
+        of_requests("rateLimit", of.rate_limit.is_some()),
+        of_requests("queryParameters", of.query_parameters.is_some()),
+        of_services("retryBudget", of.retry_budget.is_some()),
+        of_requests("retryAfter", of.retry_after.is_some()),
+        of_services("ejection", of.ejection.is_some()),
+        of_services("readmission", of.readmission.is_some()),
+        of_services("loadBalancing", of.load_balancing.is_some()),
+        of_services("panicThreshold", of.panic_percent.is_some()),
+        of_services("healthCheck", of.health_check.is_some()),
+        of_services("endpointLimits", of.connections_per_endpoint.is_some()),
+    ]
+}
 
 /// What holds for the traffic to the targets.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -75,19 +76,20 @@ pub(super) struct Spec {
 
 /// What an API server checks by itself.
 fn validations() -> Vec<serde_json::Value> {
-    let says = |part: &str| format!("has(self.{part})");
-    let something = serde_json::json!({ "rule": PARTS.map(says).join(" || "), "message": says_nothing() });
-    let of_services = OF_SERVICES.map(|part| {
+    let parts = parts(&TrafficSettings::default());
+    let says: Vec<String> = parts.iter().map(|part| format!("has(self.{})", part.field)).collect();
+    let something = serde_json::json!({ "rule": says.join(" || "), "message": says_nothing() });
+    let of_services = parts.iter().filter(|part| part.is_of_services).map(|Part { field, .. }| {
         serde_json::json!({
-            "rule": format!("!has(self.{part}) || self.targetRefs.all(target, target.kind == 'Service')"),
-            "message": format!("{part} is for Services only"),
+            "rule": format!("!has(self.{field}) || self.targetRefs.all(target, target.kind == 'Service')"),
+            "message": format!("{field} is for Services only"),
         })
     });
     iter::once(something).chain(of_services).collect()
 }
 
 fn says_nothing() -> String {
-    let [first @ .., last] = PARTS;
+    let [first @ .., last] = parts(&TrafficSettings::default()).map(|part| part.field);
     format!("must say {} or {last}", first.join(", "))
 }
 
@@ -108,21 +110,13 @@ pub(in crate::api) fn traffic_policy(object: &Object) -> Result<TrafficPolicy, R
         health_check: spec.health_check.map(health_check::read).transpose()?,
         connections_per_endpoint: spec.endpoint_limits.as_ref().map(endpoint_limits::read).transpose()?,
     };
-    if settings == TrafficSettings::default() {
+    let parts = parts(&settings);
+    if parts.iter().all(|part| !part.is_said) {
         return Err(Refusal::new("spec", says_nothing()));
     }
     let route = targets.iter().find(|target| target.object.kind != TargetKind::Service);
-    let said = [
-        settings.retry_budget.is_some(),
-        settings.ejection.is_some(),
-        settings.readmission.is_some(),
-        settings.load_balancing.is_some(),
-        settings.panic_percent.is_some(),
-        settings.health_check.is_some(),
-        settings.connections_per_endpoint.is_some(),
-    ];
-    let said = OF_SERVICES.into_iter().zip(said).find(|(_, is_said)| *is_said);
-    if let (Some((field, _)), Some(route)) = (said, route) {
+    let of_services = parts.iter().find(|part| part.is_of_services && part.is_said);
+    if let (Some(Part { field, .. }), Some(route)) = (of_services, route) {
         let reason = format!("is for Services only, and {} is {}", route.field, route.object);
         return Err(Refusal::new(format!("spec.{field}"), reason));
     }
